@@ -1,0 +1,58 @@
+"""Which rows make a batch, and every random number of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+
+from sksoftmax._types import Array, Batch
+
+
+def epoch_batches(
+    data: Batch, batch_size: int | None, rng: np.random.RandomState, *, shuffle: bool
+) -> Iterator[Batch]:
+    """One pass over the rows.
+
+    Parameters
+    ----------
+    data : Batch
+        All rows.
+    batch_size : int or None
+        Rows of a batch; the last may be smaller. None, or n_samples and more, gives the data as they are.
+    rng : RandomState
+        Draws one permutation an epoch, if ``shuffle``.
+
+    Yields
+    ------
+    Batch
+        Dense rows share one buffer: a batch is valid until the next one is drawn.
+    """
+    n_samples = data.X.shape[0]
+    if batch_size is None or batch_size >= n_samples:
+        yield data
+        return
+    order = rng.permutation(n_samples) if shuffle else None
+    is_sparse = sp.issparse(data.X)
+    buffer = None if is_sparse else np.empty((batch_size, data.X.shape[1]), data.X.dtype)
+    for start in range(0, n_samples, batch_size):
+        if order is None:
+            rows: slice | Array = slice(start, start + batch_size)
+            X = data.X[rows]
+        else:
+            rows = order[start : start + batch_size]
+            X = data.X[rows] if buffer is None else np.take(data.X, rows, 0, buffer[: len(rows)], "clip")
+        yield Batch(X, data.y[rows], data.weight[rows])
+
+
+def normal(shape: tuple[int, ...], rng: np.random.RandomState) -> Array:
+    """Standard normal numbers: where ``check_gradient`` looks."""
+    return rng.standard_normal(shape)
+
+
+def subset(size: int, n_chosen: int, rng: np.random.RandomState) -> Array:
+    """``n_chosen`` of ``range(size)``, without replacement, sorted; all of them if there are no more."""
+    if n_chosen >= size:
+        return np.arange(size)
+    return np.sort(rng.choice(size, n_chosen, replace=False))

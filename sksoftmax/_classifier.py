@@ -1,0 +1,509 @@
+"""``SoftmaxClassifier``: the estimator, from checked input to fitted attributes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import check_is_fitted
+
+from sksoftmax import _vectorized
+from sksoftmax import _validation as border
+from sksoftmax._objective import centred, prior_params
+from sksoftmax._plan import Settings, choose, choose_for_stream
+from sksoftmax._stopping import StopReason
+from sksoftmax._threads import one_blas_thread
+from sksoftmax._train import Result, Rules, one_pass, train
+from sksoftmax._types import Array, Batch, Params, Problem, is_finite
+
+
+class _Stream(NamedTuple):
+    """What ``partial_fit`` keeps from call to call, besides the coefficients."""
+
+    solver_state: Any
+    n_samples: int
+    weight: float
+
+
+class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Softmax (multinomial logistic) regression trained by minibatches.
+
+    Minimises, over the coefficients W and the intercepts b, ::
+
+        F = sum_i w_i * [logsumexp(z_i) - z_i[y_i]] / sum_i w_i  +  alpha / 2 * ||W||^2,   z_i = W x_i + b
+
+    which is ``LogisticRegression``'s objective with ``alpha = 1 / (C * sum_i w_i)``, and has the same minimum.
+    With the default ``solver="auto"`` there is nothing to tune and nothing to scale: minibatch steps are taken
+    in the metric of a bound of F's curvature (Boehning, 1992), which makes them independent of the columns'
+    scales and correlations, and truncated Newton steps over all rows finish the fit.
+
+    Parameters
+    ----------
+    alpha : float, default=1e-4
+        Strength of the L2 penalty, >= 0. It multiplies the penalty on the *mean* loss, so its effect depends
+        neither on the number of rows nor on the batch size. The intercept is not penalised.
+    fit_intercept : bool, default=True
+        Whether the model has an intercept for each class.
+    solver : {"auto", "sgd", "adagrad", "adam"}, default="auto"
+        How to minimise F.
+
+        - "auto": chooses from the shape of the data, needs no tuning and no scaling; see ``solver_info_``.
+        - "sgd": stochastic gradient descent, plain (``momentum=0``), with momentum, or with Nesterov's.
+        - "adagrad": Duchi, Hazan & Singer (2011).
+        - "adam": Kingma & Ba (2015).
+
+        All but "auto" need columns of similar scale to get anywhere, as everywhere.
+    engine : {"auto", "vectorized", "naive"}, default="auto"
+        What computes losses and gradients: "vectorized" is NumPy/SciPy, "naive" the same by explicit Python
+        loops over samples, classes and features, for verification and teaching (hundreds of times slower).
+        "auto" is "vectorized".
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch, >= 1. For ``solver="auto"``, "auto" is n_features, at least 256 and at most 4096,
+        and data of fewer than 16 such batches are left to the Newton steps alone; a number given is used. For
+        the other solvers it is 256.
+    learning_rate : float or "auto", default="auto"
+        Base step length, > 0. "auto" is derived from the data: for "sgd" 1 / L, L the curvature of a batch;
+        for "adagrad" and "adam" the change of all parameters that changes a raw prediction by 1; for "auto" a
+        number below 1 in the metric. Its use is reported in ``solver_info_``.
+    schedule : {"linear", "cosine", "inverse_scaling", "constant"}, default="linear"
+        Factor on the learning rate over the updates of "sgd", "adagrad" and "adam": from 1 to 0 at
+        ``max_iter``, along a line or half a cosine; ``(step + 1) ** -power_t``; or 1. In ``partial_fit``,
+        which knows no end, "linear" and "cosine" are constant.
+    power_t : float, default=0.5
+        Exponent of "inverse_scaling", >= 0.
+    momentum : float, default=0.9
+        Share of the last update that is kept in the next, in [0, 1); for "sgd" and "auto".
+    nesterov : bool, default=True
+        Whether the momentum is Nesterov's.
+    average : bool, default=False
+        Whether "sgd" answers with the polynomial-decay average of its iterates.
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay of Adam's running means, in [0, 1).
+    epsilon : float, default=1e-8
+        Added to the denominators of "adam" and "adagrad", > 0.
+    max_iter : int, default=100
+        Most epochs, >= 1: passes of minibatches, and Newton steps (of several passes each).
+    tol : float, default=1e-3
+        The fit ends when F is estimated to be within ``tol``, relative, of its minimum: ``(F - F*) / F*``,
+        >= 0. The estimate is half the squared Newton decrement. Below the rounding of X's dtype it counts as
+        that.
+    shuffle : bool, default=True
+        Whether each epoch visits the rows in a new random order.
+    early_stopping : bool, default=False
+        Whether to set a stratified part of the rows aside, and to end, with the best epoch's coefficients,
+        when the accuracy on it has not improved for ``n_iter_no_change`` epochs.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside, in (0, 1).
+    n_iter_no_change : int, default=5
+        Epochs without a better validation score before early stopping, >= 1.
+    class_weight : dict or "balanced", default=None
+        Factors on the sample weights by class label; "balanced" makes all classes weigh the same.
+    warm_start : bool, default=False
+        Whether ``fit`` starts from the coefficients of the last fit, if there was one.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffling and of the early stopping split. The same int gives the same coefficients, bit
+        for bit, on one machine.
+    verbose : int, default=0
+        1 prints a line an epoch.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        Coefficients; float32 if X was. With more than two classes the rows sum to 0.
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+        Intercepts; zeros if ``fit_intercept=False``.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
+    n_iter_ : int
+        Epochs run.
+    n_features_in_ : int
+        Columns seen in fit.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X had names and all of them strings.
+    loss_curve_ : list of float
+        F after each epoch, over all training rows.
+    validation_scores_ : list of float
+        Accuracy on the rows set aside, after each epoch; only with ``early_stopping=True``.
+    stop_reason_ : str
+        "tol", "max_iter", "early_stopping", or "precision" (no step changes F by more than rounding).
+    excess_ : float
+        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told.
+    solver_info_ : dict
+        What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric".
+
+    See Also
+    --------
+    sklearn.linear_model.LogisticRegression : The same model by passes over all rows.
+    sklearn.linear_model.SGDClassifier : One-vs-rest; its probabilities are not a softmax's.
+
+    References
+    ----------
+    Boehning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist. Math. 44(1), 197-200.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sksoftmax import SoftmaxClassifier
+    >>> X, y = load_wine(return_X_y=True)  # as they come: columns from 0.1 to 1680
+    >>> clf = SoftmaxClassifier(random_state=0).fit(X, y)
+    >>> clf.score(X, y)
+    1.0
+    >>> clf.stop_reason_
+    'tol'
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = border.PARAMETER_CONSTRAINTS
+
+    def __init__(
+        self,
+        alpha: float = 1e-4,
+        *,
+        fit_intercept: bool = True,
+        solver: str = "auto",
+        engine: str = "auto",
+        batch_size: int | str = "auto",
+        learning_rate: float | str = "auto",
+        schedule: str = "linear",
+        power_t: float = 0.5,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        average: bool = False,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        max_iter: int = 100,
+        tol: float = 1e-3,
+        shuffle: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        class_weight: dict[Any, float] | str | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.engine = engine
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.power_t = power_t
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.average = average
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.max_iter = max_iter
+        self.tol = tol
+        self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @border.fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the model to the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers of any scale. float32 is kept, anything else becomes float64; CSR is used as it is.
+        y : array-like of shape (n_samples,)
+            Labels of at least two classes, numbers or strings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, >= 0; an integer weight is the same as that many rows, 0 as none.
+
+        Returns
+        -------
+        self : SoftmaxClassifier
+
+        Raises
+        ------
+        ValueError
+            If X, y or the weights are not as above, a parameter is out of range, or ``warm_start`` meets other
+            classes or another number of columns than the last fit.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
+        """
+        with border.unchanged_on_error(self), one_blas_thread():
+            before = self._fitted_params() if self.warm_start else None
+            data = border.training_data(self, X, y, sample_weight, reset=True)
+            classes, codes = np.unique(data.y, return_inverse=True)
+            border.at_least_two(classes)
+            weight = border.with_class_weight(data._replace(y=codes), self.class_weight, classes, data.y)
+            data = data._replace(y=codes, weight=weight)
+            rng = check_random_state(self.random_state)
+            data, score = self._held_out(data, rng)
+            problem = self._problem(data, len(classes), float(data.weight.mean()))
+            params = prior_params(problem)
+            if before is not None:
+                params = self._warm_params(before, params, classes)
+            plan = choose(problem, self._settings())
+            rules = Rules(self.max_iter, self.tol, score, self.n_iter_no_change)
+            result = train(
+                problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce
+            )
+            self.classes_ = classes
+            self._set_params(result.params, data.X.dtype)
+            self._set_outcome(result, plan.info)
+            self._stream = _Stream(None, problem.n_samples, float(weight.sum()))
+        self._warn_if_above_tol(result)
+        return self
+
+    @border.fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Take one pass of minibatches over the rows of X, from where the last call ended.
+
+        With ``solver="auto"`` the columns' scales and correlations are learned as the rows come, and the
+        coefficients are an average over the updates (schedule-free: Defazio et al., 2024), so that neither
+        scaling nor an end of the stream need be known. ``max_iter``, ``tol`` and ``early_stopping`` do not
+        apply.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            As in ``fit``.
+        y : array-like of shape (n_samples,)
+            Labels; not all classes need be there.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call only.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in ``fit``.
+
+        Returns
+        -------
+        self : SoftmaxClassifier
+
+        Raises
+        ------
+        ValueError
+            If X, y or the weights are not as above, y holds a label that is not among the classes, the number
+            of columns has changed, or ``class_weight="balanced"``. The model is then as it was.
+        """
+        with border.unchanged_on_error(self), one_blas_thread():
+            if self.class_weight == "balanced":
+                raise ValueError(
+                    "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
+                    "dict, such as dict(zip(classes, sklearn.utils.compute_class_weight('balanced', "
+                    "classes=classes, y=y_sample)))."
+                )
+            is_first = not hasattr(self, "classes_")
+            known = border.first_classes(self, classes)
+            data = border.training_data(self, X, y, sample_weight, reset=is_first)
+            codes = border.codes_of(data.y, known)
+            weight = border.with_class_weight(data._replace(y=codes), self.class_weight, known, known)
+            self.classes_ = known
+            self._pass_over(data._replace(y=codes, weight=weight))
+        return self
+
+    def _pass_over(self, data: Batch) -> None:
+        """One pass, the state kept; the attributes follow."""
+        stream = getattr(self, "_stream", _Stream(None, 0, 0.0))
+        n_samples = stream.n_samples + len(data.y)
+        total = stream.weight + float(data.weight.sum())
+        problem = self._problem(data, len(self.classes_), total / n_samples)
+        plan = choose_for_stream(problem, self._settings())
+        solver = plan.stages[0].solver
+        state = stream.solver_state
+        if state is None:
+            start = self._fitted_params() or prior_params(problem)
+            state = solver.init(problem, start)
+            state = state._replace(step=-(-stream.n_samples // int(str(plan.info["batch_size"]))))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            new_state = one_pass(problem, solver, state, self.shuffle, check_random_state(self.random_state))
+        if not is_finite(new_state.params):
+            raise FloatingPointError(
+                f"the coefficients of this pass overflow at learning_rate="
+                f"{plan.info['learning_rate']:.3g}; the model is as it was. Lower learning_rate, scale the "
+                "columns, or use solver='auto'."
+            )
+        self._set_params(new_state.params, data.X.dtype)
+        self._stream = _Stream(new_state, n_samples, total)
+        self.n_iter_ = 1
+        self.solver_info_ = {**plan.info, "engine": self._engine_name()}
+
+    def decision_function(self, X: Any) -> Array:
+        """Raw predictions ``X @ coef_.T + intercept_``.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            For two classes the log odds of ``classes_[1]``.
+        """
+        check_is_fitted(self)
+        X = border.prediction_data(self, X)
+        raw = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
+        return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
+
+    def predict(self, X: Any) -> Array:
+        """Most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels from ``classes_``.
+        """
+        raw = self.decision_function(X)
+        codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
+        return np.asarray(self.classes_[codes])
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probability of each class: the softmax of the raw predictions.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In [0, 1], rows sum to 1; columns in the order of ``classes_``.
+        """
+        raw = self.decision_function(X)
+        if raw.ndim == 1:
+            return np.column_stack([expit(-raw), expit(raw)])
+        return np.asarray(softmax(raw, axis=1))
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Natural logarithm of the probabilities, accurate also where they underflow.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        raw = self.decision_function(X)
+        if raw.ndim == 1:
+            return np.column_stack([log_expit(-raw), log_expit(raw)])
+        return np.asarray(log_softmax(raw, axis=1))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _settings(self) -> Settings:
+        values = {name: getattr(self, name) for name in Settings._fields}
+        for name in ("batch_size", "learning_rate"):
+            values[name] = None if values[name] == "auto" else values[name]
+        return Settings(**values)
+
+    def _engine_name(self) -> str:
+        return "vectorized" if self.engine == "auto" else self.engine
+
+    def _problem(self, data: Batch, n_classes: int, mean_weight: float) -> Problem:
+        kernel = border.KERNELS[self.engine]
+        return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight)
+
+    def _fitted_params(self) -> Params | None:
+        """The coefficients of the last fit, in float64; None before it."""
+        if not hasattr(self, "coef_"):
+            return None
+        coef = self.coef_.toarray() if sp.issparse(self.coef_) else self.coef_
+        return Params(np.array(coef, dtype=np.float64), np.array(self.intercept_, dtype=np.float64))
+
+    def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
+        if not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"warm_start needs the classes of the last fit, {self.classes_.tolist()}, got "
+                f"{classes.tolist()}; set warm_start=False, or use partial_fit with all classes."
+            )
+        if before.coef.shape != cold.coef.shape:
+            raise ValueError(
+                f"warm_start needs the {before.coef.shape[1]} features of the last fit, got "
+                f"{cold.coef.shape[1]}; set warm_start=False."
+            )
+        return Params(centred(before.coef), centred(before.intercept) * self.fit_intercept)
+
+    def _held_out(
+        self, data: Batch, rng: np.random.RandomState
+    ) -> tuple[Batch, Callable[[Params], float] | None]:
+        """The rows to train on, and the score on those set aside for early stopping."""
+        if not self.early_stopping:
+            return data, None
+        rows, held = train_test_split(
+            np.arange(len(data.y)), test_size=self.validation_fraction, stratify=data.y, random_state=rng
+        )
+        X, y, weight = (part[held] for part in data)
+
+        def score(params: Params) -> float:
+            raw = _vectorized.raw_prediction(params, X)
+            predicted = raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0
+            return float(np.average(predicted == y, weights=weight))
+
+        return Batch(*(part[rows] for part in data)), score
+
+    def _set_params(self, params: Params, dtype: Any) -> None:
+        self.coef_ = centred(params.coef).astype(dtype)
+        self.intercept_ = centred(params.intercept).astype(dtype)
+
+    def _set_outcome(self, result: Result, info: dict[str, object]) -> None:
+        self.n_iter_ = len(result.loss_curve)
+        self.loss_curve_ = result.loss_curve
+        self.stop_reason_ = str(result.stop_reason)
+        self.excess_ = result.excess
+        self.solver_info_ = {**info, "engine": self._engine_name()}
+        if self.early_stopping:
+            self.validation_scores_ = result.validation_scores
+
+    def _announce(self, epoch: int, value: float, excess: float, score: float | None) -> None:
+        if self.verbose:
+            validation = "" if score is None else f"  validation {score:.4f}"
+            print(f"epoch {epoch:4d}  F {value:.6e}  excess {excess:.1e}{validation}")
+
+    def _warn_if_above_tol(self, result: Result) -> None:
+        if result.stop_reason not in (StopReason.MAX_ITER, StopReason.PRECISION):
+            return
+        if result.excess <= self.tol:
+            return
+        advice = {
+            StopReason.PRECISION: "No step changes F by more than the rounding of X's dtype: pass X as "
+            "float64, or raise tol.",
+            StopReason.MAX_ITER: "Raise max_iter or tol."
+            if self.solver == "auto"
+            else "Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs "
+            "none of this.",
+        }[result.stop_reason]
+        warnings.warn(
+            f"SoftmaxClassifier ended after {len(result.loss_curve)} epochs (max_iter={self.max_iter}) with F "
+            f"an estimated {result.excess:.1e} (relative) above its minimum, and tol={self.tol:g}. {advice}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,85 @@
+"""Newton's direction by preconditioned conjugate gradients, and the excess of F that it certifies.
+
+Near the minimum ``F - F* = 1/2 g' H^-1 g``, half the squared Newton decrement: Boyd & Vandenberghe (2004),
+Convex Optimization, 9.5.1. Conjugate gradients approach it from below, so the excess that is reported is
+one that a step along the direction found so far is expected to remove.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sksoftmax._objective import hessian_product, null_value, probabilities
+from sksoftmax._precondition import Metric
+from sksoftmax._types import Evaluation, Params, Problem, dot, plus, scaled, zeros_like
+
+
+class Newton(NamedTuple):
+    """A Newton direction and what it tells.
+
+    Attributes
+    ----------
+    direction : Params
+        Approximately ``-H^-1 g``, in any case a direction of descent.
+    decrease : float
+        Decrease of F that the quadratic model expects, ``1/2 g' H^-1 g`` from below.
+    is_exact : bool
+        Whether conjugate gradients reached the accuracy asked for.
+    n_products : int
+        Hessian products, one pass over the data each.
+    """
+
+    direction: Params
+    decrease: float
+    is_exact: bool
+    n_products: int
+
+
+def newton_direction(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    metric: Metric,
+    accuracy: float,
+    max_products: int,
+) -> Newton:
+    """Solve ``H d = -g`` by preconditioned conjugate gradients.
+
+    Ends when the decrease that the model expects grows by less than ``accuracy`` of itself, should every
+    iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221.
+    """
+    table = probabilities(problem, params)
+    direction = zeros_like(params)
+    residual = evaluation.grads
+    search = scaled(-1.0, metric.apply(residual))
+    slope = -dot(residual, search)
+    decrease = 0.0
+    for k in range(1, max_products + 1):
+        product = hessian_product(problem, table, search)
+        curvature = dot(search, product)
+        if not curvature > 0 or not np.isfinite(slope):  # flat to rounding, or nothing left to solve
+            return Newton(direction, decrease, decrease > 0 or slope == 0, k)
+        length = slope / curvature
+        direction = plus(direction, length, search)
+        residual = plus(residual, length, product)
+        gain = 0.5 * length * slope
+        decrease += gain
+        if k * gain <= accuracy * decrease:
+            return Newton(direction, decrease, True, k)
+        whitened = metric.apply(residual)
+        new_slope = dot(residual, whitened)
+        search = plus(scaled(-1.0, whitened), new_slope / slope, search)
+        slope = new_slope
+    return Newton(direction, decrease, False, max_products)
+
+
+def relative_excess(problem: Problem, value: float, decrease: float) -> float:
+    """``(F - F*) / F*`` for an estimate ``decrease`` of F - F*.
+
+    Where F* is 0 (separable classes and alpha = 0: there is no minimum) the excess is relative to the loss
+    of the class priors instead, times the square root of the rounding unit.
+    """
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    return decrease / max(value - decrease, np.sqrt(eps) * null_value(problem), np.finfo(float).tiny)

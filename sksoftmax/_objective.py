@@ -1,0 +1,124 @@
+"""The one statement of the objective, and of what its constants mean.
+
+    F(coef, intercept) = (1 / sum w) * sum_i w_i * [ logsumexp(z_i) - z_i[y_i] ]  +  alpha / 2 * ||coef||^2
+    z_i = coef @ x_i + intercept          (the intercept is never penalised)
+
+With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.special
+
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, plus
+
+#: Numbers of X and of raw predictions in a block of rows: 1 MiB of float64, which the caches keep.
+_BLOCK_SIZE = 2**17
+
+
+def alpha_from_C(C: float, total_weight: float) -> float:
+    """Strength alpha of the penalty on the mean loss that ``LogisticRegression(C=C)`` applies.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength on the *sum* of the losses, > 0.
+    total_weight : float
+        Sum of all sample weights (class weights multiplied in); n_samples without weights.
+    """
+    return 1.0 / (C * total_weight)
+
+
+def penalty(coef: Array, alpha: float) -> tuple[float, Array]:
+    """``alpha / 2 * ||coef||^2`` and its gradient."""
+    grad = alpha * coef
+    return 0.5 * float(np.vdot(grad, coef)), grad
+
+
+def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -> Evaluation:
+    value, coef_grad = penalty(params.coef, problem.alpha)
+    intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
+    return Evaluation(loss + value, Params(grads.coef + coef_grad, intercept))
+
+
+def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Evaluation:
+    """F and its gradient as a batch estimates them, unbiased.
+
+    The divisor is ``len(batch) * mean(weight)`` over all rows, not the batch's own sum of weights: a mean
+    over batches of the latter is not F's gradient.
+    """
+    total = len(batch.y) * problem.mean_weight
+    loss, grads = problem.kernel.loss_grad(params, *batch, total)
+    return _regularised(problem, loss, grads, params)
+
+
+def blocks(problem: Problem) -> Iterator[Batch]:
+    """All rows in order, a cache's worth at a time: no (n_samples, n_classes) array is ever needed."""
+    X, y, weight = problem.data
+    stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
+    size = max(64, int(_BLOCK_SIZE / (stored + problem.n_rows)))
+    for start in range(0, problem.n_samples, size):
+        rows = slice(start, start + size)
+        yield Batch(X[rows], y[rows], weight[rows])
+
+
+def value_and_grad(problem: Problem, params: Params) -> Evaluation:
+    """F and its gradient over all rows, in float64 whatever X's dtype."""
+    total = float(problem.data.weight.sum())
+    loss = 0.0
+    coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
+    for block in blocks(problem):
+        block_loss, grads = problem.kernel.loss_grad(params, *block, total)
+        loss += block_loss
+        coef += grads.coef
+        intercept += grads.intercept
+    return _regularised(problem, loss, Params(coef, intercept), params)
+
+
+def probabilities(problem: Problem, params: Params) -> list[Array]:
+    """Each block's probabilities: the one (n_rows, n_samples) table, in X's dtype, that a solver may keep."""
+    return [problem.kernel.proba(params, block.X) for block in blocks(problem)]
+
+
+def hessian_product(problem: Problem, table: list[Array], direction: Params) -> Params:
+    """F's Hessian, at the parameters that gave ``table``, times ``direction``."""
+    total = float(problem.data.weight.sum())
+    product = Params(np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape))
+    for block, proba in zip(blocks(problem), table, strict=True):
+        part = problem.kernel.hessian_product(proba, direction, block.X, block.weight, total)
+        product = plus(product, 1.0, part)
+    intercept = product.intercept if problem.fit_intercept else np.zeros_like(product.intercept)
+    return Params(product.coef + problem.alpha * direction.coef, intercept)
+
+
+def _class_weights(problem: Problem) -> Array:
+    return np.bincount(problem.data.y, problem.data.weight, problem.n_classes)
+
+
+def null_value(problem: Problem) -> float:
+    """F of the model that ignores X: the entropy of the class priors, or log(n_classes) without intercept."""
+    if not problem.fit_intercept:
+        return float(np.log(problem.n_classes))
+    priors = _class_weights(problem) / problem.data.weight.sum()
+    return float(scipy.special.entr(priors).sum())
+
+
+def prior_params(problem: Problem) -> Params:
+    """Where a fit starts: zero coefficients, intercepts at the log class priors (0 without intercept).
+
+    A class without rows, whose intercept has no minimum, starts as if it had half a row.
+    """
+    intercept = np.zeros(problem.n_rows)
+    if problem.fit_intercept:
+        log_priors = np.log(np.maximum(_class_weights(problem), 0.5 * problem.mean_weight))
+        intercept = log_priors[1:] - log_priors[0] if problem.n_rows == 1 else centred(log_priors)
+    return Params(np.zeros((problem.n_rows, problem.n_features)), intercept)
+
+
+def centred(rows: Array) -> Array:
+    """Rows less their mean over the classes: no prediction changes, and ``||coef||`` is least."""
+    return rows if len(rows) == 1 else np.asarray(rows - rows.mean(axis=0))

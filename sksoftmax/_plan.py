@@ -1,0 +1,213 @@
+"""Every "auto" is decided here, from the shape of the problem, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sksoftmax import _schedules
+from sksoftmax._precondition import (
+    Moments,
+    Preconditioner,
+    curvature_bound,
+    gram_pays,
+    moments,
+    preconditioner,
+)
+from sksoftmax._solvers._first_order import first_order
+from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
+from sksoftmax._solvers.adam import adam_rule, init_means
+from sksoftmax._solvers.newton_cg import newton_cg
+from sksoftmax._solvers.schedule_free import schedule_free
+from sksoftmax._solvers.sgd import init_velocity, sgd_rule
+from sksoftmax._types import Problem, Solver
+
+#: Least rows of an "auto" batch: fewer would not keep a matrix product busy.
+_MIN_BATCH = 256
+_MAX_BATCH = 4096
+
+#: Batches in an epoch from which minibatches come before the finish, and their epochs.
+_MIN_BATCHES = 16
+_SGD_EPOCHS = 5
+
+#: Hessian products of a Newton step, as in scikit-learn's newton-cg.
+MAX_PRODUCTS = 200
+
+
+class Settings(NamedTuple):
+    """The hyperparameters that the choice depends on; see ``SoftmaxClassifier``."""
+
+    solver: str
+    batch_size: int | None
+    learning_rate: float | None
+    schedule: str
+    power_t: float
+    momentum: float
+    nesterov: bool
+    average: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    max_iter: int
+
+
+class Stage(NamedTuple):
+    """A solver and the epochs that it gets; None for all that are left."""
+
+    solver: Solver
+    n_epochs: int | None
+
+
+class Plan(NamedTuple):
+    """What a fit will do.
+
+    Attributes
+    ----------
+    stages : list of Stage
+        One after the other, each from where the last one stood.
+    metric : Preconditioner or None
+        For the test whether F is near its minimum, where the solver has none; None on a stream.
+    polish : bool
+        Whether to go on to the limit of rounding, whatever ``tol``: on data of one batch it costs nothing,
+        and the answer then depends neither on the seed nor on the order of the rows.
+    info : dict
+        The choices, for ``solver_info_``.
+    """
+
+    stages: list[Stage]
+    metric: Preconditioner | None
+    polish: bool
+    info: dict[str, object]
+
+
+def choose(problem: Problem, settings: Settings) -> Plan:
+    """Plan of a fit.
+
+    ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
+    their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
+    more than 200 passes over the data, and its diagonal's otherwise.
+    """
+    stats = moments(problem, whole=gram_pays(problem))
+    if settings.solver != "auto":
+        return _plan_by_name(problem, settings, stats, is_stream=False)
+    base = preconditioner(problem, stats)
+    batch_size = settings.batch_size or _auto_batch_size(problem)
+    stages, rate = [], None
+    is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
+    n_batches = -(-problem.n_samples // batch_size)
+    if n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1):
+        solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches)
+        stages.append(Stage(solver, _SGD_EPOCHS))
+    stages.append(Stage(newton_cg(base, MAX_PRODUCTS), None))
+    info = {
+        "solver": "+".join(stage.solver.name for stage in stages),
+        "batch_size": batch_size if rate else problem.n_samples,
+        "learning_rate": rate or 1.0,
+        "metric": _metric_name(stats),
+    }
+    return Plan(stages, base, problem.n_samples <= _MIN_BATCH, info)
+
+
+def choose_for_stream(problem: Problem, settings: Settings) -> Plan:
+    """Plan of ``partial_fit``: one pass, no horizon, nothing known but the rows at hand."""
+    if settings.solver != "auto":
+        return _plan_by_name(problem, settings, moments(problem, whole=gram_pays(problem)), is_stream=True)
+    batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
+    whole = gram_pays(problem)
+    solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
+    info: dict[str, object] = {
+        "solver": solver.name,
+        "batch_size": batch_size,
+        "learning_rate": settings.learning_rate or 1.0 / (1.0 + problem.n_features / batch_size),
+        "metric": "gram" if whole else "diagonal",
+    }
+    return Plan([Stage(solver, 1)], None, False, info)
+
+
+def _metric_name(stats: Moments) -> str:
+    return "gram" if stats.second.ndim == 2 else "diagonal"
+
+
+def _auto_batch_size(problem: Problem) -> int:
+    """Rows enough that the metric, n_features^2 a batch, costs little next to the batch's own products."""
+    return int(np.clip(problem.n_features, _MIN_BATCH, _MAX_BATCH))
+
+
+def _preconditioned_sgd(
+    problem: Problem, settings: Settings, stats: Moments, batch_size: int, n_batches: int
+) -> tuple[Solver, float]:
+    """Minibatch steps in the metric; half the step that a batch's curvature, 1 + p / b, allows on average."""
+    metric = preconditioner(problem, stats, batch_size)
+    rate = settings.learning_rate or 0.5 / (1.0 + problem.n_features / batch_size)
+    rule = sgd_rule(settings.momentum, settings.nesterov, metric.apply)
+    horizon = min(_SGD_EPOCHS, settings.max_iter) * n_batches
+    schedule = _schedules.linear()
+    solver = first_order(
+        "preconditioned_sgd", rule, init_velocity, rate, schedule, batch_size, horizon
+    )
+    return solver, rate
+
+
+def _plan_by_name(problem: Problem, settings: Settings, stats: Moments, *, is_stream: bool) -> Plan:
+    batch_size = min(settings.batch_size or _MIN_BATCH, problem.n_samples)
+    rule, init_memory, auto_rate = {
+        "sgd": (sgd_rule(settings.momentum, settings.nesterov), init_velocity, _gradient_rate),
+        "adagrad": (adagrad_rule(settings.epsilon), init_squares, _coordinate_rate),
+        "adam": (
+            adam_rule(settings.beta_1, settings.beta_2, settings.epsilon),
+            init_means,
+            _coordinate_rate,
+        ),
+    }[settings.solver]
+    rate = settings.learning_rate or auto_rate(problem, stats, batch_size)
+    n_batches = -(-problem.n_samples // batch_size)
+    solver = first_order(
+        settings.solver,
+        rule,
+        init_memory,
+        rate,
+        _schedules.schedule(settings.schedule, settings.power_t),
+        batch_size,
+        None if is_stream else max(1, settings.max_iter) * n_batches,
+        average=settings.average and settings.solver == "sgd",
+    )
+    info = {
+        "solver": settings.solver,
+        "batch_size": batch_size,
+        "learning_rate": rate,
+        "metric": "none",
+    }
+    stages = [Stage(solver, 1 if is_stream else None)]
+    return Plan(stages, None if is_stream else preconditioner(problem, stats), False, info)
+
+
+def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
+    """1 / L of a batch: ``bound * (lambda_max(X'X / n) + mean ||x||^2 / batch_size) + alpha``.
+
+    The curvature of a batch, on average: the intrinsic-dimension bound of Tropp (2015), arXiv:1501.01571, 7.3.
+    The largest eigenvalue is at most the trace, which stands for it where X'X is not at hand.
+    """
+    has_intercept = float(problem.fit_intercept)
+    unit = max(float(np.max(stats.peak)), float(np.max(np.abs(stats.mean))), has_intercept)
+    peak, mean = stats.peak / unit, np.append(stats.mean / unit, has_intercept / unit)
+    second = stats.second
+    spread = np.diagonal(second) if second.ndim == 2 else second
+    trace = float(peak**2 @ spread + mean @ mean)
+    largest = trace
+    if second.ndim == 2:
+        matrix = np.outer(mean, mean)
+        matrix[:-1, :-1] += second * np.outer(peak, peak)
+        largest = float(np.linalg.eigvalsh(matrix)[-1])
+    return 1.0 / (curvature_bound(problem) * (largest + trace / batch_size) * unit * unit + problem.alpha)
+
+
+def _coordinate_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
+    """A change of every parameter by it changes a raw prediction by 1 at most, on average over the rows.
+
+    The change is ``||x||_1`` (and 1 for the intercept), on average at most the sum of the columns' root mean
+    squares (Jensen).
+    """
+    spread = np.diagonal(stats.second) if stats.second.ndim == 2 else stats.second
+    rms = np.hypot(stats.peak * np.sqrt(np.maximum(spread, 0)), stats.mean)
+    return 1.0 / (float(rms.sum()) + float(problem.fit_intercept) + np.finfo(float).tiny)

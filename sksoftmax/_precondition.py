@@ -1,0 +1,283 @@
+"""The metric that makes a step length near 1 right for every data set: bounds of F's curvature.
+
+The softmax Hessian is at most ``bound * (I - 11'/K) (x) X'X / n``, bound 1/2, and for two classes, one row,
+1/4: Boehning (1992), Ann. Inst. Statist. Math. 44(1), 197-200. So ``(bound * X'X / n + alpha I)^-1`` times the
+gradient is a step that never overshoots, whatever the scales and correlations of the columns. The columns are
+centred (the intercept absorbs it) and scaled to a curvature of 1, both by a change of variables of the
+parameters, so that X is neither copied nor changed:
+
+    u = coef * scale,   b = intercept + coef @ mean     (raw prediction: u @ (x - mean) / scale + b)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from sksoftmax._objective import blocks, probabilities
+from sksoftmax._types import Array, Params, Problem
+
+#: X'X is worth at most this many passes over the data; above it, its diagonal is used.
+_GRAM_PASSES = 200
+
+#: Rows a column from which the curvature of each class is estimated.
+_ROWS_PER_COLUMN = 30
+
+
+class Moments(NamedTuple):
+    """Weighted statistics of the columns.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        0 for a model without intercept, whose columns cannot be centred.
+    peak : ndarray of shape (n_features,)
+        Largest ``|x - mean|``; for a column of one value, its absolute value, or 1.
+    second : ndarray of shape (n_features, n_features) or (n_features,)
+        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / peak``.
+    """
+
+    mean: Array
+    peak: Array
+    second: Array
+
+
+class Preconditioner(NamedTuple):
+    """Inverse of the curvature bound, the same for every class; see the module.
+
+    ``inverse`` is (n_features, n_features) or, for the diagonal alone, (n_features,).
+    """
+
+    mean: Array
+    scale: Array
+    inverse: Array
+    intercept_rate: float
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse times ``grads``, in the coordinates of the parameters."""
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        u = u @ self.inverse if self.inverse.ndim == 2 else u * self.inverse
+        coef = u / self.scale
+        return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
+
+
+class ClassPreconditioner(NamedTuple):
+    """Inverse of each class's own curvature, on changes that sum to 0 over the classes.
+
+    With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
+    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A softmax does
+    not see a common shift, so the minimum of F lies there; left in, that direction, in which F is flat, would
+    spoil the conditioning. ``inverse`` is (n_rows, q, q), q = n_features + 1 with an intercept;
+    ``constraint`` the (q, q) inverse of the sum, None for two classes.
+    """
+
+    mean: Array
+    scale: Array
+    inverse: Array
+    constraint: Array | None
+
+    def apply(self, grads: Params) -> Params:
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        has_intercept = self.inverse.shape[1] > u.shape[1]
+        if has_intercept:
+            u = np.hstack([u, grads.intercept[:, None]])
+        d = (u[:, None, :] @ self.inverse)[:, 0]
+        if self.constraint is not None:
+            d -= (self.constraint @ d.sum(axis=0)) @ self.inverse
+        coef = d[:, : len(self.mean)] / self.scale
+        intercept = d[:, -1] - coef @ self.mean if has_intercept else np.zeros(len(coef))
+        return Params(coef, intercept)
+
+
+class Metric(Protocol):
+    """Anything that turns a gradient into a well-scaled direction."""
+
+    def apply(self, grads: Params) -> Params: ...
+
+
+def curvature_bound(problem: Problem) -> float:
+    """Largest curvature of the loss by the raw prediction, Boehning's bound."""
+    return 0.25 if problem.n_rows == 1 else 0.5
+
+
+def _location(problem: Problem) -> tuple[Array, Array]:
+    """Weighted mean and largest distance from it of each column, in one pass."""
+    total = problem.data.weight.sum()
+    mean = np.zeros(problem.n_features)
+    low, high = np.full(problem.n_features, np.inf), np.full(problem.n_features, -np.inf)
+    for block in blocks(problem):
+        X = block.X
+        if sp.issparse(X):
+            least, most = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
+        else:
+            least, most = X.min(axis=0), X.max(axis=0)
+        low, high = np.minimum(low, least), np.maximum(high, most)
+        mean += np.asarray((block.weight / total) @ X, dtype=np.float64)
+    size = np.maximum(np.abs(low), np.abs(high))
+    if not problem.fit_intercept:
+        mean = np.zeros_like(mean)
+    peak = np.maximum(high - mean, mean - low)
+    is_constant = peak <= 16 * np.finfo(problem.data.X.dtype).eps * size  # nothing but rounding
+    size[size == 0] = 1.0
+    return mean, np.where(is_constant, size, peak)
+
+
+def moments(problem: Problem, *, whole: bool) -> Moments:
+    """Statistics of the columns in two passes; ``whole`` asks for all of X'X, not its diagonal."""
+    mean, peak = _location(problem)
+    p = problem.n_features
+    total = problem.data.weight.sum()
+    second = np.zeros((p, p) if whole else p)
+    dtype = problem.data.X.dtype
+    for block in blocks(problem):
+        weight = (block.weight / total).astype(dtype)
+        if sp.issparse(block.X):
+            u = (block.X @ sp.diags_array((1 / peak).astype(dtype))).tocsr()
+            weighted = sp.diags_array(weight) @ u
+            second += (u.T @ weighted).toarray() if whole else np.asarray(u.multiply(weighted).sum(axis=0))
+        else:
+            u = ((block.X - mean) / peak).astype(dtype)
+            second += (u.T * weight) @ u if whole else np.einsum("ij,ij,i->j", u, u, weight)
+    if sp.issparse(problem.data.X):
+        centre = mean / peak
+        second -= np.outer(centre, centre) if whole else centre**2
+    return Moments(mean, peak, second)
+
+
+def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = None) -> Preconditioner:
+    """Invert the curvature bound.
+
+    Parameters
+    ----------
+    problem : Problem
+    stats : Moments
+    batch_size : int or None
+        Rows of the batches it is for. The curvature of a batch reaches ``bound * max (x - mean)^2 /
+        batch_size`` along a column whose few large values happen to be in it: this is added, so that rare
+        features cannot make a step overshoot. None for steps that see all rows.
+    """
+    bound = curvature_bound(problem)
+    is_whole = stats.second.ndim == 2
+    spread = np.diagonal(stats.second) if is_whole else stats.second
+    curvature = bound * np.maximum(spread, 0.0) + problem.alpha / stats.peak / stats.peak
+    if batch_size is not None:
+        curvature = curvature + bound / batch_size
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    curvature = np.maximum(curvature, bound * eps**2)  # a column of one value, and alpha = 0
+    relative = np.sqrt(curvature)
+    inverse = np.ones(problem.n_features)
+    if is_whole:
+        inverse = _inverse(bound * stats.second / relative / relative[:, None], eps)
+    intercept_rate = 1.0 / bound if problem.fit_intercept else 0.0
+    return Preconditioner(stats.mean, stats.peak * relative, inverse, intercept_rate)
+
+
+def _inverse(matrix: Array, eps: float) -> Array:
+    """Inverse of a symmetric positive semi-definite matrix whose diagonal is, or is to be, 1.
+
+    sqrt(eps) on the diagonal keeps it definite to rounding: columns may be duplicates of each other.
+    """
+    np.fill_diagonal(matrix, 1.0 + np.sqrt(eps))
+    factor = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+    inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
+    return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
+
+
+def gram_pays(problem: Problem) -> bool:
+    """Whether X'X and its Cholesky factor cost little next to the passes that they save.
+
+    ``p^2 (n + p)`` operations, against ``4 n p n_rows`` for a pass (a loss and gradient).
+    """
+    n, p = problem.n_samples, problem.n_features
+    return p * (n + p) <= _GRAM_PASSES * 4 * n * problem.n_rows
+
+
+def class_curvature_rows(problem: Problem) -> int:
+    """Rows that the classes' curvatures are estimated from."""
+    return min(problem.n_samples, _ROWS_PER_COLUMN * (problem.n_features + 1))
+
+
+def class_curvature_passes(problem: Problem) -> float:
+    """Cost of the classes' curvatures in passes over the data; inf where they would be larger than X."""
+    n, p, rows = problem.n_samples, problem.n_features, class_curvature_rows(problem)
+    if problem.n_rows * p * p > n * p:
+        return np.inf
+    return p * (2 * rows + p) / (4 * n)
+
+
+def class_preconditioner(problem: Problem, params: Params, metric: Preconditioner) -> ClassPreconditioner:
+    """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X / n + alpha I``.
+
+    Where classes nearly separate it is orders of magnitude below the bound that ``metric`` inverts.
+    """
+    X, weight, table = _curved_rows(problem, params)
+    centre = metric.mean / metric.scale
+    p = problem.n_features
+    q = p + problem.fit_intercept
+    eps = float(np.finfo(X.dtype).eps)
+    if sp.issparse(X):
+        u = (X @ sp.diags_array((1 / metric.scale).astype(X.dtype))).tocsr()
+    else:
+        u = ((X - metric.mean) / metric.scale).astype(X.dtype)
+    inverse = np.empty((problem.n_rows, q, q))
+    for c in range(problem.n_rows):
+        curvature = (weight * table[c] * (1 - table[c])).astype(X.dtype)
+        matrix = np.zeros((q, q))
+        if sp.issparse(X):
+            matrix[:p, :p] = (u.T @ (sp.diags_array(curvature) @ u)).toarray()
+        else:
+            matrix[:p, :p] = (u.T * curvature) @ u
+        first, total = curvature @ u, curvature.sum()
+        if sp.issparse(X):  # centred here: the rows are not, to stay sparse
+            cross = np.outer(centre, first)
+            matrix[:p, :p] += total * np.outer(centre, centre) - cross - cross.T
+            first = first - total * centre
+        if problem.fit_intercept:
+            matrix[p, :p] = matrix[:p, p] = first
+            matrix[p, p] = total
+        matrix[range(p), range(p)] += problem.alpha / metric.scale / metric.scale
+        relative = np.sqrt(np.maximum(np.diagonal(matrix), np.finfo(float).tiny / eps))
+        inverse[c] = _inverse(matrix / relative / relative[:, None], eps) / relative / relative[:, None]
+    constraint = np.linalg.pinv(inverse.sum(axis=0), hermitian=True) if len(inverse) > 1 else None
+    return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
+
+
+def _curved_rows(problem: Problem, params: Params) -> tuple[Any, Array, Array]:
+    """Rows that stand for the curvature of all: X, weights that sum up to an average, probabilities.
+
+    Where there are too many rows to take them all, they are drawn systematically, in proportion to their
+    curvature, which a few rows near the classes' borders hold most of.
+    """
+    table = np.concatenate(probabilities(problem, params), axis=1)
+    weight = problem.data.weight / problem.data.weight.sum()
+    n_chosen = class_curvature_rows(problem)
+    if n_chosen == problem.n_samples:
+        return problem.data.X, weight, table
+    heights = np.cumsum(weight * (table * (1 - table)).sum(axis=0) + np.finfo(float).tiny)
+    drawn = np.searchsorted(heights, (np.arange(n_chosen) + 0.5) / n_chosen * heights[-1])
+    rows, times = np.unique(drawn, return_counts=True)
+    share = np.diff(heights, prepend=0.0)[rows] / heights[-1]
+    return problem.data.X[rows], weight[rows] * times / (n_chosen * share), table[:, rows]
+
+
+def merged(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
+    """Statistics of two sets of rows together: Chan, Golub & LeVeque (1983), Am. Stat. 37(3), 242-247.
+
+    ``peak`` becomes a bound of the largest ``|x - mean|``.
+    """
+    share = right_weight / (left_weight + right_weight)
+    shift = right.mean - left.mean
+    mean = left.mean + share * shift
+    peak = np.maximum(left.peak + np.abs(mean - left.mean), right.peak + np.abs(right.mean - mean))
+    is_whole = left.second.ndim == 2
+    second = np.zeros_like(left.second)
+    for part, part_share in ((left, 1 - share), (right, share)):
+        ratio, offset = part.peak / peak, (part.mean - mean) / peak
+        if is_whole:
+            second += part_share * (part.second * np.outer(ratio, ratio) + np.outer(offset, offset))
+        else:
+            second += part_share * (part.second * ratio**2 + offset**2)
+    return Moments(mean, peak, second)

@@ -1,0 +1,97 @@
+"""The stream's solver: schedule-free averaging in a metric that is learned as the rows come."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sksoftmax._objective import batch_value_and_grad
+from sksoftmax._precondition import Moments, Preconditioner, merged, moments, preconditioner
+from sksoftmax._types import Array, Batch, Params, Problem, Solver, plus, scaled
+
+#: Share of the average in the point where gradients are taken; Defazio et al. (2024), 4: 0.9.
+_INTERPOLATION = 0.9
+
+
+class ScheduleFreeState(NamedTuple):
+    """State of the schedule-free solver.
+
+    Attributes
+    ----------
+    params : Params
+        The running average of the iterates: the answer.
+    iterate : Params
+    step : int
+        Updates so far.
+    stats : Moments or None
+        Statistics of the rows seen.
+    weight : float
+        Their total weight.
+    metric : Preconditioner or None
+    metric_weight : float
+        Total weight of the rows that the metric was made from.
+    metric_peak : ndarray of shape (n_features,) or None
+        Largest distances of their values from the columns' means.
+    """
+
+    params: Params
+    iterate: Params
+    step: int
+    stats: Moments | None
+    weight: float
+    metric: Preconditioner | None
+    metric_weight: float
+    metric_peak: Array | None
+
+
+def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver:
+    """Preconditioned SGD that needs no horizon and answers with an average.
+
+    Parameters
+    ----------
+    batch_size : int
+    rate : float or None
+        Step length in the metric; None for ``1 / (1 + n_features / batch_size)``: the curvature of a batch
+        exceeds that of all rows by this factor, on average over directions.
+    whole : bool
+        Whether the metric is X'X's inverse or its diagonal's. It is made anew when the weight of the rows
+        seen has doubled, so a logarithmic number of times.
+
+    References
+    ----------
+    Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky (2024), arXiv:2405.15682, eqs. 3-5.
+    """
+
+    def init(problem: Problem, params: Params) -> ScheduleFreeState:
+        return ScheduleFreeState(params, params, 0, None, 0.0, None, 0.0, None)
+
+    def step(problem: Problem, state: ScheduleFreeState, batch: Batch) -> ScheduleFreeState:
+        state = _observed(problem, state, batch, whole=whole)
+        assert state.metric is not None
+        point = plus(scaled(1 - _INTERPOLATION, state.iterate), _INTERPOLATION, state.params)
+        grads = batch_value_and_grad(problem, point, batch).grads
+        length = rate or 1.0 / (1.0 + problem.n_features / len(batch.y))
+        iterate = plus(state.iterate, -length, state.metric.apply(grads))
+        change = plus(iterate, -1.0, state.params)
+        params = plus(state.params, 1.0 / (state.step + 1), change)
+        return state._replace(params=params, iterate=iterate, step=state.step + 1)
+
+    return Solver("schedule_free", init, step, None, batch_size)
+
+
+def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, whole: bool) -> ScheduleFreeState:
+    """The state with the batch's rows in its statistics and, where they are news enough, in its metric."""
+    seen = problem._replace(data=batch)
+    stats, weight = moments(seen, whole=whole), float(batch.weight.sum())
+    if state.stats is not None:
+        stats = merged(state.stats, state.weight, stats, weight)
+        weight += state.weight
+    state = state._replace(stats=stats, weight=weight)
+    if state.metric is None or weight >= 2 * state.metric_weight:
+        metric = preconditioner(seen, stats, batch_size=len(batch.y))
+        return state._replace(metric=metric, metric_weight=weight, metric_peak=stats.peak)
+    # a column's values may outgrow those that the metric knows: its scale grows with them at once
+    growth = stats.peak / state.metric_peak
+    if (growth > 1).any():
+        metric = state.metric._replace(scale=state.metric.scale * growth)
+        state = state._replace(metric=metric, metric_peak=stats.peak)
+    return state

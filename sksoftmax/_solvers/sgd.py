@@ -1,0 +1,30 @@
+"""Stochastic gradient descent: plain, with momentum, with Nesterov's momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sksoftmax._solvers._first_order import Rule
+from sksoftmax._types import Params, plus, scaled, zeros_like
+
+
+def sgd_rule(
+    momentum: float,
+    nesterov: bool,
+    precondition: Callable[[Params], Params] = lambda grads: grads,
+) -> Rule:
+    """``velocity = momentum * velocity - precondition(grads)``, and the velocity is the direction.
+
+    Nesterov's form looks one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eq. 7, in the
+    variables of the look-ahead point. ``momentum=0`` is plain SGD.
+    """
+
+    def rule(grads: Params, velocity: Params, step: int) -> tuple[Params, Params]:
+        change = precondition(grads)
+        velocity = plus(scaled(momentum, velocity), -1.0, change)
+        return (plus(scaled(momentum, velocity), -1.0, change) if nesterov else velocity), velocity
+
+    return rule
+
+
+init_velocity = zeros_like

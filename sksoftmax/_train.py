@@ -1,0 +1,176 @@
+"""The one training loop: epochs of batches, an evaluation, a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sksoftmax import _stopping
+from sksoftmax._batches import epoch_batches
+from sksoftmax._newton import newton_direction, relative_excess
+from sksoftmax._objective import null_value, value_and_grad
+from sksoftmax._plan import MAX_PRODUCTS, Plan
+from sksoftmax._precondition import Preconditioner
+from sksoftmax._stopping import Progress, StopReason
+from sksoftmax._types import Evaluation, Params, Problem, Report, Solver, is_finite
+
+#: A diverged solver starts again, from its last good state, with this share of its rate.
+_SHRINK = 0.1
+
+#: Relative accuracy of the expected decrease that the certificate rests on.
+_CERTIFICATE_ACCURACY = 0.1
+
+
+class Rules(NamedTuple):
+    """When to stop.
+
+    Attributes
+    ----------
+    max_iter : int
+        Epochs.
+    tol : float
+        Relative excess of F over its minimum.
+    score : callable or None
+        Validation score of parameters, higher is better, for early stopping.
+    n_iter_no_change : int
+        Epochs without a better score before early stopping.
+    """
+
+    max_iter: int
+    tol: float
+    score: Callable[[Params], float] | None
+    n_iter_no_change: int
+
+
+class Result(NamedTuple):
+    """What a fit hands over."""
+
+    params: Params
+    loss_curve: list[float]
+    validation_scores: list[float]
+    stop_reason: StopReason
+    excess: float
+    solver_state: Any
+
+
+def train(
+    problem: Problem,
+    params: Params,
+    plan: Plan,
+    rules: Rules,
+    *,
+    shuffle: bool,
+    rng: np.random.RandomState,
+    on_epoch: Callable[[int, float, float, float | None], None],
+) -> Result:
+    """Minimise F.
+
+    Parameters
+    ----------
+    problem, params : Problem, Params
+        What, and from where.
+    plan : Plan
+        Which solvers, in which order.
+    rules : Rules
+    shuffle, rng
+        For the batches.
+    on_epoch : callable
+        Told the epoch (from 1), F, the estimated excess and the validation score (None without).
+    """
+    tol = max(0.0 if plan.polish else rules.tol, float(np.finfo(problem.data.X.dtype).eps))
+    start = value_and_grad(problem, params)
+    limit = 2.0 * max(start.value, null_value(problem))
+    progress = Progress(value=start.value)
+    curve: list[float] = []
+    scores: list[float] = []
+    best = params
+    reason, excess, state = StopReason.MAX_ITER, np.inf, None
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        for stage in plan.stages:
+            state = stage.solver.init(problem, params)
+            is_last = stage is plan.stages[-1]
+            for _ in range(rules.max_iter if stage.n_epochs is None else stage.n_epochs):
+                if progress.epoch >= rules.max_iter:
+                    break
+                state = one_pass(problem, stage.solver, state, shuffle, rng)
+                state, report = _evaluated(problem, stage.solver, state, params, limit)
+                if is_last and stage.solver.report is None:
+                    progress, report = _certified(problem, plan.metric, state, report, progress, tol)
+                params, excess = state.params, report.excess
+                score = None if rules.score is None else rules.score(params)
+                progress = _stopping.after_epoch(progress, report.value, score)
+                curve.append(report.value)
+                if score is not None:
+                    scores.append(score)
+                    best = params if progress.best_epoch == progress.epoch else best
+                on_epoch(progress.epoch, report.value, excess, score)
+                decision = _decide(progress, rules, report, tol)
+                if decision is not None:
+                    reason = decision
+                    break
+            if reason is not StopReason.MAX_ITER:
+                break
+        if reason is StopReason.MAX_ITER and plan.metric is not None and not np.isfinite(excess):
+            excess = _excess(problem, params, value_and_grad(problem, params), plan.metric)[0]
+    return Result(best if scores else params, curve, scores, reason, excess, state)
+
+
+def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> StopReason | None:
+    """Why to stop now; None to go on."""
+    if rules.score is not None and _stopping.has_stopped_improving(progress, rules.n_iter_no_change):
+        return StopReason.EARLY_STOPPING
+    if report.excess <= tol:
+        return StopReason.TOL
+    return StopReason.PRECISION if report.is_stuck else None
+
+
+def one_pass(
+    problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState
+) -> Any:
+    """The state after a step on each batch."""
+    for batch in epoch_batches(problem.data, solver.batch_size, rng, shuffle=shuffle):
+        state = solver.step(problem, state, batch)
+    return state
+
+
+def _evaluated(
+    problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float
+) -> tuple[Any, Report]:
+    """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
+    if solver.report is not None:
+        return state, solver.report(problem, state)
+    value = value_and_grad(problem, state.params).value if is_finite(state.params) else np.nan
+    if _stopping.is_diverged(value, limit):
+        state = solver.init(problem, last_good)._replace(rate=state.rate * _SHRINK)
+        value = value_and_grad(problem, last_good).value
+    return state, Report(value, np.inf, False)
+
+
+def _certified(
+    problem: Problem,
+    metric: Preconditioner | None,
+    state: Any,
+    report: Report,
+    progress: Progress,
+    tol: float,
+) -> tuple[Progress, Report]:
+    """The report with the excess, where the progress has become so slow that F may be near its minimum."""
+    if metric is None or not _stopping.is_slow(progress, report.value, tol):
+        return progress, report
+    evaluation = value_and_grad(problem, state.params)
+    excess, is_exact = _excess(problem, state.params, evaluation, metric)
+    if is_exact and excess <= tol:
+        return progress, report._replace(excess=excess)
+    return _stopping.after_failed_check(progress), report
+
+
+def _excess(
+    problem: Problem, params: Params, evaluation: Evaluation, metric: Preconditioner
+) -> tuple[float, bool]:
+    """Estimate of the relative excess of F, and whether it is more than a lower bound."""
+    newton = newton_direction(
+        problem, params, evaluation, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS
+    )
+    return relative_excess(problem, evaluation.value, newton.decrease), newton.is_exact

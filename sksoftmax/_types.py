@@ -1,0 +1,165 @@
+"""What the parts hand to each other: parameters, batches, the problem, evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Params(NamedTuple):
+    """The parameters, or anything of their shape: a gradient, a direction, a velocity.
+
+    Kept in float64 whatever the data's dtype, so that columns of any scale can be learned.
+
+    Attributes
+    ----------
+    coef : ndarray of shape (n_rows, n_features)
+        ``n_rows`` is 1 for two classes and ``n_classes`` otherwise.
+    intercept : ndarray of shape (n_rows,)
+    """
+
+    coef: Array
+    intercept: Array
+
+
+def zeros_like(params: Params) -> Params:
+    return Params(np.zeros_like(params.coef), np.zeros_like(params.intercept))
+
+
+def scaled(factor: float, params: Params) -> Params:
+    return Params(factor * params.coef, factor * params.intercept)
+
+
+def plus(params: Params, factor: float, other: Params) -> Params:
+    """``params + factor * other``."""
+    return Params(params.coef + factor * other.coef, params.intercept + factor * other.intercept)
+
+
+def dot(left: Params, right: Params) -> float:
+    return float(np.vdot(left.coef, right.coef) + np.vdot(left.intercept, right.intercept))
+
+
+def is_finite(params: Params) -> bool:
+    return bool(np.isfinite(params.coef).all() and np.isfinite(params.intercept).all())
+
+
+class Batch(NamedTuple):
+    """Some rows of the data.
+
+    Attributes
+    ----------
+    X : ndarray or csr_array of shape (n_rows, n_features)
+    y : ndarray of intp of shape (n_rows,)
+        Class codes, 0 to n_classes - 1.
+    weight : ndarray of float64 of shape (n_rows,)
+    """
+
+    X: Any
+    y: Array
+    weight: Array
+
+
+class Kernel(Protocol):
+    """An engine: the sums over rows that every solver is made of (see ``_vectorized``)."""
+
+    def loss_grad(
+        self, params: Params, X: Any, y: Array, weight: Array, total: float
+    ) -> tuple[float, Params]: ...
+
+    def proba(self, params: Params, X: Any) -> Array: ...
+
+    def hessian_product(
+        self, proba: Array, direction: Params, X: Any, weight: Array, total: float
+    ) -> Params: ...
+
+
+class Problem(NamedTuple):
+    """Validated data and the objective's constants; what F is a function of, but the parameters.
+
+    Attributes
+    ----------
+    data : Batch
+        All rows; weights are positive.
+    n_classes : int
+        At least 2.
+    alpha : float
+        L2 strength, >= 0, on the mean loss.
+    fit_intercept : bool
+    kernel : Kernel
+        The engine.
+    mean_weight : float
+        Mean weight of a row: over all rows, on a stream over those seen so far.
+    """
+
+    data: Batch
+    n_classes: int
+    alpha: float
+    fit_intercept: bool
+    kernel: Kernel
+    mean_weight: float
+
+    @property
+    def n_samples(self) -> int:
+        return int(self.data.X.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        return int(self.data.X.shape[1])
+
+    @property
+    def n_rows(self) -> int:
+        return 1 if self.n_classes == 2 else self.n_classes
+
+
+class Evaluation(NamedTuple):
+    """F and its gradient at some parameters, over all rows."""
+
+    value: float
+    grads: Params
+
+
+class Report(NamedTuple):
+    """What a solver says after an epoch, if it knows.
+
+    Attributes
+    ----------
+    value : float
+        F at the state's parameters.
+    excess : float
+        Estimate of ``(F - F*) / F*``; inf while the solver cannot tell.
+    is_stuck : bool
+        No step changes F by more than rounding.
+    """
+
+    value: float
+    excess: float
+    is_stuck: bool
+
+
+class Solver(NamedTuple):
+    """A solver: pure functions of (problem, state); the state has ``params``.
+
+    Attributes
+    ----------
+    name : str
+    init : callable
+        ``(problem, params) -> state``.
+    step : callable
+        ``(problem, state, batch) -> state``.
+    report : callable or None
+        ``(problem, state) -> Report``, once an epoch; None for a solver that leaves the evaluation of F, and
+        of how far its minimum may be, to the loop.
+    batch_size : int or None
+        Rows of a batch; None for a solver whose step takes the whole data.
+    """
+
+    name: str
+    init: Callable[[Problem, Params], Any]
+    step: Callable[[Problem, Any, Batch], Any]
+    report: Callable[[Problem, Any], Report] | None
+    batch_size: int | None

@@ -1,0 +1,176 @@
+"""The border: what comes in is checked here, once; every private scikit-learn name comes in here too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import _fit_context as fit_context
+from sklearn.linear_model._base import SparseCoefMixin
+from sklearn.utils import compute_class_weight
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
+
+from sksoftmax import _loops, _vectorized
+from sksoftmax._types import Array, Batch, Kernel
+
+__all__ = ["SparseCoefMixin", "fit_context"]
+
+KERNELS: dict[str, Kernel] = {"auto": _vectorized, "vectorized": _vectorized, "naive": _loops}
+
+PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
+    "alpha": [Interval(Real, 0, np.finfo(np.float64).max, closed="both")],
+    "fit_intercept": ["boolean"],
+    "solver": [StrOptions({"auto", "sgd", "adagrad", "adam"})],
+    "engine": [StrOptions(set(KERNELS))],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, np.finfo(np.float64).max, closed="right")],
+    "schedule": [StrOptions({"constant", "inverse_scaling", "linear", "cosine"})],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "momentum": [Interval(Real, 0, 1, closed="left")],
+    "nesterov": ["boolean"],
+    "average": ["boolean"],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "shuffle": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "class_weight": [dict, StrOptions({"balanced"}), None],
+    "warm_start": ["boolean"],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+_X_CHECKS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
+
+
+@contextmanager
+def unchanged_on_error(estimator: Any) -> Iterator[None]:
+    """Whatever goes wrong inside, the estimator is left as it was: nothing half-fitted."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Batch:
+    """X, y and the weights of the rows that count, checked; y are still labels.
+
+    Rows of weight 0 are left out, so that they are as if they had not been given.
+
+    Raises
+    ------
+    ValueError
+        If X, y or the weights hold NaN or inf, lengths differ, y is continuous, or the weights are negative
+        or all 0.
+    """
+    X, y = validate_data(estimator, X, y, order="C", reset=reset, **_X_CHECKS)
+    check_classification_targets(y)
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError(
+            f"sample_weight must not be negative, got {weight.min()!r}; 0 leaves a row out."
+        )
+    if not (weight > 0).any():
+        raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
+    X = _canonical(X)
+    is_used = weight > 0
+    if not is_used.all():
+        X, y, weight = X[is_used], y[is_used], weight[is_used]
+    return Batch(X, y, weight)
+
+
+def prediction_data(estimator: Any, X: Any) -> Any:
+    """X, checked, without a copy."""
+    return validate_data(estimator, X, reset=False, **_X_CHECKS)
+
+
+def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
+    """What `training_data` gives, in float64 and coded, for functions that have no estimator; and the classes."""
+    X = _canonical(check_array(X, accept_sparse="csr", dtype=np.float64))
+    y = check_array(y, ensure_2d=False, dtype=None)
+    check_classification_targets(y)
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    classes, codes = np.unique(y, return_inverse=True)
+    at_least_two(classes)
+    return Batch(X, codes, weight), classes
+
+
+def _canonical(X: Any) -> Any:
+    """A sparse X as a csr_array without duplicate entries; a dense one as it is."""
+    if not sp.issparse(X):
+        return X
+    X = sp.csr_array(X)
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def at_least_two(classes: Array) -> None:
+    """Raise ValueError if there is only one class."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must hold at least two classes, got only one class, {classes[0]!r}, in the rows of positive "
+            "weight."
+        )
+
+
+def codes_of(y: Array, classes: Array) -> Array:
+    """Codes of the labels y; ValueError if one is not among ``classes`` (sorted)."""
+    unseen = np.setdiff1d(y, classes)
+    if len(unseen):
+        raise ValueError(
+            f"y must hold labels of the classes {classes.tolist()} only, got {unseen.tolist()} as well; give "
+            "all classes that will ever come in the first call of partial_fit."
+        )
+    return np.searchsorted(classes, y)
+
+
+def first_classes(estimator: Any, classes: Any) -> Array:
+    """The classes of a partial_fit: those given, or those known from an earlier call.
+
+    Raises
+    ------
+    ValueError
+        If none are known and none given, or if those given differ from those known.
+    """
+    known = getattr(estimator, "classes_", None)
+    if classes is None:
+        if known is None:
+            raise ValueError(
+                "classes must be passed on the first call to partial_fit: all labels that will ever come, "
+                "such as numpy.unique(y_all)."
+            )
+        return np.asarray(known)
+    classes = np.unique(np.asarray(classes))
+    at_least_two(classes)
+    if known is not None and not np.array_equal(classes, known):
+        raise ValueError(
+            f"classes={classes.tolist()} is not the same as on the last call to partial_fit, "
+            f"{np.asarray(known).tolist()}; leave classes out, or start from a new estimator."
+        )
+    return classes
+
+
+def with_class_weight(data: Batch, class_weight: Any, classes: Array, labels: Array) -> Array:
+    """Sample weights times class weights, as ``LogisticRegression`` has them."""
+    if class_weight is None:
+        return data.weight
+    if class_weight == "balanced":  # of the weighted rows: integer weights are repeated rows here too
+        totals = np.bincount(data.y, data.weight, len(classes))
+        return data.weight * (data.weight.sum() / (np.count_nonzero(totals) * totals[data.y]))
+    by_class = compute_class_weight(class_weight, classes=classes, y=labels)
+    return data.weight * by_class[data.y]

@@ -1,0 +1,116 @@
+"""The softmax layer's loss and gradient, in the form of the classroom; see ``docs/derivation.md``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike
+
+from sksoftmax import _loops, _vectorized
+from sksoftmax._types import Array, Kernel, Params
+
+
+def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[float, Array]:
+    """Softmax cross-entropy loss and its gradient by explicit loops over samples, classes and features.
+
+    Parameters
+    ----------
+    W : array-like of shape (n_features, n_classes)
+        Weights, one column a class, finite; n_classes >= 2.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows are samples, finite; n_samples >= 1. Sparse matrices are read as CSR.
+    y : array-like of int of shape (n_samples,)
+        Class codes, 0 to n_classes - 1.
+    reg : float
+        L2 strength, >= 0.
+
+    Returns
+    -------
+    loss : float
+        ``mean_i [ logsumexp(x_i W) - (x_i W)[y_i] ] + reg / 2 * sum(W * W)``; finite for logits of any finite
+        size.
+    dW : ndarray of shape (n_features, n_classes)
+        ``X^T (p - t) / n_samples + reg * W``, p the softmax of X W and t the one-hot labels.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, W has fewer than two columns, y holds anything but class codes, or reg is
+        negative or not finite.
+
+    See Also
+    --------
+    softmax_loss_vectorized : The same without a Python loop.
+
+    References
+    ----------
+    Bishop (2006), Pattern Recognition and Machine Learning, eqs. 4.104, 4.108 and 4.109.
+
+    Examples
+    --------
+    >>> loss, dW = softmax_loss_naive([[0.0, 0.0]], [[1.0], [3.0]], [0, 1], reg=0.0)
+    >>> round(loss, 4)  # log 2: both classes are equally likely
+    0.6931
+    >>> dW.tolist()
+    [[0.5, -0.5]]
+    """
+    W, X, y = _checked(W, X, y, reg)
+    loss, dW = _data_term(_loops, W, X, y)
+    for j in range(W.shape[0]):
+        for k in range(W.shape[1]):
+            loss += 0.5 * reg * W[j, k] * W[j, k]
+            dW[j, k] += reg * W[j, k]
+    return float(loss), dW
+
+
+def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[float, Array]:
+    """Softmax cross-entropy loss and its gradient without any Python loop.
+
+    Parameters, returns and errors are those of `softmax_loss_naive`, to which it is equal up to rounding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y = np.array([[1e4, -1e4]]), np.array([0])
+    >>> loss, dW = softmax_loss_vectorized(np.eye(2), X, y, reg=0.0)
+    >>> loss
+    0.0
+    """
+    W, X, y = _checked(W, X, y, reg)
+    loss, dW = _data_term(_vectorized, W, X, y)
+    return loss + 0.5 * reg * float(np.vdot(W, W)), dW + reg * W
+
+
+def _data_term(kernel: Kernel, W: Array, X: Any, y: Array) -> tuple[float, Array]:
+    """Mean loss and its gradient by W."""
+    n_samples = X.shape[0]
+    params = Params(W.T, np.zeros(W.shape[1]))
+    loss, grads = kernel.loss_grad(params, X, y, np.ones(n_samples), n_samples)
+    return loss, np.asarray(grads.coef.T, dtype=np.float64)
+
+
+def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array]:
+    W = np.asarray(W, dtype=np.float64)
+    X = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else np.asarray(X, dtype=np.float64)
+    y = np.asarray(y)
+    if W.ndim != 2 or W.shape[1] < 2:
+        raise ValueError(f"W must be (n_features, n_classes) with n_classes >= 2, got shape {W.shape}.")
+    if X.ndim != 2 or X.shape[1] != W.shape[0] or X.shape[0] < 1:
+        raise ValueError(
+            f"X must be (n_samples, {W.shape[0]}) to go with W of shape {W.shape}, got shape {X.shape}."
+        )
+    if y.shape != (X.shape[0],) or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"y must be {X.shape[0]} integer class codes, one a row of X, got shape {y.shape} and dtype "
+            f"{y.dtype}; encode labels by numpy.unique(y, return_inverse=True)."
+        )
+    if y.min() < 0 or y.max() >= W.shape[1]:
+        raise ValueError(
+            f"y must hold class codes from 0 to {W.shape[1] - 1}, W's columns less one, got {y.min()} to "
+            f"{y.max()}."
+        )
+    if not (reg >= 0 and np.isfinite(reg)):
+        raise ValueError(f"reg must be a finite number >= 0, got {reg!r}.")
+    return W, X, y.astype(np.intp, copy=False)

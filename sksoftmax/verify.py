@@ -1,0 +1,136 @@
+"""Verification of the gradient that a fit descends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import check_grad
+
+from sksoftmax._batches import normal, subset
+from sksoftmax._objective import penalty
+from sksoftmax._precondition import moments
+from sksoftmax._types import Array, Params, Problem
+from sksoftmax._validation import KERNELS, plain_data
+
+#: A derivative is compared to itself, or to this share of its term's largest if it is smaller than that.
+_LEAST_SHARE = 1e-2
+
+
+def check_gradient(
+    X: Any,
+    y: ArrayLike,
+    *,
+    alpha: float = 1e-4,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool = True,
+    engine: str = "auto",
+    max_checks: int = 100,
+    random_state: int = 0,
+) -> float:
+    """Compare the objective's gradient to finite differences by `scipy.optimize.check_grad`.
+
+    The terms of the objective, mean loss and penalty, are checked apart, so that an error in a small term is
+    not hidden behind a large one; so is each parameter, in units of its column's largest distance from the
+    mean, so that columns of any scale are checked alike. The parameters are random and make raw predictions
+    of about 1.
+
+    Parameters
+    ----------
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Finite.
+    y : array-like of shape (n_samples,)
+        Labels of at least two classes.
+    alpha : float, default=1e-4
+        L2 strength, >= 0.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, >= 0.
+    fit_intercept : bool, default=True
+        Whether the model has an intercept, and its derivatives are checked.
+    engine : {"auto", "vectorized", "naive"}, default="auto"
+        Whose gradient to check.
+    max_checks : int, default=100
+        Most parameters to check, >= 1; of more, a random subset is drawn.
+    random_state : int, default=0
+        Seed of the parameters and of the subset.
+
+    Returns
+    -------
+    float
+        Largest relative error, ``|gradient - difference| / |gradient|``, where gradients below 1 % of their
+        term's largest count as that. About 1e-6 for a right gradient, from the differences' rounding.
+
+    Raises
+    ------
+    ValueError
+        If X, y, the weights or the engine are not as above.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> check_gradient(*load_iris(return_X_y=True)) < 1e-5
+    True
+    """
+    if engine not in KERNELS:
+        raise ValueError(f"engine must be one of {sorted(KERNELS)}, got {engine!r}.")
+    data, classes = plain_data(X, y, sample_weight)
+    problem = Problem(
+        data, len(classes), alpha, fit_intercept, KERNELS[engine], float(data.weight.mean())
+    )
+    rng = np.random.RandomState(random_state)
+    stats = moments(problem, whole=False)
+    shape = (problem.n_rows, problem.n_features)
+    units = np.broadcast_to(1.0 / (stats.peak + np.abs(stats.mean)), shape)
+    coef = units * normal(shape, rng) / np.sqrt(problem.n_features)
+    intercept = normal(shape[:1], rng) * fit_intercept
+    params = Params(coef, intercept)
+
+    n_params = coef.size + fit_intercept * len(intercept)
+    chosen = subset(n_params, max_checks, rng)
+    units = np.append(units.ravel(), np.ones(len(intercept)))
+    terms = [_loss_term(problem)] + [_penalty_term(alpha)] * (alpha > 0)
+    return max(_relative_error(term, params, units, chosen) for term in terms)
+
+
+#: A term of the objective: its value and gradient.
+_Term = Callable[[Params], tuple[float, Params]]
+
+
+def _loss_term(problem: Problem) -> _Term:
+    total = float(problem.data.weight.sum())
+    return lambda params: problem.kernel.loss_grad(params, *problem.data, total)
+
+
+def _penalty_term(alpha: float) -> _Term:
+    def value_and_grad(params: Params) -> tuple[float, Params]:
+        value, grad = penalty(params.coef, alpha)
+        return value, Params(grad, np.zeros_like(params.intercept))
+
+    return value_and_grad
+
+
+def _relative_error(term: _Term, params: Params, units: Array, chosen: Array) -> float:
+    """Largest relative error of the term's derivatives by the chosen parameters, in the parameters' units."""
+    theta = np.append(params.coef.ravel(), params.intercept) / units
+    n_coef = params.coef.size
+
+    def at(theta: Array) -> tuple[float, Array]:
+        flat = theta * units
+        value, grads = term(Params(flat[:n_coef].reshape(params.coef.shape), flat[n_coef:]))
+        return value, np.append(grads.coef.ravel(), grads.intercept) * units
+
+    gradient = at(theta)[1]
+    floor = _LEAST_SHARE * float(np.abs(gradient).max())
+    errors = []
+    for j in chosen:
+
+        def value(x: Array, j: int = j) -> float:
+            moved = theta.copy()
+            moved[j] = x[0]
+            return at(moved)[0]
+
+        error = check_grad(value, lambda x, j=j: gradient[j : j + 1], theta[j : j + 1])
+        errors.append(error / max(abs(gradient[j]), floor))
+    return float(np.max(errors))
