@@ -10,9 +10,7 @@ import scipy.sparse as sp
 from sksoftmax._types import Array, Batch
 
 
-def epoch_batches(
-    data: Batch, batch_size: int | None, rng: np.random.RandomState, *, shuffle: bool
-) -> Iterator[Batch]:
+def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
     """One pass over the rows.
 
     Parameters

@@ -17,8 +17,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
-from sksoftmax import _vectorized
 from sksoftmax import _validation as border
+from sksoftmax import _vectorized
 from sksoftmax._objective import centred, prior_params
 from sksoftmax._plan import Settings, choose, choose_for_stream
 from sksoftmax._stopping import StopReason
@@ -217,7 +217,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    @border.fit_context(prefer_skip_nested_validation=True)
+    @border.checks_parameters
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the model to the rows of X.
 
@@ -260,9 +260,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 params = self._warm_params(before, params, classes)
             plan = choose(problem, self._settings())
             rules = Rules(self.max_iter, self.tol, score, self.n_iter_no_change)
-            result = train(
-                problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce
-            )
+            result = train(problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
             self.classes_ = classes
             self._set_params(result.params, data.X.dtype)
             self._set_outcome(result, plan.info)
@@ -270,7 +268,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self._warn_if_above_tol(result)
         return self
 
-    @border.fit_context(prefer_skip_nested_validation=True)
+    @border.checks_parameters
     def partial_fit(
         self,
         X: Any,
@@ -436,7 +434,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """The coefficients of the last fit, in float64; None before it."""
         if not hasattr(self, "coef_"):
             return None
-        coef = self.coef_.toarray() if sp.issparse(self.coef_) else self.coef_
+        coef: Any = self.coef_  # sparse after sparsify
+        coef = coef.toarray() if sp.issparse(coef) else coef
         return Params(np.array(coef, dtype=np.float64), np.array(self.intercept_, dtype=np.float64))
 
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
@@ -452,9 +451,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             )
         return Params(centred(before.coef), centred(before.intercept) * self.fit_intercept)
 
-    def _held_out(
-        self, data: Batch, rng: np.random.RandomState
-    ) -> tuple[Batch, Callable[[Params], float] | None]:
+    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Callable[[Params], float] | None]:
         """The rows to train on, and the score on those set aside for early stopping."""
         if not self.early_stopping:
             return data, None
@@ -503,7 +500,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         }[result.stop_reason]
         warnings.warn(
             f"SoftmaxClassifier ended after {len(result.loss_curve)} epochs (max_iter={self.max_iter}) with F "
-            f"an estimated {result.excess:.1e} (relative) above its minimum, and tol={self.tol:g}. {advice}",
+            f"at least about {result.excess:.1e} (relative) above its minimum, and tol={self.tol:g}. {advice}",
             ConvergenceWarning,
             stacklevel=3,
         )

@@ -24,7 +24,7 @@ def _entries(X: Any) -> tuple[Array, Array, Array]:
     return np.arange(n + 1) * p, np.tile(np.arange(p), n), np.ascontiguousarray(X).ravel()
 
 
-def _row_raw(coef, intercept, indptr, indices, values, i, z):  # type: ignore[no-untyped-def]
+def _row_raw(coef: Array, intercept: Array, indptr: Array, indices: Array, values: Array, i: int, z: Array) -> float:
     """Write row i's raw predictions, one a class, into z; return their maximum."""
     first = len(z) - len(coef)
     largest = 0.0 if first else -math.inf
@@ -38,7 +38,7 @@ def _row_raw(coef, intercept, indptr, indices, values, i, z):  # type: ignore[no
     return largest
 
 
-def _row_softmax(z, largest):  # type: ignore[no-untyped-def]
+def _row_softmax(z: Array, largest: float) -> float:
     """Turn raw predictions into probabilities in place; return logsumexp(z) - largest."""
     norm = 0.0
     for k in range(len(z)):
@@ -49,7 +49,7 @@ def _row_softmax(z, largest):  # type: ignore[no-untyped-def]
     return math.log(norm)
 
 
-def _proba(coef, intercept, indptr, indices, values, p):  # type: ignore[no-untyped-def]
+def _proba(coef: Array, intercept: Array, indptr: Array, indices: Array, values: Array, p: Array) -> None:
     n_rows = len(coef)
     z = np.empty(max(n_rows, 2))
     for i in range(len(indptr) - 1):
@@ -58,7 +58,18 @@ def _proba(coef, intercept, indptr, indices, values, p):  # type: ignore[no-unty
             p[k, i] = z[k + len(z) - n_rows]
 
 
-def _loss_grad(coef, intercept, indptr, indices, values, y, weight, total, dcoef, dintercept):  # type: ignore[no-untyped-def]
+def _loss_grad(
+    coef: Array,
+    intercept: Array,
+    indptr: Array,
+    indices: Array,
+    values: Array,
+    y: Array,
+    weight: Array,
+    total: float,
+    dcoef: Array,
+    dintercept: Array,
+) -> float:
     n_rows = len(coef)
     z = np.empty(max(n_rows, 2))
     first = len(z) - n_rows
@@ -76,7 +87,18 @@ def _loss_grad(coef, intercept, indptr, indices, values, y, weight, total, dcoef
     return loss
 
 
-def _hessian_product(p, coef, intercept, indptr, indices, values, weight, total, dcoef, dintercept):  # type: ignore[no-untyped-def]
+def _hessian_product(
+    p: Array,
+    coef: Array,
+    intercept: Array,
+    indptr: Array,
+    indices: Array,
+    values: Array,
+    weight: Array,
+    total: float,
+    dcoef: Array,
+    dintercept: Array,
+) -> None:
     n_rows = len(coef)
     dz = np.empty(max(n_rows, 2))
     first = len(dz) - n_rows
@@ -99,18 +121,14 @@ def proba(params: Params, X: Any) -> Array:
     return p
 
 
-def loss_grad(
-    params: Params, X: Any, y: Array, weight: Array, total: float
-) -> tuple[float, Params]:
+def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """Weighted mean loss and gradient by loops; see ``_vectorized.loss_grad``."""
     grads = Params(np.zeros(params.coef.shape), np.zeros(params.intercept.shape))
     loss = _loss_grad(*params, *_entries(X), y, weight, total, *grads)
     return float(loss), grads
 
 
-def hessian_product(
-    proba: Array, direction: Params, X: Any, weight: Array, total: float
-) -> Params:
+def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:
     """Hessian times direction by loops; see ``_vectorized.hessian_product``."""
     product = Params(np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape))
     _hessian_product(proba, *direction, *_entries(X), weight, total, *product)

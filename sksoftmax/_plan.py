@@ -114,7 +114,7 @@ def choose_for_stream(problem: Problem, settings: Settings) -> Plan:
     if settings.solver != "auto":
         return _plan_by_name(problem, settings, moments(problem, whole=gram_pays(problem)), is_stream=True)
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
-    whole = gram_pays(problem)
+    whole = gram_pays(problem, is_stream=True)
     solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
     info: dict[str, object] = {
         "solver": solver.name,
@@ -143,9 +143,7 @@ def _preconditioned_sgd(
     rule = sgd_rule(settings.momentum, settings.nesterov, metric.apply)
     horizon = min(_SGD_EPOCHS, settings.max_iter) * n_batches
     schedule = _schedules.linear()
-    solver = first_order(
-        "preconditioned_sgd", rule, init_velocity, rate, schedule, batch_size, horizon
-    )
+    solver = first_order("preconditioned_sgd", rule, init_velocity, rate, schedule, batch_size, horizon)
     return solver, rate
 
 
@@ -183,10 +181,11 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments, *, is_st
 
 
 def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
-    """1 / L of a batch: ``bound * (lambda_max(X'X / n) + mean ||x||^2 / batch_size) + alpha``.
+    """1 / L of a batch of b rows: ``bound * (lambda_max(X'X / n) + (1/b - 1/n) mean ||x||^2) + alpha``.
 
-    The curvature of a batch, on average: the intrinsic-dimension bound of Tropp (2015), arXiv:1501.01571, 7.3.
-    The largest eigenvalue is at most the trace, which stands for it where X'X is not at hand.
+    The curvature of a batch drawn without replacement, on average: the intrinsic-dimension bound of Tropp
+    (2015), arXiv:1501.01571, 7.3. The largest eigenvalue is at most the trace, which stands for it where X'X
+    is not at hand.
     """
     has_intercept = float(problem.fit_intercept)
     unit = max(float(np.max(stats.peak)), float(np.max(np.abs(stats.mean))), has_intercept)
@@ -199,7 +198,9 @@ def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
         matrix = np.outer(mean, mean)
         matrix[:-1, :-1] += second * np.outer(peak, peak)
         largest = float(np.linalg.eigvalsh(matrix)[-1])
-    return 1.0 / (curvature_bound(problem) * (largest + trace / batch_size) * unit * unit + problem.alpha)
+    spread_of_batches = trace * (1.0 / batch_size - 1.0 / problem.n_samples)
+    curvature = curvature_bound(problem) * (largest + spread_of_batches)
+    return 1.0 / (curvature * unit * unit + problem.alpha)
 
 
 def _coordinate_rate(problem: Problem, stats: Moments, batch_size: int) -> float:

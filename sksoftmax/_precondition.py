@@ -186,13 +186,14 @@ def _inverse(matrix: Array, eps: float) -> Array:
     return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
-def gram_pays(problem: Problem) -> bool:
+def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
     """Whether X'X and its Cholesky factor cost little next to the passes that they save.
 
-    ``p^2 (n + p)`` operations, against ``4 n p n_rows`` for a pass (a loss and gradient).
+    ``p^2 (n + p)`` operations, against ``4 n p n_rows`` for a pass (a loss and gradient); of a stream, whose
+    end is not known, n counts as infinite.
     """
     n, p = problem.n_samples, problem.n_features
-    return p * (n + p) <= _GRAM_PASSES * 4 * n * problem.n_rows
+    return p * (1.0 if is_stream else 1.0 + p / n) <= _GRAM_PASSES * 4 * problem.n_rows
 
 
 def class_curvature_rows(problem: Problem) -> int:

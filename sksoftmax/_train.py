@@ -126,18 +126,14 @@ def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> Sto
     return StopReason.PRECISION if report.is_stuck else None
 
 
-def one_pass(
-    problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState
-) -> Any:
+def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState) -> Any:
     """The state after a step on each batch."""
     for batch in epoch_batches(problem.data, solver.batch_size, rng, shuffle=shuffle):
         state = solver.step(problem, state, batch)
     return state
 
 
-def _evaluated(
-    problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float
-) -> tuple[Any, Report]:
+def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float) -> tuple[Any, Report]:
     """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
     if solver.report is not None:
         return state, solver.report(problem, state)
@@ -166,11 +162,7 @@ def _certified(
     return _stopping.after_failed_check(progress), report
 
 
-def _excess(
-    problem: Problem, params: Params, evaluation: Evaluation, metric: Preconditioner
-) -> tuple[float, bool]:
+def _excess(problem: Problem, params: Params, evaluation: Evaluation, metric: Preconditioner) -> tuple[float, bool]:
     """Estimate of the relative excess of F, and whether it is more than a lower bound."""
-    newton = newton_direction(
-        problem, params, evaluation, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS
-    )
+    newton = newton_direction(problem, params, evaluation, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(problem, evaluation.value, newton.decrease), newton.is_exact

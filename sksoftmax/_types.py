@@ -67,15 +67,11 @@ class Batch(NamedTuple):
 class Kernel(Protocol):
     """An engine: the sums over rows that every solver is made of (see ``_vectorized``)."""
 
-    def loss_grad(
-        self, params: Params, X: Any, y: Array, weight: Array, total: float
-    ) -> tuple[float, Params]: ...
+    def loss_grad(self, params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]: ...
 
     def proba(self, params: Params, X: Any) -> Array: ...
 
-    def hessian_product(
-        self, proba: Array, direction: Params, X: Any, weight: Array, total: float
-    ) -> Params: ...
+    def hessian_product(self, proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params: ...
 
 
 class Problem(NamedTuple):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.base import _fit_context as fit_context
+from sklearn.base import _fit_context
 from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.utils import compute_class_weight
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -19,7 +19,9 @@ from sklearn.utils.validation import _check_sample_weight, check_array, validate
 from sksoftmax import _loops, _vectorized
 from sksoftmax._types import Array, Batch, Kernel
 
-__all__ = ["SparseCoefMixin", "fit_context"]
+__all__ = ["SparseCoefMixin"]
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 KERNELS: dict[str, Kernel] = {"auto": _vectorized, "vectorized": _vectorized, "naive": _loops}
 
@@ -53,6 +55,12 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
 _X_CHECKS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
 
 
+def checks_parameters(method: _Method) -> _Method:
+    """The method, which first checks the estimator's parameters: InvalidParameterError, before any work."""
+    checked: _Method = _fit_context(prefer_skip_nested_validation=True)(method)
+    return checked
+
+
 @contextmanager
 def unchanged_on_error(estimator: Any) -> Iterator[None]:
     """Whatever goes wrong inside, the estimator is left as it was: nothing half-fitted."""
@@ -80,9 +88,7 @@ def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
     check_classification_targets(y)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weight < 0).any():
-        raise ValueError(
-            f"sample_weight must not be negative, got {weight.min()!r}; 0 leaves a row out."
-        )
+        raise ValueError(f"sample_weight must not be negative, got {weight.min()!r}; 0 leaves a row out.")
     if not (weight > 0).any():
         raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
     X = _canonical(X)
@@ -123,8 +129,7 @@ def at_least_two(classes: Array) -> None:
     """Raise ValueError if there is only one class."""
     if len(classes) < 2:
         raise ValueError(
-            f"y must hold at least two classes, got only one class, {classes[0]!r}, in the rows of positive "
-            "weight."
+            f"y must hold at least two classes, got only one class, {classes[0]!r}, in the rows of positive weight."
         )
 
 

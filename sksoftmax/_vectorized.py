@@ -39,9 +39,7 @@ def proba(params: Params, X: Any) -> Array:
     return z
 
 
-def loss_grad(
-    params: Params, X: Any, y: Array, weight: Array, total: float
-) -> tuple[float, Params]:
+def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X (DESIGN of F: ``_objective``)."""
     z = raw_prediction(params, X)
     if z.shape[0] == 1:
@@ -60,9 +58,7 @@ def loss_grad(
     return float(np.dot(weight, losses)) / total, grads
 
 
-def hessian_product(
-    proba: Array, direction: Params, X: Any, weight: Array, total: float
-) -> Params:
+def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:
     """The data term's Hessian, at the parameters that gave ``proba``, times ``direction``.
 
     For a row with probabilities p the Hessian by its raw prediction is diag(p) - p p^T (for two classes

@@ -98,9 +98,7 @@ def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array]:
     if W.ndim != 2 or W.shape[1] < 2:
         raise ValueError(f"W must be (n_features, n_classes) with n_classes >= 2, got shape {W.shape}.")
     if X.ndim != 2 or X.shape[1] != W.shape[0] or X.shape[0] < 1:
-        raise ValueError(
-            f"X must be (n_samples, {W.shape[0]}) to go with W of shape {W.shape}, got shape {X.shape}."
-        )
+        raise ValueError(f"X must be (n_samples, {W.shape[0]}) to go with W of shape {W.shape}, got shape {X.shape}.")
     if y.shape != (X.shape[0],) or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(
             f"y must be {X.shape[0]} integer class codes, one a row of X, got shape {y.shape} and dtype "
@@ -108,8 +106,7 @@ def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array]:
         )
     if y.min() < 0 or y.max() >= W.shape[1]:
         raise ValueError(
-            f"y must hold class codes from 0 to {W.shape[1] - 1}, W's columns less one, got {y.min()} to "
-            f"{y.max()}."
+            f"y must hold class codes from 0 to {W.shape[1] - 1}, W's columns less one, got {y.min()} to {y.max()}."
         )
     if not (reg >= 0 and np.isfinite(reg)):
         raise ValueError(f"reg must be a finite number >= 0, got {reg!r}.")

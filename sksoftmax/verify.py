@@ -76,9 +76,7 @@ def check_gradient(
     if engine not in KERNELS:
         raise ValueError(f"engine must be one of {sorted(KERNELS)}, got {engine!r}.")
     data, classes = plain_data(X, y, sample_weight)
-    problem = Problem(
-        data, len(classes), alpha, fit_intercept, KERNELS[engine], float(data.weight.mean())
-    )
+    problem = Problem(data, len(classes), alpha, fit_intercept, KERNELS[engine], float(data.weight.mean()))
     rng = np.random.RandomState(random_state)
     stats = moments(problem, whole=False)
     shape = (problem.n_rows, problem.n_features)

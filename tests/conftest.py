@@ -1,0 +1,29 @@
+from fnmatch import fnmatch
+
+import pytest
+import sklearn
+
+#: The expected failures are those of this version's tests.
+IS_LOGISTIC_TESTED = sklearn.__version__.startswith("1.9.")
+
+collect_ignore = [] if IS_LOGISTIC_TESTED else ["test_sklearn_logistic.py"]
+
+
+@pytest.fixture
+def global_random_seed():
+    """The seed that scikit-learn's own tests ask for."""
+    return 42
+
+
+def pytest_collection_modifyitems(items):
+    if not IS_LOGISTIC_TESTED:
+        return
+    from tests.test_sklearn_logistic import EXPECTED_FAILURES
+
+    for item in items:
+        if not item.nodeid.startswith("tests/test_sklearn_logistic.py"):
+            continue
+        item.add_marker(pytest.mark.filterwarnings("default"), append=False)
+        for pattern, reason in EXPECTED_FAILURES.items():
+            if fnmatch(item.name, pattern):
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
