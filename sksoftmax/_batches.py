@@ -18,7 +18,8 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
     data : Batch
         All rows.
     batch_size : int or None
-        Rows of a batch; the last may be smaller. None, or n_samples and more, gives the data as they are.
+        Most rows of a batch; all batches are of this size or, should it not divide n_samples, equally smaller
+        by up to a row. None, or n_samples and more, gives the data as they are.
     rng : RandomState
         Draws one permutation an epoch, if ``shuffle``.
 
@@ -34,13 +35,14 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
     order = rng.permutation(n_samples) if shuffle else None
     is_sparse = sp.issparse(data.X)
     buffer = None if is_sparse else np.empty((batch_size, data.X.shape[1]), data.X.dtype)
-    for start in range(0, n_samples, batch_size):
+    n_batches = -(-n_samples // batch_size)
+    for i in range(n_batches):
+        span = slice(i * n_samples // n_batches, (i + 1) * n_samples // n_batches)
         if order is None:
-            rows: slice | Array = slice(start, start + batch_size)
-            X = data.X[rows]
-        else:
-            rows = order[start : start + batch_size]
-            X = data.X[rows] if buffer is None else np.take(data.X, rows, 0, buffer[: len(rows)], "clip")
+            yield Batch(data.X[span], data.y[span], data.weight[span])
+            continue
+        rows = order[span]
+        X = data.X[rows] if buffer is None else np.take(data.X, rows, 0, buffer[: len(rows)], "clip")
         yield Batch(X, data.y[rows], data.weight[rows])
 
 

@@ -76,10 +76,11 @@ def newton_direction(
 
 
 def relative_excess(problem: Problem, value: float, decrease: float) -> float:
-    """``(F - F*) / F*`` for an estimate ``decrease`` of F - F*.
+    """``(F - F*) / F*`` for an estimate ``decrease`` of F - F*; inf if that is more than F itself.
 
     Where F* is 0 (separable classes and alpha = 0: there is no minimum) the excess is relative to the loss
     of the class priors instead, times the square root of the rounding unit.
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    return decrease / max(value - decrease, np.sqrt(eps) * null_value(problem), np.finfo(float).tiny)
+    floor = float(np.sqrt(eps)) * null_value(problem)
+    return decrease / max(value - decrease, floor) if decrease <= value + floor else float("inf")

@@ -106,7 +106,8 @@ def choose(problem: Problem, settings: Settings) -> Plan:
         "learning_rate": rate or 1.0,
         "metric": _metric_name(stats),
     }
-    return Plan(stages, base, problem.n_samples <= _MIN_BATCH, info)
+    polish = problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64
+    return Plan(stages, base, polish, info)
 
 
 def choose_for_stream(problem: Problem, settings: Settings) -> Plan:

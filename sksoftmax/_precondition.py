@@ -166,13 +166,20 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     if batch_size is not None:
         curvature = curvature + bound / batch_size
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    curvature = np.maximum(curvature, bound * eps**2)  # a column of one value, and alpha = 0
-    relative = np.sqrt(curvature)
+    relative = _unit(curvature / bound, eps) * np.sqrt(bound)
     inverse = np.ones(problem.n_features)
     if is_whole:
         inverse = _inverse(bound * stats.second / relative / relative[:, None], eps)
     intercept_rate = 1.0 / bound if problem.fit_intercept else 0.0
     return Preconditioner(stats.mean, stats.peak * relative, inverse, intercept_rate)
+
+
+def _unit(curvature: Array, eps: float) -> Array:
+    """Root of the curvature of each column, in the columns' own units, or 1 where it is nothing but rounding.
+
+    A column of one value, without a penalty, has none: its rounding must not be blown up to a direction.
+    """
+    return np.where(curvature <= (16 * eps) ** 2, 1.0, np.sqrt(np.maximum(curvature, 0.0)))
 
 
 def _inverse(matrix: Array, eps: float) -> Array:
@@ -240,7 +247,7 @@ def class_preconditioner(problem: Problem, params: Params, metric: Preconditione
             matrix[p, :p] = matrix[:p, p] = first
             matrix[p, p] = total
         matrix[range(p), range(p)] += problem.alpha / metric.scale / metric.scale
-        relative = np.sqrt(np.maximum(np.diagonal(matrix), np.finfo(float).tiny / eps))
+        relative = _unit(np.diagonal(matrix), eps)
         inverse[c] = _inverse(matrix / relative / relative[:, None], eps) / relative / relative[:, None]
     constraint = np.linalg.pinv(inverse.sum(axis=0), hermitian=True) if len(inverse) > 1 else None
     return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
