@@ -119,10 +119,12 @@ def _location(problem: Problem) -> tuple[Array, Array]:
     size = np.maximum(np.abs(low), np.abs(high))
     if not problem.fit_intercept:
         mean = np.zeros_like(mean)
-    peak = np.maximum(high - mean, mean - low)
-    is_constant = peak <= 16 * np.finfo(problem.data.X.dtype).eps * size  # nothing but rounding
+    is_constant = high - low <= 16 * np.finfo(problem.data.X.dtype).eps * size  # nothing but rounding
     size[size == 0] = 1.0
-    return mean, np.where(is_constant, size, peak)
+    if problem.fit_intercept:
+        mean = np.where(is_constant, low, mean)  # exactly, so that no rounding is left of the column
+    peak = np.maximum(high - mean, mean - low)
+    return mean, np.where(is_constant & (peak <= size / 2), size, peak)
 
 
 def moments(problem: Problem, *, whole: bool) -> Moments:
