@@ -498,9 +498,10 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             else "Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs "
             "none of this.",
         }[result.stop_reason]
+        figure = f"at least about {result.excess:.1e} (relative)" if np.isfinite(result.excess) else "far"
         warnings.warn(
             f"SoftmaxClassifier ended after {len(result.loss_curve)} epochs (max_iter={self.max_iter}) with F "
-            f"at least about {result.excess:.1e} (relative) above its minimum, and tol={self.tol:g}. {advice}",
+            f"{figure} above its minimum, and tol={self.tol:g}. {advice}",
             ConvergenceWarning,
             stacklevel=3,
         )

@@ -18,6 +18,7 @@ from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, plus
 
 #: Numbers of X and of raw predictions in a block of rows: 1 MiB of float64, which the caches keep.
 _BLOCK_SIZE = 2**17
+_MIN_BLOCK = 64
 
 
 def alpha_from_C(C: float, total_weight: float) -> float:
@@ -60,7 +61,7 @@ def blocks(problem: Problem) -> Iterator[Batch]:
     """All rows in order, a cache's worth at a time: no (n_samples, n_classes) array is ever needed."""
     X, y, weight = problem.data
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    size = max(64, int(_BLOCK_SIZE / (stored + problem.n_rows)))
+    size = max(_MIN_BLOCK, int(_BLOCK_SIZE / (stored + problem.n_rows)))
     for start in range(0, problem.n_samples, size):
         rows = slice(start, start + size)
         yield Batch(X[rows], y[rows], weight[rows])

@@ -20,36 +20,22 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-class _SharedLimit:
-    """The limit is the process's, fits may overlap in threads: the first sets it, the last gives it back."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_inside = 0
-        self._limiter: Any = None
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._n_inside == 0:
-                self._limiter = _controller().limit(limits=1, user_api="blas")
-            self._n_inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0:
-                self._limiter.restore_original_limits()
-                self._limiter = None
-
-
-_shared = _SharedLimit()
+#: Held by the fit that set the limit.
+_limit = threading.Lock()
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Within it BLAS uses one thread; after it, also after an error, what it used before."""
-    _shared.enter()
-    try:
+    """Within it BLAS uses one thread; after it, also after an error, what it used before.
+
+    The limit is the process's, and fits may overlap in threads: the first sets it and gives it back, and the
+    others leave it alone, or the last to end would give back the first one's limit.
+    """
+    if not _limit.acquire(blocking=False):
         yield
+        return
+    try:
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
     finally:
-        _shared.leave()
+        _limit.release()

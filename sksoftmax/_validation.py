@@ -14,7 +14,12 @@ from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.utils import compute_class_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_consistent_length,
+    validate_data,
+)
 
 from sksoftmax import _loops, _vectorized
 from sksoftmax._types import Array, Batch, Kernel
@@ -86,16 +91,21 @@ def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
     """
     X, y = validate_data(estimator, X, y, order="C", reset=reset, **_X_CHECKS)
     check_classification_targets(y)
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if (weight < 0).any():
-        raise ValueError(f"sample_weight must not be negative, got {weight.min()!r}; 0 leaves a row out.")
-    if not (weight > 0).any():
-        raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
+    weight = _positive_somewhere(_check_sample_weight(sample_weight, X, dtype=np.float64))
     X = _canonical(X)
     is_used = weight > 0
     if not is_used.all():
         X, y, weight = X[is_used], y[is_used], weight[is_used]
     return Batch(X, y, weight)
+
+
+def _positive_somewhere(weight: Array) -> Array:
+    """The weights; ValueError if one is negative or none positive."""
+    if (weight < 0).any():
+        raise ValueError(f"sample_weight must not be negative, got {weight.min():g}; 0 leaves a row out.")
+    if not (weight > 0).any():
+        raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
+    return weight
 
 
 def prediction_data(estimator: Any, X: Any) -> Any:
@@ -107,8 +117,9 @@ def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     """What `training_data` gives, in float64 and coded, for functions that have no estimator; and the classes."""
     X = _canonical(check_array(X, accept_sparse="csr", dtype=np.float64))
     y = check_array(y, ensure_2d=False, dtype=None)
+    check_consistent_length(X, y)
     check_classification_targets(y)
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    weight = _positive_somewhere(_check_sample_weight(sample_weight, X, dtype=np.float64))
     classes, codes = np.unique(y, return_inverse=True)
     at_least_two(classes)
     return Batch(X, codes, weight), classes

@@ -80,7 +80,8 @@ def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> t
     """
     W, X, y = _checked(W, X, y, reg)
     loss, dW = _data_term(_vectorized, W, X, y)
-    return loss + 0.5 * reg * float(np.vdot(W, W)), dW + reg * W
+    shrinkage = reg * W
+    return loss + 0.5 * float(np.vdot(shrinkage, W)), dW + shrinkage
 
 
 def _data_term(kernel: Kernel, W: Array, X: Any, y: Array) -> tuple[float, Array]:

@@ -60,21 +60,26 @@ def check_gradient(
     -------
     float
         Largest relative error, ``|gradient - difference| / |gradient|``, where gradients below 1 % of their
-        term's largest count as that. About 1e-6 for a right gradient, from the differences' rounding.
+        term's largest count as that. Below 1e-4 for a right gradient, and mostly below 1e-6: what is left is
+        the differences' rounding.
 
     Raises
     ------
     ValueError
-        If X, y, the weights or the engine are not as above.
+        If an argument is not as above.
 
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> check_gradient(*load_iris(return_X_y=True)) < 1e-5
+    >>> check_gradient(*load_iris(return_X_y=True)) < 1e-4
     True
     """
     if engine not in KERNELS:
         raise ValueError(f"engine must be one of {sorted(KERNELS)}, got {engine!r}.")
+    if not (alpha >= 0 and np.isfinite(alpha)):
+        raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
+    if max_checks < 1:
+        raise ValueError(f"max_checks must be >= 1, got {max_checks!r}.")
     data, classes = plain_data(X, y, sample_weight)
     problem = Problem(data, len(classes), alpha, fit_intercept, KERNELS[engine], float(data.weight.mean()))
     rng = np.random.RandomState(random_state)

@@ -1,0 +1,665 @@
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import InvalidParameterError
+
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._objective import alpha_from_C, value_and_grad
+from sksoftmax._types import Params
+from tests.problems import problem
+
+BUNDLED = {f.__name__: f for f in (load_iris, load_wine, load_digits, load_breast_cancer)}
+SOLVERS = ["auto", "sgd", "adagrad", "adam"]
+
+
+def bundled(name, scaling):
+    X, y = BUNDLED[name](return_X_y=True)
+    return (StandardScaler().fit_transform(X) if scaling == "standardised" else X), y
+
+
+def objective_of(clf, X, y, alpha, weight=None):
+    """F at a fitted model's coefficients, in float64."""
+    params = Params(np.asarray(clf.coef_, dtype=float), np.asarray(clf.intercept_, dtype=float))
+    codes = np.unique(y, return_inverse=True)[1]
+    return value_and_grad(problem(np.asarray(X, dtype=float), codes, alpha=alpha, weight=weight), params).value
+
+
+def on_bundled(test):
+    test = pytest.mark.parametrize("scaling", ["raw", "standardised"])(test)
+    return pytest.mark.parametrize("name", BUNDLED)(test)
+
+
+# --- the answer -------------------------------------------------------------------------------------------
+
+
+@on_bundled
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("alpha", [1e-4, 1e-2])
+def test_defaults_end_within_tol_of_the_minimum(name, scaling, container, alpha):
+    X, y = bundled(name, scaling)
+    clf = SoftmaxClassifier(alpha, random_state=0).fit(container(X), y)  # a ConvergenceWarning is an error
+    best = SoftmaxClassifier(alpha, tol=1e-12, random_state=0).fit(X, y)
+    minimum = objective_of(best, X, y, alpha)
+    assert objective_of(clf, X, y, alpha) <= minimum * (1 + 1e-3)
+    assert clf.stop_reason_ == "tol"
+    assert clf.excess_ <= 1e-3
+
+
+@on_bundled
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_explicit_minibatches_end_within_tol_of_the_minimum_too(name, scaling, batch_size):
+    X, y = bundled(name, scaling)
+    clf = SoftmaxClassifier(batch_size=batch_size, random_state=0).fit(X, y)
+    assert clf.solver_info_["solver"] == "preconditioned_sgd+newton_cg"
+    best = SoftmaxClassifier(tol=1e-12).fit(X, y)
+    assert objective_of(clf, X, y, 1e-4) <= objective_of(best, X, y, 1e-4) * (1 + 1e-3)
+
+
+@on_bundled
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_probabilities_are_logistic_regressions(name, scaling, weighted, fit_intercept):
+    X, y = bundled(name, scaling)
+    weight = np.random.RandomState(0).randint(0, 4, len(y)).astype(float) if weighted else None
+    total = len(y) if weight is None else weight.sum()
+    alpha = 1e-3
+    # newton-cholesky: the one of scikit-learn's solvers that reaches tol=1e-10 on unscaled data
+    theirs = LogisticRegression(
+        C=1 / (alpha * total), tol=1e-10, max_iter=10000, fit_intercept=fit_intercept, solver="newton-cholesky"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # its line search at the limit of rounding
+        theirs.fit(X, y, weight)
+    for container in (np.asarray, sp.csr_array):
+        clf = SoftmaxClassifier(alpha, tol=1e-8, fit_intercept=fit_intercept, random_state=0)
+        clf.fit(container(X), y, weight)
+        assert_allclose(clf.predict_proba(X), theirs.predict_proba(X), atol=1e-4, rtol=0)
+        assert_allclose(clf.coef_ @ X.std(axis=0), theirs.coef_ @ X.std(axis=0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_classes", range(2, 11))
+def test_probabilities_are_logistic_regressions_for_2_to_10_classes(n_classes):
+    X, y = bundled("load_digits", "standardised")
+    X, y = X[y < n_classes], y[y < n_classes]
+    clf = SoftmaxClassifier(1e-2, tol=1e-8).fit(X, y)
+    theirs = LogisticRegression(C=1 / (1e-2 * len(y)), tol=1e-10, max_iter=10000).fit(X, y)
+    assert_allclose(clf.predict_proba(X), theirs.predict_proba(X), atol=1e-4, rtol=0)
+    assert clf.coef_.shape == theirs.coef_.shape
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 1.0, 1: 10.0, 2: 0.5}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_weights_are_logistic_regressions(class_weight, weighted):
+    X, y = bundled("load_wine", "standardised")
+    weight = np.random.RandomState(0).randint(1, 4, len(y)).astype(float)
+    weight = weight if weighted else np.ones(len(y))
+    clf = SoftmaxClassifier(1e-2, tol=1e-10, class_weight=class_weight).fit(X, y, weight)
+    if class_weight == "balanced":
+        totals = np.bincount(y, weight)
+        factors = weight.sum() / (3 * totals)
+    else:
+        factors = np.array([1.0, 10.0, 0.5])
+    C = 1 / (1e-2 * (weight * factors[y]).sum())
+    theirs = LogisticRegression(C=C, tol=1e-10, class_weight=dict(enumerate(factors))).fit(X, y, weight)
+    assert_allclose(clf.predict_proba(X), theirs.predict_proba(X), atol=1e-5, rtol=0)
+
+
+def test_C_and_alpha_are_the_same_strength():
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(alpha_from_C(0.5, len(y)), tol=1e-10).fit(X, y)
+    theirs = LogisticRegression(C=0.5, tol=1e-10, max_iter=1000).fit(X, y)
+    assert_allclose(clf.coef_, theirs.coef_, atol=1e-5)
+    assert_allclose(clf.intercept_, theirs.intercept_, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adagrad", "adam"])
+def test_the_named_solvers_go_to_the_same_minimum(solver):
+    X, y = bundled("load_iris", "standardised")
+    rate = {"sgd": "auto", "adagrad": 1.0, "adam": 0.05}[solver]
+    clf = SoftmaxClassifier(0.01, solver=solver, learning_rate=rate, max_iter=2000, tol=1e-5, random_state=0)
+    clf.fit(X, y)
+    minimum = objective_of(SoftmaxClassifier(0.01, tol=1e-12).fit(X, y), X, y, 0.01)
+    assert clf.stop_reason_ == "tol"
+    assert objective_of(clf, X, y, 0.01) <= minimum * (1 + 2e-5)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "inverse_scaling"])
+@pytest.mark.parametrize("params", [{"momentum": 0.0}, {"nesterov": False}, {"nesterov": True}, {"average": True}])
+def test_sgd_variants_and_schedules_learn(schedule, params):
+    X, y = bundled("load_iris", "standardised")
+    rate = 1.0 if params.get("momentum") == 0.0 else 0.1  # momentum 0.9 lengthens steps tenfold
+    clf = SoftmaxClassifier(
+        0.01, solver="sgd", learning_rate=rate, batch_size=10, schedule=schedule, tol=0.05, random_state=0
+    )
+    clf.set_params(**params).fit(X, y)
+    minimum = objective_of(SoftmaxClassifier(0.01, tol=1e-12).fit(X, y), X, y, 0.01)
+    assert objective_of(clf, X, y, 0.01) <= minimum * 1.06
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+def test_naive_and_vectorized_engines_give_the_same_coefficients(solver, n_classes, container):
+    X, y = bundled("load_iris", "raw")
+    X, y = X[y < n_classes][::3], y[y < n_classes][::3]
+    fits = []
+    for engine in ("naive", "vectorized"):
+        clf = SoftmaxClassifier(1e-2, solver=solver, engine=engine, batch_size=8, max_iter=7, tol=1e-2, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # 7 epochs suffice to compare
+            fits.append(clf.fit(container(X), y))
+        assert fits[-1].solver_info_["engine"] == engine
+    naive, vectorized = fits
+    assert naive.n_iter_ == vectorized.n_iter_
+    assert_allclose(naive.coef_, vectorized.coef_, rtol=1e-9, atol=1e-11)
+    assert_allclose(naive.loss_curve_, vectorized.loss_curve_, rtol=1e-10)
+
+
+# --- stopping ---------------------------------------------------------------------------------------------
+
+
+@on_bundled
+@pytest.mark.parametrize("tol", [1e-1, 1e-3, 1e-6, 1e-9])
+def test_tol_is_the_relative_excess_of_F(name, scaling, tol):
+    X, y = bundled(name, scaling)
+    clf = SoftmaxClassifier(tol=tol, random_state=0).fit(X, y)
+    best = SoftmaxClassifier(tol=0, random_state=0).fit(X, y)
+    minimum = objective_of(best, X, y, 1e-4)
+    assert objective_of(clf, X, y, 1e-4) <= minimum * (1 + max(tol, 1e-12))
+
+
+@pytest.mark.parametrize("solver", ["auto", "sgd", "adam"])
+def test_max_iter_above_tol_warns_with_the_figure_and_what_to_do(solver):
+    X, y = bundled("load_wine", "raw")
+    clf = SoftmaxClassifier(solver=solver, max_iter=2)
+    advice = "Raise max_iter or tol" if solver == "auto" else "use solver='auto'"
+    with pytest.warns(ConvergenceWarning, match=rf"max_iter=2.*(\d\.\de[-+]\d+ |far).*tol=0\.001\. .*{advice}"):
+        clf.fit(X, y)
+    assert clf.stop_reason_ == "max_iter"
+    assert clf.n_iter_ == 2
+    assert clf.excess_ > 1e-3
+
+
+def test_a_solver_that_is_near_the_minimum_is_not_told_apart_by_the_bound_alone():
+    # digits nearly separate: 1/2 g'Pg understates the excess tenfold; the certificate must not
+    X, y = bundled("load_digits", "standardised")
+    clf = SoftmaxClassifier(solver="sgd", tol=0.1, max_iter=400, random_state=0).fit(X, y)
+    minimum = objective_of(SoftmaxClassifier(tol=1e-10).fit(X, y), X, y, 1e-4)
+    assert clf.stop_reason_ == "tol"
+    assert objective_of(clf, X, y, 1e-4) <= minimum * 1.13  # half a decrement: 0.1 of the model, 10 % short
+
+
+def test_the_limit_of_rounding_ends_a_fit():
+    X, y = bundled("load_digits", "raw")
+    clf = SoftmaxClassifier(tol=0).fit(X.astype(np.float32), y)
+    assert clf.stop_reason_ in ("tol", "precision")
+    assert clf.n_iter_ < 100
+
+
+def test_loss_curve_is_F_after_each_epoch():
+    X, y = bundled("load_digits", "raw")
+    clf = SoftmaxClassifier(batch_size=100, random_state=0).fit(X, y)
+    assert len(clf.loss_curve_) == clf.n_iter_
+    assert clf.loss_curve_[-1] == pytest.approx(objective_of(clf, X, y, 1e-4), rel=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["auto", "sgd"])
+def test_early_stopping_keeps_the_best_epoch(solver):
+    X, y = bundled("load_digits", "standardised")
+    clf = SoftmaxClassifier(
+        1e-7, solver=solver, early_stopping=True, n_iter_no_change=3, tol=0, batch_size=32, random_state=0
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clf.fit(X, y)
+    assert clf.stop_reason_ == "early_stopping"
+    assert len(clf.validation_scores_) == clf.n_iter_ == len(clf.loss_curve_)
+    assert int(np.argmax(clf.validation_scores_)) == clf.n_iter_ - 4  # 3 epochs without a better one
+    assert not hasattr(SoftmaxClassifier().fit(X[:50], y[:50]), "validation_scores_")
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adagrad", "adam"])
+@pytest.mark.parametrize("rate", [1e3, 1e30, 1e300])
+def test_a_rate_that_diverges_is_recovered_from_or_warned_of(solver, rate):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(solver=solver, learning_rate=rate, batch_size=20, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        clf.fit(X, y)
+    assert np.isfinite(clf.coef_).all()
+    assert np.isfinite(clf.loss_curve_).all()
+    assert clf.loss_curve_[-1] <= 2 * np.log(3)
+
+
+# --- what a fit depends on --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_same_seed_gives_the_same_coefficients_bit_for_bit(solver):
+    X, y = bundled("load_digits", "standardised")
+    fits = [
+        SoftmaxClassifier(1e-2, solver=solver, batch_size=50, tol=0.5, random_state=seed).fit(X, y)
+        for seed in (0, 0, 1)
+    ]
+    assert_array_equal(fits[0].coef_, fits[1].coef_)
+    assert (fits[0].coef_ != fits[2].coef_).any()
+
+
+@pytest.mark.parametrize("weights", [[3.0] * 150, np.arange(150) % 3])
+def test_a_common_factor_of_the_weights_changes_nothing(weights):
+    X, y = bundled("load_iris", "raw")
+    weights = np.asarray(weights, dtype=float)
+    fits = [SoftmaxClassifier(random_state=0).fit(X, y, w) for w in (weights, 1e-100 * weights)]
+    assert_allclose(fits[0].coef_, fits[1].coef_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("batch_size", ["auto", 16])
+def test_float32_stays_float32_and_gives_float64s_answer(container, batch_size):
+    X, y = bundled("load_digits", "raw")
+    single = SoftmaxClassifier(1e-2, batch_size=batch_size, random_state=0)
+    single.fit(container(X.astype(np.float32)), y)
+    double = SoftmaxClassifier(1e-2, batch_size=batch_size, random_state=0).fit(container(X), y)
+    assert single.coef_.dtype == single.intercept_.dtype == np.float32
+    assert single.predict_proba(X.astype(np.float32)).dtype == np.float32
+    assert double.coef_.dtype == np.float64
+    assert_allclose(single.predict_proba(X), double.predict_proba(X), atol=0.01)  # tol=1e-3 each
+
+
+def as_int64(X):
+    X = sp.csr_array(X)
+    return sp.csr_array((X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)), shape=X.shape)
+
+
+def with_duplicates(X):
+    X = sp.coo_array(X)
+    again = (np.append(X.data / 2, X.data / 2), (np.tile(X.row, 2), np.tile(X.col, 2)))
+    doubled = sp.csr_array((again[0], again[1][1], np.zeros(X.shape[0] + 1, int)), shape=X.shape, copy=False)
+    order = np.argsort(again[1][0], kind="stable")
+    indptr = np.append(0, np.cumsum(np.bincount(again[1][0], minlength=X.shape[0])))
+    doubled = sp.csr_array((again[0][order], again[1][1][order], indptr), shape=X.shape)
+    assert not doubled.has_canonical_format
+    return doubled
+
+
+CONTAINERS = {
+    "fortran": np.asfortranarray,
+    "list": lambda X: X.tolist(),
+    "strided": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+    "pandas": pd.DataFrame,
+    "polars": lambda X: pl.DataFrame(X, schema=[f"c{j}" for j in range(X.shape[1])]),
+    "int64 indices": as_int64,
+    "duplicates": with_duplicates,
+    **{f.__name__: f for f in (sp.csr_array, sp.csc_array, sp.coo_array, sp.lil_array, sp.csr_matrix)},
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_containers_give_the_same_answer(container, method):
+    X, y = bundled("load_iris", "raw")
+    kwargs = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
+    want = getattr(SoftmaxClassifier(random_state=0), method)(X, y, **kwargs)
+    Z = container(X)
+    got = getattr(SoftmaxClassifier(random_state=0), method)(Z, y, **kwargs)
+    assert_allclose(got.coef_, want.coef_, rtol=1e-6, atol=1e-8)
+    assert_allclose(got.predict_proba(Z), want.predict_proba(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+def test_names_of_columns_are_kept_and_checked(frame):
+    X, y = bundled("load_iris", "raw")
+    names = ["a", "b", "c", "d"]
+    clf = SoftmaxClassifier().fit(frame({n: X[:, j] for j, n in enumerate(names)}), y)
+    assert_array_equal(clf.feature_names_in_, names)
+    with pytest.raises(ValueError, match="feature names"):
+        clf.predict(frame(dict.fromkeys("bacd", X[:, 0])))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["setosa", "versicolor", "virginica"]),
+        np.array(["x", "yy", None], dtype=object)[[0, 1, 0]],
+        np.array([-5, 7, 1000]),
+        np.array([0.0, 1.0, 2.0]),
+        np.array([True, False, True]),
+    ],
+    ids=["str", "object", "int", "float", "bool"],
+)
+def test_labels_of_any_type(labels):
+    X, y = bundled("load_iris", "raw")
+    target = labels[y]
+    clf = SoftmaxClassifier().fit(X, target)
+    assert_array_equal(clf.classes_, np.unique(labels))
+    assert clf.score(X, target) > 0.7
+    assert set(clf.predict(X)) <= set(labels)
+
+
+# --- predictions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["load_iris", "load_breast_cancer"])
+def test_predictions_fit_together(name):
+    X, y = bundled(name, "raw")
+    clf = SoftmaxClassifier().fit(X, y)
+    raw, proba = clf.decision_function(X), clf.predict_proba(X)
+    assert_allclose(proba.sum(axis=1), 1.0, rtol=1e-12)
+    assert_allclose(np.exp(clf.predict_log_proba(X)), proba, rtol=1e-10, atol=1e-300)
+    assert_array_equal(clf.predict(X), clf.classes_[proba.argmax(axis=1)])
+    if len(clf.classes_) == 2:
+        assert raw.shape == (len(y),)
+        assert_allclose(raw, np.log(proba[:, 1] / proba[:, 0]), rtol=1e-6, atol=1e-6)
+    else:
+        assert raw.shape == proba.shape
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_log_probabilities_are_finite_where_probabilities_underflow(n_classes):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier().fit(X[y < n_classes], y[y < n_classes])
+    far = clf.predict_log_proba(1e6 * X)
+    assert np.isfinite(far).all()
+    assert far.min() < -745
+
+
+def test_predicting_does_not_copy_X(monkeypatch):
+    import tracemalloc
+
+    X = np.random.RandomState(0).standard_normal((20000, 100))
+    y = np.arange(20000) % 2
+    clf = SoftmaxClassifier().fit(X, y)
+    tracemalloc.start()
+    clf.predict_proba(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes / 4  # (n, 2) results and scikit-learn's finiteness check
+
+
+@pytest.mark.parametrize("n_classes", [2, 8])
+def test_an_epoch_allocates_no_table_beyond_the_one_stated(n_classes):
+    # Newton keeps one (n_rows, n_samples) table, of X's dtype, while n_rows <= n_features; all else is blocks
+    import tracemalloc
+
+    n_samples, n_features = 60000, 8
+    X = np.random.RandomState(0).standard_normal((n_samples, n_features))
+    y = np.arange(n_samples) % n_classes
+    table = n_samples * 8 * (1 if n_classes == 2 else n_classes)
+    sgd = SoftmaxClassifier(solver="sgd", max_iter=1, tol=1.0, random_state=0)
+    auto = SoftmaxClassifier(random_state=0)
+    per_row = 4 * 8 * n_samples  # y, its codes, the weights, the permutation
+    for clf, allowed in ((sgd, 0), (auto, 2 * table)):  # 2: the table, and its copy for the classes' curvature
+        tracemalloc.start()
+        clf.fit(X, y)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < allowed + 2 * per_row + 2**23  # blocks of 1 MiB and what is made of them
+
+
+# --- going on ---------------------------------------------------------------------------------------------
+
+
+def test_warm_start_goes_on_from_the_last_coefficients():
+    X, y = bundled("load_digits", "raw")
+    clf = SoftmaxClassifier(warm_start=True).fit(X, y)
+    cold = clf.n_iter_
+    clf.fit(X, y)
+    assert clf.n_iter_ < cold / 3
+    clf.set_params(alpha=2e-4).fit(X, y)
+    assert clf.n_iter_ < cold
+    best = SoftmaxClassifier(2e-4, tol=1e-10).fit(X, y)
+    assert objective_of(clf, X, y, 2e-4) <= objective_of(best, X, y, 2e-4) * (1 + 1e-3)
+
+
+def test_warm_start_after_sparsify():
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(warm_start=True).fit(X, y).sparsify()
+    assert clf.fit(X, y).n_iter_ <= 2
+
+
+def test_partial_fit_learns_unscaled_data_in_one_pass():
+    X, y = bundled("load_digits", "raw")
+    order = np.random.RandomState(0).permutation(len(y))
+    clf = SoftmaxClassifier(random_state=0)
+    for part in np.array_split(order, 10):
+        clf.partial_fit(X[part], y[part], classes=np.arange(10))
+    assert clf.score(X, y) > 0.93
+    assert clf.solver_info_["solver"] == "schedule_free"
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_partial_fit_in_pieces_keeps_the_state_also_through_a_pickle(solver):
+    X, y = bundled("load_iris", "raw")
+    order = np.arange(150).reshape(3, 50).T.ravel()  # class after class after class: any piece has the priors
+    X, y = X[order], y[order]
+    pieces = (slice(0, 60), slice(60, 120), slice(120, 150))
+    params = {"solver": solver, "batch_size": 10, "shuffle": False, "random_state": 0}
+    if solver != "auto":
+        params["learning_rate"] = 0.01
+    kept, pickled = SoftmaxClassifier(**params), SoftmaxClassifier(**params)
+    for rows in pieces:
+        kept.partial_fit(X[rows], y[rows], classes=[0, 1, 2])
+        pickled = pickle.loads(pickle.dumps(pickled)).partial_fit(X[rows], y[rows], classes=[0, 1, 2])
+    assert_array_equal(kept.coef_, pickled.coef_)
+    whole = SoftmaxClassifier(**params).partial_fit(X, y, classes=[0, 1, 2])
+    assert_allclose(kept.coef_, whole.coef_, rtol=1e-9)
+
+
+def test_partial_fit_after_fit_stays_near_the_minimum():
+    X, y = bundled("load_digits", "raw")
+    clf = SoftmaxClassifier(1e-2, random_state=0).fit(X, y)
+    before = objective_of(clf, X, y, 1e-2)
+    clf.partial_fit(X[:200], y[:200])
+    assert objective_of(clf, X, y, 1e-2) < 1.2 * before
+
+
+def test_fit_forgets_what_partial_fit_learned():
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(random_state=0).partial_fit(X[:, :2], y, classes=[0, 1, 2, 3])
+    clf.fit(X, y)
+    assert_array_equal(clf.coef_, SoftmaxClassifier(random_state=0).fit(X, y).coef_)
+
+
+def test_partial_fit_takes_weights():
+    X, y = bundled("load_iris", "raw")
+    weight = np.arange(150) % 3
+    params = {"batch_size": 1000, "random_state": 0}
+    left = SoftmaxClassifier(**params).partial_fit(X, y, [0, 1, 2], weight)
+    right = SoftmaxClassifier(**params).partial_fit(np.repeat(X, weight, axis=0), np.repeat(y, weight), [0, 1, 2])
+    factors = SoftmaxClassifier(**params, class_weight={0: 1.0, 1: 3.0}).partial_fit(X, y, [0, 1, 2])
+    as_weights = SoftmaxClassifier(**params).partial_fit(X, y, [0, 1, 2], np.where(y == 1, 3.0, 1.0))
+    assert_allclose(factors.coef_, as_weights.coef_, rtol=1e-10)
+    assert_allclose(left.coef_, right.coef_, rtol=0.5, atol=0.05)  # the metric's damping counts rows
+
+
+# --- bad input --------------------------------------------------------------------------------------------
+
+
+def bad(X=None, y=None, weight=None):
+    good_X, good_y = bundled("load_iris", "raw")
+    return (good_X if X is None else X(good_X.copy())), (good_y if y is None else y(good_y)), weight
+
+
+def put(value):
+    def change(X):
+        X = X.astype(float)
+        X.flat[3] = value
+        return X
+
+    return change
+
+
+BAD = {
+    "NaN in X": (bad(X=put(np.nan)), "Input X contains NaN"),
+    "inf in X": (bad(X=put(np.inf)), "Input X contains infinity"),
+    "NaN in y": (bad(y=put(np.nan)), "Input y contains NaN"),
+    "NaN in weights": (bad(weight=np.full(150, np.nan)), "Input sample_weight contains NaN"),
+    "negative weights": (bad(weight=np.linspace(-1, 1, 150)), "sample_weight must not be negative, got -1"),
+    "zero weights": (bad(weight=np.zeros(150)), "(?i)sample.weight"),
+    "few weights": (bad(weight=np.ones(149)), "sample_weight.shape == "),
+    "few labels": (bad(y=lambda y: y[1:]), "inconsistent numbers of samples"),
+    "text in X": (bad(X=lambda X: np.full(X.shape, "a")), "could not convert string"),
+    "continuous y": (bad(y=lambda y: y + 0.5 * np.arange(150) / 150), "Unknown label type"),
+    "one class": (bad(y=lambda y: np.full(150, "only")), "at least two classes, got only one class, .*'only'"),
+    "one class of weight": (bad(weight=(np.arange(150) < 50) * 1.0), "only one class, .*0.* of positive weight"),
+    "1-d X": (bad(X=lambda X: X[:, 0]), "Expected 2D array"),
+    "2-d y": (bad(y=lambda y: np.eye(3)[y]), "should be a 1d array"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("is_fitted", [False, True])
+def test_bad_data_raise_and_change_nothing(data, message, method, is_fitted):
+    X, y, weight = data
+    clf = SoftmaxClassifier(random_state=0)
+    if is_fitted:
+        clf.partial_fit(*bundled("load_iris", "raw"), classes=[0, 1, 2])
+    before = pickle.dumps(vars(clf))
+    if method == "partial_fit" and "only one class" in message:
+        return  # rows of one class are no error in a stream
+    kwargs = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
+    with pytest.raises(ValueError, match=message):
+        getattr(clf, method)(X, y, sample_weight=weight, **kwargs)
+    assert pickle.dumps(vars(clf)) == before
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"alpha": -1},
+        {"alpha": np.nan},
+        {"alpha": np.inf},
+        {"alpha": "1"},
+        {"solver": "lbfgs"},
+        {"engine": "gpu"},
+        {"batch_size": 0},
+        {"batch_size": 1.5},
+        {"learning_rate": 0.0},
+        {"learning_rate": "constant"},
+        {"schedule": "step"},
+        {"power_t": -1},
+        {"momentum": 1.0},
+        {"beta_1": 1.0},
+        {"epsilon": 0.0},
+        {"max_iter": 0},
+        {"tol": -1e-3},
+        {"tol": None},
+        {"validation_fraction": 1.0},
+        {"n_iter_no_change": 0},
+        {"class_weight": "equal"},
+        {"random_state": "seed"},
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_parameters_out_of_range_raise_before_any_work(params, method):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(**params)
+    kwargs = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
+    with pytest.raises(InvalidParameterError, match=next(iter(params))):
+        getattr(clf, method)(X, y, **kwargs)
+    assert not hasattr(clf, "n_features_in_")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"X": lambda X: X[:, :3]}, "X has 3 features, but SoftmaxClassifier is expecting 4"),
+        ({"y": lambda y: y + 1}, r"classes \[0, 1, 2\] only, got \[3\] as well; give all classes"),
+        ({"classes": [0, 1]}, r"classes=\[0, 1\] is not the same as on the last call"),
+    ],
+)
+def test_partial_fit_that_does_not_fit_the_first_call_raises_and_changes_nothing(kwargs, message):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(random_state=0).partial_fit(X, y, classes=[0, 1, 2])
+    before = pickle.dumps(vars(clf))
+    X, y = kwargs.get("X", np.asarray)(X), kwargs.get("y", np.asarray)(y)
+    with pytest.raises(ValueError, match=message):
+        clf.partial_fit(X, y, classes=kwargs.get("classes"))
+    assert pickle.dumps(vars(clf)) == before
+
+
+def test_the_first_partial_fit_needs_the_classes():
+    clf = SoftmaxClassifier()
+    with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+        clf.partial_fit(*bundled("load_iris", "raw"))
+    assert not hasattr(clf, "n_features_in_")
+
+
+def test_partial_fit_refuses_balanced_class_weights_with_what_to_do():
+    clf = SoftmaxClassifier(class_weight="balanced")
+    with pytest.raises(ValueError, match="give the weights as a dict"):
+        clf.partial_fit(*bundled("load_iris", "raw"), classes=[0, 1, 2])
+
+
+def test_a_partial_fit_that_overflows_raises_and_changes_nothing():
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(solver="sgd", learning_rate=1e300, batch_size=5, random_state=0)
+    with pytest.raises(FloatingPointError, match="Lower learning_rate"):
+        clf.partial_fit(1e30 * X, y, classes=[0, 1, 2])
+    assert not hasattr(clf, "coef_")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y: (X, y + 1), r"classes of the last fit, \[0, 1, 2\], got \[1, 2, 3\]"),
+        (lambda X, y: (X[:, :2], y), "the 4 features of the last fit, got 2"),
+    ],
+)
+def test_warm_start_from_another_problem_raises_and_changes_nothing(change, message):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(warm_start=True).fit(X, y)
+    before = pickle.dumps(vars(clf))
+    with pytest.raises(ValueError, match=message):
+        clf.fit(*change(X, y))
+    assert pickle.dumps(vars(clf)) == before
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_an_interrupted_fit_passes_the_interrupt_on_and_keeps_the_last_state(method, monkeypatch):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(warm_start=True, random_state=0).partial_fit(X, y, classes=[0, 1, 2])
+    before = pickle.dumps(vars(clf))
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sksoftmax._vectorized.loss_grad", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(clf, method)(X, y)
+    assert pickle.dumps(vars(clf)) == before
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function"])
+def test_predicting_before_a_fit_raises(method):
+    with pytest.raises(NotFittedError):
+        getattr(SoftmaxClassifier(), method)(np.eye(3))
+
+
+def test_verbose_prints_a_line_an_epoch(capsys):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == clf.n_iter_
+    assert lines[0].startswith("epoch    1  F ")
+    SoftmaxClassifier().fit(X, y)
+    assert capsys.readouterr().out == ""
+
+
+def test_hyperparameters_are_kept_as_given():
+    clf = SoftmaxClassifier(0.5, class_weight={0: 2.0}, random_state=3)
+    assert clone(clf).get_params() == clf.get_params()
+    with pytest.raises(TypeError):
+        SoftmaxClassifier(0.5, True)
+    assert SoftmaxClassifier().get_params()["alpha"] == 1e-4

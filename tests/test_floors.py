@@ -1,0 +1,69 @@
+"""The layout: a module imports only from floors below it, and foreign packages only where they belong."""
+
+import ast
+from pathlib import Path
+
+import sksoftmax
+
+ROOT = Path(sksoftmax.__file__).parent
+
+FLOORS = [
+    ["_types"],
+    ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads"],
+    ["loss", "_objective"],
+    ["_precondition"],
+    ["_newton", "_solvers._first_order"],
+    ["_solvers.sgd", "_solvers.adagrad", "_solvers.adam", "_solvers.newton_cg", "_solvers.schedule_free"],
+    ["_plan", "_validation"],
+    ["_train", "verify"],
+    ["_classifier"],
+    ["__init__"],
+]
+
+#: Modules that may import scikit-learn; everything else is NumPy and SciPy.
+SKLEARN_IMPORTERS = {"_validation", "_classifier"}
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.module, f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, alias.name
+
+
+def _modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if name != "_solvers.__init__":
+            yield name, path
+
+
+def test_every_module_stands_on_one_floor():
+    named = [name for floor in FLOORS for name in floor]
+    assert sorted(named) == sorted(name for name, _ in _modules())
+
+
+def test_a_module_imports_only_from_floors_below():
+    floor_of = {name: i for i, floor in enumerate(FLOORS) for name in floor}
+    for name, path in _modules():
+        for module, full in _imports(path):
+            if not module.startswith("sksoftmax"):
+                continue
+            target = next(
+                t for t in (full.removeprefix("sksoftmax."), module.removeprefix("sksoftmax.")) if t in floor_of
+            )
+            assert floor_of[target] < floor_of[name], f"{name} imports {target}"
+
+
+def test_scikit_learn_is_imported_only_at_the_border():
+    importers = {name for name, path in _modules() if any(m.split(".")[0] == "sklearn" for m, _ in _imports(path))}
+    assert importers == SKLEARN_IMPORTERS
+
+
+def test_random_numbers_are_drawn_in_one_module():
+    drawing = (".permutation(", ".choice(", ".standard_normal(", ".uniform(", ".shuffle(", ".random(")
+    users = {name for name, path in _modules() if any(d in path.read_text(encoding="utf-8") for d in drawing)}
+    assert users == {"_batches"}

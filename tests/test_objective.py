@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import log_softmax
+
+from sksoftmax import _objective as objective
+from sksoftmax._types import Batch, plus
+from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
+
+CONTAINER = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+
+
+def test_value_is_the_statement_of_F():
+    X, y = random_data()
+    weight = np.arange(1.0, 13.0)
+    params = random_params(3, 4)
+    losses = -log_softmax(X @ params.coef.T + params.intercept, axis=1)[np.arange(12), y]
+    want = np.average(losses, weights=weight) + 0.7 / 2 * np.sum(params.coef**2)
+    got = objective.value_and_grad(problem(X, y, alpha=0.7, weight=weight), params)
+    assert got.value == pytest.approx(want, rel=1e-12)
+
+
+@CONTAINER
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_blocks_change_nothing(container, n_classes, monkeypatch):
+    case = random_problem(n_classes, container=container)
+    params = random_params(case.n_rows, 4)
+    direction = random_params(case.n_rows, 4, seed=5)
+
+    def everything():
+        value, grads = objective.value_and_grad(case, params)
+        table = objective.probabilities(case, params)
+        return len(table), value, *grads, *objective.hessian_product(case, table, direction)
+
+    one = everything()
+    monkeypatch.setattr(objective, "_MIN_BLOCK", 5)
+    monkeypatch.setattr(objective, "_BLOCK_SIZE", 1)
+    many = everything()
+    assert (one[0], many[0]) == (1, 3)
+    for left, right in zip(one[1:], many[1:], strict=True):
+        assert_allclose(left, right, rtol=1e-12, atol=1e-14)
+
+
+def test_batches_of_equal_size_average_to_the_gradient_with_skewed_weights():
+    X, y = random_data()
+    case = problem(X, y, weight=np.random.RandomState(0).exponential(size=12) ** 4)
+    params = random_params(3, 4)
+    whole = objective.value_and_grad(case, params)
+    batches = [Batch(*(part[i : i + 3] for part in case.data)) for i in range(0, 12, 3)]
+    parts = [objective.batch_value_and_grad(case, params, batch) for batch in batches]
+    assert np.mean([p.value for p in parts]) == pytest.approx(whole.value, rel=1e-12)
+    assert_allclose(np.mean([p.grads.coef for p in parts], axis=0), whole.grads.coef, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_gradient_by_the_intercept_is_0_without_one_and_never_penalised(n_classes):
+    params = random_params(max(1, n_classes * (n_classes > 2)), 4)
+    without = random_problem(n_classes, fit_intercept=False)
+    assert not objective.value_and_grad(without, params).grads.intercept.any()
+    weak, strong = (random_problem(n_classes, alpha=alpha) for alpha in (0.0, 10.0))
+    assert_allclose(
+        objective.value_and_grad(weak, params).grads.intercept,
+        objective.value_and_grad(strong, params).grads.intercept,
+    )
+
+
+def test_penalty_by_hand():
+    value, grad = objective.penalty(np.array([[3.0, -4.0]]), 0.1)
+    assert value == pytest.approx(1.25)
+    assert_allclose(grad, [[0.3, -0.4]])
+
+
+def test_alpha_is_one_over_C_and_the_total_weight():
+    assert objective.alpha_from_C(2.0, 50.0) == 0.01
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_the_start_is_the_best_model_that_ignores_X(n_classes):
+    case = random_problem(n_classes)
+    start = objective.prior_params(case)
+    evaluation = objective.value_and_grad(case, start)
+    assert_allclose(evaluation.grads.intercept, 0, atol=1e-16)
+    assert evaluation.value == pytest.approx(objective.null_value(case), rel=1e-12)
+
+
+def test_the_start_is_finite_for_a_class_without_rows():
+    case = random_problem(3)._replace(n_classes=4)
+    assert np.isfinite(objective.prior_params(case).intercept).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_start_without_intercept_is_0(n_classes):
+    case = random_problem(n_classes, fit_intercept=False)
+    start = objective.prior_params(case)
+    assert not start.intercept.any()
+    assert objective.value_and_grad(case, start).value == pytest.approx(objective.null_value(case))
+
+
+def test_centring_the_classes_changes_no_loss_and_lowers_the_penalty():
+    case = random_problem(3, alpha=0.5)
+    params = random_params(3, 4)
+    centred = params._replace(coef=objective.centred(params.coef), intercept=objective.centred(params.intercept))
+    loss = [objective.value_and_grad(case._replace(alpha=0.0), p).value for p in (params, centred)]
+    assert loss[0] == pytest.approx(loss[1], rel=1e-12)
+    assert objective.value_and_grad(case, centred).value < objective.value_and_grad(case, params).value
+
+
+def test_hessian_product_is_the_slope_of_the_gradient_with_penalty():
+    case = random_problem(3, alpha=0.5)
+    params, direction = random_params(3, 4), random_params(3, 4, seed=5)
+    product = objective.hessian_product(case, objective.probabilities(case, params), direction)
+    ahead = objective.value_and_grad(case, plus(params, 1e-4, direction)).grads
+    behind = objective.value_and_grad(case, plus(params, -1e-4, direction)).grads
+    assert_allclose(product.coef, (ahead.coef - behind.coef) / 2e-4, rtol=1e-6, atol=1e-8)

@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose
+
+from sksoftmax._objective import hessian_product, prior_params, probabilities, value_and_grad
+from sksoftmax._precondition import (
+    class_curvature_passes,
+    class_preconditioner,
+    curvature_bound,
+    gram_pays,
+    merged,
+    moments,
+    preconditioner,
+)
+from sksoftmax._types import Params, dot
+from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
+
+CONTAINER = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+
+
+def weighted_case(container=np.asarray, **kwargs):
+    X, y = random_data(n_samples=40)
+    X = X * [1.0, 100.0, 1e-3, 5.0] + [0.0, 1e3, 0.0, -2.0]
+    weight = np.random.RandomState(1).uniform(0.5, 2.0, 40)
+    return X, weight, problem(container(X), y, weight=weight, **kwargs)
+
+
+@CONTAINER
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_moments_are_the_weighted_mean_and_covariance(container, fit_intercept):
+    X, weight, case = weighted_case(container, fit_intercept=fit_intercept)
+    stats = moments(case, whole=True)
+    mean = np.average(X, axis=0, weights=weight) * fit_intercept
+    covariance = (X - mean).T * weight @ (X - mean) / weight.sum()
+    assert_allclose(stats.mean, mean, rtol=1e-12)
+    assert_allclose(stats.peak, np.abs(X - mean).max(axis=0), rtol=1e-12)
+    assert_allclose(stats.second * np.outer(stats.peak, stats.peak), covariance, rtol=1e-7, atol=1e-9)
+    diagonal = moments(case, whole=False)
+    assert_allclose(diagonal.second, np.diagonal(stats.second), rtol=1e-7)
+
+
+@CONTAINER
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_metric_inverts_the_bound_in_the_parameters_own_coordinates(container, n_classes):
+    case = random_problem(n_classes, container=container, alpha=0.01)
+    X, weight = random_problem(n_classes).data.X, case.data.weight
+    metric = preconditioner(case, moments(case, whole=True))
+    ones = np.hstack([X, np.ones((len(X), 1))])
+    bound = curvature_bound(case) * (ones.T * weight) @ ones / weight.sum()
+    bound[:4, :4] += 0.01 * np.eye(4)
+    grads = random_params(case.n_rows, 4)
+    want = np.hstack([grads.coef, grads.intercept[:, None]]) @ np.linalg.inv(bound)
+    got = metric.apply(grads)
+    assert_allclose(
+        np.hstack([got.coef, got.intercept[:, None]]), want, rtol=1e-5
+    )  # jitter: sqrt(eps) times the condition
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_bound_is_above_the_curvature_everywhere(n_classes):
+    # Boehning: d' H d <= d' P^-1 d, so that 1/2 g' P g is a decrease that one step is sure of
+    case = random_problem(n_classes, alpha=1e-3)
+    metric = preconditioner(case, moments(case, whole=True))
+    for seed in range(10):
+        params = random_params(case.n_rows, 4, seed)
+        value, grads = value_and_grad(case, params)
+        step = metric.apply(grads)
+        new = value_and_grad(case, Params(params.coef - step.coef, params.intercept - step.intercept)).value
+        assert new <= value - 0.5 * dot(grads, step) * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_steps_do_not_depend_on_the_columns_scale_and_shift(whole):
+    X, y = random_data(n_samples=40)
+    scale, shift = 10.0 ** np.array([-8.0, 0.0, 3.0, 30.0]), np.array([0.0, 5.0, 1e4, 0.0])
+    plain, changed = problem(X, y, alpha=0.0), problem(X * scale + shift, y, alpha=0.0)
+    steps = []
+    for case in (plain, changed):
+        grads = value_and_grad(case, prior_params(case)).grads
+        steps.append(preconditioner(case, moments(case, whole=whole)).apply(grads))
+    assert_allclose(steps[1].coef * scale, steps[0].coef, rtol=1e-6, atol=1e-9)
+
+
+def test_a_batch_with_all_the_largest_values_is_below_the_metric_for_batches():
+    X = np.zeros((1000, 2))
+    X[:3, 0] = 1.0  # a rare feature: 3 rows of 1000
+    X[:, 1] = np.random.RandomState(0).standard_normal(1000)
+    case = problem(X, np.arange(1000) % 2, alpha=0.0)
+    size = 10
+    metric = preconditioner(case, moments(case, whole=True), batch_size=size)
+    along = Params(np.array([[1.0, 0.0]]), np.zeros(1))
+    allowed = 1.0 / metric.apply(along).coef[0, 0]
+    assert allowed >= curvature_bound(case) * 1.0 / size  # one such row in the batch
+
+
+@CONTAINER
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit_intercept):
+    case = random_problem(n_classes, container=container, alpha=0.01, fit_intercept=fit_intercept)
+    dense = random_problem(n_classes).data.X
+    params = random_params(case.n_rows, 4)
+    params = params._replace(intercept=params.intercept * fit_intercept)
+    metric = class_preconditioner(case, params, preconditioner(case, moments(case, whole=True)))
+    p = np.hstack(probabilities(case, params))
+    ones = np.hstack([dense, np.ones((len(dense), 1))])[:, : 4 + fit_intercept]
+    weight = case.data.weight / case.data.weight.sum()
+    blocks = [(ones.T * (weight * pc * (1 - pc))) @ ones for pc in p]
+    for block in blocks:
+        block[:4, :4] += 0.01 * np.eye(4)
+    grads = random_params(case.n_rows, 4, seed=3)
+    flat = np.hstack([grads.coef, grads.intercept[:, None]])[:, : 4 + fit_intercept]
+    # the constrained solve, written as one linear system
+    q, rows = 4 + fit_intercept, len(blocks)
+    system = np.zeros((q * (rows + 1), q * (rows + 1)))
+    for c, block in enumerate(blocks):
+        system[c * q : (c + 1) * q, c * q : (c + 1) * q] = block
+        if rows > 1:
+            system[c * q : (c + 1) * q, rows * q :] = np.eye(q)
+            system[rows * q :, c * q : (c + 1) * q] = np.eye(q)
+    if rows == 1:
+        system[q:, q:] = np.eye(q)
+    want = np.linalg.solve(system, np.append(flat.ravel(), np.zeros(q)))[: rows * q].reshape(rows, q)
+    got = metric.apply(grads)
+    got = np.hstack([got.coef, got.intercept[:, None]])[:, :q]
+    assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_class_metric_from_a_part_of_the_rows_is_near_that_of_all(monkeypatch):
+    X, y = random_data(n_samples=3000)
+    case = problem(X, y)
+    params = Params(3 * random_params(3, 4).coef, np.zeros(3))
+    base = preconditioner(case, moments(case, whole=True))
+    every = class_preconditioner(case, params, base).inverse
+    monkeypatch.setattr("sksoftmax._precondition._ROWS_PER_COLUMN", 100)
+    part = class_preconditioner(case, params, base).inverse
+    for a, b in zip(every, part, strict=True):
+        spectrum = np.linalg.eigvals(np.linalg.solve(a, b)).real
+        assert 0.5 < spectrum.min() <= spectrum.max() < 2  # 500 rows drawn by their curvature, 5 columns
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_statistics_of_two_parts_merge_to_those_of_all(whole):
+    _, weight, case = weighted_case()
+    halves = [case._replace(data=type(case.data)(*(a[s] for a in case.data))) for s in (slice(15), slice(15, None))]
+    got = merged(moments(halves[0], whole=whole), weight[:15].sum(), moments(halves[1], whole=whole), weight[15:].sum())
+    want = moments(case, whole=whole)
+    assert_allclose(got.mean, want.mean, rtol=1e-12)
+    assert (got.peak >= want.peak * (1 - 1e-12)).all()
+    assert (got.peak <= 3 * want.peak).all()
+    scales = [np.outer(s.peak, s.peak) if whole else s.peak**2 for s in (got, want)]
+    assert_allclose(got.second * scales[0], want.second * scales[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1e30, 1e-30])
+@pytest.mark.parametrize("alpha", [0.0, 1e-4])
+def test_a_column_of_one_value_does_not_move(dtype, value, alpha):
+    X, y = random_data(n_samples=300)
+    X[:, 2] = value
+    case = problem(X.astype(dtype), y, alpha=alpha)
+    step = preconditioner(case, moments(case, whole=True)).apply(value_and_grad(case, prior_params(case)).grads)
+    rounding = 300 * np.finfo(dtype).eps / (alpha or 1.0)  # nothing but the penalty holds it
+    assert (np.abs(step.coef[:, 2]) * max(value, 1e-300) <= rounding).all()
+
+
+def test_the_gram_matrix_is_used_while_it_costs_little():
+    def of(n, p, n_classes):
+        X = sp.csr_array((n, p))
+        return problem(X, np.arange(n) % n_classes)
+
+    assert gram_pays(of(1000, 50, 2))
+    assert gram_pays(of(60000, 784, 10))
+    assert not gram_pays(of(60000, 784 * 20, 10))
+    assert not gram_pays(of(50, 2000, 3))
+    assert not gram_pays(of(60000, 2000, 2))
+
+
+def test_the_classes_curvature_is_not_bought_where_it_is_larger_than_X():
+    X = sp.csr_array((100, 50))
+    assert class_curvature_passes(problem(X, np.arange(100) % 10)) == np.inf
+    assert np.isfinite(class_curvature_passes(problem(sp.csr_array((1000, 50)), np.arange(1000) % 10)))
+
+
+def test_hessian_is_at_most_the_bound_along_random_directions():
+    case = random_problem(3, alpha=0.0)
+    table = probabilities(case, random_params(3, 4))
+    direction = random_params(3, 4, seed=2)
+    X = np.hstack([case.data.X, np.ones((12, 1))])
+    raw = X @ np.hstack([direction.coef, direction.intercept[:, None]]).T
+    weight = case.data.weight / case.data.weight.sum()
+    assert dot(direction, hessian_product(case, table, direction)) <= 0.5 * np.sum(weight[:, None] * raw**2)

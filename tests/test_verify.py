@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+
+from sksoftmax import _vectorized, check_gradient, verify
+from sksoftmax._types import Params
+
+BUNDLED = [load_iris, load_wine, load_digits, load_breast_cancer]
+
+
+@pytest.mark.parametrize("load", BUNDLED, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+def test_the_gradient_is_right_on_the_bundled_sets_as_they_are(load, container):
+    X, y = load(return_X_y=True)
+    assert check_gradient(container(X), y) < 1e-4
+
+
+@pytest.mark.parametrize("engine", ["auto", "vectorized", "naive"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("alpha", [0.0, 1e-6, 10.0])
+def test_the_gradient_is_right_for_every_engine_and_objective(engine, n_classes, fit_intercept, alpha):
+    X, y = load_iris(return_X_y=True)
+    X, y = X[::7][y[::7] < n_classes], y[::7][y[::7] < n_classes]
+    weight = np.random.RandomState(0).uniform(0, 2, len(y))
+    error = check_gradient(X, y, alpha=alpha, sample_weight=weight, fit_intercept=fit_intercept, engine=engine)
+    assert error < 1e-4
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_gradient_is_right_at_any_scale(scale):
+    X, y = load_iris(return_X_y=True)
+    assert check_gradient(X * [scale, 1.0, 1.0, 1 / scale], y) < 1e-4
+
+
+def off_by_a_thousandth(term):
+    """The vectorized engine with one term of its gradient 0.1 % too large."""
+
+    def loss_grad(params, X, y, weight, total):
+        loss, grads = _vectorized.loss_grad(params, X, y, weight, total)
+        coef, intercept = grads.coef.copy(), grads.intercept.copy()
+        if term == "loss":
+            loss *= 1.001
+        elif term == "coef":
+            coef *= 1.001
+        elif term == "a class":
+            coef[1] *= 1.001
+        elif term == "a feature":
+            coef[:, 2] *= 1.001
+        elif term == "an entry":
+            coef[0, 3] *= 1.001
+        elif term == "intercept":
+            intercept *= 1.001
+        elif term == "an intercept":
+            intercept[2] *= 1.001
+        elif term == "probabilities":  # p - t with p off
+            p = 0.001 * _vectorized.proba(params, X) * weight / total
+            coef, intercept = coef + p @ X, intercept + p.sum(axis=1)
+        elif term == "divisor":
+            coef, intercept = coef * total / (1.001 * total), intercept * total / (1.001 * total)
+        return loss, Params(coef, intercept)
+
+    return type("Kernel", (), {"loss_grad": staticmethod(loss_grad)})
+
+
+TERMS = [
+    "loss",
+    "coef",
+    "a class",
+    "a feature",
+    "an entry",
+    "intercept",
+    "an intercept",
+    "probabilities",
+    "divisor",
+]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_an_error_of_a_thousandth_in_any_one_term_is_caught(term, monkeypatch):
+    monkeypatch.setitem(verify.KERNELS, "vectorized", off_by_a_thousandth(term))
+    assert check_gradient(*load_iris(return_X_y=True), engine="vectorized") > 2e-4
+
+
+@pytest.mark.parametrize("part", ["value", "gradient"])
+def test_an_error_of_a_thousandth_in_the_penalty_is_caught_however_weak_it_is(part, monkeypatch):
+    right = verify.penalty
+
+    def wrong(coef, alpha):
+        value, grad = right(coef, alpha)
+        return (1.001 * value, grad) if part == "value" else (value, 1.001 * grad)
+
+    monkeypatch.setattr(verify, "penalty", wrong)
+    assert check_gradient(*load_iris(return_X_y=True), alpha=1e-10) > 5e-4
+
+
+def test_a_subset_is_checked_when_there_are_many_and_depends_on_the_seed_alone():
+    X, y = load_digits(return_X_y=True)
+    errors = [check_gradient(X, y, max_checks=5, random_state=seed) for seed in (0, 0, 1)]
+    assert errors[0] == errors[1] != errors[2]
+
+
+def test_scipy_check_grad_does_the_checking(monkeypatch):
+    calls = []
+    monkeypatch.setattr(verify, "check_grad", lambda *a: calls.append(a) or 0.0)
+    check_gradient(*load_iris(return_X_y=True), max_checks=7)
+    assert len(calls) >= 7  # the loss's derivatives, and the penalty's
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": "fast"}, r"engine must be one of \['auto', 'naive', 'vectorized'\], got 'fast'"),
+        ({"y": np.zeros(150)}, "at least two classes"),
+        ({"y": np.zeros(149)}, "inconsistent numbers of samples"),
+        ({"alpha": -1.0}, "alpha must be a finite number >= 0, got -1"),
+        ({"max_checks": 0}, "max_checks must be >= 1, got 0"),
+    ],
+)
+def test_errors_say_what_must_hold(change, message):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=message):
+        check_gradient(**({"X": X, "y": y} | change))
