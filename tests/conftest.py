@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
     from tests.test_sklearn_logistic import EXPECTED_FAILURES
 
     for item in items:
-        if not item.nodeid.startswith("tests/test_sklearn_logistic.py"):
+        if item.path.name != "test_sklearn_logistic.py":
             continue
         item.add_marker(pytest.mark.filterwarnings("default"), append=False)
         for pattern, reason in EXPECTED_FAILURES.items():

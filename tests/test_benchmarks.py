@@ -1,0 +1,86 @@
+"""The rivals' conversions of scale, and the main job."""
+
+import csv
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks import bench_bundled, report
+from benchmarks.rivals import OURS, RIVALS, objective
+
+BY_NAME = {rival.name: rival for rival in (OURS, *RIVALS)}
+
+#: What each rival needs to reach its own optimum, and how near it then comes.
+AT_ITS_OPTIMUM = {
+    "SoftmaxClassifier": ({"tol": 1e-12}, 1e-9),
+    "LogisticRegression(lbfgs)": ({"tol": 1e-10, "max_iter": 10000}, 1e-7),
+    "LogisticRegression(saga)": ({"tol": 1e-10, "max_iter": 10000}, 1e-7),
+    "LogisticRegression(newton-cholesky)": ({"tol": 1e-10, "max_iter": 1000}, 1e-9),
+    "SGDClassifier(log_loss)": ({"tol": None, "max_iter": 10000, "average": True}, 1e-3),
+    "MLPClassifier(())": ({"tol": 0, "max_iter": 3000, "n_iter_no_change": 3000, "learning_rate_init": 0.01}, 1e-4),
+}
+
+ALPHA = 0.02
+
+
+def data(n_classes):
+    X, y = load_iris(return_X_y=True)
+    X, y = X[y < n_classes], y[y < n_classes]
+    y = np.where(np.random.RandomState(0).uniform(size=len(y)) < 0.15, (y + 1) % n_classes, y)  # not separable
+    return StandardScaler().fit_transform(X), y
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", BY_NAME)
+def test_at_a_rivals_optimum_F_has_its_minimum(name, n_classes):
+    if name.startswith("SGDClassifier") and n_classes > 2:
+        pytest.skip("one-vs-rest is another model with more than two classes")
+    X, y = data(n_classes)
+    rival, (kwargs, near) = BY_NAME[name], AT_ITS_OPTIMUM[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = rival.make(ALPHA, len(y), **kwargs).fit(X, y)
+    F = objective(X, y, ALPHA)
+    minimum = F(OURS.params(OURS.make(ALPHA, len(y), tol=1e-12).fit(X, y)))
+    assert minimum <= F(rival.params(fit)) * (1 + 1e-12)
+    assert F(rival.params(fit)) == pytest.approx(minimum, rel=near)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_rivals_parameters_give_its_probabilities(name):
+    X, y = data(3 if not name.startswith("SGD") else 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = BY_NAME[name].make(ALPHA, len(y)).fit(X, y)
+    params = BY_NAME[name].params(fit)
+    raw = X @ params.coef.T + params.intercept
+    raw = np.hstack([0 * raw, raw]) if raw.shape[1] == 1 else raw
+    proba = np.exp(raw - raw.max(axis=1, keepdims=True))
+    assert_allclose(proba / proba.sum(axis=1, keepdims=True), fit.predict_proba(X), atol=1e-12)
+
+
+def test_the_main_job_writes_what_it_says(tmp_path, capsys):
+    bench_bundled.main(["--quick", "--output", str(tmp_path)])
+    out = capsys.readouterr().out
+    with (tmp_path / "bundled.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["problem"] for row in rows} == {"iris raw", "iris std", "wine raw", "wine std"}
+    assert {row["solver"] for row in rows} == set(BY_NAME)
+    assert all(float(row["gap"]) <= 1e-3 for row in rows if row["solver"] == "SoftmaxClassifier")
+    assert {"commit", "machine", "load", "threads", "versions"} <= set(rows[0])
+    assert (tmp_path / "bundled.png").stat().st_size > 10_000
+    for path in ("bundled.csv", "bundled.png"):
+        assert f"wrote {tmp_path / path}" in out
+    assert "scipy.optimize.check_grad" in out
+    assert "best {'alpha':" in out
+
+
+def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'sksoftmax\[plot\]'"):
+        report.draw_gaps(tmp_path / "x.png", {"p": {"s": [(1.0, 1.0)]}})
