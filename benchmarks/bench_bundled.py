@@ -99,7 +99,7 @@ def time_case(case: problems.Case) -> tuple[list[dict[str, Any]], dict[str, list
                 "ratio": timing.median / (rows[0]["seconds"] if rows else timing.median),
                 "gap": gap(rival, estimator),
                 "test_accuracy": estimator.score(case.X_test, case.y_test),
-                "test_log_loss": log_loss(case.y_test, estimator.predict_proba(case.X_test)),
+                "test_log_loss": _test_log_loss(estimator, case),
                 "iterations": int(np.max(estimator.n_iter_)),
                 "alpha": case.alpha,
                 "n_samples": n,
@@ -111,6 +111,13 @@ def time_case(case: problems.Case) -> tuple[list[dict[str, Any]], dict[str, list
             }
         )
     return rows, points
+
+
+def _test_log_loss(estimator: Any, case: problems.Case) -> float:
+    """NaN if a probability is no number: one-vs-rest divides by 0 where every class is sure to be wrong."""
+    with np.errstate(invalid="ignore"):
+        proba = estimator.predict_proba(case.X_test)
+    return float(log_loss(case.y_test, proba)) if np.isfinite(proba).all() else float("nan")
 
 
 def _readable(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

