@@ -141,6 +141,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     solver_info_ : dict
         What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric".
 
+    Notes
+    -----
+    X is not copied, unless it is an integer, Fortran-ordered or non-CSR matrix, or has rows of weight 0. Besides
+    it, a fit keeps a few numbers a row (codes, weights, the order of the epoch); for "auto" X'X, and while
+    n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and n_classes matrices
+    of n_features x n_features where those are together no larger than X; everything else is made of blocks of
+    rows of about 1 MiB.
+
     See Also
     --------
     sklearn.linear_model.LogisticRegression : The same model by passes over all rows.

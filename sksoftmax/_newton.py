@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._objective import hessian_product, null_value, probabilities
+from sksoftmax._objective import hessian_products, null_value
 from sksoftmax._precondition import Metric
 from sksoftmax._types import Evaluation, Params, Problem, dot, plus, scaled, zeros_like
 
@@ -50,14 +50,14 @@ def newton_direction(
     Ends when the decrease that the model expects grows by less than ``accuracy`` of itself, should every
     iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221.
     """
-    table = probabilities(problem, params)
+    hessian = hessian_products(problem, params)
     direction = zeros_like(params)
     residual = evaluation.grads
     search = scaled(-1.0, metric.apply(residual))
     slope = -dot(residual, search)
     decrease = 0.0
     for k in range(1, max_products + 1):
-        product = hessian_product(problem, table, search)
+        product = hessian(search)
         curvature = dot(search, product)
         if not curvature > 0 or not np.isfinite(slope):  # flat to rounding, or nothing left to solve
             return Newton(direction, decrease, decrease > 0 or slope == 0, k)

@@ -8,7 +8,7 @@ With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.sparse as sp
@@ -80,20 +80,30 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
     return _regularised(problem, loss, Params(coef, intercept), params)
 
 
-def probabilities(problem: Problem, params: Params) -> list[Array]:
-    """Each block's probabilities: the one (n_rows, n_samples) table, in X's dtype, that a solver may keep."""
-    return [problem.kernel.proba(params, block.X) for block in blocks(problem)]
+def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
+    """Each block's probabilities, (n_rows, rows of the block)."""
+    return (problem.kernel.proba(params, block.X) for block in blocks(problem))
 
 
-def hessian_product(problem: Problem, table: list[Array], direction: Params) -> Params:
-    """F's Hessian, at the parameters that gave ``table``, times ``direction``."""
+def hessian_products(problem: Problem, params: Params) -> Callable[[Params], Params]:
+    """F's Hessian at ``params``, as a function of what it multiplies.
+
+    Keeps the probabilities of all rows, in X's dtype, where they are no larger than a dense X (n_rows up to
+    n_features); computes them anew for each product otherwise.
+    """
     total = float(problem.data.weight.sum())
-    product = Params(np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape))
-    for block, proba in zip(blocks(problem), table, strict=True):
-        part = problem.kernel.hessian_product(proba, direction, block.X, block.weight, total)
-        product = plus(product, 1.0, part)
-    intercept = product.intercept if problem.fit_intercept else np.zeros_like(product.intercept)
-    return Params(product.coef + problem.alpha * direction.coef, intercept)
+    kept = list(probabilities(problem, params)) if problem.n_rows <= problem.n_features else None
+
+    def product(direction: Params) -> Params:
+        table = probabilities(problem, params) if kept is None else kept
+        result = Params(np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape))
+        for block, proba in zip(blocks(problem), table, strict=True):
+            part = problem.kernel.hessian_product(proba, direction, block.X, block.weight, total)
+            result = plus(result, 1.0, part)
+        intercept = result.intercept if problem.fit_intercept else np.zeros_like(result.intercept)
+        return Params(result.coef + problem.alpha * direction.coef, intercept)
+
+    return product
 
 
 def _class_weights(problem: Problem) -> Array:

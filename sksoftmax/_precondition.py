@@ -261,16 +261,16 @@ def _curved_rows(problem: Problem, params: Params) -> tuple[Any, Array, Array]:
     Where there are too many rows to take them all, they are drawn systematically, in proportion to their
     curvature, which a few rows near the classes' borders hold most of.
     """
-    table = np.concatenate(probabilities(problem, params), axis=1)
-    weight = problem.data.weight / problem.data.weight.sum()
+    X, weight = problem.data.X, problem.data.weight / problem.data.weight.sum()
     n_chosen = class_curvature_rows(problem)
-    if n_chosen == problem.n_samples:
-        return problem.data.X, weight, table
-    heights = np.cumsum(weight * (table * (1 - table)).sum(axis=0) + np.finfo(float).tiny)
-    drawn = np.searchsorted(heights, (np.arange(n_chosen) + 0.5) / n_chosen * heights[-1])
-    rows, times = np.unique(drawn, return_counts=True)
-    share = np.diff(heights, prepend=0.0)[rows] / heights[-1]
-    return problem.data.X[rows], weight[rows] * times / (n_chosen * share), table[:, rows]
+    if n_chosen < problem.n_samples:
+        spread = [(p * (1 - p)).sum(axis=0) for p in probabilities(problem, params)]
+        heights = np.cumsum(weight * np.concatenate(spread) + np.finfo(float).tiny)
+        drawn = np.searchsorted(heights, (np.arange(n_chosen) + 0.5) / n_chosen * heights[-1])
+        rows, times = np.unique(drawn, return_counts=True)
+        share = np.diff(heights, prepend=0.0)[rows] / heights[-1]
+        X, weight = X[rows], weight[rows] * times / (n_chosen * share)
+    return X, weight, problem.kernel.proba(params, X)
 
 
 def merged(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
 from sksoftmax._newton import newton_direction, relative_excess
 from sksoftmax._objective import null_value, value_and_grad
-from sksoftmax._plan import MAX_PRODUCTS, Plan
+from sksoftmax._plan import MAX_PRODUCTS, Plan, Stage
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._stopping import Progress, StopReason
 from sksoftmax._types import Evaluation, Params, Problem, Report, Solver, is_finite
@@ -52,7 +52,6 @@ class Result(NamedTuple):
     validation_scores: list[float]
     stop_reason: StopReason
     excess: float
-    solver_state: Any
 
 
 def train(
@@ -86,35 +85,40 @@ def train(
     curve: list[float] = []
     scores: list[float] = []
     best = params
-    reason, excess, state = StopReason.MAX_ITER, np.inf, None
+    reason: StopReason | None = None
+    state: Any = None
+    excess = np.inf
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        for stage in plan.stages:
-            state = stage.solver.init(problem, params)
-            is_last = stage is plan.stages[-1]
-            for _ in range(rules.max_iter if stage.n_epochs is None else stage.n_epochs):
-                if progress.epoch >= rules.max_iter:
-                    break
-                state = one_pass(problem, stage.solver, state, shuffle, rng)
-                state, report = _evaluated(problem, stage.solver, state, params, limit)
-                if is_last and stage.solver.report is None:
-                    progress, report = _certified(problem, plan.metric, state, report, progress, tol)
-                params, excess = state.params, report.excess
-                score = None if rules.score is None else rules.score(params)
-                progress = _stopping.after_epoch(progress, report.value, score)
-                curve.append(report.value)
-                if score is not None:
-                    scores.append(score)
-                    best = params if progress.best_epoch == progress.epoch else best
-                on_epoch(progress.epoch, report.value, excess, score)
-                decision = _decide(progress, rules, report, tol)
-                if decision is not None:
-                    reason = decision
-                    break
-            if reason is not StopReason.MAX_ITER:
+        for stage, is_new, is_last in _stage_of_each_epoch(plan, rules.max_iter):
+            state = stage.solver.init(problem, params) if is_new else state
+            state = one_pass(problem, stage.solver, state, shuffle, rng)
+            state, report = _evaluated(problem, stage.solver, state, params, limit)
+            if is_last and stage.solver.report is None:
+                progress, report = _certified(problem, plan.metric, state, report, progress, tol)
+            params, excess = state.params, report.excess
+            score = None if rules.score is None else rules.score(params)
+            progress = _stopping.after_epoch(progress, report.value, score)
+            curve.append(report.value)
+            if score is not None:
+                scores.append(score)
+                best = params if progress.best_epoch == progress.epoch else best
+            on_epoch(progress.epoch, report.value, excess, score)
+            reason = _decide(progress, rules, report, tol)
+            if reason is not None:
                 break
-        if reason is StopReason.MAX_ITER and plan.metric is not None and not np.isfinite(excess):
+        if not np.isfinite(excess) and plan.metric is not None and not scores:
             excess = _excess(problem, params, value_and_grad(problem, params), plan.metric)[0]
-    return Result(best if scores else params, curve, scores, reason, excess, state)
+    return Result(best if scores else params, curve, scores, reason or StopReason.MAX_ITER, excess)
+
+
+def _stage_of_each_epoch(plan: Plan, max_iter: int) -> Iterator[tuple[Stage, bool, bool]]:
+    """For each epoch its stage, and whether it is the stage's first epoch and the plan's last stage."""
+    left = max_iter
+    for stage in plan.stages:
+        n_epochs = left if stage.n_epochs is None else min(left, stage.n_epochs)
+        left -= n_epochs
+        for i in range(n_epochs):
+            yield stage, i == 0, stage is plan.stages[-1]
 
 
 def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> StopReason | None:

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -29,8 +31,8 @@ def test_blocks_change_nothing(container, n_classes, monkeypatch):
 
     def everything():
         value, grads = objective.value_and_grad(case, params)
-        table = objective.probabilities(case, params)
-        return len(table), value, *grads, *objective.hessian_product(case, table, direction)
+        n_blocks = len(list(objective.probabilities(case, params)))
+        return n_blocks, value, *grads, *objective.hessian_products(case, params)(direction)
 
     one = everything()
     monkeypatch.setattr(objective, "_MIN_BLOCK", 5)
@@ -108,7 +110,26 @@ def test_centring_the_classes_changes_no_loss_and_lowers_the_penalty():
 def test_hessian_product_is_the_slope_of_the_gradient_with_penalty():
     case = random_problem(3, alpha=0.5)
     params, direction = random_params(3, 4), random_params(3, 4, seed=5)
-    product = objective.hessian_product(case, objective.probabilities(case, params), direction)
+    product = objective.hessian_products(case, params)(direction)
     ahead = objective.value_and_grad(case, plus(params, 1e-4, direction)).grads
     behind = objective.value_and_grad(case, plus(params, -1e-4, direction)).grads
     assert_allclose(product.coef, (ahead.coef - behind.coef) / 2e-4, rtol=1e-6, atol=1e-8)
+
+
+def test_probabilities_are_computed_anew_where_their_table_would_be_larger_than_X():
+    X, y = random_data(n_classes=5)
+    case = problem(X, y)  # 5 classes, 4 columns
+    params, direction = random_params(5, 4), random_params(5, 4, seed=5)
+    calls = []
+    counting = types.SimpleNamespace(
+        **{**vars(case.kernel), "proba": lambda *a: calls.append(1) or case.kernel.proba(*a)}
+    )
+    wide = problem(np.hstack([X, 0 * X]), y, kernel=counting)  # 5 classes, 8 columns
+    hessian = objective.hessian_products(case._replace(kernel=counting), params)
+    products = [hessian(direction) for _ in range(3)]
+    assert len(calls) == 3
+    assert_allclose(products[0].coef, products[2].coef)
+    hessian = objective.hessian_products(wide, random_params(5, 8))
+    for _ in range(3):
+        hessian(random_params(5, 8))
+    assert len(calls) == 4

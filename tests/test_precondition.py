@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
-from sksoftmax._objective import hessian_product, prior_params, probabilities, value_and_grad
+from sksoftmax._objective import hessian_products, prior_params, probabilities, value_and_grad
 from sksoftmax._precondition import (
     class_curvature_passes,
     class_preconditioner,
@@ -103,7 +103,7 @@ def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit
     params = random_params(case.n_rows, 4)
     params = params._replace(intercept=params.intercept * fit_intercept)
     metric = class_preconditioner(case, params, preconditioner(case, moments(case, whole=True)))
-    p = np.hstack(probabilities(case, params))
+    p = np.hstack(list(probabilities(case, params)))
     ones = np.hstack([dense, np.ones((len(dense), 1))])[:, : 4 + fit_intercept]
     weight = case.data.weight / case.data.weight.sum()
     blocks = [(ones.T * (weight * pc * (1 - pc))) @ ones for pc in p]
@@ -185,9 +185,9 @@ def test_the_classes_curvature_is_not_bought_where_it_is_larger_than_X():
 
 def test_hessian_is_at_most_the_bound_along_random_directions():
     case = random_problem(3, alpha=0.0)
-    table = probabilities(case, random_params(3, 4))
+    hessian = hessian_products(case, random_params(3, 4))
     direction = random_params(3, 4, seed=2)
     X = np.hstack([case.data.X, np.ones((12, 1))])
     raw = X @ np.hstack([direction.coef, direction.intercept[:, None]]).T
     weight = case.data.weight / case.data.weight.sum()
-    assert dot(direction, hessian_product(case, table, direction)) <= 0.5 * np.sum(weight[:, None] * raw**2)
+    assert dot(direction, hessian(direction)) <= 0.5 * np.sum(weight[:, None] * raw**2)
