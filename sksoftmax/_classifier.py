@@ -143,11 +143,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    X is not copied, unless it is an integer, Fortran-ordered or non-CSR matrix, or has rows of weight 0. Besides
-    it, a fit keeps a few numbers a row (codes, weights, the order of the epoch); for "auto" X'X, and while
-    n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and n_classes matrices
-    of n_features x n_features where those are together no larger than X; everything else is made of blocks of
-    rows of about 1 MiB.
+    X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps the digits
+    that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered or non-CSR
+    matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the order of the
+    epoch); for "auto" X'X while that pays, and while n_classes <= n_features one table of n_samples x n_classes
+    probabilities in X's dtype, and n_classes matrices of n_features x n_features where those are together no
+    larger than X. Everything else is made of blocks of rows of about 1 MiB.
 
     See Also
     --------
@@ -260,17 +261,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             border.at_least_two(classes)
             weight = border.with_class_weight(data._replace(y=codes), self.class_weight, classes, data.y)
             data = data._replace(y=codes, weight=weight)
+            centre = self._centre(data.X)
+            data = data._replace(X=data.X if centre is None else data.X - centre)
             rng = check_random_state(self.random_state)
             data, score = self._held_out(data, rng)
             problem = self._problem(data, len(classes), float(data.weight.mean()))
             params = prior_params(problem)
             if before is not None:
-                params = self._warm_params(before, params, classes)
+                params = _moved(self._warm_params(before, params, classes), centre, 1.0)
             plan = choose(problem, self._settings())
             rules = Rules(self.max_iter, self.tol, score, self.n_iter_no_change)
             result = train(problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
             self.classes_ = classes
-            self._set_params(result.params, data.X.dtype)
+            self._set_params(_moved(result.params, centre, -1.0), data.X.dtype)
             self._set_outcome(result, plan.info)
             self._stream = _Stream(None, problem.n_samples, float(weight.sum()))
         self._warn_if_above_tol(result)
@@ -446,6 +449,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         coef = coef.toarray() if sp.issparse(coef) else coef
         return Params(np.array(coef, dtype=np.float64), np.array(self.intercept_, dtype=np.float64))
 
+    def _centre(self, X: Any) -> Array | None:
+        """What to subtract from X: the columns' means, where float32 would lose what varies about them."""
+        if sp.issparse(X) or X.dtype != np.float32 or not self.fit_intercept:
+            return None
+        return np.asarray(X.mean(axis=0, dtype=np.float64).astype(np.float32))
+
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
         if not np.array_equal(classes, self.classes_):
             raise ValueError(
@@ -513,3 +522,10 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             ConvergenceWarning,
             stacklevel=3,
         )
+
+
+def _moved(params: Params, centre: Array | None, sign: float) -> Params:
+    """Parameters of the same model of ``X - sign * centre``."""
+    if centre is None:
+        return params
+    return params._replace(intercept=params.intercept + sign * (params.coef @ centre.astype(np.float64)))

@@ -48,7 +48,8 @@ class Moments(NamedTuple):
 class Preconditioner(NamedTuple):
     """Inverse of the curvature bound, the same for every class; see the module.
 
-    ``inverse`` is (n_features, n_features) or, for the diagonal alone, (n_features,).
+    ``inverse`` is (n_features, n_features) or, for the diagonal alone, (n_features,); ``scale`` is inf for a
+    column of one value, which the intercept stands for: its coefficient does not move.
     """
 
     mean: Array
@@ -168,7 +169,9 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     if batch_size is not None:
         curvature = curvature + bound / batch_size
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    relative = _unit(curvature / bound, eps) * np.sqrt(bound)
+    relative = np.sqrt(curvature)
+    is_constant = spread <= (16 * eps) ** 2  # nothing but rounding, which must not be blown up to a direction
+    relative[is_constant] = np.inf
     inverse = np.ones(problem.n_features)
     if is_whole:
         inverse = _inverse(bound * stats.second / relative / relative[:, None], eps)
@@ -176,12 +179,11 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     return Preconditioner(stats.mean, stats.peak * relative, inverse, intercept_rate)
 
 
-def _unit(curvature: Array, eps: float) -> Array:
-    """Root of the curvature of each column, in the columns' own units, or 1 where it is nothing but rounding.
-
-    A column of one value, without a penalty, has none: its rounding must not be blown up to a direction.
-    """
-    return np.where(curvature <= (16 * eps) ** 2, 1.0, np.sqrt(np.maximum(curvature, 0.0)))
+def without_constants(metric: Preconditioner, params: Params) -> Params:
+    """The parameters with the columns of one value left to the intercept: the same predictions of the rows."""
+    is_constant = np.isinf(metric.scale)
+    absorbed = params.coef[:, is_constant] @ metric.mean[is_constant]
+    return Params(np.where(is_constant, 0.0, params.coef), params.intercept + absorbed)
 
 
 def _inverse(matrix: Array, eps: float) -> Array:
@@ -249,7 +251,8 @@ def class_preconditioner(problem: Problem, params: Params, metric: Preconditione
             matrix[p, :p] = matrix[:p, p] = first
             matrix[p, p] = total
         matrix[range(p), range(p)] += problem.alpha / metric.scale / metric.scale
-        relative = _unit(np.diagonal(matrix), eps)
+        diagonal = np.diagonal(matrix)
+        relative = np.where(diagonal <= (16 * eps) ** 2, 1.0, np.sqrt(np.maximum(diagonal, 0.0)))
         inverse[c] = _inverse(matrix / relative / relative[:, None], eps) / relative / relative[:, None]
     constraint = np.linalg.pinv(inverse.sum(axis=0), hermitian=True) if len(inverse) > 1 else None
     return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)

@@ -276,6 +276,30 @@ def test_float32_stays_float32_and_gives_float64s_answer(container, batch_size):
     assert_allclose(single.predict_proba(X), double.predict_proba(X), atol=0.01)  # tol=1e-3 each
 
 
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+def test_float32_is_within_tol_with_sums_and_copies_of_columns_and_one_value(container):
+    rng = np.random.RandomState(0)
+    base = rng.randint(0, 256, (2000, 3)) + 0.0
+    X = np.column_stack([base, base.mean(axis=1), 2 * base - base.mean(axis=1)[:, None], base[:, 0], np.full(2000, 9)])
+    y = (base @ rng.standard_normal((3, 4)) / 20 + rng.gumbel(size=(2000, 4))).argmax(axis=1)
+    single = SoftmaxClassifier(random_state=0).fit(container(X.astype(np.float32)), y)
+    best = SoftmaxClassifier(tol=1e-10).fit(X, y)
+    near = objective_of(single, X.astype(np.float32), y, 1e-4) / objective_of(best, X, y, 1e-4)
+    assert near <= 1 + 1e-3
+
+
+def test_warm_start_of_float32_and_of_a_column_that_no_longer_varies():
+    X, y = bundled("load_wine", "raw")
+    clf = SoftmaxClassifier(warm_start=True, random_state=0).fit(X.astype(np.float32), y)
+    start = clf.loss_curve_[-1]
+    assert clf.fit(X.astype(np.float32), y).loss_curve_[0] <= start * (1 + 1e-4)
+    X[:, 3] = 5.0
+    clf.fit(X, y)
+    cold = SoftmaxClassifier(random_state=0).fit(X, y)
+    assert not clf.coef_[:, 3].any()
+    assert clf.loss_curve_[-1] == pytest.approx(cold.loss_curve_[-1], rel=1e-6)
+
+
 def as_int64(X):
     X = sp.csr_array(X)
     return sp.csr_array((X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)), shape=X.shape)

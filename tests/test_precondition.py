@@ -12,6 +12,7 @@ from sksoftmax._precondition import (
     merged,
     moments,
     preconditioner,
+    without_constants,
 )
 from sksoftmax._types import Params, dot
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
@@ -156,13 +157,37 @@ def test_statistics_of_two_parts_merge_to_those_of_all(whole):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1e30, 1e-30])
 @pytest.mark.parametrize("alpha", [0.0, 1e-4])
-def test_a_column_of_one_value_does_not_move(dtype, value, alpha):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_column_of_one_value_does_not_move(dtype, value, alpha, whole):
     X, y = random_data(n_samples=300)
     X[:, 2] = value
     case = problem(X.astype(dtype), y, alpha=alpha)
+    metric = preconditioner(case, moments(case, whole=whole))
+    start = prior_params(case)
+    grads = value_and_grad(case, start).grads
+    for each in (metric, class_preconditioner(case, start, metric)) if whole else (metric,):
+        step = each.apply(grads)
+        assert (step.coef[:, 2] == 0).all()
+        assert (step.coef[:, 0] != 0).all()
+
+
+def test_without_an_intercept_a_column_of_one_value_is_a_column():
+    X, y = random_data(n_samples=300)
+    X[:, 2] = 7.0
+    case = problem(X, y, fit_intercept=False)
     step = preconditioner(case, moments(case, whole=True)).apply(value_and_grad(case, prior_params(case)).grads)
-    rounding = 300 * np.finfo(dtype).eps / (alpha or 1.0)  # nothing but the penalty holds it
-    assert (np.abs(step.coef[:, 2]) * max(value, 1e-300) <= rounding).all()
+    assert (step.coef[:, 2] != 0).all()
+
+
+def test_columns_of_one_value_can_be_left_to_the_intercept():
+    X, y = random_data(n_samples=30)
+    X[:, 2] = 7.0
+    case = problem(X, y)
+    metric = preconditioner(case, moments(case, whole=True))
+    params = random_params(3, 4)
+    moved = without_constants(metric, params)
+    assert not moved.coef[:, 2].any()
+    assert_allclose(X @ moved.coef.T + moved.intercept, X @ params.coef.T + params.intercept, rtol=1e-12)
 
 
 def test_the_gram_matrix_is_used_while_it_costs_little():

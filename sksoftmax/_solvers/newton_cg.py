@@ -13,6 +13,7 @@ from sksoftmax._precondition import (
     Preconditioner,
     class_curvature_passes,
     class_preconditioner,
+    without_constants,
 )
 from sksoftmax._types import Batch, Evaluation, Params, Problem, Report, Solver, dot, plus
 
@@ -69,6 +70,7 @@ def newton_cg(base: Preconditioner, max_products: int) -> Solver:
     """
 
     def init(problem: Problem, params: Params) -> NewtonState:
+        params = without_constants(base, params)
         return NewtonState(params, value_and_grad(problem, params), np.inf, False, base, 0, 0)
 
     def step(problem: Problem, state: NewtonState, batch: Batch) -> NewtonState:
