@@ -28,10 +28,15 @@ class Timing(NamedTuple):
 
 
 def timed(fit: Callable[[], Any], repeats: int) -> tuple[Any, Timing]:
-    """What ``fit`` gave last, and its times; warnings (a rival that does not converge) are not printed."""
+    """What ``fit`` gave last, and its times, after one fit to warm up if there are to be several.
+
+    Warnings (a rival that does not converge) are not printed.
+    """
     seconds = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if repeats > 1:
+            fit()
         for _ in range(repeats):
             start = time.perf_counter()
             result = fit()

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from sksoftmax import _validation as border
 from sksoftmax import _vectorized
 from sksoftmax._objective import centred, prior_params
-from sksoftmax._plan import Settings, choose, choose_for_stream
+from sksoftmax._plan import Settings, choose, choose_engine, choose_for_stream
 from sksoftmax._stopping import StopReason
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules, one_pass, train
@@ -28,8 +28,14 @@ from sksoftmax._types import Array, Batch, Params, Problem, is_finite
 
 
 class _Stream(NamedTuple):
-    """What ``partial_fit`` keeps from call to call, besides the coefficients."""
+    """What ``partial_fit`` keeps from call to call, besides the coefficients.
 
+    ``solver`` and ``learning_rate`` are those that the state is of: after a change of them it starts anew, or
+    goes on at the new rate.
+    """
+
+    solver: str
+    learning_rate: float | str
     solver_state: Any
     n_samples: int
     weight: float
@@ -96,12 +102,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     tol : float, default=1e-3
         The fit ends when F is estimated to be within ``tol``, relative, of its minimum: ``(F - F*) / F*``,
         >= 0. The estimate is half the squared Newton decrement. Below the rounding of X's dtype it counts as
-        that.
+        that. With ``solver="auto"``, float64 data of at most 256 rows are always fitted to that, which costs
+        little: the answer then depends neither on the seed nor on the order of the rows.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
-        Whether to set a stratified part of the rows aside, and to end, with the best epoch's coefficients,
-        when the accuracy on it has not improved for ``n_iter_no_change`` epochs.
+        Whether to set a stratified part of the rows aside, and to end when the accuracy on it has not improved
+        for ``n_iter_no_change`` epochs, with the coefficients of the best epoch. A fit that reaches ``tol``
+        before ends there, with its last.
     validation_fraction : float, default=0.1
         Share of the rows set aside, in (0, 1).
     n_iter_no_change : int, default=5
@@ -137,7 +145,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     stop_reason_ : str
         "tol", "max_iter", "early_stopping", or "precision" (no step changes F by more than rounding).
     excess_ : float
-        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told.
+        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
     solver_info_ : dict
         What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric".
 
@@ -259,8 +267,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             data = border.training_data(self, X, y, sample_weight, reset=True)
             classes, codes = np.unique(data.y, return_inverse=True)
             border.at_least_two(classes)
-            weight = border.with_class_weight(data._replace(y=codes), self.class_weight, classes, data.y)
-            data = data._replace(y=codes, weight=weight)
+            data = border.with_class_weight(data._replace(y=codes), self.class_weight, classes)
             centre = self._centre(data.X)
             data = data._replace(X=data.X if centre is None else data.X - centre)
             rng = check_random_state(self.random_state)
@@ -269,13 +276,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             params = prior_params(problem)
             if before is not None:
                 params = _moved(self._warm_params(before, params, classes), centre, 1.0)
-            plan = choose(problem, self._settings())
+            plan = choose(problem, self._settings(), is_warm=before is not None)
             rules = Rules(self.max_iter, self.tol, score, self.n_iter_no_change)
             result = train(problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
+            self._forget_outcome()
             self.classes_ = classes
             self._set_params(_moved(result.params, centre, -1.0), data.X.dtype)
             self._set_outcome(result, plan.info)
-            self._stream = _Stream(None, problem.n_samples, float(weight.sum()))
+            self._stream = self._new_stream(problem.n_samples, float(data.weight.sum()))
         self._warn_if_above_tol(result)
         return self
 
@@ -324,16 +332,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 )
             is_first = not hasattr(self, "classes_")
             known = border.first_classes(self, classes)
-            data = border.training_data(self, X, y, sample_weight, reset=is_first)
+            data = border.training_data(self, X, y, sample_weight, reset=is_first, is_stream=True)
             codes = border.codes_of(data.y, known)
-            weight = border.with_class_weight(data._replace(y=codes), self.class_weight, known, known)
+            data = border.with_class_weight(data._replace(y=codes), self.class_weight, known)
+            self._forget_outcome()
             self.classes_ = known
-            self._pass_over(data._replace(y=codes, weight=weight))
+            self._pass_over(data)
         return self
 
     def _pass_over(self, data: Batch) -> None:
         """One pass, the state kept; the attributes follow."""
-        stream = getattr(self, "_stream", _Stream(None, 0, 0.0))
+        stream = getattr(self, "_stream", self._new_stream(0, 0.0))
+        if stream.solver != self.solver:
+            stream = self._new_stream(stream.n_samples, stream.weight)
         n_samples = stream.n_samples + len(data.y)
         total = stream.weight + float(data.weight.sum())
         problem = self._problem(data, len(self.classes_), total / n_samples)
@@ -341,21 +352,26 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         solver = plan.stages[0].solver
         state = stream.solver_state
         if state is None:
-            start = self._fitted_params() or prior_params(problem)
-            state = solver.init(problem, start)
-            state = state._replace(step=-(-stream.n_samples // int(str(plan.info["batch_size"]))))
+            state = solver.init(problem, self._fitted_params() or prior_params(problem))
+            if self.solver == "auto":  # whose average counts the rows of a fit before the stream
+                state = state._replace(step=-(-stream.n_samples // (solver.batch_size or 1)))
+        elif self.solver != "auto" and self.learning_rate != stream.learning_rate:
+            state = state._replace(rate=plan.info["learning_rate"])
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-            new_state = one_pass(problem, solver, state, self.shuffle, check_random_state(self.random_state))
-        if not is_finite(new_state.params):
+            state = one_pass(problem, solver, state, self.shuffle, check_random_state(self.random_state))
+        rate = plan.info["learning_rate"] if self.solver == "auto" else state.rate
+        if not is_finite(state.params):
             raise FloatingPointError(
-                f"the coefficients of this pass overflow at learning_rate="
-                f"{plan.info['learning_rate']:.3g}; the model is as it was. Lower learning_rate, scale the "
-                "columns, or use solver='auto'."
+                f"the coefficients of this pass overflow at learning_rate={rate:.3g}; the model is as it was. Lower "
+                "learning_rate, scale the columns, or use solver='auto'."
             )
-        self._set_params(new_state.params, data.X.dtype)
-        self._stream = _Stream(new_state, n_samples, total)
+        self._set_params(state.params, data.X.dtype)
+        self._stream = _Stream(self.solver, self.learning_rate, state, n_samples, total)
         self.n_iter_ = 1
-        self.solver_info_ = {**plan.info, "engine": self._engine_name()}
+        self.solver_info_ = {**plan.info, "learning_rate": rate, "engine": choose_engine(self.engine)}
+
+    def _new_stream(self, n_samples: int, weight: float) -> _Stream:
+        return _Stream(self.solver, self.learning_rate, None, n_samples, weight)
 
     def decision_function(self, X: Any) -> Array:
         """Raw predictions ``X @ coef_.T + intercept_``.
@@ -371,7 +387,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = border.prediction_data(self, X)
-        raw = safe_sparse_dot(X, self.coef_.T, dense_output=True) + self.intercept_
+        coef = self.coef_.astype(X.dtype, copy=False)  # X is not to be copied into the coefficients' dtype
+        raw = safe_sparse_dot(X, coef.T, dense_output=True) + self.intercept_.astype(X.dtype, copy=False)
         return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
 
     def predict(self, X: Any) -> Array:
@@ -420,8 +437,10 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """
         raw = self.decision_function(X)
         if raw.ndim == 1:
-            return np.column_stack([log_expit(-raw), log_expit(raw)])
-        return np.asarray(log_softmax(raw, axis=1))
+            proba, logs = np.column_stack([expit(-raw), expit(raw)]), np.column_stack([log_expit(-raw), log_expit(raw)])
+        else:
+            proba, logs = softmax(raw, axis=1), log_softmax(raw, axis=1)
+        return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -434,11 +453,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             values[name] = None if values[name] == "auto" else values[name]
         return Settings(**values)
 
-    def _engine_name(self) -> str:
-        return "vectorized" if self.engine == "auto" else self.engine
-
     def _problem(self, data: Batch, n_classes: int, mean_weight: float) -> Problem:
-        kernel = border.KERNELS[self.engine]
+        kernel = border.KERNELS[choose_engine(self.engine)]
         return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight)
 
     def _fitted_params(self) -> Params | None:
@@ -488,12 +504,17 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.coef_ = centred(params.coef).astype(dtype)
         self.intercept_ = centred(params.intercept).astype(dtype)
 
+    def _forget_outcome(self) -> None:
+        """Drop what an earlier fit said of how it ended."""
+        for name in ("loss_curve_", "validation_scores_", "stop_reason_", "excess_"):
+            self.__dict__.pop(name, None)
+
     def _set_outcome(self, result: Result, info: dict[str, object]) -> None:
         self.n_iter_ = len(result.loss_curve)
         self.loss_curve_ = result.loss_curve
         self.stop_reason_ = str(result.stop_reason)
         self.excess_ = result.excess
-        self.solver_info_ = {**info, "engine": self._engine_name()}
+        self.solver_info_ = {**info, "engine": choose_engine(self.engine)}
         if self.early_stopping:
             self.validation_scores_ = result.validation_scores
 
@@ -508,8 +529,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         if result.excess <= self.tol:
             return
         advice = {
-            StopReason.PRECISION: "No step changes F by more than the rounding of X's dtype: pass X as "
-            "float64, or raise tol.",
+            StopReason.PRECISION: "No step changes F by more than the rounding of X's dtype: centre or scale the "
+            "columns, pass X as float64, or raise tol.",
             StopReason.MAX_ITER: "Raise max_iter or tol."
             if self.solver == "auto"
             else "Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs "
@@ -520,7 +541,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             f"SoftmaxClassifier ended after {len(result.loss_curve)} epochs (max_iter={self.max_iter}) with F "
             f"{figure} above its minimum, and tol={self.tol:g}. {advice}",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,  # this, fit, scikit-learn's check of parameters: the caller
         )
 
 

@@ -81,12 +81,18 @@ class Plan(NamedTuple):
     info: dict[str, object]
 
 
-def choose(problem: Problem, settings: Settings) -> Plan:
+def choose_engine(engine: str) -> str:
+    """Name of the engine: "auto" is "vectorized"."""
+    return "vectorized" if engine == "auto" else engine
+
+
+def choose(problem: Problem, settings: Settings, *, is_warm: bool) -> Plan:
     """Plan of a fit.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
-    more than 200 passes over the data, and its diagonal's otherwise.
+    more than 200 passes over the data, and its diagonal's otherwise. A warm start, which the first steps of
+    minibatches would leave, goes to Newton-CG at once.
     """
     stats = moments(problem, whole=gram_pays(problem))
     if settings.solver != "auto":
@@ -96,7 +102,7 @@ def choose(problem: Problem, settings: Settings) -> Plan:
     stages, rate = [], None
     is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
     n_batches = -(-problem.n_samples // batch_size)
-    if n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1):
+    if not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1)):
         solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches)
         stages.append(Stage(solver, _SGD_EPOCHS))
     stages.append(Stage(newton_cg(base, MAX_PRODUCTS), None))
@@ -168,7 +174,7 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments, *, is_st
         rate,
         _schedules.schedule(settings.schedule, settings.power_t),
         batch_size,
-        None if is_stream else max(1, settings.max_iter) * n_batches,
+        None if is_stream else settings.max_iter * n_batches,
         average=settings.average and settings.solver == "sgd",
     )
     info = {

@@ -22,6 +22,10 @@ from sksoftmax._types import Array, Params, Problem
 
 #: X'X is worth at most this many passes over the data; above it, its diagonal is used.
 _GRAM_PASSES = 200
+_SPARSE_FACTOR = 10.0
+
+#: And at most this many columns: 128 MiB.
+_MAX_GRAM_FEATURES = 4096
 
 #: Rows a column from which the curvature of each class is estimated.
 _ROWS_PER_COLUMN = 30
@@ -189,22 +193,36 @@ def without_constants(metric: Preconditioner, params: Params) -> Params:
 def _inverse(matrix: Array, eps: float) -> Array:
     """Inverse of a symmetric positive semi-definite matrix whose diagonal is, or is to be, 1.
 
-    sqrt(eps) on the diagonal keeps it definite to rounding: columns may be duplicates of each other.
+    At least sqrt(eps) on the diagonal keeps it definite to rounding: columns may be duplicates of each other.
+    Sparse columns far from 0, centred after the product, have lost more digits, and need more.
     """
-    np.fill_diagonal(matrix, 1.0 + np.sqrt(eps))
-    factor = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-    inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
-    return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
+    excess = float(np.sqrt(eps))
+    while True:
+        np.fill_diagonal(matrix, 1.0 + excess)
+        try:
+            factor = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            excess *= 10.0
+            continue
+        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
+        return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
 def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
     """Whether X'X and its Cholesky factor cost little next to the passes that they save.
 
-    ``p^2 (n + p)`` operations, against ``4 n p n_rows`` for a pass (a loss and gradient); of a stream, whose
-    end is not known, n counts as infinite.
+    With s stored entries a row, ``n s^2 + p^3`` operations (sparse ones are some ten times slower), against
+    ``4 n s n_rows`` for a pass (a loss and gradient). Of a stream, whose end is not known, the factor of the
+    first rows is to cost no more than their X'X would if they were as many as the columns.
     """
     n, p = problem.n_samples, problem.n_features
-    return p * (1.0 if is_stream else 1.0 + p / n) <= _GRAM_PASSES * 4 * problem.n_rows
+    if p > _MAX_GRAM_FEATURES:
+        return False
+    is_sparse = sp.issparse(problem.data.X)
+    stored = max(1.0, problem.data.X.nnz / n) if is_sparse else float(p)
+    rows = max(n, p) if is_stream else n
+    gram = rows * stored**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
+    return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_rows
 
 
 def class_curvature_rows(problem: Problem) -> int:

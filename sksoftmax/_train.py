@@ -106,9 +106,14 @@ def train(
             reason = _decide(progress, rules, report, tol)
             if reason is not None:
                 break
-        if not np.isfinite(excess) and plan.metric is not None and not scores:
-            excess = _excess(problem, params, value_and_grad(problem, params), plan.metric)[0]
-    return Result(best if scores else params, curve, scores, reason or StopReason.MAX_ITER, excess)
+        if reason is StopReason.EARLY_STOPPING:
+            params, excess = best, np.inf
+        elif not np.isfinite(excess) and plan.metric is not None:
+            found, is_exact = _excess(problem, params, value_and_grad(problem, params), plan.metric)
+            excess = found if is_exact or found > rules.tol else np.inf
+    if reason in (None, StopReason.PRECISION):
+        reason = StopReason.TOL if excess <= rules.tol else reason or StopReason.MAX_ITER
+    return Result(params, curve, scores, reason, excess)
 
 
 def _stage_of_each_epoch(plan: Plan, max_iter: int) -> Iterator[tuple[Stage, bool, bool]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -28,13 +29,14 @@ __all__ = ["SparseCoefMixin"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-KERNELS: dict[str, Kernel] = {"auto": _vectorized, "vectorized": _vectorized, "naive": _loops}
+#: The engines.
+KERNELS: dict[str, Kernel] = {"vectorized": _vectorized, "naive": _loops}
 
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, np.finfo(np.float64).max, closed="both")],
     "fit_intercept": ["boolean"],
     "solver": [StrOptions({"auto", "sgd", "adagrad", "adam"})],
-    "engine": [StrOptions(set(KERNELS))],
+    "engine": [StrOptions({"auto", *KERNELS})],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, np.finfo(np.float64).max, closed="right")],
     "schedule": [StrOptions({"constant", "inverse_scaling", "linear", "cosine"})],
@@ -78,10 +80,11 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
         raise
 
 
-def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Batch:
+def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False) -> Batch:
     """X, y and the weights of the rows that count, checked; y are still labels.
 
-    Rows of weight 0 are left out, so that they are as if they had not been given.
+    Rows of weight 0 are left out, so that they are as if they had not been given. A piece of a stream may have
+    as many classes as rows, of which scikit-learn would warn.
 
     Raises
     ------
@@ -90,13 +93,19 @@ def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
         or all 0.
     """
     X, y = validate_data(estimator, X, y, order="C", reset=reset, **_X_CHECKS)
-    check_classification_targets(y)
+    with warnings.catch_warnings():
+        if is_stream:
+            warnings.simplefilter("ignore", UserWarning)
+        check_classification_targets(y)
     weight = _positive_somewhere(_check_sample_weight(sample_weight, X, dtype=np.float64))
     X = _canonical(X)
-    is_used = weight > 0
-    if not is_used.all():
-        X, y, weight = X[is_used], y[is_used], weight[is_used]
-    return Batch(X, y, weight)
+    return _used(Batch(X, y, weight))
+
+
+def _used(data: Batch) -> Batch:
+    """The rows of positive weight."""
+    is_used = data.weight > 0
+    return data if is_used.all() else Batch(*(part[is_used] for part in data))
 
 
 def _positive_somewhere(weight: Array) -> Array:
@@ -181,12 +190,23 @@ def first_classes(estimator: Any, classes: Any) -> Array:
     return classes
 
 
-def with_class_weight(data: Batch, class_weight: Any, classes: Array, labels: Array) -> Array:
-    """Sample weights times class weights, as ``LogisticRegression`` has them."""
+def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
+    """The rows, coded, with class weights multiplied in as ``LogisticRegression`` does; those of weight 0 left out.
+
+    Raises
+    ------
+    ValueError
+        If a class weight is negative or not finite, or all rows have weight 0.
+    """
     if class_weight is None:
-        return data.weight
+        return data
     if class_weight == "balanced":  # of the weighted rows: integer weights are repeated rows here too
         totals = np.bincount(data.y, data.weight, len(classes))
-        return data.weight * (data.weight.sum() / (np.count_nonzero(totals) * totals[data.y]))
-    by_class = compute_class_weight(class_weight, classes=classes, y=labels)
-    return data.weight * by_class[data.y]
+        return data._replace(weight=data.weight * (data.weight.sum() / (np.count_nonzero(totals) * totals[data.y])))
+    by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    if not (np.isfinite(by_class).all() and (by_class >= 0).all()):
+        raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}.")
+    weight = data.weight * by_class[data.y]
+    if not (weight > 0).any():
+        raise ValueError(f"class_weight must be positive for a class of the rows given, got {class_weight!r}.")
+    return _used(data._replace(weight=weight))

@@ -21,21 +21,14 @@ def raw_prediction(params: Params, X: Any) -> Array:
     return z
 
 
-def _softmax_inplace(z: Array) -> Array:
-    """Turn z into probabilities; return logsumexp(z) - max(z), (n,), and leave nothing to overflow."""
-    z -= z.max(axis=0, keepdims=True)
-    np.exp(z, out=z)
-    norm = z.sum(axis=0)
-    z /= norm
-    return np.log(norm)
-
-
 def proba(params: Params, X: Any) -> Array:
     """Probabilities, (n_rows, n); for two classes the one row is the second class's."""
     z = raw_prediction(params, X)
     if z.shape[0] == 1:
         return expit(z)
-    _softmax_inplace(z)
+    z -= z.max(axis=0)
+    np.exp(z, out=z)
+    z /= z.sum(axis=0)
     return z
 
 
@@ -48,11 +41,16 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
         residual -= y
     else:
         true_class = (y, np.arange(len(y)))
-        losses = z.max(axis=0)
-        losses -= z[true_class]
-        losses += _softmax_inplace(z)
-        residual = z
-        residual[true_class] -= 1
+        largest = z.max(axis=0)
+        losses = (largest - z[true_class]).astype(np.float64)
+        z -= largest
+        residual = np.exp(z, out=z)
+        true = residual[true_class].astype(np.float64)
+        residual[true_class] = 0
+        others = residual.sum(axis=0, dtype=np.float64)  # apart from the true class's, which would hide them
+        losses += np.log1p(others + (true - 1))
+        residual /= others + true
+        residual[true_class] = -others / (others + true)
     residual *= (weight / total).astype(residual.dtype, copy=False)
     grads = Params(residual @ X, residual.sum(axis=1))
     return float(np.dot(weight, losses)) / total, grads

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import check_grad
 
 from sksoftmax._batches import normal, subset
-from sksoftmax._objective import penalty
+from sksoftmax._objective import penalty, value_and_grad
+from sksoftmax._plan import choose_engine
 from sksoftmax._precondition import moments
 from sksoftmax._types import Array, Params, Problem
 from sksoftmax._validation import KERNELS, plain_data
@@ -32,10 +33,10 @@ def check_gradient(
 ) -> float:
     """Compare the objective's gradient to finite differences by `scipy.optimize.check_grad`.
 
-    The terms of the objective, mean loss and penalty, are checked apart, so that an error in a small term is
-    not hidden behind a large one; so is each parameter, in units of its column's largest distance from the
-    mean, so that columns of any scale are checked alike. The parameters are random and make raw predictions
-    of about 1.
+    The objective is checked as the solvers see it, and its terms, mean loss and penalty, apart, so that an error
+    in a small term is not hidden behind a large one; so is each parameter, in units of its column's largest
+    distance from the mean, so that columns of any scale are checked alike. The parameters are random and make
+    raw predictions of about 1.
 
     Parameters
     ----------
@@ -74,14 +75,16 @@ def check_gradient(
     >>> check_gradient(*load_iris(return_X_y=True)) < 1e-4
     True
     """
-    if engine not in KERNELS:
-        raise ValueError(f"engine must be one of {sorted(KERNELS)}, got {engine!r}.")
+    if engine not in ("auto", *KERNELS):
+        raise ValueError(f"engine must be one of {sorted(('auto', *KERNELS))}, got {engine!r}.")
     if not (alpha >= 0 and np.isfinite(alpha)):
         raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
     if max_checks < 1:
         raise ValueError(f"max_checks must be >= 1, got {max_checks!r}.")
     data, classes = plain_data(X, y, sample_weight)
-    problem = Problem(data, len(classes), alpha, fit_intercept, KERNELS[engine], float(data.weight.mean()))
+    problem = Problem(
+        data, len(classes), alpha, fit_intercept, KERNELS[choose_engine(engine)], float(data.weight.mean())
+    )
     rng = np.random.RandomState(random_state)
     stats = moments(problem, whole=False)
     shape = (problem.n_rows, problem.n_features)
@@ -93,12 +96,16 @@ def check_gradient(
     n_params = coef.size + fit_intercept * len(intercept)
     chosen = subset(n_params, max_checks, rng)
     units = np.append(units.ravel(), np.ones(len(intercept)))
-    terms = [_loss_term(problem)] + [_penalty_term(alpha)] * (alpha > 0)
+    terms = [_objective(problem), _loss_term(problem)] + [_penalty_term(alpha)] * (alpha > 0)
     return max(_relative_error(term, params, units, chosen) for term in terms)
 
 
 #: A term of the objective: its value and gradient.
 _Term = Callable[[Params], tuple[float, Params]]
+
+
+def _objective(problem: Problem) -> _Term:
+    return lambda params: value_and_grad(problem, params)
 
 
 def _loss_term(problem: Problem) -> _Term:
@@ -107,11 +114,11 @@ def _loss_term(problem: Problem) -> _Term:
 
 
 def _penalty_term(alpha: float) -> _Term:
-    def value_and_grad(params: Params) -> tuple[float, Params]:
+    def term(params: Params) -> tuple[float, Params]:
         value, grad = penalty(params.coef, alpha)
         return value, Params(grad, np.zeros_like(params.intercept))
 
-    return value_and_grad
+    return term
 
 
 def _relative_error(term: _Term, params: Params, units: Array, chosen: Array) -> float:

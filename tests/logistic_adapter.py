@@ -80,5 +80,5 @@ class SoftmaxAsLogistic(SoftmaxClassifier):
         labels = np.asarray(y)
         weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
         classes, codes = np.unique(labels, return_inverse=True)
-        weight = with_class_weight(Batch(None, codes, weight), self.class_weight, classes, labels)
-        return alpha_from_C(self.C, weight.sum())
+        data = with_class_weight(Batch(codes, codes, weight), self.class_weight, classes)
+        return alpha_from_C(self.C, data.weight.sum())

@@ -31,7 +31,7 @@ from sklearn.model_selection import (
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sksoftmax import SoftmaxClassifier
 
@@ -106,7 +106,8 @@ class ThreadReport(SoftmaxClassifier):
 
     def fit(self, X, y):
         self.class_weight = _Spy()
-        return super().fit(X, y)
+        with threadpool_limits(2, user_api="blas"):  # as a worker has that joblib does not limit
+            return super().fit(X, y)
 
     def score(self, X, y):
         return max(self.class_weight.seen)

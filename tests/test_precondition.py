@@ -191,15 +191,31 @@ def test_columns_of_one_value_can_be_left_to_the_intercept():
 
 
 def test_the_gram_matrix_is_used_while_it_costs_little():
-    def of(n, p, n_classes):
-        X = sp.csr_array((n, p))
-        return problem(X, np.arange(n) % n_classes)
+    def pays(n, p, n_classes, stored=None, is_stream=False):
+        X = np.broadcast_to(0.0, (n, p))
+        if stored is not None:
+            X = sp.random_array((n, p), density=stored / p, rng=np.random.default_rng(0), format="csr")
+        return gram_pays(problem(X, np.arange(n) % n_classes), is_stream=is_stream)
 
-    assert gram_pays(of(1000, 50, 2))
-    assert gram_pays(of(60000, 784, 10))
-    assert not gram_pays(of(60000, 784 * 20, 10))
-    assert not gram_pays(of(50, 2000, 3))
-    assert not gram_pays(of(60000, 2000, 2))
+    assert pays(1000, 50, 2)
+    assert pays(60000, 784, 10)
+    assert not pays(50, 2000, 3)  # its factor costs more than all the passes over so few rows
+    assert not pays(60000, 2000, 2)
+    assert not pays(100000, 5000, 1000)  # too large, whatever a pass costs
+    assert pays(2000, 30, 3, stored=5)
+    assert not pays(3000, 3000, 3, stored=40)  # passes over sparse rows are cheap
+    assert not pays(100, 5000, 10, stored=5, is_stream=True)
+    assert pays(1, 50, 2, is_stream=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("offset", [1e2, 1e5, 1e8])
+def test_sparse_columns_far_from_0_have_a_metric(dtype, offset):
+    X, y = random_data(n_samples=300)
+    case = problem(sp.csr_array((X + offset).astype(dtype)), y)
+    metric = preconditioner(case, moments(case, whole=True))
+    assert np.isfinite(metric.inverse).all()
+    assert np.isfinite(class_preconditioner(case, prior_params(case), metric).inverse).all()
 
 
 def test_the_classes_curvature_is_not_bought_where_it_is_larger_than_X():

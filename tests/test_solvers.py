@@ -49,7 +49,7 @@ def test_two_steps_by_hand(rule, init, want):
 
 
 def test_nesterov_in_look_ahead_variables_is_nesterov():
-    # v' = m v - r g(w + m v), w' = w + v' : the solver's iterate is w + m v (Sutskever et al., 2013, eq. 7)
+    # v' = m v - r g(w + m v), w' = w + v' : the solver's iterate is w + m v (Sutskever et al., 2013, eqs. 3-4)
     case = random_problem(3, alpha=0.1)
     rate, momentum = 0.3, 0.9
     rule = sgd_rule(momentum, True)

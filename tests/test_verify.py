@@ -3,8 +3,8 @@ import pytest
 import scipy.sparse as sp
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
-from sksoftmax import _vectorized, check_gradient, verify
-from sksoftmax._types import Params
+from sksoftmax import _objective, _vectorized, check_gradient, verify
+from sksoftmax._types import Evaluation, Params
 
 BUNDLED = [load_iris, load_wine, load_digits, load_breast_cancer]
 
@@ -93,6 +93,20 @@ def test_an_error_of_a_thousandth_in_the_penalty_is_caught_however_weak_it_is(pa
 
     monkeypatch.setattr(verify, "penalty", wrong)
     assert check_gradient(*load_iris(return_X_y=True), alpha=1e-10) > 5e-4
+
+
+@pytest.mark.parametrize("part", ["coef", "intercept"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_an_error_in_the_gradient_that_is_descended_is_caught(part, n_classes, monkeypatch):
+    right = _objective._regularised
+
+    def wrong(*args):
+        value, grads = right(*args)
+        return Evaluation(value, grads._replace(**{part: 1.001 * getattr(grads, part)}))
+
+    monkeypatch.setattr(_objective, "_regularised", wrong)
+    X, y = load_iris(return_X_y=True)
+    assert check_gradient(X[y < n_classes], y[y < n_classes], sample_weight=np.arange(50 * n_classes)) > 5e-4
 
 
 def test_a_subset_is_checked_when_there_are_many_and_depends_on_the_seed_alone():

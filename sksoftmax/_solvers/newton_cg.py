@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._newton import newton_direction, relative_excess
+from sksoftmax._newton import Newton, newton_direction, relative_excess
 from sksoftmax._objective import value_and_grad
 from sksoftmax._precondition import (
     ClassPreconditioner,
@@ -24,6 +24,9 @@ _LOOSEST, _TIGHTEST = 0.3, 1e-4
 _ARMIJO = 1e-4
 _MAX_HALVINGS = 40
 
+#: Rounding of F, in units of F's last digit.
+_NOISE = 8
+
 
 class NewtonState(NamedTuple):
     """State of the Newton-CG solver.
@@ -40,8 +43,6 @@ class NewtonState(NamedTuple):
         What conjugate gradients are preconditioned by.
     unpaid : int
         Hessian products in this metric: when they have cost what a better one does, it is bought.
-    n_products : int
-        Hessian products so far.
     """
 
     params: Params
@@ -50,7 +51,6 @@ class NewtonState(NamedTuple):
     is_stuck: bool
     metric: Preconditioner | ClassPreconditioner
     unpaid: int
-    n_products: int
 
 
 def newton_cg(base: Preconditioner, max_products: int) -> Solver:
@@ -71,7 +71,7 @@ def newton_cg(base: Preconditioner, max_products: int) -> Solver:
 
     def init(problem: Problem, params: Params) -> NewtonState:
         params = without_constants(base, params)
-        return NewtonState(params, value_and_grad(problem, params), np.inf, False, base, 0, 0)
+        return NewtonState(params, value_and_grad(problem, params), np.inf, False, base, 0)
 
     def step(problem: Problem, state: NewtonState, batch: Batch) -> NewtonState:
         params, evaluation = state.params, state.evaluation
@@ -82,15 +82,16 @@ def newton_cg(base: Preconditioner, max_products: int) -> Solver:
         sure = max(0.0, 0.5 * dot(evaluation.grads, base.apply(evaluation.grads)))
         accuracy = min(_LOOSEST, max(_TIGHTEST, float(np.sqrt(sure / max(evaluation.value, 1e-300)))))
         newton = newton_direction(problem, params, evaluation, metric, accuracy, max_products)
-        found = _line_search(problem, params, evaluation, newton.direction, 2 * newton.decrease)
+        noise = _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(evaluation.value)
+        found = _line_search(problem, params, evaluation, newton, noise)
+        is_stuck = found is None or (newton.decrease <= noise and found[1].value >= evaluation.value)
         excess = relative_excess(problem, evaluation.value, newton.decrease)
         return NewtonState(
             *(found or (params, evaluation)),
             excess if newton.is_exact else np.inf,
-            found is None,
+            is_stuck,
             metric,
             unpaid + newton.n_products,
-            state.n_products + newton.n_products,
         )
 
     def report(problem: Problem, state: NewtonState) -> Report:
@@ -100,14 +101,13 @@ def newton_cg(base: Preconditioner, max_products: int) -> Solver:
 
 
 def _line_search(
-    problem: Problem, params: Params, evaluation: Evaluation, direction: Params, slope: float
+    problem: Problem, params: Params, evaluation: Evaluation, newton: Newton, noise: float
 ) -> tuple[Params, Evaluation] | None:
-    """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough; None if none does."""
-    noise = 8 * float(np.finfo(problem.data.X.dtype).eps) * abs(evaluation.value)
+    """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise; None if none does."""
     for halvings in range(_MAX_HALVINGS):
         length = 0.5**halvings
-        new = plus(params, length, direction)
+        new = plus(params, length, newton.direction)
         new_evaluation = value_and_grad(problem, new)
-        if new_evaluation.value <= evaluation.value - _ARMIJO * length * slope + noise:
+        if new_evaluation.value <= evaluation.value - _ARMIJO * length * 2 * newton.decrease + noise:
             return new, new_evaluation
     return None

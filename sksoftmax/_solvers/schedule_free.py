@@ -58,7 +58,8 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
 
     References
     ----------
-    Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky (2024), arXiv:2405.15682, eqs. 3-5.
+    Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky (2024), arXiv:2405.15682, eqs. 3-5; here the
+    start, which no gradient has seen, has no weight in the average.
     """
 
     def init(problem: Problem, params: Params) -> ScheduleFreeState:

@@ -15,8 +15,8 @@ def sgd_rule(
 ) -> Rule:
     """``velocity = momentum * velocity - precondition(grads)``, and the velocity is the direction.
 
-    Nesterov's form looks one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eq. 7, in the
-    variables of the look-ahead point. ``momentum=0`` is plain SGD.
+    Nesterov's form looks one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4, in
+    the variables of the look-ahead point. ``momentum=0`` is plain SGD.
     """
 
     def rule(grads: Params, velocity: Params, step: int) -> tuple[Params, Params]:
