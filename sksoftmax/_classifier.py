@@ -348,9 +348,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         n_samples = stream.n_samples + len(data.y)
         total = stream.weight + float(data.weight.sum())
         problem = self._problem(data, len(self.classes_), total / n_samples)
-        plan = choose_for_stream(problem, self._settings())
-        solver = plan.stages[0].solver
         state = stream.solver_state
+        plan = choose_for_stream(problem, self._settings(), getattr(state, "stats", None))
+        solver = plan.stages[0].solver
         if state is None:
             state = solver.init(problem, self._fitted_params() or prior_params(problem))
             if self.solver == "auto":  # whose average counts the rows of a fit before the stream

@@ -116,12 +116,15 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool) -> Plan:
     return Plan(stages, base, polish, info)
 
 
-def choose_for_stream(problem: Problem, settings: Settings) -> Plan:
-    """Plan of ``partial_fit``: one pass, no horizon, nothing known but the rows at hand."""
+def choose_for_stream(problem: Problem, settings: Settings, known: Moments | None) -> Plan:
+    """Plan of ``partial_fit``: one pass, no horizon, nothing known but the rows at hand.
+
+    ``known`` are the statistics of the rows before, whose kind is kept; None for the first.
+    """
     if settings.solver != "auto":
         return _plan_by_name(problem, settings, moments(problem, whole=gram_pays(problem)), is_stream=True)
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
-    whole = gram_pays(problem, is_stream=True)
+    whole = gram_pays(problem, is_stream=True) if known is None else known.second.ndim == 2
     solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
     info: dict[str, object] = {
         "solver": solver.name,
