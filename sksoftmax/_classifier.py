@@ -359,10 +359,10 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             state = state._replace(rate=plan.info["learning_rate"])
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
             state = one_pass(problem, solver, state, self.shuffle, check_random_state(self.random_state))
-        rate = plan.info["learning_rate"] if self.solver == "auto" else state.rate
+        rate = plan.info["learning_rate"] if self.solver == "auto" else state.rate  # "auto": that of each batch
         if not is_finite(state.params):
             raise FloatingPointError(
-                f"the coefficients of this pass overflow at learning_rate={rate:.3g}; the model is as it was. Lower "
+                f"the coefficients of this pass overflow at learning_rate={rate}; the model is as it was. Lower "
                 "learning_rate, scale the columns, or use solver='auto'."
             )
         self._set_params(state.params, data.X.dtype)

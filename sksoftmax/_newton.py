@@ -1,8 +1,7 @@
 """Newton's direction by preconditioned conjugate gradients, and the excess of F that it certifies.
 
 Near the minimum ``F - F* = 1/2 g' H^-1 g``, half the squared Newton decrement: Boyd & Vandenberghe (2004),
-Convex Optimization, 9.5.1. Conjugate gradients approach it from below, so the excess that is reported is
-one that a step along the direction found so far is expected to remove.
+Convex Optimization, 9.5.1. Conjugate gradients approach it from below; what they would still add is estimated.
 """
 
 from __future__ import annotations
@@ -25,15 +24,17 @@ class Newton(NamedTuple):
         Approximately ``-H^-1 g``, in any case a direction of descent.
     decrease : float
         Decrease of F that the quadratic model expects, ``1/2 g' H^-1 g`` from below.
-    is_exact : bool
-        Whether conjugate gradients reached the accuracy asked for.
+    remaining : float
+        What more iterations would add to it, should they bring as much as the last for as long as it took:
+        Nash & Sofer's estimate, at most ``accuracy * decrease`` unless the products ran out; inf if conjugate
+        gradients broke down.
     n_products : int
         Hessian products, one pass over the data each.
     """
 
     direction: Params
     decrease: float
-    is_exact: bool
+    remaining: float
     n_products: int
 
 
@@ -55,24 +56,24 @@ def newton_direction(
     residual = evaluation.grads
     search = scaled(-1.0, metric.apply(residual))
     slope = -dot(residual, search)
-    decrease = 0.0
+    decrease = gain = 0.0
     for k in range(1, max_products + 1):
         product = hessian(search)
         curvature = dot(search, product)
         if not curvature > 0 or not np.isfinite(slope):  # flat to rounding, or nothing left to solve
-            return Newton(direction, decrease, decrease > 0 or slope == 0, k)
+            return Newton(direction, decrease, 0.0 if slope == 0 else np.inf, k)
         length = slope / curvature
         direction = plus(direction, length, search)
         residual = plus(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
         if k * gain <= accuracy * decrease:
-            return Newton(direction, decrease, True, k)
+            return Newton(direction, decrease, k * gain, k)
         whitened = metric.apply(residual)
         new_slope = dot(residual, whitened)
         search = plus(scaled(-1.0, whitened), new_slope / slope, search)
         slope = new_slope
-    return Newton(direction, decrease, False, max_products)
+    return Newton(direction, decrease, max_products * gain, max_products)
 
 
 def relative_excess(problem: Problem, value: float, decrease: float) -> float:
@@ -83,4 +84,6 @@ def relative_excess(problem: Problem, value: float, decrease: float) -> float:
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
     floor = float(np.sqrt(eps)) * null_value(problem)
-    return decrease / max(value - decrease, floor) if decrease <= value + floor else float("inf")
+    if decrease > value > floor:
+        return float("inf")
+    return min(decrease, value) / max(value - decrease, floor)

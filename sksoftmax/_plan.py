@@ -129,7 +129,7 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     info: dict[str, object] = {
         "solver": solver.name,
         "batch_size": batch_size,
-        "learning_rate": settings.learning_rate or 1.0 / (1.0 + problem.n_features / batch_size),
+        "learning_rate": settings.learning_rate or "auto",
         "metric": "gram" if whole else "diagonal",
     }
     return Plan([Stage(solver, 1)], None, False, info)
@@ -147,9 +147,9 @@ def _auto_batch_size(problem: Problem) -> int:
 def _preconditioned_sgd(
     problem: Problem, settings: Settings, stats: Moments, batch_size: int, n_batches: int
 ) -> tuple[Solver, float]:
-    """Minibatch steps in the metric; half the step that a batch's curvature, 1 + p / b, allows on average."""
+    """Minibatch steps in the metric; half the step that a batch's curvature allows on average."""
     metric = preconditioner(problem, stats, batch_size)
-    rate = settings.learning_rate or 0.5 / (1.0 + problem.n_features / batch_size)
+    rate = settings.learning_rate or 0.5 / (1.0 + metric.dimension / batch_size)
     rule = sgd_rule(settings.momentum, settings.nesterov, metric.apply)
     horizon = min(_SGD_EPOCHS, settings.max_iter) * n_batches
     schedule = _schedules.linear()
@@ -198,7 +198,7 @@ def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
     is not at hand.
     """
     has_intercept = float(problem.fit_intercept)
-    unit = max(float(np.max(stats.peak)), float(np.max(np.abs(stats.mean))), has_intercept)
+    unit = max(float(np.max(stats.peak)), float(np.max(np.abs(stats.mean))), has_intercept) or 1.0
     peak, mean = stats.peak / unit, np.append(stats.mean / unit, has_intercept / unit)
     second = stats.second
     spread = np.diagonal(second) if second.ndim == 2 else second

@@ -39,9 +39,9 @@ class Moments(NamedTuple):
     mean : ndarray of shape (n_features,)
         0 for a model without intercept, whose columns cannot be centred.
     peak : ndarray of shape (n_features,)
-        Largest ``|x - mean|``; for a column of one value, its absolute value, or 1.
+        Largest ``|x - mean|``; exactly 0 for a column of one value.
     second : ndarray of shape (n_features, n_features) or (n_features,)
-        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / peak``.
+        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / peak``; 0 where peak is.
     """
 
     mean: Array
@@ -53,13 +53,16 @@ class Preconditioner(NamedTuple):
     """Inverse of the curvature bound, the same for every class; see the module.
 
     ``inverse`` is (n_features, n_features) or, for the diagonal alone, (n_features,); ``scale`` is inf for a
-    column of one value, which the intercept stands for: its coefficient does not move.
+    column of one value, which the intercept stands for: its coefficient does not move. ``dimension`` is the mean
+    of ``bound * x' P x`` over the rows, at most n_features: a batch of b rows has up to ``1 + dimension / b``
+    times the curvature of all rows, on average over directions.
     """
 
     mean: Array
     scale: Array
     inverse: Array
     intercept_rate: float
+    dimension: float
 
     def apply(self, grads: Params) -> Params:
         """The inverse times ``grads``, in the coordinates of the parameters."""
@@ -122,19 +125,17 @@ def _location(problem: Problem) -> tuple[Array, Array]:
         low, high = np.minimum(low, least), np.maximum(high, most)
         mean += np.asarray((block.weight / total) @ X, dtype=np.float64)
     size = np.maximum(np.abs(low), np.abs(high))
-    if not problem.fit_intercept:
-        mean = np.zeros_like(mean)
-    is_constant = high - low <= 16 * np.finfo(problem.data.X.dtype).eps * size  # nothing but rounding
-    size[size == 0] = 1.0
+    is_constant = high - low <= 2 * np.finfo(problem.data.X.dtype).eps * size  # one value, or the last digit of it
     if problem.fit_intercept:
-        mean = np.where(is_constant, low, mean)  # exactly, so that no rounding is left of the column
-    peak = np.maximum(high - mean, mean - low)
-    return mean, np.where(is_constant & (peak <= size / 2), size, peak)
+        mean = np.where(is_constant, low, mean)
+        return mean, np.where(is_constant, 0.0, np.maximum(high - mean, mean - low))
+    return np.zeros_like(mean), size
 
 
 def moments(problem: Problem, *, whole: bool) -> Moments:
     """Statistics of the columns in two passes; ``whole`` asks for all of X'X, not its diagonal."""
     mean, peak = _location(problem)
+    unit = _unit(peak)
     p = problem.n_features
     total = problem.data.weight.sum()
     second = np.zeros((p, p) if whole else p)
@@ -142,16 +143,22 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
     for block in blocks(problem):
         weight = (block.weight / total).astype(dtype)
         if sp.issparse(block.X):
-            u = (block.X @ sp.diags_array((1 / peak).astype(dtype))).tocsr()
+            u = (block.X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
             weighted = sp.diags_array(weight) @ u
             second += (u.T @ weighted).toarray() if whole else np.asarray(u.multiply(weighted).sum(axis=0))
         else:
-            u = ((block.X - mean) / peak).astype(dtype)
+            u = ((block.X - mean) / unit).astype(dtype)
             second += (u.T * weight) @ u if whole else np.einsum("ij,ij,i->j", u, u, weight)
     if sp.issparse(problem.data.X):
-        centre = mean / peak
+        centre = mean / unit
         second -= np.outer(centre, centre) if whole else centre**2
+        second = second * np.outer(peak > 0, peak > 0) if whole else second * (peak > 0)  # no rounding of nothing
     return Moments(mean, peak, second)
+
+
+def _unit(peak: Array) -> Array:
+    """What to divide a column by: its peak, or 1 for a column of one value."""
+    return np.where(peak > 0, peak, 1.0)
 
 
 def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = None) -> Preconditioner:
@@ -169,18 +176,22 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     bound = curvature_bound(problem)
     is_whole = stats.second.ndim == 2
     spread = np.diagonal(stats.second) if is_whole else stats.second
-    curvature = bound * np.maximum(spread, 0.0) + problem.alpha / stats.peak / stats.peak
+    unit = _unit(stats.peak)
+    curvature = bound * np.maximum(spread, 0.0) + problem.alpha / unit / unit
     if batch_size is not None:
         curvature = curvature + bound / batch_size
     eps = float(np.finfo(problem.data.X.dtype).eps)
     relative = np.sqrt(curvature)
-    is_constant = spread <= (16 * eps) ** 2  # nothing but rounding, which must not be blown up to a direction
-    relative[is_constant] = np.inf
+    relative[stats.peak == 0] = np.inf
     inverse = np.ones(problem.n_features)
     if is_whole:
-        inverse = _inverse(bound * stats.second / relative / relative[:, None], eps)
+        matrix = bound * stats.second / relative / relative[:, None]
+        inverse = _inverse(matrix.copy(), eps)
+        dimension = float(np.vdot(inverse, matrix))
+    else:
+        dimension = float((bound * np.maximum(spread, 0.0) / relative**2).sum())
     intercept_rate = 1.0 / bound if problem.fit_intercept else 0.0
-    return Preconditioner(stats.mean, stats.peak * relative, inverse, intercept_rate)
+    return Preconditioner(stats.mean, unit * relative, inverse, intercept_rate, dimension)
 
 
 def without_constants(metric: Preconditioner, params: Params) -> Params:
@@ -270,7 +281,7 @@ def class_preconditioner(problem: Problem, params: Params, metric: Preconditione
             matrix[p, p] = total
         matrix[range(p), range(p)] += problem.alpha / metric.scale / metric.scale
         diagonal = np.diagonal(matrix)
-        relative = np.where(diagonal <= (16 * eps) ** 2, 1.0, np.sqrt(np.maximum(diagonal, 0.0)))
+        relative = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
         inverse[c] = _inverse(matrix / relative / relative[:, None], eps) / relative / relative[:, None]
     constraint = np.linalg.pinv(inverse.sum(axis=0), hermitian=True) if len(inverse) > 1 else None
     return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
@@ -303,10 +314,11 @@ def merged(left: Moments, left_weight: float, right: Moments, right_weight: floa
     shift = right.mean - left.mean
     mean = left.mean + share * shift
     peak = np.maximum(left.peak + np.abs(mean - left.mean), right.peak + np.abs(right.mean - mean))
+    unit = _unit(peak)
     is_whole = left.second.ndim == 2
     second = np.zeros_like(left.second)
     for part, part_share in ((left, 1 - share), (right, share)):
-        ratio, offset = part.peak / peak, (part.mean - mean) / peak
+        ratio, offset = part.peak / unit, (part.mean - mean) / unit
         if is_whole:
             second += part_share * (part.second * np.outer(ratio, ratio) + np.outer(offset, offset))
         else:

@@ -14,7 +14,7 @@ from sksoftmax._objective import null_value, value_and_grad
 from sksoftmax._plan import MAX_PRODUCTS, Plan, Stage
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._stopping import Progress, StopReason
-from sksoftmax._types import Evaluation, Params, Problem, Report, Solver, is_finite
+from sksoftmax._types import Params, Problem, Report, Solver, is_finite
 
 #: A diverged solver starts again, from its last good state, with this share of its rate.
 _SHRINK = 0.1
@@ -109,8 +109,7 @@ def train(
         if reason is StopReason.EARLY_STOPPING:
             params, excess = best, np.inf
         elif not np.isfinite(excess) and plan.metric is not None:
-            found, is_exact = _excess(problem, params, value_and_grad(problem, params), plan.metric)
-            excess = found if is_exact or found > rules.tol else np.inf
+            excess = _excess(problem, params, plan.metric)
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= rules.tol else reason or StopReason.MAX_ITER
     return Result(params, curve, scores, reason, excess)
@@ -164,14 +163,14 @@ def _certified(
     """The report with the excess, where the progress has become so slow that F may be near its minimum."""
     if metric is None or not _stopping.is_slow(progress, report.value, tol):
         return progress, report
-    evaluation = value_and_grad(problem, state.params)
-    excess, is_exact = _excess(problem, state.params, evaluation, metric)
-    if is_exact and excess <= tol:
+    excess = _excess(problem, state.params, metric)
+    if excess <= tol:
         return progress, report._replace(excess=excess)
     return _stopping.after_failed_check(progress), report
 
 
-def _excess(problem: Problem, params: Params, evaluation: Evaluation, metric: Preconditioner) -> tuple[float, bool]:
-    """Estimate of the relative excess of F, and whether it is more than a lower bound."""
+def _excess(problem: Problem, params: Params, metric: Preconditioner) -> float:
+    """Estimate of the relative excess of F."""
+    evaluation = value_and_grad(problem, params)
     newton = newton_direction(problem, params, evaluation, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
-    return relative_excess(problem, evaluation.value, newton.decrease), newton.is_exact
+    return relative_excess(problem, evaluation.value, newton.decrease + newton.remaining)

@@ -88,7 +88,8 @@ def check_gradient(
     rng = np.random.RandomState(random_state)
     stats = moments(problem, whole=False)
     shape = (problem.n_rows, problem.n_features)
-    units = np.broadcast_to(1.0 / (stats.peak + np.abs(stats.mean)), shape)
+    size = stats.peak + np.abs(stats.mean)
+    units = np.broadcast_to(1.0 / np.where(size > 0, size, 1.0), shape)
     coef = units * normal(shape, rng) / np.sqrt(problem.n_features)
     intercept = normal(shape[:1], rng) * fit_intercept
     params = Params(coef, intercept)

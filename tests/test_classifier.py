@@ -621,6 +621,39 @@ def test_attributes_of_an_earlier_fit_do_not_outlive_it():
     assert not any(hasattr(clf, name) for name in ("loss_curve_", "stop_reason_", "excess_"))
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4])
+@pytest.mark.parametrize("first", [1, 2, 100])
+def test_a_stream_learns_whatever_the_size_of_its_first_piece(first, offset):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((2000, 5))
+    y = (X[:, 0] + X[:, 1] > 0).astype(int)
+    X += offset
+    clf = SoftmaxClassifier(random_state=0).partial_fit(X[:first], y[:first], classes=[0, 1])
+    for start in range(first, 2000, 100):
+        clf.partial_fit(X[start : start + 100], y[start : start + 100])
+    assert clf.score(X, y) > 0.95
+
+
+def test_float32_columns_that_vary_in_their_last_digits_are_not_taken_for_constant():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2000, 1))
+    y = (x[:, 0] + 0.5 * rng.standard_normal(2000) > 0).astype(int)
+    X = (x + 5e6).astype(np.float32)  # two digits after the point are left
+    clf = SoftmaxClassifier().fit(X, y)
+    best = SoftmaxClassifier(tol=1e-10).fit(X.astype(np.float64), y)
+    assert clf.loss_curve_[-1] <= best.loss_curve_[-1] * (1 + 1e-3)
+
+
+def test_a_fit_that_conjugate_gradients_cannot_finish_still_ends_at_tol():
+    rng = np.random.default_rng(0)
+    X = np.exp(rng.standard_normal((300, 300)) + 1.5 * rng.standard_normal(300))
+    y = rng.integers(0, 3, 300)
+    clf = SoftmaxClassifier(random_state=0).fit(X, y)
+    assert clf.stop_reason_ == "tol"
+    best = SoftmaxClassifier(tol=1e-5, max_iter=1000, random_state=0).fit(X, y)
+    assert clf.loss_curve_[-1] <= best.loss_curve_[-1] * (1 + 2e-3)
+
+
 def test_small_pieces_of_many_classes_are_taken_without_a_warning():
     clf = SoftmaxClassifier()
     clf.partial_fit(np.random.RandomState(0).standard_normal((25, 3)), np.arange(25), classes=np.arange(30))

@@ -85,10 +85,10 @@ def newton_cg(base: Preconditioner, max_products: int) -> Solver:
         noise = _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(evaluation.value)
         found = _line_search(problem, params, evaluation, newton, noise)
         is_stuck = found is None or (newton.decrease <= noise and found[1].value >= evaluation.value)
-        excess = relative_excess(problem, evaluation.value, newton.decrease)
+        excess = relative_excess(problem, evaluation.value, newton.decrease + newton.remaining)
         return NewtonState(
             *(found or (params, evaluation)),
-            excess if newton.is_exact else np.inf,
+            excess,
             is_stuck,
             metric,
             unpaid + newton.n_products,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sksoftmax._objective import batch_value_and_grad
 from sksoftmax._precondition import Moments, Preconditioner, merged, moments, preconditioner
 from sksoftmax._types import Array, Batch, Params, Problem, Solver, plus, scaled
@@ -50,8 +52,8 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
     ----------
     batch_size : int
     rate : float or None
-        Step length in the metric; None for ``1 / (1 + n_features / batch_size)``: the curvature of a batch
-        exceeds that of all rows by this factor, on average over directions.
+        Step length in the metric; None for ``1 / (1 + dimension / rows of the batch)``, the metric's: the
+        curvature of a batch exceeds that of all rows by this factor, on average over directions.
     whole : bool
         Whether the metric is X'X's inverse or its diagonal's. It is made anew when the weight of the rows
         seen has doubled, so a logarithmic number of times.
@@ -70,7 +72,7 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
         assert state.metric is not None
         point = plus(scaled(1 - _INTERPOLATION, state.iterate), _INTERPOLATION, state.params)
         grads = batch_value_and_grad(problem, point, batch).grads
-        length = rate or 1.0 / (1.0 + problem.n_features / len(batch.y))
+        length = rate or 1.0 / (1.0 + state.metric.dimension / len(batch.y))
         iterate = plus(state.iterate, -length, state.metric.apply(grads))
         change = plus(iterate, -1.0, state.params)
         params = plus(state.params, 1.0 / (state.step + 1), change)
@@ -90,9 +92,10 @@ def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, whole
     if state.metric is None or weight >= 2 * state.metric_weight:
         metric = preconditioner(seen, stats, batch_size=len(batch.y))
         return state._replace(metric=metric, metric_weight=weight, metric_peak=stats.peak)
+    assert state.metric_peak is not None
     # a column's values may outgrow those that the metric knows: its scale grows with them at once
-    growth = stats.peak / state.metric_peak
+    growth = stats.peak / np.where(state.metric_peak > 0, state.metric_peak, np.inf)
     if (growth > 1).any():
-        metric = state.metric._replace(scale=state.metric.scale * growth)
-        state = state._replace(metric=metric, metric_peak=stats.peak)
+        metric = state.metric._replace(scale=state.metric.scale * np.maximum(growth, 1.0))
+        state = state._replace(metric=metric, metric_peak=np.maximum(stats.peak, state.metric_peak))
     return state
