@@ -80,7 +80,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     learning_rate : float or "auto", default="auto"
         Base step length, > 0. "auto" is derived from the data: for "sgd" 1 / L, L the curvature of a batch;
         for "adagrad" and "adam" the change of all parameters that changes a raw prediction by 1; for "auto" a
-        number below 1 in the metric. Its use is reported in ``solver_info_``.
+        number below 1 in the metric, for the minibatches alone. Its use is reported in ``solver_info_``.
     schedule : {"linear", "cosine", "inverse_scaling", "constant"}, default="linear"
         Factor on the learning rate over the updates of "sgd", "adagrad" and "adam": from 1 to 0 at
         ``max_iter``, along a line or half a cosine; ``(step + 1) ** -power_t``; or 1. In ``partial_fit``,
@@ -126,6 +126,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
+    ``loss_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit``; ``partial_fit`` drops
+    them.
+
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
         Coefficients; float32 if X was. With more than two classes the rows sum to 0.
     intercept_ : ndarray of shape (n_classes,) or (1,)
@@ -521,7 +524,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     def _announce(self, epoch: int, value: float, excess: float, score: float | None) -> None:
         if self.verbose:
             validation = "" if score is None else f"  validation {score:.4f}"
-            print(f"epoch {epoch:4d}  F {value:.6e}  excess {excess:.1e}{validation}")
+            known = f"{excess:.1e}" if np.isfinite(excess) else "-"
+            print(f"epoch {epoch:4d}  F {value:.6e}  excess {known}{validation}")
 
     def _warn_if_above_tol(self, result: Result) -> None:
         if result.stop_reason not in (StopReason.MAX_ITER, StopReason.PRECISION):

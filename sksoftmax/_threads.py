@@ -1,7 +1,7 @@
 """BLAS threads: one while a fit runs, and the process's own settings back after it.
 
 The products of a minibatch are too small to share: with the default threads and another process at work they
-take up to twenty times longer.
+take up to twenty times longer. (threadpoolctl comes with scikit-learn, which requires it.)
 """
 
 from __future__ import annotations
