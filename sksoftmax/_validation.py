@@ -149,7 +149,8 @@ def at_least_two(classes: Array) -> None:
     """Raise ValueError if there is only one class."""
     if len(classes) < 2:
         raise ValueError(
-            f"y must hold at least two classes, got only one class, {classes.tolist()[0]!r}, in the rows of positive weight."
+            f"y must hold at least two classes, got only one class, {classes.tolist()[0]!r}, in the rows of "
+            "positive weight."
         )
 
 
