@@ -194,7 +194,7 @@ def test_the_gram_matrix_is_used_while_it_costs_little():
     def pays(n, p, n_classes, stored=None, is_stream=False):
         X = np.broadcast_to(0.0, (n, p))
         if stored is not None:
-            X = sp.random_array((n, p), density=stored / p, rng=np.random.default_rng(0), format="csr")
+            X = sp.csr_array(sp.random(n, p, stored / p, "csr", random_state=0))
         return gram_pays(problem(X, np.arange(n) % n_classes), is_stream=is_stream)
 
     assert pays(1000, 50, 2)
