@@ -71,7 +71,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         All but "auto" need columns of similar scale to get anywhere, as everywhere.
     engine : {"auto", "vectorized", "naive"}, default="auto"
         What computes losses and gradients: "vectorized" is NumPy/SciPy, "naive" the same by explicit Python
-        loops over samples, classes and features, for verification and teaching (hundreds of times slower).
+        loops over samples, classes and features, for verification and teaching (a thousand times slower).
         "auto" is "vectorized".
     batch_size : int or "auto", default="auto"
         Rows of a minibatch, >= 1. For ``solver="auto"``, "auto" is n_features, at least 256 and at most 4096,
