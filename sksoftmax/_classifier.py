@@ -352,13 +352,16 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         total = stream.weight + float(data.weight.sum())
         problem = self._problem(data, len(self.classes_), total / n_samples)
         state = stream.solver_state
-        plan = choose_for_stream(problem, self._settings(), getattr(state, "stats", None))
+        settings = self._settings()
+        if state is not None and self.solver != "auto" and self.learning_rate == stream.learning_rate:
+            settings = settings._replace(learning_rate=state.rate)  # found from the first rows
+        plan = choose_for_stream(problem, settings, getattr(state, "stats", None))
         solver = plan.stages[0].solver
         if state is None:
             state = solver.init(problem, self._fitted_params() or prior_params(problem))
             if self.solver == "auto":  # whose average counts the rows of a fit before the stream
                 state = state._replace(step=-(-stream.n_samples // (solver.batch_size or 1)))
-        elif self.solver != "auto" and self.learning_rate != stream.learning_rate:
+        elif self.solver != "auto":
             state = state._replace(rate=plan.info["learning_rate"])
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
             state = one_pass(problem, solver, state, self.shuffle, check_random_state(self.random_state))

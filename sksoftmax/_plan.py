@@ -122,7 +122,9 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     ``known`` are the statistics of the rows before, whose kind is kept; None for the first.
     """
     if settings.solver != "auto":
-        return _plan_by_name(problem, settings, moments(problem, whole=gram_pays(problem)), is_stream=True)
+        # the statistics are for an "auto" rate alone
+        stats = moments(problem, whole=gram_pays(problem)) if settings.learning_rate is None else None
+        return _plan_by_name(problem, settings, stats, is_stream=True)
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
     whole = gram_pays(problem, is_stream=True) if known is None else known.second.ndim == 2
     solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
@@ -157,7 +159,7 @@ def _preconditioned_sgd(
     return solver, rate
 
 
-def _plan_by_name(problem: Problem, settings: Settings, stats: Moments, *, is_stream: bool) -> Plan:
+def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *, is_stream: bool) -> Plan:
     batch_size = min(settings.batch_size or _MIN_BATCH, problem.n_samples)
     rule, init_memory, auto_rate = {
         "sgd": (sgd_rule(settings.momentum, settings.nesterov), init_velocity, _gradient_rate),
@@ -168,7 +170,10 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments, *, is_st
             _coordinate_rate,
         ),
     }[settings.solver]
-    rate = settings.learning_rate or auto_rate(problem, stats, batch_size)
+    rate = settings.learning_rate
+    if rate is None:
+        assert stats is not None
+        rate = auto_rate(problem, stats, batch_size)
     n_batches = -(-problem.n_samples // batch_size)
     solver = first_order(
         settings.solver,
@@ -187,7 +192,7 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments, *, is_st
         "metric": "none",
     }
     stages = [Stage(solver, 1 if is_stream else None)]
-    return Plan(stages, None if is_stream else preconditioner(problem, stats), False, info)
+    return Plan(stages, None if is_stream or stats is None else preconditioner(problem, stats), False, info)
 
 
 def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:

@@ -585,6 +585,18 @@ def test_the_learning_rate_of_a_stream_is_the_one_reported():
     assert_allclose(clf.coef_, before, rtol=1e-12)
 
 
+def test_a_named_solvers_stream_takes_statistics_for_its_first_rate_alone(monkeypatch):
+    from sksoftmax import _plan
+
+    taken, moments = [], _plan.moments
+    monkeypatch.setattr(_plan, "moments", lambda *a, **k: taken.append(1) or moments(*a, **k))
+    X, y = bundled("load_iris", "standardised")
+    clf = SoftmaxClassifier(solver="sgd")
+    for _ in range(3):
+        clf.partial_fit(X, y, classes=[0, 1, 2])
+    assert len(taken) == 1
+
+
 def test_adam_after_fit_takes_a_first_step_of_its_rate():
     X, y = bundled("load_iris", "standardised")
     clf = SoftmaxClassifier(1e-2, solver="adam", schedule="constant", tol=1.0, random_state=0).fit(X, y)
