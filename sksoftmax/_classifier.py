@@ -51,7 +51,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     which is ``LogisticRegression``'s objective with ``alpha = 1 / (C * sum_i w_i)``, and has the same minimum.
     With the default ``solver="auto"`` there is nothing to tune and nothing to scale: minibatch steps are taken
     in the metric of a bound of F's curvature (Boehning, 1992), which makes them independent of the columns'
-    scales and correlations, and truncated Newton steps over all rows finish the fit.
+    scales and correlations, and Newton steps finish the fit, with gradients over all rows and the curvature of a
+    part of them.
 
     Parameters
     ----------
@@ -150,16 +151,18 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     excess_ : float
         Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
     solver_info_ : dict
-        What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric".
+        What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric", "curvature".
 
     Notes
     -----
     X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps the digits
     that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered or non-CSR
     matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the order of the
-    epoch); for "auto" X'X while that pays, and while n_classes <= n_features one table of n_samples x n_classes
-    probabilities in X's dtype, and n_classes matrices of n_features x n_features where those are together no
-    larger than X. Everything else is made of blocks of rows of about 1 MiB.
+    epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or all of a small
+    X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and either
+    the Hessian of up to 2000 unknowns (32 MB, and as much again while it is made) or n_classes matrices of
+    n_features x n_features where those are together no larger than X. Everything else is made of blocks of rows
+    of about 1 MiB.
 
     See Also
     --------

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
-from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, plus
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
 #: Numbers of X and of raw predictions in a block of rows: 1 MiB of float64, which the caches keep.
 _BLOCK_SIZE = 2**17
@@ -57,11 +57,20 @@ def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Eval
     return _regularised(problem, loss, grads, params)
 
 
-def blocks(problem: Problem) -> Iterator[Batch]:
-    """All rows in order, a cache's worth at a time: no (n_samples, n_classes) array is ever needed."""
-    X, y, weight = problem.data
+def rows_of_a_block(problem: Problem) -> int:
+    """As many rows as a cache keeps, with their raw predictions."""
+    X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    size = max(_MIN_BLOCK, int(_BLOCK_SIZE / (stored + problem.n_rows)))
+    return max(_MIN_BLOCK, int(_BLOCK_SIZE / (stored + problem.n_rows)))
+
+
+def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
+    """All rows in order, a cache's worth at a time: no (n_samples, n_classes) array is ever needed.
+
+    ``least`` are the fewest rows that a block is to have.
+    """
+    X, y, weight = problem.data
+    size = max(least, rows_of_a_block(problem))
     for start in range(0, problem.n_samples, size):
         rows = slice(start, start + size)
         yield Batch(X[rows], y[rows], weight[rows])
@@ -85,23 +94,32 @@ def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     return (problem.kernel.proba(params, block.X) for block in blocks(problem))
 
 
-def hessian_products(problem: Problem, params: Params) -> Callable[[Params], Params]:
+def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:
     """F's Hessian at ``params``, as a function of what it multiplies.
 
-    Keeps the probabilities of all rows, in X's dtype, where they are no larger than a dense X (n_rows up to
+    Keeps the probabilities of the rows, in X's dtype, where they are no larger than a dense X (n_rows up to
     n_features); computes them anew for each product otherwise.
+
+    Parameters
+    ----------
+    rows : Batch or None
+        Rows that stand for all, weights that sum to about 1; None for all rows.
     """
-    total = float(problem.data.weight.sum())
-    kept = list(probabilities(problem, params)) if problem.n_rows <= problem.n_features else None
+    data, total = (problem.data, float(problem.data.weight.sum())) if rows is None else (rows, 1.0)
+    summed = problem._replace(data=data)
+    kept = list(probabilities(summed, params)) if problem.n_rows <= problem.n_features else None
 
     def product(direction: Params) -> Params:
-        table = probabilities(problem, params) if kept is None else kept
-        result = Params(np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape))
-        for block, proba in zip(blocks(problem), table, strict=True):
+        table = probabilities(summed, params) if kept is None else kept
+        coef, intercept = np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape)
+        for block, proba in zip(blocks(summed), table, strict=True):
             part = problem.kernel.hessian_product(proba, direction, block.X, block.weight, total)
-            result = plus(result, 1.0, part)
-        intercept = result.intercept if problem.fit_intercept else np.zeros_like(result.intercept)
-        return Params(result.coef + problem.alpha * direction.coef, intercept)
+            coef += part.coef
+            intercept += part.intercept
+        if not problem.fit_intercept:
+            intercept[:] = 0
+        coef += problem.alpha * direction.coef
+        return Params(coef, intercept)
 
     return product
 

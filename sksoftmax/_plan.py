@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax import _schedules
+from sksoftmax._objective import rows_of_a_block
 from sksoftmax._precondition import (
     Moments,
     Preconditioner,
@@ -18,7 +19,8 @@ from sksoftmax._precondition import (
 from sksoftmax._solvers._first_order import first_order
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
-from sksoftmax._solvers.newton_cg import newton_cg
+from sksoftmax._solvers.newton import newton
+from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
 from sksoftmax._types import Problem, Solver
@@ -26,13 +28,26 @@ from sksoftmax._types import Problem, Solver
 #: Least rows of an "auto" batch: fewer would not keep a matrix product busy.
 _MIN_BATCH = 256
 _MAX_BATCH = 4096
+_MAX_BATCHES = 512
 
 #: Batches in an epoch from which minibatches come before the finish, and their epochs.
 _MIN_BATCHES = 16
-_SGD_EPOCHS = 5
+_SGD_STEPS = 256
+_MAX_SGD_EPOCHS = 5
 
-#: Hessian products of a Newton step, as in scikit-learn's newton-cg.
-MAX_PRODUCTS = 200
+#: Unknowns up to which the Hessian may be factorised: 64 MiB.
+_MAX_FACTORISED = 2000
+
+#: Operations of a factor that take as long as one of a pass, times the 4 of a pass; and the most passes of a factor.
+_FACTOR_PER_PASS = 16.0
+_MAX_FACTOR_PASSES = 12
+
+#: Rows that the curvature is first estimated from: a multiple of the unknowns of a factor; for conjugate gradients
+#: a multiple of the columns, and a share of all.
+_ROWS_PER_UNKNOWN = 5
+_ROWS_PER_COLUMN = 5
+_LEAST_WORK = 2**26  # operations of a factor that take about a millisecond
+_SHARE_OF_ROWS = 0.1
 
 
 class Settings(NamedTuple):
@@ -50,6 +65,7 @@ class Settings(NamedTuple):
     beta_2: float
     epsilon: float
     max_iter: int
+    tol: float
 
 
 class Stage(NamedTuple):
@@ -103,14 +119,17 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool) -> Plan:
     is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
     n_batches = -(-problem.n_samples // batch_size)
     if not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1)):
-        solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches)
-        stages.append(Stage(solver, _SGD_EPOCHS))
-    stages.append(Stage(newton_cg(base, MAX_PRODUCTS), None))
+        n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
+        solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
+        stages.append(Stage(solver, n_epochs))
+    finish, curvature = _newton(problem, base, stats, settings.tol)
+    stages.append(Stage(finish, None))
     info = {
         "solver": "+".join(stage.solver.name for stage in stages),
         "batch_size": batch_size if rate else problem.n_samples,
         "learning_rate": rate or 1.0,
         "metric": _metric_name(stats),
+        "curvature": curvature,
     }
     polish = problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64
     return Plan(stages, base, polish, info)
@@ -141,21 +160,54 @@ def _metric_name(stats: Moments) -> str:
     return "gram" if stats.second.ndim == 2 else "diagonal"
 
 
+def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
+    """The finish: from how many rows its curvature, and whether factorised or by conjugate gradients.
+
+    With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
+    ``4 n d`` slower ones. It is used while it costs a few passes, and a round has as many steps.
+    """
+    n, p = problem.n_samples, problem.n_features
+    d = problem.n_rows * (p + problem.fit_intercept)
+    n_drawn = _unless_most(max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d)), n)
+    n_steps = d * (n_drawn + d / 3) / (_FACTOR_PER_PASS * n)
+    is_factorised = d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES
+    if not is_factorised:
+        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), rows_of_a_block(problem)), n)
+    class_products = np.inf
+    if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
+        class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn)
+    solver = newton(
+        base,
+        stats,
+        tol,
+        n_drawn=n_drawn,
+        is_factorised=is_factorised,
+        n_steps=max(1, round(n_steps)),
+        class_products=class_products,
+    )
+    how = "factorised" if is_factorised else "conjugate gradients"
+    return solver, f"{how}, {'all' if n_drawn == n else n_drawn} rows"
+
+
+def _unless_most(n_drawn: int, n_samples: int) -> int:
+    """The number of rows to draw; all of them instead of most, which are hardly cheaper."""
+    return n_drawn if 2 * n_drawn <= n_samples else n_samples
+
+
 def _auto_batch_size(problem: Problem) -> int:
     """Rows enough that the metric, n_features^2 a batch, costs little next to the batch's own products."""
-    return int(np.clip(problem.n_features, _MIN_BATCH, _MAX_BATCH))
+    return int(np.clip(max(problem.n_features, problem.n_samples // _MAX_BATCHES), _MIN_BATCH, _MAX_BATCH))
 
 
 def _preconditioned_sgd(
-    problem: Problem, settings: Settings, stats: Moments, batch_size: int, n_batches: int
+    problem: Problem, settings: Settings, stats: Moments, batch_size: int, n_batches: int, n_epochs: int
 ) -> tuple[Solver, float]:
     """Minibatch steps in the metric; half the step that a batch's curvature allows on average."""
     metric = preconditioner(problem, stats, batch_size)
     rate = settings.learning_rate or 0.5 / (1.0 + metric.dimension / batch_size)
-    rule = sgd_rule(settings.momentum, settings.nesterov, metric.apply)
-    horizon = min(_SGD_EPOCHS, settings.max_iter) * n_batches
+    horizon = n_epochs * n_batches
     schedule = _schedules.linear()
-    solver = first_order("preconditioned_sgd", rule, init_velocity, rate, schedule, batch_size, horizon)
+    solver = preconditioned_sgd(metric, rate, schedule, batch_size, horizon, settings.momentum, settings.nesterov)
     return solver, rate
 
 

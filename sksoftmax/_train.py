@@ -9,10 +9,11 @@ import numpy as np
 
 from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
-from sksoftmax._newton import newton_direction, relative_excess
-from sksoftmax._objective import null_value, value_and_grad
-from sksoftmax._plan import MAX_PRODUCTS, Plan, Stage
+from sksoftmax._newton import conjugate_gradients, relative_excess
+from sksoftmax._objective import hessian_products, null_value, value_and_grad
+from sksoftmax._plan import Plan, Stage
 from sksoftmax._precondition import Preconditioner
+from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._stopping import Progress, StopReason
 from sksoftmax._types import Params, Problem, Report, Solver, is_finite
 
@@ -172,5 +173,6 @@ def _certified(
 def _excess(problem: Problem, params: Params, metric: Preconditioner) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
-    newton = newton_direction(problem, params, evaluation, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
+    hessian = hessian_products(problem, params)
+    newton = conjugate_gradients(hessian, evaluation.grads, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(problem, evaluation.value, newton.decrease + newton.remaining)
