@@ -143,7 +143,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X had names and all of them strings.
     loss_curve_ : list of float
-        F after each epoch, over all training rows.
+        F after each epoch, over all training rows; of the minibatches of ``solver="auto"`` the mean of F over the
+        epoch, as its batches saw it.
     validation_scores_ : list of float
         Accuracy on the rows set aside, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str

@@ -67,9 +67,11 @@ class ClassPreconditioner(NamedTuple):
         has_intercept = self.inverse.shape[1] > u.shape[1]
         if has_intercept:
             u = np.hstack([u, grads.intercept[:, None]])
-        d = (u[:, None, :] @ self.inverse)[:, 0]
+        size = np.abs(u).max() or 1.0  # float32 has no room for gradients of any scale
+        d = ((u / size).astype(self.inverse.dtype)[:, None, :] @ self.inverse)[:, 0]
         if self.constraint is not None:
             d -= (self.constraint @ d.sum(axis=0)) @ self.inverse
+        d = d * size
         coef = d[:, : len(self.mean)] / self.scale
         intercept = d[:, -1] - coef @ self.mean if has_intercept else np.zeros(len(coef))
         return Params(coef, intercept)
@@ -167,29 +169,24 @@ def by_class(problem: Problem, params: Params, rows: Batch, metric: Precondition
     K, p = problem.n_rows, problem.n_features
     q = p + problem.fit_intercept
     dtype = rows.X.dtype
-    matrices = np.zeros((K, q, q))
-    size = _chunk(q)
-    for start in range(0, len(rows.y), size):
-        span = slice(start, start + size)
-        u = _scaled_rows(rows.X[span], metric, q, dtype)
-        proba = problem.kernel.proba(params, rows.X[span])
-        spread = np.sqrt(rows.weight[span] * proba * (1 - proba)).astype(dtype)
-        for c in range(K):
-            matrices[c] += lower_gram(u * spread[c][:, None])
+    u = _scaled_rows(rows.X, metric, q, dtype)
+    proba = problem.kernel.proba(params, rows.X)
+    spread = np.sqrt(rows.weight * proba * (1 - proba)).astype(dtype)
     ridge = np.zeros(q)
     ridge[:p] = problem.alpha / metric.scale / metric.scale
-    inverse = np.empty((K, q, q))
+    inverse = np.empty((K, q, q), dtype)
     for c in range(K):
-        matrix = matrices[c]
+        matrix = lower_gram(u * spread[c][:, None])
         np.einsum("ii->i", matrix)[...] += ridge
         diagonal = np.diagonal(matrix)
-        unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
         matrix /= unit
         matrix /= unit[:, None]
         inverse[c] = inverse_of_unit_diagonal(matrix, float(np.finfo(dtype).eps))
         inverse[c] /= unit
         inverse[c] /= unit[:, None]
-    constraint = np.linalg.pinv(inverse.sum(axis=0), hermitian=True) if K > 1 else None
+    total = inverse.sum(axis=0, dtype=np.float64)
+    constraint = np.linalg.pinv(total, hermitian=True).astype(dtype) if K > 1 else None
     return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
 
 

@@ -9,6 +9,7 @@ With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,8 +17,8 @@ import scipy.special
 
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
-#: Numbers of X and of raw predictions in a block of rows: 1 MiB of float64, which the caches keep.
-_BLOCK_SIZE = 2**17
+#: Bytes of X and of raw predictions in a block of rows: what the caches keep.
+_BLOCK_SIZE = 2**20
 _MIN_BLOCK = 64
 
 
@@ -61,7 +62,7 @@ def rows_of_a_block(problem: Problem) -> int:
     """As many rows as a cache keeps, with their raw predictions."""
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    return max(_MIN_BLOCK, int(_BLOCK_SIZE / (stored + problem.n_rows)))
+    return max(_MIN_BLOCK, int(_BLOCK_SIZE / X.dtype.itemsize / (stored + problem.n_rows)))
 
 
 def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
@@ -76,13 +77,19 @@ def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
         yield Batch(X[rows], y[rows], weight[rows])
 
 
+def _in_dtype(params: Params, dtype: Any) -> Params:
+    """The parameters as products with X take them: converted once, not in every block."""
+    return Params(*(part.astype(dtype, copy=False) for part in params))
+
+
 def value_and_grad(problem: Problem, params: Params) -> Evaluation:
     """F and its gradient over all rows, in float64 whatever X's dtype."""
     total = float(problem.data.weight.sum())
     loss = 0.0
     coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
+    cast = _in_dtype(params, problem.data.X.dtype)
     for block in blocks(problem):
-        block_loss, grads = problem.kernel.loss_grad(params, *block, total)
+        block_loss, grads = problem.kernel.loss_grad(cast, *block, total)
         loss += block_loss
         coef += grads.coef
         intercept += grads.intercept
@@ -91,6 +98,7 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     """Each block's probabilities, (n_rows, rows of the block)."""
+    params = _in_dtype(params, problem.data.X.dtype)
     return (problem.kernel.proba(params, block.X) for block in blocks(problem))
 
 
@@ -112,8 +120,9 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
     def product(direction: Params) -> Params:
         table = probabilities(summed, params) if kept is None else kept
         coef, intercept = np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape)
+        cast = _in_dtype(direction, data.X.dtype)
         for block, proba in zip(blocks(summed), table, strict=True):
-            part = problem.kernel.hessian_product(proba, direction, block.X, block.weight, total)
+            part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
             coef += part.coef
             intercept += part.intercept
         if not problem.fit_intercept:

@@ -35,8 +35,9 @@ _MIN_BATCHES = 16
 _SGD_STEPS = 256
 _MAX_SGD_EPOCHS = 5
 
-#: Unknowns up to which the Hessian may be factorised: 64 MiB.
-_MAX_FACTORISED = 2000
+#: Unknowns up to which the Hessian may be factorised: a factor costs d / 4 products of conjugate gradients, by
+#: faster operations, and they seldom need as many.
+_MAX_FACTORISED = 1000
 
 #: Operations of a factor that take as long as one of a pass, times the 4 of a pass; and the most passes of a factor.
 _FACTOR_PER_PASS = 16.0
@@ -46,7 +47,7 @@ _MAX_FACTOR_PASSES = 12
 #: a multiple of the columns, and a share of all.
 _ROWS_PER_UNKNOWN = 5
 _ROWS_PER_COLUMN = 5
-_LEAST_WORK = 2**26  # operations of a factor that take about a millisecond
+_LEAST_WORK = 2**26  # operations of a factor, about a millisecond
 _SHARE_OF_ROWS = 0.1
 
 
@@ -164,13 +165,14 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
     """The finish: from how many rows its curvature, and whether factorised or by conjugate gradients.
 
     With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
-    ``4 n d`` slower ones. It is used while it costs a few passes, and a round has as many steps.
+    ``4 n d`` slower ones. It is used while it costs a few passes, or a millisecond, and a round has as many steps.
     """
     n, p = problem.n_samples, problem.n_features
     d = problem.n_rows * (p + problem.fit_intercept)
     n_drawn = _unless_most(max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d)), n)
     n_steps = d * (n_drawn + d / 3) / (_FACTOR_PER_PASS * n)
-    is_factorised = d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES
+    is_cheap = d * d * (n_drawn + d / 3) <= _LEAST_WORK
+    is_factorised = is_cheap or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES)
     if not is_factorised:
         n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), rows_of_a_block(problem)), n)
     class_products = np.inf
@@ -182,7 +184,7 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
         tol,
         n_drawn=n_drawn,
         is_factorised=is_factorised,
-        n_steps=max(1, round(n_steps)),
+        n_steps=int(np.clip(round(n_steps), 1, _MAX_FACTOR_PASSES)),
         class_products=class_products,
     )
     how = "factorised" if is_factorised else "conjugate gradients"
@@ -205,9 +207,16 @@ def _preconditioned_sgd(
     """Minibatch steps in the metric; half the step that a batch's curvature allows on average."""
     metric = preconditioner(problem, stats, batch_size)
     rate = settings.learning_rate or 0.5 / (1.0 + metric.dimension / batch_size)
-    horizon = n_epochs * n_batches
-    schedule = _schedules.linear()
-    solver = preconditioned_sgd(metric, rate, schedule, batch_size, horizon, settings.momentum, settings.nesterov)
+    solver = preconditioned_sgd(
+        metric,
+        rate,
+        _schedules.linear(),
+        batch_size,
+        n_batches,
+        n_epochs,
+        settings.momentum,
+        settings.nesterov,
+    )
     return solver, rate
 
 

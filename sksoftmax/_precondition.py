@@ -196,7 +196,8 @@ def inverse_of_unit_diagonal(matrix: Array, eps: float) -> Array:
         except np.linalg.LinAlgError:
             excess *= 10.0
             continue
-        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
+        potri = scipy.linalg.lapack.spotri if factor.dtype == np.float32 else scipy.linalg.lapack.dpotri
+        inverse, _ = potri(factor, lower=True, overwrite_c=True)
         return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 

@@ -79,7 +79,8 @@ def train(
     on_epoch : callable
         Told the epoch (from 1), F, the estimated excess and the validation score (None without).
     """
-    tol = max(0.0 if plan.polish else rules.tol, float(np.finfo(problem.data.X.dtype).eps))
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    tol = eps * eps if plan.polish else max(rules.tol, eps)  # an excess of eps is sqrt(eps) of the coefficients
     start = value_and_grad(problem, params)
     limit = 2.0 * max(start.value, null_value(problem))
     progress = Progress(value=start.value)
@@ -112,7 +113,7 @@ def train(
         elif not np.isfinite(excess) and plan.metric is not None:
             excess = _excess(problem, params, plan.metric)
     if reason in (None, StopReason.PRECISION):
-        reason = StopReason.TOL if excess <= rules.tol else reason or StopReason.MAX_ITER
+        reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
     return Result(params, curve, scores, reason, excess)
 
 
@@ -144,13 +145,16 @@ def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: n
 
 def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float) -> tuple[Any, Report]:
     """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
-    if solver.report is not None:
-        return state, solver.report(problem, state)
-    value = value_and_grad(problem, state.params).value if is_finite(state.params) else np.nan
-    if _stopping.is_diverged(value, limit):
+    if not is_finite(state.params):
+        report = Report(np.nan, np.inf, False)
+    elif solver.report is not None:
+        report = solver.report(problem, state)
+    else:
+        report = Report(value_and_grad(problem, state.params).value, np.inf, False)
+    if _stopping.is_diverged(report.value, limit):
         state = solver.init(problem, last_good)._replace(rate=state.rate * _SHRINK)
-        value = value_and_grad(problem, last_good).value
-    return state, Report(value, np.inf, False)
+        report = report._replace(value=value_and_grad(problem, last_good).value)
+    return state, report
 
 
 def _certified(

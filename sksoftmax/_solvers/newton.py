@@ -35,9 +35,15 @@ _GREATEST_RATIO = 0.9
 #: What a step brought agrees with what it had promised, relative.
 _AGREEMENT = 0.2
 
+#: How much more than promised may be left after a step that brought less than promised.
+_GREATEST_DOUBT = 4.0
+
 #: Accuracy of conjugate gradients: first steps need little, the last no more than rounding allows, and part of the
 #: rows no more than they are worth.
 _LOOSEST, _TIGHTEST, _SAMPLED = 0.3, 1e-4, 0.1
+
+#: Accuracy of the direction that ends the fit: their first iterations say little of the small eigenvalues.
+_CERTIFYING = 0.03
 
 #: Hessian products of a step, as in scikit-learn's newton-cg.
 MAX_PRODUCTS = 200
@@ -186,6 +192,7 @@ def newton(
 
     def _renewed(problem: Problem, state: NewtonState) -> NewtonState:
         """The state with the curvature of where it stands, the direction by it, and the excess that it certifies."""
+        is_doubted = not state.is_outworn  # rows that were taken for too few are others now
         state = _with_rows(problem, state)
         if state.is_factorised:
             state = state._replace(factor=factorised(problem, state.params, state.rows, base), pairs=())
@@ -195,10 +202,10 @@ def newton(
             state = state._replace(factor=None)
         if not _is_part(problem, state):
             state = state._replace(pairs=())
-        aim = _direction(problem, state)
-        state, left = _extrapolated(state, aim, _noise(problem, state))
-        excess = relative_excess(problem, state.evaluation.value, left)
-        return state._replace(newton=aim, excess=excess, unpaid=state.unpaid + aim.n_products)
+        aimed = _aimed(problem, state, _direction(problem, state), is_doubted=is_doubted)
+        if aimed.excess <= tol and not state.is_factorised:  # it looks done: make sure
+            aimed = _aimed(problem, state, _direction(problem, state, _CERTIFYING), is_doubted=is_doubted)
+        return aimed
 
     def _with_rows(problem: Problem, state: NewtonState) -> NewtonState:
         """The state with rows that hold the curvature where it stands."""
@@ -213,20 +220,25 @@ def newton(
     return Solver("newton", init, step, report, None)
 
 
-def _extrapolated(state: NewtonState, aim: Newton, noise: float) -> tuple[NewtonState, float]:
-    """The decrease that all further rounds will bring, and the state that remembers what it was told from.
+def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: bool) -> NewtonState:
+    """The state with the direction ``aim``, and the excess that it certifies.
 
-    Were H the Hessian, and F quadratic, it would be ``aim``'s. Where part of the rows stands for all, or F falls
-    like an exponential, it falls from step to step by some ratio instead: the sum of a geometric series, of what
-    the next step is to bring or of what the last has brought, whichever is more. Where the last step brought what
-    it had promised the ratio is the last one, and otherwise the greater of the last two.
+    Were H the Hessian, and F quadratic, F would fall by what ``aim`` expects. Where part of the rows stands for
+    all, or F falls like an exponential, it falls from step to step by some ratio instead: what is left is the sum
+    of a geometric series, of what the next step is to bring or of what the last has brought, whichever is more.
+    Where the last step brought what it had promised the ratio is the last one, and otherwise the greater of the
+    last two; where it brought less, the next promise of the same rows is as doubtful.
     """
-    expected, before = aim.decrease + aim.remaining, state.newton.decrease
-    brought = max(0.0, state.value_before - state.evaluation.value)
-    ratio = min(aim.decrease / before, _GREATEST_RATIO) if before > 0 else 0.0
-    slowest = ratio if abs(brought - before) <= _AGREEMENT * before else max(ratio, state.ratio)
-    left = max(expected, slowest * brought) / (1 - slowest) if expected > noise else expected
-    return state._replace(ratio=ratio), left
+    promised, brought = state.newton.decrease, max(0.0, state.value_before - state.evaluation.value)
+    ratio = min(aim.decrease / promised, _GREATEST_RATIO) if promised > 0 else 0.0
+    left = aim.decrease + aim.remaining
+    if left > _noise(problem, state):
+        slowest = ratio if abs(brought - promised) <= _AGREEMENT * promised else max(ratio, state.ratio)
+        left = max(left, slowest * brought) / (1 - slowest)
+        if is_doubted and brought < promised:
+            left *= min(promised / brought, _GREATEST_DOUBT) if brought > 0 else _GREATEST_DOUBT
+    excess = relative_excess(problem, state.evaluation.value, left)
+    return state._replace(newton=aim, ratio=ratio, excess=excess, unpaid=state.unpaid + aim.n_products)
 
 
 def _is_part(problem: Problem, state: NewtonState) -> bool:
@@ -234,8 +246,8 @@ def _is_part(problem: Problem, state: NewtonState) -> bool:
     return len(state.rows.y) < problem.n_samples
 
 
-def _direction(problem: Problem, state: NewtonState) -> Newton:
-    """Newton's direction from where the state stands."""
+def _direction(problem: Problem, state: NewtonState, accuracy: float | None = None) -> Newton:
+    """Newton's direction from where the state stands; None for the accuracy that a step is worth."""
     grads, factor, metric = state.evaluation.grads, state.factor, state.metric
     if factor is not None:
 
@@ -244,10 +256,11 @@ def _direction(problem: Problem, state: NewtonState) -> Newton:
             return Newton(direction, -0.5 * dot(direction, gradient), 0.0, 0)
     else:
         hessian = hessian_products(problem, state.params, state.rows)
-        # 1/2 g' P g is about the decrease that is left, relative to F the accuracy that is worth having
-        expected = 0.5 * dot(grads, metric.apply(grads)) / max(state.evaluation.value, 1e-300)
-        tightest = _SAMPLED if _is_part(problem, state) else _TIGHTEST
-        accuracy = min(_LOOSEST, max(tightest, float(np.sqrt(max(0.0, expected)))))
+        if accuracy is None:
+            # 1/2 g' P g is about the decrease that is left, relative to F the accuracy that is worth having
+            expected = 0.5 * dot(grads, metric.apply(grads)) / max(state.evaluation.value, 1e-300)
+            tightest = _SAMPLED if _is_part(problem, state) else _TIGHTEST
+            accuracy = min(_LOOSEST, max(tightest, float(np.sqrt(max(0.0, expected)))))
 
         def solve(gradient: Params) -> Newton:
             return conjugate_gradients(hessian, gradient, metric, accuracy, MAX_PRODUCTS)

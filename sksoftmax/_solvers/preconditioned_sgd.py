@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from sksoftmax._objective import penalty
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._schedules import Schedule
-from sksoftmax._types import Array, Batch, Params, Problem, Solver
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 
 class PreconditionedState(NamedTuple):
@@ -31,6 +32,8 @@ class PreconditionedState(NamedTuple):
         Updates so far.
     rate : float
         Base learning rate, > 0; the loop shrinks it after a divergence.
+    value : float
+        Mean of F as the batches of the epoch so far have seen it, each before its step.
     """
 
     u: Array
@@ -41,6 +44,7 @@ class PreconditionedState(NamedTuple):
     mean: Array
     step: int
     rate: float
+    value: float
 
     @property
     def params(self) -> Params:
@@ -53,7 +57,8 @@ def preconditioned_sgd(
     rate: float,
     schedule: Schedule,
     batch_size: int,
-    horizon: int,
+    n_batches: int,
+    n_epochs: int,
     momentum: float,
     nesterov: bool,
 ) -> Solver:
@@ -66,8 +71,8 @@ def preconditioned_sgd(
     ----------
     rate : float
         Base step length in the metric.
-    horizon : int
-        Updates planned, for the schedule.
+    n_batches, n_epochs : int
+        Their product is the horizon of the schedule.
     """
 
     def init(problem: Problem, params: Params) -> PreconditionedState:
@@ -77,21 +82,24 @@ def preconditioned_sgd(
         b = params.intercept + params.coef @ metric.mean
         start = Params(u.astype(dtype), b.astype(dtype))
         rest = Params(np.zeros_like(start.coef), np.zeros_like(start.intercept))
-        return PreconditionedState(*start, *rest, (1 / metric.scale).astype(dtype), metric.mean.astype(dtype), 0, rate)
+        return PreconditionedState(
+            *start, *rest, (1 / metric.scale).astype(dtype), metric.mean.astype(dtype), 0, rate, 0.0
+        )
 
     def step(problem: Problem, state: PreconditionedState, batch: Batch) -> PreconditionedState:
-        u, b, velocity_u, velocity_b, inverse_scale, mean, n_steps, _ = state
+        u, b, velocity_u, velocity_b, inverse_scale, mean, n_steps = state[:7]
         coef = u * inverse_scale
         params = Params(coef, b - coef @ mean)
         total = len(batch.y) * problem.mean_weight
-        grads = problem.kernel.loss_grad(params, *batch, total)[1]
+        loss, grads = problem.kernel.loss_grad(params, *batch, total)
+        value, n_before = loss + penalty(coef, problem.alpha)[0], n_steps % n_batches
         grad_u = (grads.coef - np.outer(grads.intercept, mean) + problem.alpha * coef) * inverse_scale
         inverse = metric.inverse.astype(u.dtype, copy=False)
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
         change_b = metric.intercept_rate * grads.intercept
         velocity_u = momentum * velocity_u - change_u
         velocity_b = momentum * velocity_b - change_b
-        length = state.rate * schedule(n_steps, horizon)
+        length = state.rate * schedule(n_steps, n_batches * n_epochs)
         u = u + length * (momentum * velocity_u - change_u if nesterov else velocity_u)
         b = b + length * (momentum * velocity_b - change_b if nesterov else velocity_b)
         return state._replace(
@@ -100,6 +108,10 @@ def preconditioned_sgd(
             velocity_u=velocity_u,
             velocity_b=velocity_b,
             step=n_steps + 1,
+            value=state.value * (n_before / (n_before + 1)) + value / (n_before + 1),
         )
 
-    return Solver("preconditioned_sgd", init, step, None, batch_size)
+    def report(problem: Problem, state: PreconditionedState) -> Report:
+        return Report(state.value, np.inf, False)
+
+    return Solver("preconditioned_sgd", init, step, report, batch_size)
