@@ -40,7 +40,7 @@ class Factor(NamedTuple):
         v = np.empty((n_rows, q))
         v[:, :p] = u
         v[:, p:] = grads.intercept[:, None]
-        d = scipy.linalg.cho_solve((self.factor, True), v.ravel() * self.unit, check_finite=False)
+        d, _ = scipy.linalg.lapack.dpotrs(self.factor, v.ravel() * self.unit)
         d = (d * self.unit).reshape(n_rows, q)
         coef = d[:, :p] / self.scale
         intercept = d[:, p] - coef @ self.mean if q > p else np.zeros(n_rows)
@@ -213,19 +213,21 @@ def _add_curvature(
     if K == 1:
         matrix += lower_gram(u * np.sqrt(weight * proba[0] * (1 - proba[0]))[:, None])
         return
-    for c in range(K):
-        block = slice(c * q, (c + 1) * q)
-        matrix[block, block] += lower_gram(u * np.sqrt(weight * proba[c])[:, None])
+    own = (u.T * (weight * proba)[:, None, :]) @ u
+    np.einsum("cicj->cij", matrix.reshape(K, q, K, q))[...] += own
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
     matrix -= lower_gram(coupled.reshape(len(u), K * q))
 
 
 def _cholesky(matrix: Array) -> Array:
-    """Lower factor of a positive semi-definite matrix of unit diagonal, with as little added as makes it definite."""
+    """Upper factor of a positive semi-definite matrix of unit diagonal, with as little added as makes it definite.
+
+    Of ``matrix`` the lower triangle counts. (LAPACK itself: on small data SciPy's checks would take as long.)
+    """
     excess = float(np.finfo(np.float64).eps)
     while True:
         np.einsum("ii->i", matrix)[...] = 1.0 + excess
-        try:
-            return np.asarray(scipy.linalg.cholesky(matrix, lower=True, check_finite=False))
-        except np.linalg.LinAlgError:
-            excess *= 10.0
+        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # a view in LAPACK's order, upper triangle
+        if info == 0:
+            return np.asarray(factor)
+        excess *= 10.0

@@ -80,7 +80,7 @@ def train(
         Told the epoch (from 1), F, the estimated excess and the validation score (None without).
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    tol = eps * eps if plan.polish else max(rules.tol, eps)  # an excess of eps is sqrt(eps) of the coefficients
+    tol = eps**1.5 if plan.polish else max(rules.tol, eps)  # the coefficients have half the digits of the excess
     start = value_and_grad(problem, params)
     limit = 2.0 * max(start.value, null_value(problem))
     progress = Progress(value=start.value)
