@@ -21,7 +21,7 @@ _NARROW = 1.1
 
 
 class Fit(NamedTuple):
-    """One fit: the index of its settings, its budget, seconds and gap (inf if it gave no finite model)."""
+    """One fit: the index of its settings, its budget, seconds (inf if it failed) and gap (inf if not finite)."""
 
     setting: int
     budget: int
@@ -90,6 +90,8 @@ def _ending(line: list[Fit], fits: Sequence[Fit], target: float, limit: float, m
         return "arrived"
     if any(fit.gap <= target and fit.seconds < last.seconds for fit in fits):
         return "others arrived sooner"
+    if last.seconds == float("inf"):
+        return "failed"
     if last.seconds > limit:
         return f"time is up at gap {min(fit.gap for fit in line):.1e}"
     if last.budget >= max_budget:

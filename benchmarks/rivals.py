@@ -49,6 +49,8 @@ class Rival(NamedTuple):
         The kwargs of ``make`` that the race chooses from, for each target the best.
     has_l1, takes_sparse, is_binary : bool
         Whether it knows the penalty ``||coef||_1``; takes CSR rows; is another model with more than two classes.
+    most : int
+        A budget whose time is told where a target was not reached; 0 for none.
     note : str
         In what it differs.
     """
@@ -63,6 +65,7 @@ class Rival(NamedTuple):
     has_l1: bool = False
     takes_sparse: bool = True
     is_binary: bool = False
+    most: int = 0
     note: str = ""
 
 
@@ -134,7 +137,7 @@ _MLP_RATES = tuple(
 
 #: What the README's table compares: ``python -m benchmarks``.
 RIVALS = [
-    _sklearn("lbfgs"),
+    _sklearn("lbfgs", most=1000),
     _sklearn("saga", has_l1=True),
     _sklearn("newton-cholesky"),
     Rival(

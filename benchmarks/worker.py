@@ -22,12 +22,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import N_THREADS, problems
-from benchmarks.oracle import Fit, search
+from benchmarks.oracle import Fit, Search, search
 from benchmarks.race_rivals import RACE_RIVALS
 from benchmarks.rivals import OURS, Rival, is_sparse, objective
 
 #: Rivals within this factor of our time are timed REPEATS times, others once.
 _CLOSE, _REPEATS = 5.0, 5
+
+#: Limits that the time of ``rival.most`` iterations may take to be measured, not extrapolated.
+_MOST_LIMITS = 3.0
 
 #: Share of the machine's memory that a rival may take.
 _MEMORY = 0.8
@@ -112,17 +115,25 @@ class Bench:
         if text not in self.notes:
             self.notes.append(text)
 
-    def result(self, target: float, fits: list[tuple[float, float]], settings: str, status: str) -> None:
+    def result(
+        self,
+        target: float,
+        fits: list[tuple[float, float]],
+        settings: str,
+        status: str,
+        repeats: int | None = None,
+    ) -> None:
+        """Report the (seconds, gap) of equal fits; none for a target that was missed."""
         seconds = [fit[0] for fit in fits]
         self.report(
             kind="result",
             target=target,
             settings=settings,
-            seconds=float(np.median(seconds)),
-            seconds_min=min(seconds),
-            seconds_max=max(seconds),
-            repeats=len(seconds),
-            gap=max(fit[1] for fit in fits),
+            seconds=float(np.median(seconds)) if fits else None,
+            seconds_min=min(seconds, default=None),
+            seconds_max=max(seconds, default=None),
+            repeats=len(seconds) if repeats is None else repeats,
+            gap=max((fit[1] for fit in fits), default=None),
             peak_MiB=round(self.peak / 2**20, 1),
             status=status,
             note="; ".join(filter(None, [self.rival.note, *self.notes])),
@@ -168,23 +179,37 @@ def race_rival(bench: Bench) -> None:
         bench.report(kind="start", settings=_named(rival, setting, budget))
         try:
             seconds, gap, _ = bench.fit(**kwargs)
-        except (ArithmeticError, ValueError, RuntimeError, np.linalg.LinAlgError) as error:
+        except Exception as error:
             bench.note(f"{_named(rival, setting, budget)}: {_line(error)}")
-            seconds, gap = bench.job.limit, np.inf  # as if it had taken its time: no more of these settings
+            seconds, gap = np.inf, np.inf
         bench.report(kind="fit", settings=_named(rival, setting, budget), seconds=seconds, gap=gap)
         return Fit(setting, budget, seconds, gap)
 
     found = search(run, len(rival.settings), job.targets, job.limit)
     for target in job.targets:
         if target not in found.best:
-            bench.report(kind="result", target=target, status=found.ending, note="; ".join([rival.note, *bench.notes]),
-                         peak_MiB=round(bench.peak / 2**20, 1))  # fmt: skip
+            bench.result(target, [], "", found.ending)
             continue
         best = found.best[target]
         fits = [(best.seconds, best.gap)]
         if best.seconds <= _CLOSE * job.ours.get(str(target), np.inf):
             fits = [run(best.setting, best.budget)[2:] for _ in range(_REPEATS)]
         bench.result(target, fits, _named(rival, best.setting, best.budget), "arrived")
+    if rival.most and any(t not in found.best for t in job.targets):
+        _race_to_the_most(bench, run, found)
+
+
+def _race_to_the_most(bench: Bench, run: Callable[[int, int], Fit], found: Search) -> None:
+    """The time of ``rival.most`` iterations, for a rival that is compared even where it does not arrive."""
+    longest = max(found.fits, key=lambda fit: fit.budget)
+    most = bench.rival.most
+    seconds = longest.seconds * most / longest.budget
+    if seconds <= _MOST_LIMITS * bench.job.limit:
+        fit = run(longest.setting, most)
+        bench.result(0.0, [(fit.seconds, fit.gap)], _named(bench.rival, fit.setting, most), "not arrived")
+    else:
+        status = f"extrapolated from {longest.budget} iterations"
+        bench.result(0.0, [(seconds, longest.gap)], _named(bench.rival, longest.setting, most), status, repeats=0)
 
 
 def _named(rival: Rival, setting: int, budget: int) -> str:
@@ -271,7 +296,7 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         report(kind="failure", status=f"failed: {_line(error)}")
-    report(kind="versions", package=version(rival.package) if rival.package else "")
+    report(kind="end", package=f", {rival.package} {version(rival.package)}" if rival.package else "")
 
 
 if __name__ == "__main__":
