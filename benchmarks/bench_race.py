@@ -73,7 +73,8 @@ def ask(job: dict[str, Any], threads: int) -> Iterator[dict[str, Any]]:
             lines.put(line)
         lines.put("")
 
-    threading.Thread(target=listen, args=(process.stdout,), daemon=True).start()
+    listener = threading.Thread(target=listen, args=(process.stdout,), daemon=True)
+    listener.start()
     doing, patience = "the start", _START + _PATIENCE * job["limit"]
     try:
         with process.stdin as stdin:  # type: ignore[union-attr]
@@ -91,6 +92,8 @@ def ask(job: dict[str, Any], threads: int) -> Iterator[dict[str, Any]]:
     finally:
         process.kill()
         process.wait()
+        listener.join()
+        process.stdout.close()  # type: ignore[union-attr]
 
 
 def results(job: dict[str, Any], threads: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

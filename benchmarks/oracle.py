@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-#: Settings that are never dropped for being behind: who is first early need not be at the end.
-_SURVIVORS = 3
+#: Settings that are not dropped for being behind, for who is first early need not be at the end; and how many
+#: when fits take more than this share of the limit.
+_SURVIVORS, _LATE_SURVIVORS, _LATE = 3, 2, 0.5
 
 #: A rival stands still if its gap is this share of what it was, after so many doublings.
 _STILL, _DOUBLINGS = 0.99, 5
@@ -30,7 +31,7 @@ class Fit(NamedTuple):
 
 
 class Search(NamedTuple):
-    """All fits, the best for each target that was reached, and why the search ended."""
+    """All fits, the best for each target that was reached, and why there is none for the others."""
 
     fits: list[Fit]
     best: dict[float, Fit]
@@ -72,15 +73,13 @@ def search(
                 endings.append(ending)
                 racing.remove(line)
         racing.sort(key=lambda line: min(fit.gap for fit in line))
-        racing = racing[: max(_SURVIVORS, -(-len(racing) // 2))]
+        survivors = _SURVIVORS if horizon < _LATE * limit else _LATE_SURVIVORS
+        racing = racing[: max(survivors, len(racing) // 2)]
     for target in targets:
         fits += _refine(run, fits, target)
     best = {t: min((f for f in fits if f.gap <= t), key=lambda f: f.seconds, default=None) for t in targets}
-    return Search(
-        fits,
-        {target: fit for target, fit in best.items() if fit is not None},
-        "" if best[min(targets)] else "; ".join(dict.fromkeys(endings)),
-    )
+    ending = f"{', '.join(dict.fromkeys(endings))} at gap {min(fit.gap for fit in fits):.1e}"
+    return Search(fits, {target: fit for target, fit in best.items() if fit is not None}, ending)
 
 
 def _ending(line: list[Fit], fits: Sequence[Fit], target: float, limit: float, max_budget: int) -> str:
@@ -93,12 +92,12 @@ def _ending(line: list[Fit], fits: Sequence[Fit], target: float, limit: float, m
     if last.seconds == float("inf"):
         return "failed"
     if last.seconds > limit:
-        return f"time is up at gap {min(fit.gap for fit in line):.1e}"
+        return "time is up"
     if last.budget >= max_budget:
-        return f"budget is up at gap {last.gap:.1e}"
+        return "budget is up"
     before = line[-1 - _DOUBLINGS :][0]
     if len(line) > _DOUBLINGS and not min(fit.gap for fit in line[-_DOUBLINGS:]) < _STILL * before.gap:
-        return f"stands still at gap {min(fit.gap for fit in line):.1e}"
+        return "stands still"
     return ""
 
 

@@ -185,7 +185,8 @@ def race_rival(bench: Bench) -> None:
         bench.report(kind="fit", settings=_named(rival, setting, budget), seconds=seconds, gap=gap)
         return Fit(setting, budget, seconds, gap)
 
-    found = search(run, len(rival.settings), job.targets, job.limit)
+    is_other_model = rival.is_binary and bench.y.max() > 1
+    found = search(run, 1 if is_other_model else len(rival.settings), job.targets, job.limit)
     for target in job.targets:
         if target not in found.best:
             bench.result(target, [], "", found.ending)

@@ -31,14 +31,12 @@ AT_ITS_OPTIMUM = {
     "LogisticRegression(liblinear)": ({"tol": 1e-10, "max_iter": 10000}, 1e-7),
     "cyanure": ({"tol": 0.0, "max_iter": 1000}, 1e-7),
     "scikit-learn-intelex(lbfgs)": ({"tol": 1e-10, "max_iter": 10000}, 1e-7),
-    "scikit-learn-intelex(newton-cg)": ({"tol": 1e-10, "max_iter": 1000}, 1e-9),
     "torch Adam": ({"max_iter": 30, "rate": 0.03, "is_standardised": True}, 3e-4),
     "torch SGD": ({"max_iter": 30, "rate": 0.3}, 3e-4),
     "torch L-BFGS": ({"max_iter": 1000, "is_standardised": True}, 1e-7),
     "glmnet": ({"tol": 1e-12}, 1e-7),
     "xgboost(gblinear)": ({"max_iter": 1000}, 1e-7),
     "adelie": ({"tol": 1e-14}, 1e-7),
-    "mlpack": ({"max_iter": 10000}, 3e-3),  # its penalty on the intercept is felt: alpha is large here
 }
 
 ALPHA = 0.02
