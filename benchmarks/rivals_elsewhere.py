@@ -1,5 +1,7 @@
 """Rivals from outside scikit-learn, imported when they are made: who lacks one misses a row, not the race.
 
+The extra "race" installs them all but adelie, which asks for an old NumPy (``pip install --no-deps adelie`` works).
+
 Left out are those that do not minimise F with more than two classes: snapml, vowpalwabbit and glum (one-vs-rest or two
 classes only), statsmodels' MNLogit (no ridge penalty), lightgbm and catboost (trees only); and mlpack, which penalises
 the intercept, does not heed ``max_iterations`` and took half a minute for 4000 rows of letter.
@@ -211,7 +213,7 @@ ELSEWHERE = [
         "xgboost(gblinear)",
         _Xgboost,
         linear_params,
-        "xgboost",
+        "xgboost-cpu",
         settings=({"eta": 0.5}, {"eta": 1.0}),
         has_l1=True,
         note="float32 whatever X's dtype",

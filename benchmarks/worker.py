@@ -259,7 +259,7 @@ def _reset_peak() -> None:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _excuse(rival: Rival, job: Job) -> str:
+def excuse(rival: Rival, job: Job) -> str:
     """Why the rival cannot start; empty if it can."""
     if rival.package:
         try:
@@ -287,9 +287,9 @@ def main() -> None:
     rival = {r.name: r for r in RACE_RIVALS}[job.rival]
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     resource.setrlimit(resource.RLIMIT_DATA, (int(_MEMORY * total), resource.RLIM_INFINITY))
-    excuse = _excuse(rival, job)
-    if excuse:
-        report(kind="failure", status=excuse)
+    status = excuse(rival, job)
+    if status:
+        report(kind="failure", status=status)
         return
     try:
         bench = Bench(job, rival, report)

@@ -10,10 +10,11 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import bench_race, minima, problems, race_report, report
+from benchmarks import bench_race, minima, problems, race_report, readme_table, report
 from benchmarks.newton_l1 import Smooth, newton
 from benchmarks.oracle import Fit, search
 from benchmarks.rivals import OURS, RIVALS, objective
+from benchmarks.worker import Job, excuse
 from sksoftmax._objective import value_and_grad
 from sksoftmax._types import Batch, Params, Problem
 from sksoftmax._validation import KERNELS
@@ -242,6 +243,10 @@ def test_a_missing_rival_is_a_row_that_says_how_to_install_it(monkeypatch, tmp_p
     assert not points
     rows, _ = bench_race.results(job(data=folder, l1_ratio=0.5), 1)
     assert rows[0]["status"] == "cannot: has no L1 penalty"
+    missing = RIVALS[0]._replace(package="no-such-package-at-all")
+    asked = Job(**job(data=folder))
+    assert excuse(missing, asked) == "not installed: pip install no-such-package-at-all"
+    assert excuse(RIVALS[0], asked) == ""
 
 
 def said(*lines):
@@ -275,3 +280,14 @@ def test_a_fit_that_does_not_end_is_ended(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_race, "_START", 0.01)
     rows, _ = bench_race.results(job(data=folder, limit=0.01), 1)
     assert rows[0]["status"] == "ended: the start took more than 0 s"
+
+
+def test_the_readmes_tables_are_filled_between_their_own_markers(monkeypatch):
+    monkeypatch.setattr(readme_table, "TABLES", {"bundled.csv": lambda: "A", "race.csv": lambda: "B"})
+    end = "<!-- end of table -->"
+    first, second = (f"<!-- table: benchmarks/results/{name} -->" for name in ("bundled.csv", "race.csv"))
+    text = f"0\n{first}\nold\n{end}\n1\n{second}\n{end}\n2"
+    full = readme_table.filled(text)
+    assert full.split() == f"0 {first} A {end} 1 {second} B {end} 2".split()
+    assert readme_table.filled(full) == full
+    assert readme_table.between_markers(full, "race.csv") == "B"
