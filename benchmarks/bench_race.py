@@ -86,9 +86,9 @@ def ask(job: dict[str, Any], threads: int) -> Iterator[dict[str, Any]]:
             yield said
         code = process.wait()
         if code:
-            yield {"kind": "failure", "status": f"crashed (exit code {code}) at {doing}"}
+            yield {"kind": "failure", "died": True, "status": f"crashed (exit code {code}) at {doing}"}
     except queue.Empty:
-        yield {"kind": "failure", "status": f"ended: {doing} took more than {patience:.0f} s"}
+        yield {"kind": "failure", "died": True, "status": f"ended: {doing} took more than {patience:.0f} s"}
     finally:
         process.kill()
         process.wait()
@@ -97,27 +97,40 @@ def ask(job: dict[str, Any], threads: int) -> Iterator[dict[str, Any]]:
 
 
 def results(job: dict[str, Any], threads: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Result rows and points of a job. Where the worker died, what it had found until then."""
-    found, points, package, failure = [], [], "", ""
-    for said in ask(job, threads):
-        kind = said.pop("kind")
-        if kind == "result":
-            found.append(said)
-        elif kind == "fit" and said["gap"] < float("inf"):
-            points.append(said)
-        elif kind == "end":
-            package = said["package"]
-        elif kind == "failure":
-            failure = said["status"]
-    for target in job["targets"] if failure and not found else ():
-        arrived = [point for point in points if point["gap"] <= target]
-        if arrived:
-            best = min(arrived, key=lambda point: point["seconds"])
-            times = dict.fromkeys(("seconds", "seconds_min", "seconds_max"), best["seconds"])
-            found.append({"target": target, **best, **times, "repeats": 1, "status": f"arrived, then {failure}"})
-        else:
-            found.append({"target": target, "status": failure})
-    return [{**row, "package": package} for row in found], points
+    """Result rows and points of a job; tried again without the settings that crash, while there are others.
+
+    Where a worker died for good, what it had found until then counts.
+    """
+    n_settings = sum(len(rival.settings) for rival in RACE_RIVALS if rival.name == job["rival"])
+    points: list[dict[str, Any]] = []
+    notes: list[str] = []
+    while True:
+        heard = list(ask(job, threads))
+        points += [said for said in heard if said["kind"] == "fit" and said["gap"] < float("inf")]
+        found = [said for said in heard if said["kind"] == "result"]
+        failures = [said for said in heard if said["kind"] == "failure"]
+        started = [said["setting"] for said in heard if said["kind"] == "start"]
+        if found or not failures or not started or not failures[-1].get("died"):
+            break
+        job = {**job, "skip": [*job["skip"], started[-1]]}
+        if len(job["skip"]) >= n_settings:
+            break
+        notes.append(failures[-1]["status"])
+    package = "".join(said["package"] for said in heard if said["kind"] == "end")
+    if failures and not found:
+        found = [_reached(points, target, failures[-1]["status"]) for target in job["targets"]]
+    rows = [{**row, "package": package, "note": "; ".join(filter(None, [row.get("note"), *notes]))} for row in found]
+    return rows, points
+
+
+def _reached(points: list[dict[str, Any]], target: float, failure: str) -> dict[str, Any]:
+    """The result that the soonest of the points is, or the failure."""
+    arrived = [point for point in points if point["gap"] <= target]
+    if not arrived:
+        return {"target": target, "status": failure}
+    best = min(arrived, key=lambda point: point["seconds"])
+    times = dict.fromkeys(("seconds", "seconds_min", "seconds_max"), best["seconds"])
+    return {**best, **times, "target": target, "repeats": 1, "status": f"arrived, then {failure}"}
 
 
 class Race:
@@ -177,6 +190,7 @@ class Race:
                 "targets": list(TARGETS),
                 "limit": limit,
                 "ours": ours,
+                "skip": [],
             }
             start, load = time.perf_counter(), machine()["load"]
             rows, points = results(job, threads)

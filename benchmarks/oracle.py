@@ -39,7 +39,11 @@ class Search(NamedTuple):
 
 
 def search(
-    run: Callable[[int, int], Fit], n_settings: int, targets: Sequence[float], limit: float, max_budget: int = 2**20
+    run: Callable[[int, int], Fit],
+    settings: Sequence[int],
+    targets: Sequence[float],
+    limit: float,
+    max_budget: int = 2**20,
 ) -> Search:
     """Find the least seconds to each target.
 
@@ -47,7 +51,8 @@ def search(
     ----------
     run : callable
         ``(setting, budget) -> Fit``.
-    n_settings : int
+    settings : sequence of int
+        What ``run`` knows its settings by.
     targets : sequence of float
         Gaps.
     limit : float
@@ -57,7 +62,7 @@ def search(
     """
     fits: list[Fit] = []
     endings: list[str] = []
-    racing = [[run(setting, 1)] for setting in range(n_settings)]
+    racing = [[run(setting, 1)] for setting in settings]
     fits += [line[-1] for line in racing]
     horizon = min(fit.seconds for fit in fits)
     while racing:

@@ -38,7 +38,7 @@ def steady(rates, seconds=1.0, floor=0.0):
 @pytest.mark.parametrize("rate", [1.01, 1.1, 3.0, 1e9])
 def test_the_oracle_finds_the_least_budget_to_a_tenth(rate, target):
     run, fits = steady([rate])
-    best = search(run, 1, TARGETS, limit=1e6).best[target]
+    best = search(run, [0], TARGETS, limit=1e6).best[target]
     least = math.ceil(math.log(1 / target) / math.log(rate))
     assert least <= best.budget <= max(least, 1.1 * least)
     assert best.gap <= target
@@ -47,7 +47,7 @@ def test_the_oracle_finds_the_least_budget_to_a_tenth(rate, target):
 
 def test_the_oracle_takes_the_setting_that_is_soonest():
     run, _ = steady([1.001, 1.01, 1.05, 1.02, 1.001, 1.002, 1.003])
-    found = search(run, 7, TARGETS, limit=1e6)
+    found = search(run, range(7), TARGETS, limit=1e6)
     assert {fit.setting for fit in found.best.values()} == {2}
 
 
@@ -56,21 +56,21 @@ def test_the_oracle_keeps_a_setting_that_is_behind_early():
         gap = max(0.5**budget, 5e-4) if setting == 0 else 0.8**budget
         return Fit(setting, budget, float(budget), gap)
 
-    best = search(run, 2, TARGETS, limit=1e6).best
+    best = search(run, [0, 1], TARGETS, limit=1e6).best
     assert best[1e-2].setting == 0
     assert best[1e-4].setting == 1
 
 
 def test_the_oracle_says_why_a_target_was_missed():
     run, fits = steady([1.01])
-    found = search(run, 1, TARGETS, limit=500.0)
+    found = search(run, [0], TARGETS, limit=500.0)
     assert set(found.best) == {1e-2}
     assert found.ending == "time is up at gap 6.1e-03"
     assert max(fit.seconds for fit in fits) < 2 * 500 + 24  # 512 is past the limit
     run, fits = steady([2.0], floor=0.3)
-    assert search(run, 1, TARGETS, limit=1e9).ending == "stands still at gap 3.0e-01"
+    assert search(run, [0], TARGETS, limit=1e9).ending == "stands still at gap 3.0e-01"
     assert len(fits) < 10
-    found = search(lambda setting, budget: Fit(setting, budget, math.inf, math.inf), 2, TARGETS, limit=1.0)
+    found = search(lambda setting, budget: Fit(setting, budget, math.inf, math.inf), [0, 1], TARGETS, limit=1.0)
     assert found.ending == "failed at gap inf"
     assert not found.best
 
@@ -231,7 +231,7 @@ def test_a_race_goes_on_where_it_was(options, tmp_path, capsys, monkeypatch):
 
 def job(**other):
     base = {"rival": LBFGS, "alpha": 1e-3, "l1_ratio": 0.0, "minimum": 1.0, "targets": [1e-2, 1e-3], "limit": 5.0}
-    return {**base, "data": "nowhere", "ours": {}, **other}
+    return {**base, "data": "nowhere", "ours": {}, "skip": [], **other}
 
 
 def test_a_missing_rival_is_a_row_that_says_how_to_install_it(monkeypatch, tmp_path):
@@ -265,6 +265,29 @@ def test_what_a_rival_reached_before_it_crashed_counts(monkeypatch):
     assert rows[1]["status"] == "crashed (exit code -11)"
     assert "seconds" not in rows[1]
     assert len(points) == 3
+
+
+def test_settings_that_crash_are_left_out_of_another_try(monkeypatch):
+    tries = []
+
+    def ask(job, threads):
+        tries.append(job["skip"])
+        for setting in (0, 1, 2):
+            if setting not in job["skip"]:
+                yield {"kind": "start", "setting": setting, "settings": f"solver={setting}, max_iter=1"}
+                if setting < 2:
+                    yield {"kind": "failure", "status": f"crashed at {setting}", "died": True}
+                    return
+        yield {"kind": "result", "target": 1e-2, "seconds": 1.0, "status": "arrived", "note": ""}
+
+    monkeypatch.setattr(bench_race, "ask", ask)
+    rows, _ = bench_race.results(job(rival="cyanure"), 1)
+    assert tries == [[], [0], [0, 1]]
+    assert rows[0]["note"] == "crashed at 0; crashed at 1"
+    tries.clear()
+    rows, _ = bench_race.results(job(rival=LBFGS), 1)  # it has one setting
+    assert tries == [[]]
+    assert [r["status"] for r in rows] == ["crashed at 0", "crashed at 0"]
 
 
 def test_below_the_minimum_is_an_error_said_loudly(options, monkeypatch, capsys):
