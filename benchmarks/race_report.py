@@ -15,6 +15,19 @@ from benchmarks.rivals import OURS
 _LBFGS = "LogisticRegression(lbfgs)"
 _SKLEARN = "LogisticRegression("
 
+#: The picture's lines, by the start of a rival's name; a line is the best of its rivals.
+_LINES = {
+    OURS.name: OURS.name,
+    _LBFGS: _LBFGS,
+    _SKLEARN: "LogisticRegression, its other solvers",
+    "SGDClassifier": "SGDClassifier",
+    "MLPClassifier": "MLPClassifier",
+    "cyanure": "cyanure",
+    "scikit-learn-intelex": "scikit-learn-intelex",
+    "torch": "PyTorch (Adam, SGD, L-BFGS)",
+    "": "glmnet, xgboost, adelie",
+}
+
 #: The picture's range of gaps.
 _GAPS = (1e-5, 10.0)
 
@@ -143,14 +156,15 @@ def _cell(theirs: Time | None, ours: Time | None, *, is_named: bool = True) -> s
 
 
 def curves(points: list[Row], dtype: str, threads: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """For each problem and rival the least gap by seconds, over all its settings; who never comes near is left out."""
+    """For each problem and line the least gap by seconds, over all settings and fits of the line's rivals."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in points:
         if row["dtype"] == dtype and row["threads"] == threads:
-            lines = found.setdefault(row["problem"], {OURS.name: []})
-            lines.setdefault(row["rival"], []).append((float(row["seconds"]), float(row["gap"])))
+            lines = found.setdefault(row["problem"], {line: [] for line in _LINES.values()})
+            line = next(line for start, line in _LINES.items() if row["rival"].startswith(start))
+            lines[line].append((float(row["seconds"]), float(row["gap"])))
     return {
-        problem: {rival: _lower(line) for rival, line in lines.items() if line and min(line)[1] < _GAPS[1]}
+        problem: {line: _lower(fits) for line, fits in lines.items() if fits and min(gap for _, gap in fits) < _GAPS[1]}
         for problem, lines in found.items()
     }
 
