@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,3 +319,16 @@ def test_the_readmes_tables_are_filled_between_their_own_markers(monkeypatch):
     assert full.split() == f"0 {first} A {end} 1 {second} B {end} 2".split()
     assert readme_table.filled(full) == full
     assert readme_table.between_markers(full, "race.csv") == "B"
+
+
+def test_the_race_runs_in_benchopt(tmp_path):
+    pytest.importorskip("benchopt")
+    root = Path(problems.__file__).parent.parent
+    folder = shutil.copytree(root / "benchmarks" / "benchopt", tmp_path / "benchopt")
+    command = [sys.executable, "-m", "benchopt", "run", str(folder), "--no-display", "--no-plot", "-n", "2"]
+    chosen = ["-d", "race[problem=iris_std]", "-s", f"race[rival={OURS.name}]"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "XDG_CONFIG_HOME": str(tmp_path)}
+    ran = subprocess.run([*command, *chosen], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "done" in ran.stdout
+    assert list(tmp_path.rglob("*.parquet"))
