@@ -176,7 +176,7 @@ class Race:
             print(f"{problem.name}: {error}")
             return
         minimum = minima.minimum(problem, dtype, folder, self.options.output / "minima.csv")
-        n_samples = len(problems.read_saved(folder)[1])
+        n_samples = len(problems.read_saved_codes(folder))
         for name in names:
             ours = {} if name == OURS.name else self.our_seconds(**key)
             limit = max([_LEAST_LIMIT, *(self.options.factor * seconds for seconds in ours.values())])

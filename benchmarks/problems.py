@@ -205,4 +205,8 @@ def save(problem: RaceProblem, dtype: str, folder: Path) -> Path:
 def read_saved(path: Path) -> tuple[Any, Array]:
     """What ``save`` kept."""
     X = sp.load_npz(path / "X.npz") if (path / "X.npz").exists() else np.load(path / "X.npy")
-    return X, np.load(path / "y.npy")
+    return X, read_saved_codes(path)
+
+
+def read_saved_codes(path: Path) -> Array:
+    return np.asarray(np.load(path / "y.npy"))

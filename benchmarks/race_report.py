@@ -104,7 +104,7 @@ def standings(rows: list[Row], dtype: str, threads: str, target: str) -> list[St
 
 
 def _time(row: Row) -> Time:
-    arrived = bool(row["seconds"])
+    arrived = bool(row["seconds"]) and not row.get("status", "").startswith("missed")
     return Time(float(row["seconds"] if arrived else row["limit"]), not arrived, row["rival"])
 
 

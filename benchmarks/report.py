@@ -23,12 +23,22 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def append_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """More lines to a file that has the same columns, or a new one."""
+    """More lines to a file that has the same columns, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If the file has other columns.
+    """
     if not path.exists() and rows:
         write_csv(path, rows)
     elif rows:
-        with path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, fieldnames=list(rows[0])).writerows(rows)
+        with path.open("r+", newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file), [])
+            if columns != list(rows[0]):
+                raise ValueError(f"{path} has columns {columns}, not {list(rows[0])}; move it away.")
+            file.seek(0, 2)
+            csv.DictWriter(file, fieldnames=columns).writerows(rows)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

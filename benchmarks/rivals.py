@@ -47,8 +47,8 @@ class Rival(NamedTuple):
         The kwargs of ``make`` that turn the rival's own stopping rule off.
     settings : tuple of dict
         The kwargs of ``make`` that the race chooses from, for each target the best.
-    has_l1, takes_sparse, is_binary : bool
-        Whether it knows the penalty ``||coef||_1``; takes CSR rows; is another model with more than two classes.
+    has_l1, is_binary : bool
+        Whether it knows the penalty ``||coef||_1``; whether it is another model with more than two classes.
     most : int
         A budget whose time is told where a target was not reached; 0 for none.
     note : str
@@ -63,7 +63,6 @@ class Rival(NamedTuple):
     endless: dict[str, Any] = {}
     settings: tuple[dict[str, Any], ...] = ({},)
     has_l1: bool = False
-    takes_sparse: bool = True
     is_binary: bool = False
     most: int = 0
     note: str = ""

@@ -199,6 +199,21 @@ def test_nobody_arrived_is_a_bound():
     assert text[-1].endswith("| > 30.0 (1) | none | > 30.0 (1) |")
 
 
+def test_a_miss_of_ours_is_no_time_of_ours():
+    rows = [row("a", OURS.name, "0.01", "2", status="missed its tol"), row("a", SAGA, "0.01", "8", status="arrived")]
+    (a,) = race_report.standings(rows, "float32", "1", "0.01")
+    assert a.ours is None
+    assert race_report.summary(rows, "float32", "1", "0.01").splitlines()[2].startswith("| a | missed | 8 s (saga) |")
+
+
+def test_rows_of_other_columns_are_not_mixed(tmp_path):
+    report.append_csv(tmp_path / "x.csv", [{"a": 1, "b": 2}])
+    report.append_csv(tmp_path / "x.csv", [{"a": 3, "b": "4,5"}])
+    assert report.read_csv(tmp_path / "x.csv") == [{"a": "1", "b": "2"}, {"a": "3", "b": "4,5"}]
+    with pytest.raises(ValueError, match="has columns"):
+        report.append_csv(tmp_path / "x.csv", [{"a": 3}])
+
+
 def test_ratios_are_to_our_row_of_the_same_target():
     ratios = [r["ratio"] for r in race_report.with_ratios([*ROWS, row("a", "cyanure", "0.01", "1")])]
     assert ratios[:6] == ["4.5", "1", "", "", "8", "0.5"]
