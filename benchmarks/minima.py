@@ -30,6 +30,9 @@ from sksoftmax._types import Array, Params
 
 KEPT = Path(__file__).parent / "results" / "minima.csv"
 
+#: Rows, or stored numbers, that are looked at together.
+_BLOCK = 2**16
+
 #: A relative bound above this is no minimum to race to.
 _SURE = 1e-8
 
@@ -38,11 +41,14 @@ _TOLS = (1e-9, 1e-11, 1e-13)
 
 
 def crc32(X: Any, y: Array) -> str:
-    """A checksum of the data: fetched sets, and rounding in tf-idf or QR, may differ from one place to the next."""
-    parts = (X.data, X.indices, X.indptr) if is_sparse(X) else (X,)
-    total = 0
-    for part in (*parts, y.astype(np.int64)):
-        total = zlib.crc32(np.ascontiguousarray(part).view(np.uint8).ravel(), total)
+    """A checksum of the numbers, whatever their dtype.
+
+    Fetched sets may differ from one place to the next, and so does rounding, in tf-idf or in a QR.
+    """
+    total = zlib.crc32(y.astype(np.int64))
+    for part in (X.data, X.indices, X.indptr) if is_sparse(X) else (X,):
+        for start in range(0, len(part), _BLOCK):
+            total = zlib.crc32(np.ascontiguousarray(part[start : start + _BLOCK], dtype=np.float64), total)
     return f"{total:08x}"
 
 
@@ -105,7 +111,9 @@ def compute(problem: RaceProblem, dtype: str, X: Any, y: Array) -> dict[str, Any
 
 
 def minimum(problem: RaceProblem, dtype: str, data: Path, kept: Path = KEPT) -> float:
-    """F* of the saved data, from ``kept`` if it is there, else computed and kept.
+    """F* of the saved data, from ``kept`` (or KEPT) if it is there, else computed and kept.
+
+    Whole numbers have one F* in both dtypes.
 
     Raises
     ------
@@ -115,7 +123,7 @@ def minimum(problem: RaceProblem, dtype: str, data: Path, kept: Path = KEPT) -> 
     X, y = problems.read_saved(data)
     rows = read_csv(kept)
     known = rows if kept == KEPT else [*rows, *read_csv(KEPT)]
-    key = {"problem": problem.name, "dtype": dtype, "crc32": crc32(X, y), "alpha": str(problem.alpha)}
+    key = {"crc32": crc32(X, y), "alpha": str(problem.alpha), "l1_ratio": str(problem.l1_ratio)}
     found = [row for row in known if all(row[column] == value for column, value in key.items())]
     row = found[-1] if found else compute(problem, dtype, X, y)
     if not found:
