@@ -1,0 +1,121 @@
+"""The stop of an oracle: of all budgets and settings, the fit that reaches a gap soonest.
+
+A rival's own stopping rule is off. Its budget doubles until its gap is the least that is asked for or its time is
+up; among several settings the worse half goes, each time the time has doubled; then, for each gap, the bracket
+between the last budget that missed it and the first that reached it is bisected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+#: Settings that are not dropped for being behind, for who is first early need not be at the end; and how many
+#: when fits take more than this share of the limit.
+_SURVIVORS, _LATE_SURVIVORS, _LATE = 3, 2, 0.5
+
+#: A rival stands still if its gap is this share of what it was, after so many doublings.
+_STILL, _DOUBLINGS = 0.99, 5
+
+#: A bracket is narrow enough, greater budget over less.
+_NARROW = 1.1
+
+
+class Fit(NamedTuple):
+    """One fit: the index of its settings, its budget, seconds (inf if it failed) and gap (inf if not finite)."""
+
+    setting: int
+    budget: int
+    seconds: float
+    gap: float
+
+
+class Search(NamedTuple):
+    """All fits, the best for each target that was reached, and why there is none for the others."""
+
+    fits: list[Fit]
+    best: dict[float, Fit]
+    ending: str
+
+
+def search(
+    run: Callable[[int, int], Fit],
+    settings: Sequence[int],
+    targets: Sequence[float],
+    limit: float,
+    max_budget: int = 2**20,
+) -> Search:
+    """Find the least seconds to each target.
+
+    Parameters
+    ----------
+    run : callable
+        ``(setting, budget) -> Fit``.
+    settings : sequence of int
+        What ``run`` knows its settings by.
+    targets : sequence of float
+        Gaps.
+    limit : float
+        Seconds of a fit after which its settings get no greater budget.
+    max_budget : int
+        No greater budget than that.
+    """
+    fits: list[Fit] = []
+    endings: list[str] = []
+    racing = [[run(setting, 1)] for setting in settings]
+    fits += [line[-1] for line in racing]
+    horizon = min(fit.seconds for fit in fits)
+    while racing:
+        horizon = min(2 * horizon, limit)
+        for line in list(racing):
+            while True:
+                ending = _ending(line, fits, min(targets), limit, max_budget)
+                if ending or line[-1].seconds > horizon:
+                    break
+                line.append(run(line[-1].setting, 2 * line[-1].budget))
+                fits.append(line[-1])
+            if ending:
+                endings.append(ending)
+                racing.remove(line)
+        racing.sort(key=lambda line: min(fit.gap for fit in line))
+        survivors = _SURVIVORS if horizon < _LATE * limit else _LATE_SURVIVORS
+        racing = racing[: max(survivors, len(racing) // 2)]
+    for target in targets:
+        fits += _refine(run, fits, target)
+    best = {t: min((f for f in fits if f.gap <= t), key=lambda f: f.seconds, default=None) for t in targets}
+    ending = f"{', '.join(dict.fromkeys(endings))} at gap {min(fit.gap for fit in fits):.1e}"
+    return Search(fits, {target: fit for target, fit in best.items() if fit is not None}, ending)
+
+
+def _ending(line: list[Fit], fits: Sequence[Fit], target: float, limit: float, max_budget: int) -> str:
+    """Why these settings get no greater budget; empty if they do."""
+    last = line[-1]
+    if last.gap <= target:
+        return "arrived"
+    if any(fit.gap <= target and fit.seconds < last.seconds for fit in fits):
+        return "others arrived sooner"
+    if last.seconds == float("inf"):
+        return "failed"
+    if last.seconds > limit:
+        return "time is up"
+    if last.budget >= max_budget:
+        return "budget is up"
+    before = line[-1 - _DOUBLINGS :][0]
+    if len(line) > _DOUBLINGS and not min(fit.gap for fit in line[-_DOUBLINGS:]) < _STILL * before.gap:
+        return "stands still"
+    return ""
+
+
+def _refine(run: Callable[[int, int], Fit], fits: Sequence[Fit], target: float) -> list[Fit]:
+    """The fits that narrow the bracket of the soonest settings' budgets around ``target``."""
+    arrived = [fit for fit in fits if fit.gap <= target]
+    if not arrived:
+        return []
+    first = min(arrived, key=lambda fit: fit.seconds)
+    missed = [fit.budget for fit in fits if fit.setting == first.setting and fit.budget < first.budget]
+    low, high, more = max(missed, default=first.budget), first.budget, []
+    while high > low + 1 and high > _NARROW * low:
+        middle = max(low + 1, min(high - 1, round((low * high) ** 0.5)))
+        more.append(run(first.setting, middle))
+        low, high = (low, middle) if more[-1].gap <= target else (middle, high)
+    return more
