@@ -269,6 +269,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
         """
         with border.unchanged_on_error(self), one_blas_thread():
+            border.needs_engine(self.engine)
             before = self._fitted_params() if self.warm_start else None
             data = border.training_data(self, X, y, sample_weight, reset=True)
             classes, codes = np.unique(data.y, return_inverse=True)
@@ -282,7 +283,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             params = prior_params(problem)
             if before is not None:
                 params = _moved(self._warm_params(before, params, classes), centre, 1.0)
-            plan = choose(problem, self._settings(), is_warm=before is not None)
+            plan = choose(problem, self._settings(), is_warm=before is not None, rng=rng)
             rules = Rules(self.max_iter, self.tol, score, self.n_iter_no_change)
             result = train(problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
             self._forget_outcome()
@@ -330,6 +331,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             of columns has changed, or ``class_weight="balanced"``. The model is then as it was.
         """
         with border.unchanged_on_error(self), one_blas_thread():
+            border.needs_engine(self.engine)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
@@ -377,7 +379,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self._set_params(state.params, data.X.dtype)
         self._stream = _Stream(self.solver, self.learning_rate, state, n_samples, total)
         self.n_iter_ = 1
-        self.solver_info_ = {**plan.info, "learning_rate": rate, "engine": choose_engine(self.engine)}
+        self.solver_info_ = {"engine": choose_engine(self.engine), **plan.info, "learning_rate": rate}
 
     def _new_stream(self, n_samples: int, weight: float) -> _Stream:
         return _Stream(self.solver, self.learning_rate, None, n_samples, weight)
@@ -523,7 +525,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.loss_curve_ = result.loss_curve
         self.stop_reason_ = str(result.stop_reason)
         self.excess_ = result.excess
-        self.solver_info_ = {**info, "engine": choose_engine(self.engine)}
+        self.solver_info_ = {"engine": choose_engine(self.engine), **info}
         if self.early_stopping:
             self.validation_scores_ = result.validation_scores
 
