@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sksoftmax._compiled_row import Tools, row_prox, row_prox_binary, softmax, softplus
 from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_soft, add_to, compiled
 from sksoftmax._types import Array
@@ -105,14 +107,20 @@ def visit_softmax(
 
 
 @compiled(FAST)
-def loss_softmax(rows: Rows, model: Model, t: Tools) -> float:
-    """Sum of weight * loss at the model as it is."""
+def measure_softmax(rows: Rows, model: Model, agreed: Agreed, t: Tools) -> tuple[float, float]:
+    """The sums that `visit_softmax` returns, at the model as it is."""
     z, p = t.work[0], t.work[1]
     loss = 0.0
+    gaps = 0.0
     for i in range(len(rows.y)):
         raw_row(i, rows, model, z)
-        loss += rows.weight[i] * (softmax(z, p, t) - z[rows.y[i]])
-    return loss
+        lse = softmax(z, p, t)
+        loss += rows.weight[i] * (lse - z[rows.y[i]])
+        mean = z[0] - z[0]
+        for k in range(len(z)):
+            mean += agreed.proba[i, k] * z[k]
+        gaps += rows.weight[i] * (lse - mean - agreed.entropy[i])
+    return loss, gaps
 
 
 @compiled(FAST)
@@ -127,7 +135,7 @@ def raw_row_binary(i: int, rows: Rows, model: Model) -> float:
     else:
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
             total += rows.values[e] * model.table[rows.indices[e]]
-    return float(total)
+    return np.float64(total)
 
 
 @compiled(FAST)
@@ -140,14 +148,14 @@ def visit_binary(
     gaps = 0.0
     for i in order:
         z = raw_row_binary(i, rows, model)
-        old = float(proba[i])
+        old = np.float64(proba[i])
         lse = softplus(z)
         loss += rows.weight[i] * (lse - z * rows.y[i])
         gap = rows.weight[i] * (lse - old * z - entropy[i])
         gaps += gap
         if gap <= skip:
             continue
-        p, h = row_prox_binary(z, old, float(q[i]))
+        p, h = row_prox_binary(z, old, np.float64(q[i]))
         entropy[i] = h
         proba[i] = p
         change = model.intercept[0] - model.intercept[0]  # 0 in the data's dtype
@@ -159,13 +167,16 @@ def visit_binary(
 
 
 @compiled(FAST)
-def loss_binary(rows: Rows, model: Model) -> float:
-    """``loss_softmax`` for two classes."""
+def measure_binary(rows: Rows, model: Model, agreed: Agreed) -> tuple[float, float]:
+    """``measure_softmax`` for two classes."""
     loss = 0.0
+    gaps = 0.0
     for i in range(len(rows.y)):
         z = raw_row_binary(i, rows, model)
-        loss += rows.weight[i] * (softplus(z) - z * rows.y[i])
-    return loss
+        lse = softplus(z)
+        loss += rows.weight[i] * (lse - z * rows.y[i])
+        gaps += rows.weight[i] * (lse - np.float64(agreed.proba[i]) * z - agreed.entropy[i])
+    return loss, gaps
 
 
 @compiled(FAST)
@@ -173,7 +184,7 @@ def mean_squares(indptr: Array, indices: Array, values: Array, share: Array, squ
     """``squares[j] += sum_i share_i x_ij^2``."""
     for i in range(len(share)):
         for e in range(indptr[i], indptr[i + 1]):
-            value = float(values[e])
+            value = np.float64(values[e])
             squares[indices[e]] += share[i] * value * value
 
 
@@ -191,7 +202,7 @@ def row_curvatures(
     for i in range(len(share)):
         norm = 0.0
         for e in range(indptr[i], indptr[i + 1]):
-            value = float(values[e])
+            value = np.float64(values[e])
             norm += value * value * scale[indices[e]]
         s = norm * share[i]
         q[i] = s + intercept_scale * share[i]

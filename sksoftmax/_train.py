@@ -92,7 +92,8 @@ def train(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for stage, is_new, is_last in _stage_of_each_epoch(plan, rules.max_iter):
             if is_new:
-                params = params if state is None else state.params
+                if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
+                    params = state.params
                 state = stage.solver.init(problem, params)
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)

@@ -20,9 +20,12 @@ from sksoftmax._types import Array
 #: Pairs that Anderson's method extrapolates from: 2, 5 and 10 did the same.
 _N_PAIRS = 2
 
-#: The share is that of this many epochs, and counts as at most this: where that much is measured, within as many
-#: epochs as it takes to forget, nothing is known.
-_N_EPOCHS, _GREATEST_SHARE, _FORGET = 3, 0.98, 5
+#: The share is that of this many epochs, and counts as at most this: where that much is measured, it may be any, and
+#: counts as another for some epochs.
+_N_EPOCHS, _GREATEST_SHARE, _UNKNOWN, _FORGET = 3, 0.98, 0.9998, 5
+
+#: Largest factor on a change by which to extrapolate: what a share of 0.99 takes. Beyond it is rounding.
+_LONGEST = 100.0
 
 #: Factor on the estimate of what the centre can bring: the least found by which no fit ended above tol.
 _CAUTION = 4.0
@@ -49,7 +52,7 @@ class Centre(NamedTuple):
     gains : tuple of float
         ``1/2 <g, W - V>`` of the epochs since the metric last changed.
     remaining : float
-        Estimate of what moving it can still bring, in units of F.
+        Estimate of what moving it can still bring, in units of F, should there be no direction slower than most.
     n_unknown : int
         Epochs for which the estimate counts as unknown.
     """
@@ -61,6 +64,11 @@ class Centre(NamedTuple):
     gains: tuple[float, ...] = ()
     remaining: float = np.inf
     n_unknown: int = 0
+
+    @property
+    def most(self) -> float:
+        """The estimate that a fit may end by: with caution, and that of a share near 1 where that is all we know."""
+        return _CAUTION * (max(self.remaining, self.gains[-1] / (1 - _UNKNOWN)) if self.n_unknown else self.remaining)
 
 
 def assessed(centre: Centre, reached: Array, share: Array, *, is_plain: bool) -> Centre:
@@ -87,7 +95,7 @@ def assessed(centre: Centre, reached: Array, share: Array, *, is_plain: bool) ->
     kept = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _GREATEST_SHARE
     n_unknown = _FORGET if n and kept >= _GREATEST_SHARE else max(0, centre.n_unknown - 1)
     most = max(gain, 0.5 * float(np.vdot(g, target - centre.at)))
-    remaining = np.inf if n_unknown else _CAUTION * most / (1 - min(kept, _GREATEST_SHARE))
+    remaining = most / (1 - min(kept, _GREATEST_SHARE))
     return Centre(centre.at, target, Move(reached, g), pairs, gains, remaining, n_unknown)
 
 
@@ -98,8 +106,11 @@ def _extrapolated(reached: Array, g: Array, pairs: tuple[Move, ...]) -> Array:
     products = np.array([[np.vdot(a.g, b.g) for b in pairs] for a in pairs], dtype=float)
     products += (1e-8 * np.trace(products) + 1e-300) * np.eye(len(pairs))  # nearly parallel changes
     slopes = np.array([np.vdot(a.g, g) for a in pairs], dtype=float)
+    parts = np.linalg.solve(products, slopes)
+    if not np.abs(parts).max() <= _LONGEST:
+        return reached
     target = reached.copy()
-    for part, pair in zip(np.linalg.solve(products, slopes), pairs, strict=True):
+    for part, pair in zip(parts, pairs, strict=True):
         target -= reached.dtype.type(part) * pair.reached
     return target
 

@@ -59,7 +59,9 @@ class DualState(NamedTuple):
         F: along the last epoch, on average, or at ``params`` if the excess is at most tol.
     excess : float
     estimate : float
-        Estimate of F - F*.
+        Estimate of F - F*, as the moves of the centre and of kappa take it.
+    most : float
+        The same with caution, as the excess takes it.
     penalty : float
         Penalty at the end of the last epoch.
     gaps : tuple of float
@@ -81,6 +83,7 @@ class DualState(NamedTuple):
     value: float
     excess: float
     estimate: float
+    most: float
     penalty: float
     gaps: tuple[float, ...]
     n_waiting: int
@@ -171,6 +174,7 @@ def _started(problem: Problem, params: Params) -> DualState:
         value=np.inf,
         excess=np.inf,
         estimate=np.inf,
+        most=np.inf,
         penalty=0.0,
         gaps=(),
         n_waiting=0,
@@ -223,19 +227,24 @@ def _visited(problem: Problem, state: DualState, order: Array, skip: float) -> t
     return state._replace(n_epochs=state.n_epochs + 1), loss / n, gap / n
 
 
-def _exact_loss(problem: Problem, state: DualState) -> float:
+def _measured(problem: Problem, state: DualState) -> tuple[float, float]:
+    """The mean loss and the mean gap, with all rows as they are."""
     from sksoftmax import _compiled as compiled
 
+    rows, model, agreed, n = state.rows, state.model, state.agreed, problem.n_samples
     if problem.n_rows == 1:
-        return float(compiled.loss_binary(state.rows, state.model)) / problem.n_samples
-    return float(compiled.loss_softmax(state.rows, state.model, state.tools)) / problem.n_samples
+        loss, gap = compiled.measure_binary(rows, model, agreed)
+    else:
+        loss, gap = compiled.measure_softmax(rows, model, agreed, state.tools)
+    return loss / n, gap / n
 
 
 def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: float) -> DualState:
     """The state with where its centre is to go, and the excess.
 
-    The mean gap of the visits bounds what the rows can still bring at this centre; what moving it can, ``_centre``
-    estimates.
+    The mean gap of the rows bounds what they can still bring at this centre; what moving it can, ``_centre`` estimates.
+    Where the gaps that the visits met are small enough for the fit to end, those that they left are measured: a heavy
+    row's may have grown.
     """
     reached = _stacked(state)
     after = _penalty(problem, state)
@@ -243,17 +252,19 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
     rose = not value <= state.value + max(state.estimate, 0.0)
     centre = assessed(state.centre, reached, state.metric.share, is_plain=rose)
     last_rise = state.n_epochs if rose else state.last_rise
-    estimate = gap + centre.remaining
-    left = max(estimate, state.estimate) if state.n_epochs <= last_rise + _ERRATIC else estimate
+    most = gap + centre.most
+    left = max(most, state.most) if state.n_epochs <= last_rise + _ERRATIC else most
     excess = relative_excess(problem, value, left)
     if excess <= tol:
-        value = _exact_loss(problem, state) + after
-        excess = relative_excess(problem, value, left)
+        loss, gap = _measured(problem, state)
+        value = loss + after
+        excess = relative_excess(problem, value, max(left, gap + centre.most))
     return state._replace(
         centre=centre,
         value=value,
         excess=excess,
-        estimate=estimate,
+        estimate=gap + centre.remaining,
+        most=most,
         penalty=after,
         gaps=(*state.gaps, gap)[-_PATIENCE - 1 :],
         last_rise=last_rise,
