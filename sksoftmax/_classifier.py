@@ -70,10 +70,22 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         - "adam": Kingma & Ba (2015).
 
         All but "auto" need columns of similar scale to get anywhere, as everywhere.
-    engine : {"auto", "vectorized", "naive"}, default="auto"
-        What computes losses and gradients: "vectorized" is NumPy/SciPy, "naive" the same by explicit Python
-        loops over samples, classes and features, for verification and teaching (a thousand times slower).
-        "auto" is "vectorized".
+    engine : {"auto", "compiled", "vectorized", "naive"}, default="auto"
+        What computes losses and gradients.
+
+        - "vectorized": NumPy/SciPy.
+        - "compiled": for sparse X with ``solver="auto"``, visits of single rows compiled by numba (``pip install
+          'sksoftmax[fast]'``): dual coordinate ascent, which Newton steps finish should it not reach ``tol``. The
+          first fit of a process compiles for some seconds, and later processes load what it kept in some tenths.
+          Dense X, a named solver, a warm start, ``partial_fit``, and a ``batch_size`` or ``learning_rate`` given
+          take the vectorized way: dense products are the BLAS's already.
+        - "naive": the same sums by explicit Python loops over samples, classes and features, for verification and
+          teaching (a thousand times slower).
+        - "auto": "compiled" where numba is installed and it pays (sparse X of at least 200 columns and more than 256
+          rows, whose n_samples x n_classes probabilities take at most 64 MiB or 4 times X's memory), else
+          "vectorized".
+
+        What ran is in ``solver_info_``.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch, >= 1. For ``solver="auto"``, "auto" is n_features, at least 256 and at most 4096,
         and data of fewer than 16 such batches are left to the Newton steps alone; a number given is used. For
@@ -143,7 +155,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X had names and all of them strings.
     loss_curve_ : list of float
-        F after each epoch, over all training rows.
+        F after each epoch, over all training rows. Compiled: the mean along the epoch's visits, and F itself where
+        it was near ``tol``, the last epoch of a fit that reached it included.
     validation_scores_ : list of float
         Accuracy on the rows set aside, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
@@ -162,7 +175,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and either
     the Hessian of up to 2000 unknowns (32 MB, and as much again while it is made) or n_classes matrices of
     n_features x n_features where those are together no larger than X. Everything else is made of blocks of rows
-    of about 1 MiB.
+    of about 1 MiB. Compiled, a fit keeps besides X one more copy of its values, the order, and in X's dtype
+    n_samples x n_classes probabilities and up to 8 tables of n_features x n_classes, n_classes rounded up to a multiple
+    of 8 (1 for two classes).
 
     See Also
     --------
@@ -172,6 +187,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     References
     ----------
     Boehning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist. Math. 44(1), 197-200.
+
+    Shalev-Shwartz & Zhang (2013), Stochastic dual coordinate ascent methods for regularized loss minimization,
+    J. Mach. Learn. Res. 14, 567-599.
 
     Examples
     --------

@@ -56,7 +56,7 @@ _SHARE_OF_ROWS = 0.1
 
 
 #: Epochs of the dual before the finish: a share of all, and at most.
-_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.75, 75
+_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.85, 85
 
 #: Columns from which the dual comes first.
 _MIN_DUAL_COLUMNS = 200

@@ -176,7 +176,7 @@ def test_a_centre_that_stands_still_may_have_far_to_go():
     centre = _centre.Centre(np.array([[1.0]]))
     for _ in range(3):  # the same gain again and again
         centre = _centre.assessed(centre, centre.at + 1.0, np.array([1.0]), is_plain=True)
-    assert centre.most > 1e4 * centre.gains[-1]
+    assert centre.most > 500 * centre.gains[-1]
     for k in range(12):
         centre = _centre.assessed(centre, centre.at + 0.5**k, np.array([1.0]), is_plain=True)
     assert centre.most < 100 * centre.gains[-1]
@@ -255,7 +255,7 @@ def test_threads_do_not_disturb_each_other():
 def test_newton_finishes_what_the_dual_does_not():
     X, y, _ = sparse_data(3, n=1000)
     clf = SoftmaxClassifier(engine="compiled", tol=1e-12, random_state=0, max_iter=20).fit(X, y)
-    assert clf.n_iter_ > 15  # three quarters of them
+    assert clf.n_iter_ > 17  # 85 % of them
     assert clf.excess_ <= 1e-12
 
 

@@ -22,7 +22,7 @@ _N_PAIRS = 2
 
 #: The share is that of this many epochs, and counts as at most this: where that much is measured, it may be any, and
 #: counts as another for some epochs.
-_N_EPOCHS, _GREATEST_SHARE, _UNKNOWN, _FORGET = 3, 0.98, 0.9998, 5
+_N_EPOCHS, _GREATEST_SHARE, _UNKNOWN, _FORGET = 3, 0.98, 0.995, 5
 
 #: Largest factor on a change by which to extrapolate: what a share of 0.99 takes. Beyond it is rounding.
 _LONGEST = 100.0
