@@ -1,9 +1,11 @@
 """The one statement of the objective, and of what its constants mean.
 
-    F(coef, intercept) = (1 / sum w) * sum_i w_i * [ logsumexp(z_i) - z_i[y_i] ]  +  alpha / 2 * ||coef||^2
+    F(coef, intercept) = (1 / sum w) * sum_i w_i * [ logsumexp(z_i) - z_i[y_i] ]
+                         + alpha * ( (1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1 )
     z_i = coef @ x_i + intercept          (the intercept is never penalised)
 
-With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept).
+With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept). l1_ratio is 0 but for the solvers that
+say otherwise.
 """
 
 from __future__ import annotations
@@ -35,14 +37,15 @@ def alpha_from_C(C: float, total_weight: float) -> float:
     return 1.0 / (C * total_weight)
 
 
-def penalty(coef: Array, alpha: float) -> tuple[float, Array]:
-    """``alpha / 2 * ||coef||^2`` and its gradient."""
-    grad = alpha * coef
-    return 0.5 * float(np.vdot(grad, coef)), grad
+def penalty(coef: Array, alpha: float, l1_ratio: float = 0.0) -> tuple[float, Array]:
+    """``alpha * ((1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1)``, and the gradient of its smooth part."""
+    grad = alpha * (1 - l1_ratio) * coef
+    value = 0.5 * float(np.vdot(grad, coef))
+    return value + alpha * l1_ratio * float(np.abs(coef).sum()) if l1_ratio else value, grad
 
 
 def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -> Evaluation:
-    value, coef_grad = penalty(params.coef, problem.alpha)
+    value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
     return Evaluation(loss + value, Params(grads.coef + coef_grad, intercept))
 
@@ -53,6 +56,7 @@ def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Eval
     The divisor is ``len(batch) * mean(weight)`` over all rows, not the batch's own sum of weights: a mean
     over batches of the latter is not F's gradient.
     """
+    assert problem.l1_ratio == 0, "F is not smooth"
     total = len(batch.y) * problem.mean_weight
     loss, grads = problem.kernel.loss_grad(params, *batch, total)
     return _regularised(problem, loss, grads, params)
@@ -113,6 +117,7 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
     rows : Batch or None
         Rows that stand for all, weights that sum to about 1; None for all rows.
     """
+    assert problem.l1_ratio == 0, "F is not smooth"
     data, total = (problem.data, float(problem.data.weight.sum())) if rows is None else (rows, 1.0)
     summed = problem._replace(data=data)
     kept = list(probabilities(summed, params)) if problem.n_rows <= problem.n_features else None

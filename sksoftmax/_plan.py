@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from sksoftmax import _schedules
+from sksoftmax._batches import row_order
 from sksoftmax._objective import rows_of_a_block
 from sksoftmax._precondition import (
     Moments,
@@ -19,11 +23,12 @@ from sksoftmax._precondition import (
 from sksoftmax._solvers._first_order import first_order
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
+from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._solvers.newton import newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
-from sksoftmax._types import Problem, Solver
+from sksoftmax._types import Batch, Params, Problem, Report, Solver
 
 #: Least rows of an "auto" batch: fewer would not keep a matrix product busy.
 _MIN_BATCH = 256
@@ -51,6 +56,19 @@ _LEAST_WORK = 2**26  # operations of a factor, about a millisecond
 _SHARE_OF_ROWS = 0.1
 
 
+#: Epochs of the dual before the finish: a share of all, and at most.
+_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.85, 85
+
+#: Columns from which the dual comes first.
+_MIN_DUAL_COLUMNS = 200
+
+#: Memory of the dual's table of n_samples x n_classes, in units of X's, or in bytes.
+_MAX_TABLE, _SMALL_TABLE = 4.0, 2**26
+
+#: Largest number whose square, summed, is one.
+_LARGEST = 1e100
+
+
 class Settings(NamedTuple):
     """The hyperparameters that the choice depends on; see ``SoftmaxClassifier``."""
 
@@ -67,6 +85,8 @@ class Settings(NamedTuple):
     epsilon: float
     max_iter: int
     tol: float
+    engine: str = "auto"
+    shuffle: bool = True
 
 
 class Stage(NamedTuple):
@@ -99,18 +119,22 @@ class Plan(NamedTuple):
 
 
 def choose_engine(engine: str) -> str:
-    """Name of the engine: "auto" is "vectorized"."""
-    return "vectorized" if engine == "auto" else engine
+    """Name of the engine of sums over rows: the vectorized one but for "naive"."""
+    return "naive" if engine == "naive" else "vectorized"
 
 
-def choose(problem: Problem, settings: Settings, *, is_warm: bool) -> Plan:
-    """Plan of a fit.
+def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
+    """Plan of a fit; ``rng`` is for solvers that visit single rows.
+
+    Sparse rows, with the engine compiled: the dual, which Newton-CG finishes should it not get there.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
     more than 200 passes over the data, and its diagonal's otherwise. A warm start, which the first steps of
     minibatches would leave, goes to Newton-CG at once.
     """
+    if not is_warm and _dual_pays(problem, settings):
+        return _dual_plan(problem, settings, rng)
     stats = moments(problem, whole=gram_pays(problem))
     if settings.solver != "auto":
         return _plan_by_name(problem, settings, stats, is_stream=False)
@@ -132,8 +156,7 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool) -> Plan:
         "metric": _metric_name(stats),
         "curvature": curvature,
     }
-    polish = problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64
-    return Plan(stages, base, polish, info)
+    return Plan(stages, base, _is_polished(problem), info)
 
 
 def choose_for_stream(problem: Problem, settings: Settings, known: Moments | None) -> Plan:
@@ -155,6 +178,69 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
         "metric": "gram" if whole else "diagonal",
     }
     return Plan([Stage(solver, 1)], None, False, info)
+
+
+def _dual_pays(problem: Problem, settings: Settings) -> bool:
+    """Whether the dual comes first.
+
+    Asked for, always where it can: X sparse and its squares finite, nothing asked for that is of minibatches. By
+    "auto" if there are many columns (few make Newton's matrices small), its table is small or at most 4 times X,
+    and numba is there.
+    """
+    X = problem.data.X
+    is_of_minibatches = settings.solver != "auto" or settings.batch_size or settings.learning_rate
+    if settings.engine not in ("auto", "compiled") or is_of_minibatches or not sp.issparse(X):
+        return False
+    if X.dtype == np.float64 and not -_LARGEST < X.data.min(initial=0) <= X.data.max(initial=0) < _LARGEST:
+        return False
+    if settings.engine == "compiled":
+        return True
+    table = problem.n_samples * problem.n_rows * X.dtype.itemsize
+    size = X.data.nbytes + X.indices.nbytes
+    is_small = problem.n_samples <= _MIN_BATCH  # and Newton's polish free
+    is_wide = problem.n_features >= _MIN_DUAL_COLUMNS
+    return is_wide and not is_small and table <= max(_MAX_TABLE * size, _SMALL_TABLE) and is_available()
+
+
+def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState) -> Plan:
+    def finish() -> Solver:
+        stats = moments(problem, whole=gram_pays(problem))
+        return _newton(problem, preconditioner(problem, stats), stats, settings.tol)[0]
+
+    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
+    order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
+    stages = [Stage(dual(order, settings.tol), n_epochs), Stage(_when_needed("newton", finish), None)]
+    info: dict[str, object] = {
+        "solver": "+".join(stage.solver.name for stage in stages),
+        "engine": "compiled",
+        "batch_size": 1,
+        "learning_rate": 1.0,
+        "metric": "diagonal",
+    }
+    return Plan(stages, None, _is_polished(problem), info)
+
+
+def _when_needed(name: str, make: Callable[[], Solver]) -> Solver:
+    """The solver that ``make`` makes when its first state is asked for."""
+    made = functools.cache(make)
+
+    def init(problem: Problem, params: Params) -> Any:
+        return made().init(problem, params)
+
+    def step(problem: Problem, state: Any, batch: Batch) -> Any:
+        return made().step(problem, state, batch)
+
+    def report(problem: Problem, state: Any) -> Report:
+        tell = made().report
+        assert tell is not None
+        return tell(problem, state)
+
+    return Solver(name, init, step, report, None)
+
+
+def _is_polished(problem: Problem) -> bool:
+    """Whether to go to the limit of rounding, which costs little: see ``Plan.polish``."""
+    return problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64
 
 
 def _metric_name(stats: Moments) -> str:

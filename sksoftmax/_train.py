@@ -81,9 +81,9 @@ def train(
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
     tol = eps**1.5 if plan.polish else max(rules.tol, eps)  # the coefficients have half the digits of the excess
-    start = value_and_grad(problem, params)
-    limit = 2.0 * max(start.value, null_value(problem))
-    progress = Progress(value=start.value)
+    start = value_and_grad(problem, params).value if params.coef.any() else null_value(problem)
+    limit = 2.0 * max(start, null_value(problem))
+    progress = Progress(value=start)
     curve: list[float] = []
     scores: list[float] = []
     best = params
@@ -92,12 +92,17 @@ def train(
     excess = np.inf
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for stage, is_new, is_last in _stage_of_each_epoch(plan, rules.max_iter):
-            state = stage.solver.init(problem, params) if is_new else state
+            if is_new:
+                if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
+                    params = state.params
+                state = stage.solver.init(problem, params)
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)
             if is_last and stage.solver.report is None:
                 progress, report = _certified(problem, plan.metric, state, report, progress, tol)
-            params, excess = state.params, report.excess
+            excess = report.excess
+            if stage.solver.report is None or rules.score is not None:  # else not before they are needed
+                params = state.params
             score = None if rules.score is None else rules.score(params)
             progress = _stopping.after_epoch(progress, report.value, score)
             curve.append(report.value)
@@ -108,6 +113,7 @@ def train(
             reason = _decide(progress, rules, report, tol)
             if reason is not None:
                 break
+        params = state.params
         if reason is StopReason.EARLY_STOPPING:
             params, excess = best, np.inf
         elif not np.isfinite(excess) and plan.metric is not None:
