@@ -11,7 +11,6 @@ import scipy.sparse as sp
 
 from sksoftmax import _schedules
 from sksoftmax._batches import row_order
-from sksoftmax._objective import rows_of_a_block
 from sksoftmax._precondition import (
     Moments,
     Preconditioner,
@@ -52,7 +51,7 @@ _MAX_FACTOR_PASSES = 12
 #: a multiple of the columns, and a share of all.
 _ROWS_PER_UNKNOWN = 5
 _ROWS_PER_COLUMN = 5
-_LEAST_WORK = 2**26  # operations of a factor, about a millisecond
+_LEAST_WORK = 2**26  # operations, about a millisecond: less is not worth a draw
 _SHARE_OF_ROWS = 0.1
 
 
@@ -260,7 +259,8 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
     is_cheap = d * d * (n_drawn + d / 3) <= _LEAST_WORK
     is_factorised = is_cheap or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES)
     if not is_factorised:
-        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), rows_of_a_block(problem)), n)
+        worth_it = _LEAST_WORK // (4 * d)
+        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
     class_products = np.inf
     if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
         class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn)

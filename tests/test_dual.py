@@ -182,6 +182,22 @@ def test_a_centre_that_stands_still_may_have_far_to_go():
     assert centre.most < 100 * centre.gains[-1]
 
 
+@needs_numba
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_columns_of_one_value_are_left_to_the_intercept(n_classes):
+    X, y, _ = sparse_data(n_classes)
+    wide = sp.csr_array(sp.hstack([X, np.full((300, 2), 3.0)]))
+    for alpha in (1e-3, 1e-5):
+        _, params = run(as_problem(wide, y, alpha=alpha), 1e-6)
+        _, without = run(as_problem(X, y, alpha=alpha), 1e-6)
+        got, want = (
+            value_and_grad(as_problem(data, y, alpha=alpha), found[-1]).value
+            for data, found in ((wide, params), (X, without))
+        )
+        assert not params[-1].coef[:, -2:].any()
+        assert got == pytest.approx(want, rel=1e-5)
+
+
 # --- the engine -------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,9 @@ def chosen(problem: Problem, weight: Array) -> tuple[Metric, Array]:
     scale, intercept = scales(middle)
     kappa = 1 / scale - alpha_2
     kappa[(squares == 0) | (kappa * scale < 1e-9)] = 0
+    if problem.fit_intercept:  # which columns of one value would share, against the penalty, for ever
+        alike = _constants(X)
+        scale[alike] = kappa[alike] = 0
     metric = metric_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
     return metric, curvatures(problem, weight, metric)
 
@@ -76,3 +79,12 @@ def curvatures(problem: Problem, weight: Array, metric: Metric) -> Array:
     scale = metric.scale
     compiled.row_curvatures(X.indptr, X.indices, X.data, weight / n, scale[:-1], float(scale[-1]), q)
     return np.maximum(q, 1e-30).astype(X.dtype)
+
+
+def _constants(X: Any) -> Array:
+    """Columns of one value, not 0."""
+    full = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]) == X.shape[0])
+    if not len(full):
+        return full
+    values = X[:, full].toarray()
+    return full[values.max(axis=0) == values.min(axis=0)]
