@@ -157,7 +157,7 @@ def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, 
         report = solver.report(problem, state)
     else:
         report = Report(value_and_grad(problem, state.params).value, np.inf, False)
-    if _stopping.is_diverged(report.value, limit):
+    if solver.batch_size is not None and _stopping.is_diverged(report.value, limit):
         state = solver.init(problem, last_good)._replace(rate=state.rate * _SHRINK)
         report = report._replace(value=value_and_grad(problem, last_good).value)
     return state, report
