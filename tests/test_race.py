@@ -275,7 +275,7 @@ def said(*lines):
 
 def test_what_a_rival_reached_before_it_crashed_counts(monkeypatch):
     fits = [
-        {"kind": "fit", "settings": f"max_iter={i}", "seconds": s, "gap": g}
+        {"kind": "fit", "settings": f"max_iter={i}", "seconds": s, "cpu_seconds": s, "gap": g}
         for i, s, g in ((1, 1.0, 0.5), (2, 2.0, 0.009), (4, 4.0, 0.002), (8, 8.0, math.inf))
     ]
     monkeypatch.setattr(bench_race, "ask", said(*fits, {"kind": "failure", "status": "crashed (exit code -11)"}))
@@ -311,7 +311,7 @@ def test_settings_that_crash_are_left_out_of_another_try(monkeypatch):
 
 
 def test_below_the_minimum_is_an_error_said_loudly(options, monkeypatch, capsys):
-    fit = {"kind": "fit", "settings": "max_iter=1", "seconds": 1.0, "gap": -2e-9}
+    fit = {"kind": "fit", "settings": "max_iter=1", "seconds": 1.0, "cpu_seconds": 1.0, "gap": -2e-9}
     monkeypatch.setattr(bench_race, "ask", said(fit, {"kind": "failure", "status": "x"}))
     with pytest.raises(SystemExit, match=r"F\* is wrong.*\niris std, float64: SoftmaxClassifier at -2.0e-09"):
         bench_race.main(options)
