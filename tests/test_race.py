@@ -121,16 +121,18 @@ def test_the_exact_method_with_l1_is_bounded_by_its_dual(n_classes, l1_ratio):
 
 
 @pytest.mark.parametrize("load", [load_iris, load_breast_cancer])
-def test_the_kept_minimum_is_that_of_newton_cholesky(load, tmp_path):
+def test_the_kept_minimum_is_that_of_all_exact_methods(load, tmp_path):
+    alpha = 2e-3  # no problem of the race's, whose minima are known
     X, y = load(return_X_y=True)
     X = StandardScaler().fit_transform(X)
-    problem = problems.RaceProblem("here", lambda: (X, y), 1e-3)
+    problem = problems.RaceProblem("here", lambda: (X, y), alpha)
     folder = problems.save(problem, "float64", tmp_path)
     value = minima.minimum(problem, "float64", folder, tmp_path / "minima.csv")
     X, y = problems.read_saved(folder)
-    cholesky = RIVALS[2]
-    fit = cholesky.make(1e-3, len(y), tol=1e-12, max_iter=1000).fit(X, y)
-    assert objective(X, y, 1e-3)(cholesky.params(fit)) == pytest.approx(value, rel=1e-9)
+    for rival in (OURS, minima.CHOLESKY):
+        fit = rival.make(alpha, len(y), tol=1e-11, max_iter=1000).fit(X, y)
+        assert objective(X, y, alpha)(rival.params(fit)) == pytest.approx(value, rel=1e-9)
+    assert minima.CHOLESKY.name == "LogisticRegression(newton-cholesky)"
     rows = report.read_csv(tmp_path / "minima.csv")
     assert [row["problem"] for row in rows] == ["here"]
     report.write_csv(tmp_path / "minima.csv", [{**rows[0], "minimum": "0.125"}])  # it is read, not computed again
