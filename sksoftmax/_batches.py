@@ -46,6 +46,11 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
         yield Batch(X, data.y[rows], data.weight[rows])
 
 
+def row_order(n_samples: int, rng: np.random.RandomState, *, shuffle: bool) -> Array:
+    """The order in which an epoch visits single rows: a permutation, or as they come."""
+    return rng.permutation(n_samples) if shuffle else np.arange(n_samples)
+
+
 def normal(shape: tuple[int, ...], rng: np.random.RandomState) -> Array:
     """Standard normal numbers: where ``check_gradient`` looks."""
     return rng.standard_normal(shape)

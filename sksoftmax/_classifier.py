@@ -51,7 +51,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     which is ``LogisticRegression``'s objective with ``alpha = 1 / (C * sum_i w_i)``, and has the same minimum.
     With the default ``solver="auto"`` there is nothing to tune and nothing to scale: minibatch steps are taken
     in the metric of a bound of F's curvature (Boehning, 1992), which makes them independent of the columns'
-    scales and correlations, and truncated Newton steps over all rows finish the fit.
+    scales and correlations, and Newton steps finish the fit, with gradients over all rows and the curvature of a
+    part of them.
 
     Parameters
     ----------
@@ -69,10 +70,22 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         - "adam": Kingma & Ba (2015).
 
         All but "auto" need columns of similar scale to get anywhere, as everywhere.
-    engine : {"auto", "vectorized", "naive"}, default="auto"
-        What computes losses and gradients: "vectorized" is NumPy/SciPy, "naive" the same by explicit Python
-        loops over samples, classes and features, for verification and teaching (a thousand times slower).
-        "auto" is "vectorized".
+    engine : {"auto", "compiled", "vectorized", "naive"}, default="auto"
+        What computes losses and gradients.
+
+        - "vectorized": NumPy/SciPy.
+        - "compiled": for sparse X with ``solver="auto"``, visits of single rows compiled by numba (``pip install
+          'sksoftmax[fast]'``): dual coordinate ascent, which Newton steps finish should it not reach ``tol``. The
+          first fit of a process compiles for some seconds, and later processes load what it kept in some tenths.
+          Dense X, a named solver, a warm start, ``partial_fit``, and a ``batch_size`` or ``learning_rate`` given
+          take the vectorized way: dense products are the BLAS's already.
+        - "naive": the same sums by explicit Python loops over samples, classes and features, for verification and
+          teaching (a thousand times slower).
+        - "auto": "compiled" where numba is installed and it pays (sparse X of at least 200 columns and more than 256
+          rows, whose n_samples x n_classes probabilities take at most 64 MiB or 4 times X's memory), else
+          "vectorized".
+
+        What ran is in ``solver_info_``.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch, >= 1. For ``solver="auto"``, "auto" is n_features, at least 256 and at most 4096,
         and data of fewer than 16 such batches are left to the Newton steps alone; a number given is used. For
@@ -142,7 +155,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X had names and all of them strings.
     loss_curve_ : list of float
-        F after each epoch, over all training rows.
+        F after each epoch, over all training rows; of the minibatches of ``solver="auto"`` and of compiled epochs the
+        mean of F over the epoch, as its batches or visits saw it, and F itself where a compiled one was near ``tol``.
     validation_scores_ : list of float
         Accuracy on the rows set aside, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
@@ -150,16 +164,20 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     excess_ : float
         Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
     solver_info_ : dict
-        What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric".
+        What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric", "curvature".
 
     Notes
     -----
     X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps the digits
     that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered or non-CSR
     matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the order of the
-    epoch); for "auto" X'X while that pays, and while n_classes <= n_features one table of n_samples x n_classes
-    probabilities in X's dtype, and n_classes matrices of n_features x n_features where those are together no
-    larger than X. Everything else is made of blocks of rows of about 1 MiB.
+    epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or all of a small
+    X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and either
+    the Hessian of up to 2000 unknowns (32 MB, and as much again while it is made) or n_classes matrices of
+    n_features x n_features where those are together no larger than X. Everything else is made of blocks of rows
+    of about 1 MiB. Compiled, a fit keeps besides X one more copy of its values, the order, and in X's dtype
+    n_samples x n_classes probabilities and up to 8 tables of n_features x n_classes, n_classes rounded up to a multiple
+    of 8 (1 for two classes).
 
     See Also
     --------
@@ -169,6 +187,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     References
     ----------
     Boehning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist. Math. 44(1), 197-200.
+
+    Shalev-Shwartz & Zhang (2013), Stochastic dual coordinate ascent methods for regularized loss minimization,
+    J. Mach. Learn. Res. 14, 567-599.
 
     Examples
     --------
@@ -266,6 +287,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
         """
         with border.unchanged_on_error(self), one_blas_thread():
+            border.needs_engine(self.engine)
             before = self._fitted_params() if self.warm_start else None
             data = border.training_data(self, X, y, sample_weight, reset=True)
             classes, codes = np.unique(data.y, return_inverse=True)
@@ -279,7 +301,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             params = prior_params(problem)
             if before is not None:
                 params = _moved(self._warm_params(before, params, classes), centre, 1.0)
-            plan = choose(problem, self._settings(), is_warm=before is not None)
+            plan = choose(problem, self._settings(), is_warm=before is not None, rng=rng)
             rules = Rules(self.max_iter, self.tol, score, self.n_iter_no_change)
             result = train(problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
             self._forget_outcome()
@@ -327,6 +349,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             of columns has changed, or ``class_weight="balanced"``. The model is then as it was.
         """
         with border.unchanged_on_error(self), one_blas_thread():
+            border.needs_engine(self.engine)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
@@ -374,7 +397,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self._set_params(state.params, data.X.dtype)
         self._stream = _Stream(self.solver, self.learning_rate, state, n_samples, total)
         self.n_iter_ = 1
-        self.solver_info_ = {**plan.info, "learning_rate": rate, "engine": choose_engine(self.engine)}
+        self.solver_info_ = {"engine": choose_engine(self.engine), **plan.info, "learning_rate": rate}
 
     def _new_stream(self, n_samples: int, weight: float) -> _Stream:
         return _Stream(self.solver, self.learning_rate, None, n_samples, weight)
@@ -520,7 +543,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.loss_curve_ = result.loss_curve
         self.stop_reason_ = str(result.stop_reason)
         self.excess_ = result.excess
-        self.solver_info_ = {**info, "engine": choose_engine(self.engine)}
+        self.solver_info_ = {"engine": choose_engine(self.engine), **info}
         if self.early_stopping:
             self.validation_scores_ = result.validation_scores
 

@@ -1,4 +1,4 @@
-"""Newton's direction by preconditioned conjugate gradients, and the excess of F that it certifies.
+"""Newton's direction, and the excess of F that it certifies.
 
 Near the minimum ``F - F* = 1/2 g' H^-1 g``, half the squared Newton decrement: Boyd & Vandenberghe (2004),
 Convex Optimization, 9.5.1. Conjugate gradients approach it from below; what they would still add is estimated.
@@ -6,13 +6,14 @@ Convex Optimization, 9.5.1. Conjugate gradients approach it from below; what the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._objective import hessian_products, null_value
+from sksoftmax._objective import null_value
 from sksoftmax._precondition import Metric
-from sksoftmax._types import Evaluation, Params, Problem, dot, plus, scaled, zeros_like
+from sksoftmax._types import Params, Problem, dot, plus, scaled, zeros_like
 
 
 class Newton(NamedTuple):
@@ -29,7 +30,7 @@ class Newton(NamedTuple):
         Nash & Sofer's estimate, at most ``accuracy * decrease`` unless the products ran out; inf if conjugate
         gradients broke down.
     n_products : int
-        Hessian products, one pass over the data each.
+        Hessian products.
     """
 
     direction: Params
@@ -38,10 +39,16 @@ class Newton(NamedTuple):
     n_products: int
 
 
-def newton_direction(
-    problem: Problem,
-    params: Params,
-    evaluation: Evaluation,
+class Pair(NamedTuple):
+    """A step and the change of the gradient along it: what F's own curvature is there."""
+
+    step: Params
+    change: Params
+
+
+def conjugate_gradients(
+    hessian: Callable[[Params], Params],
+    grads: Params,
     metric: Metric,
     accuracy: float,
     max_products: int,
@@ -51,9 +58,8 @@ def newton_direction(
     Ends when the decrease that the model expects grows by less than ``accuracy`` of itself, should every
     iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221.
     """
-    hessian = hessian_products(problem, params)
-    direction = zeros_like(params)
-    residual = evaluation.grads
+    direction = zeros_like(grads)
+    residual = grads
     search = scaled(-1.0, metric.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = 0.0
@@ -74,6 +80,27 @@ def newton_direction(
         search = plus(scaled(-1.0, whitened), new_slope / slope, search)
         slope = new_slope
     return Newton(direction, decrease, max_products * gain, max_products)
+
+
+def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Newton]) -> Newton:
+    """The direction of ``solve``, an approximate inverse Hessian, corrected so that it is exact along the pairs.
+
+    The L-BFGS two-loop recursion: Nocedal & Wright (2006), Numerical Optimization, algorithm 7.4, with ``solve``
+    for the initial matrix.
+    """
+    if not pairs:
+        return solve(grads)
+    rest, shares = grads, []
+    for step, change in reversed(pairs):
+        inverse = 1.0 / dot(step, change)
+        share = inverse * dot(step, rest)
+        rest = plus(rest, -share, change)
+        shares.append((share, inverse))
+    newton = solve(rest)
+    direction = newton.direction
+    for (step, change), (share, inverse) in zip(pairs, reversed(shares), strict=True):
+        direction = plus(direction, -share - inverse * dot(change, direction), step)
+    return newton._replace(direction=direction, decrease=-0.5 * dot(direction, grads))
 
 
 def relative_excess(problem: Problem, value: float, decrease: float) -> float:

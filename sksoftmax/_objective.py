@@ -1,23 +1,26 @@
 """The one statement of the objective, and of what its constants mean.
 
-    F(coef, intercept) = (1 / sum w) * sum_i w_i * [ logsumexp(z_i) - z_i[y_i] ]  +  alpha / 2 * ||coef||^2
+    F(coef, intercept) = (1 / sum w) * sum_i w_i * [ logsumexp(z_i) - z_i[y_i] ]
+                         + alpha * ( (1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1 )
     z_i = coef @ x_i + intercept          (the intercept is never penalised)
 
-With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept).
+With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept). l1_ratio is 0 but for the solvers that
+say otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
-from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, plus
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
-#: Numbers of X and of raw predictions in a block of rows: 1 MiB of float64, which the caches keep.
-_BLOCK_SIZE = 2**17
+#: Bytes of X and of raw predictions in a block of rows: what the caches keep.
+_BLOCK_SIZE = 2**20
 _MIN_BLOCK = 64
 
 
@@ -34,14 +37,15 @@ def alpha_from_C(C: float, total_weight: float) -> float:
     return 1.0 / (C * total_weight)
 
 
-def penalty(coef: Array, alpha: float) -> tuple[float, Array]:
-    """``alpha / 2 * ||coef||^2`` and its gradient."""
-    grad = alpha * coef
-    return 0.5 * float(np.vdot(grad, coef)), grad
+def penalty(coef: Array, alpha: float, l1_ratio: float = 0.0) -> tuple[float, Array]:
+    """``alpha * ((1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1)``, and the gradient of its smooth part."""
+    grad = alpha * (1 - l1_ratio) * coef
+    value = 0.5 * float(np.vdot(grad, coef))
+    return value + alpha * l1_ratio * float(np.abs(coef).sum()) if l1_ratio else value, grad
 
 
 def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -> Evaluation:
-    value, coef_grad = penalty(params.coef, problem.alpha)
+    value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
     return Evaluation(loss + value, Params(grads.coef + coef_grad, intercept))
 
@@ -52,19 +56,34 @@ def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Eval
     The divisor is ``len(batch) * mean(weight)`` over all rows, not the batch's own sum of weights: a mean
     over batches of the latter is not F's gradient.
     """
+    assert problem.l1_ratio == 0, "F is not smooth"
     total = len(batch.y) * problem.mean_weight
     loss, grads = problem.kernel.loss_grad(params, *batch, total)
     return _regularised(problem, loss, grads, params)
 
 
-def blocks(problem: Problem) -> Iterator[Batch]:
-    """All rows in order, a cache's worth at a time: no (n_samples, n_classes) array is ever needed."""
-    X, y, weight = problem.data
+def rows_of_a_block(problem: Problem) -> int:
+    """As many rows as a cache keeps, with their raw predictions."""
+    X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    size = max(_MIN_BLOCK, int(_BLOCK_SIZE / (stored + problem.n_rows)))
+    return max(_MIN_BLOCK, int(_BLOCK_SIZE / X.dtype.itemsize / (stored + problem.n_rows)))
+
+
+def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
+    """All rows in order, a cache's worth at a time: no (n_samples, n_classes) array is ever needed.
+
+    ``least`` are the fewest rows that a block is to have.
+    """
+    X, y, weight = problem.data
+    size = max(least, rows_of_a_block(problem))
     for start in range(0, problem.n_samples, size):
         rows = slice(start, start + size)
         yield Batch(X[rows], y[rows], weight[rows])
+
+
+def _in_dtype(params: Params, dtype: Any) -> Params:
+    """The parameters as products with X take them: converted once, not in every block."""
+    return Params(*(part.astype(dtype, copy=False) for part in params))
 
 
 def value_and_grad(problem: Problem, params: Params) -> Evaluation:
@@ -72,8 +91,9 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
     total = float(problem.data.weight.sum())
     loss = 0.0
     coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
+    cast = _in_dtype(params, problem.data.X.dtype)
     for block in blocks(problem):
-        block_loss, grads = problem.kernel.loss_grad(params, *block, total)
+        block_loss, grads = problem.kernel.loss_grad(cast, *block, total)
         loss += block_loss
         coef += grads.coef
         intercept += grads.intercept
@@ -82,26 +102,38 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     """Each block's probabilities, (n_rows, rows of the block)."""
+    params = _in_dtype(params, problem.data.X.dtype)
     return (problem.kernel.proba(params, block.X) for block in blocks(problem))
 
 
-def hessian_products(problem: Problem, params: Params) -> Callable[[Params], Params]:
+def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:
     """F's Hessian at ``params``, as a function of what it multiplies.
 
-    Keeps the probabilities of all rows, in X's dtype, where they are no larger than a dense X (n_rows up to
+    Keeps the probabilities of the rows, in X's dtype, where they are no larger than a dense X (n_rows up to
     n_features); computes them anew for each product otherwise.
+
+    Parameters
+    ----------
+    rows : Batch or None
+        Rows that stand for all, weights that sum to about 1; None for all rows.
     """
-    total = float(problem.data.weight.sum())
-    kept = list(probabilities(problem, params)) if problem.n_rows <= problem.n_features else None
+    assert problem.l1_ratio == 0, "F is not smooth"
+    data, total = (problem.data, float(problem.data.weight.sum())) if rows is None else (rows, 1.0)
+    summed = problem._replace(data=data)
+    kept = list(probabilities(summed, params)) if problem.n_rows <= problem.n_features else None
 
     def product(direction: Params) -> Params:
-        table = probabilities(problem, params) if kept is None else kept
-        result = Params(np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape))
-        for block, proba in zip(blocks(problem), table, strict=True):
-            part = problem.kernel.hessian_product(proba, direction, block.X, block.weight, total)
-            result = plus(result, 1.0, part)
-        intercept = result.intercept if problem.fit_intercept else np.zeros_like(result.intercept)
-        return Params(result.coef + problem.alpha * direction.coef, intercept)
+        table = probabilities(summed, params) if kept is None else kept
+        coef, intercept = np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape)
+        cast = _in_dtype(direction, data.X.dtype)
+        for block, proba in zip(blocks(summed), table, strict=True):
+            part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
+            coef += part.coef
+            intercept += part.intercept
+        if not problem.fit_intercept:
+            intercept[:] = 0
+        coef += problem.alpha * direction.coef
+        return Params(coef, intercept)
 
     return product
 

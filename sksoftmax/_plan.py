@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from sksoftmax import _schedules
+from sksoftmax._batches import row_order
 from sksoftmax._precondition import (
     Moments,
     Preconditioner,
@@ -18,21 +22,50 @@ from sksoftmax._precondition import (
 from sksoftmax._solvers._first_order import first_order
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
-from sksoftmax._solvers.newton_cg import newton_cg
+from sksoftmax._solvers.dual import dual, is_available
+from sksoftmax._solvers.newton import newton
+from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
-from sksoftmax._types import Problem, Solver
+from sksoftmax._types import Batch, Params, Problem, Report, Solver
 
 #: Least rows of an "auto" batch: fewer would not keep a matrix product busy.
 _MIN_BATCH = 256
 _MAX_BATCH = 4096
+_MAX_BATCHES = 512
 
 #: Batches in an epoch from which minibatches come before the finish, and their epochs.
 _MIN_BATCHES = 16
-_SGD_EPOCHS = 5
+_SGD_STEPS = 256
+_MAX_SGD_EPOCHS = 5
 
-#: Hessian products of a Newton step, as in scikit-learn's newton-cg.
-MAX_PRODUCTS = 200
+#: Unknowns up to which the Hessian may be factorised: a factor costs d / 4 products of conjugate gradients, by
+#: faster operations, and they seldom need as many.
+_MAX_FACTORISED = 1000
+
+#: Operations of a factor that take as long as one of a pass, times the 4 of a pass; and the most passes of a factor.
+_FACTOR_PER_PASS = 16.0
+_MAX_FACTOR_PASSES = 12
+
+#: Rows that the curvature is first estimated from: a multiple of the unknowns of a factor; for conjugate gradients
+#: a multiple of the columns, and a share of all.
+_ROWS_PER_UNKNOWN = 5
+_ROWS_PER_COLUMN = 5
+_LEAST_WORK = 2**26  # operations, about a millisecond: less is not worth a draw
+_SHARE_OF_ROWS = 0.1
+
+
+#: Epochs of the dual before the finish: a share of all, and at most.
+_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.85, 85
+
+#: Columns from which the dual comes first.
+_MIN_DUAL_COLUMNS = 200
+
+#: Memory of the dual's table of n_samples x n_classes, in units of X's, or in bytes.
+_MAX_TABLE, _SMALL_TABLE = 4.0, 2**26
+
+#: Largest number whose square, summed, is one.
+_LARGEST = 1e100
 
 
 class Settings(NamedTuple):
@@ -50,6 +83,9 @@ class Settings(NamedTuple):
     beta_2: float
     epsilon: float
     max_iter: int
+    tol: float
+    engine: str = "auto"
+    shuffle: bool = True
 
 
 class Stage(NamedTuple):
@@ -82,18 +118,22 @@ class Plan(NamedTuple):
 
 
 def choose_engine(engine: str) -> str:
-    """Name of the engine: "auto" is "vectorized"."""
-    return "vectorized" if engine == "auto" else engine
+    """Name of the engine of sums over rows: the vectorized one but for "naive"."""
+    return "naive" if engine == "naive" else "vectorized"
 
 
-def choose(problem: Problem, settings: Settings, *, is_warm: bool) -> Plan:
-    """Plan of a fit.
+def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
+    """Plan of a fit; ``rng`` is for solvers that visit single rows.
+
+    Sparse rows, with the engine compiled: the dual, which Newton-CG finishes should it not get there.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
     more than 200 passes over the data, and its diagonal's otherwise. A warm start, which the first steps of
     minibatches would leave, goes to Newton-CG at once.
     """
+    if not is_warm and _dual_pays(problem, settings):
+        return _dual_plan(problem, settings, rng)
     stats = moments(problem, whole=gram_pays(problem))
     if settings.solver != "auto":
         return _plan_by_name(problem, settings, stats, is_stream=False)
@@ -103,17 +143,19 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool) -> Plan:
     is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
     n_batches = -(-problem.n_samples // batch_size)
     if not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1)):
-        solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches)
-        stages.append(Stage(solver, _SGD_EPOCHS))
-    stages.append(Stage(newton_cg(base, MAX_PRODUCTS), None))
+        n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
+        solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
+        stages.append(Stage(solver, n_epochs))
+    finish, curvature = _newton(problem, base, stats, settings.tol)
+    stages.append(Stage(finish, None))
     info = {
         "solver": "+".join(stage.solver.name for stage in stages),
         "batch_size": batch_size if rate else problem.n_samples,
         "learning_rate": rate or 1.0,
         "metric": _metric_name(stats),
+        "curvature": curvature,
     }
-    polish = problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64
-    return Plan(stages, base, polish, info)
+    return Plan(stages, base, _is_polished(problem), info)
 
 
 def choose_for_stream(problem: Problem, settings: Settings, known: Moments | None) -> Plan:
@@ -137,25 +179,130 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     return Plan([Stage(solver, 1)], None, False, info)
 
 
+def _dual_pays(problem: Problem, settings: Settings) -> bool:
+    """Whether the dual comes first.
+
+    Asked for, always where it can: X sparse and its squares finite, nothing asked for that is of minibatches. By
+    "auto" if there are many columns (few make Newton's matrices small), its table is small or at most 4 times X,
+    and numba is there.
+    """
+    X = problem.data.X
+    is_of_minibatches = settings.solver != "auto" or settings.batch_size or settings.learning_rate
+    if settings.engine not in ("auto", "compiled") or is_of_minibatches or not sp.issparse(X):
+        return False
+    if X.dtype == np.float64 and not -_LARGEST < X.data.min(initial=0) <= X.data.max(initial=0) < _LARGEST:
+        return False
+    if settings.engine == "compiled":
+        return True
+    table = problem.n_samples * problem.n_rows * X.dtype.itemsize
+    size = X.data.nbytes + X.indices.nbytes
+    is_small = problem.n_samples <= _MIN_BATCH  # and Newton's polish free
+    is_wide = problem.n_features >= _MIN_DUAL_COLUMNS
+    return is_wide and not is_small and table <= max(_MAX_TABLE * size, _SMALL_TABLE) and is_available()
+
+
+def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState) -> Plan:
+    def finish() -> Solver:
+        stats = moments(problem, whole=gram_pays(problem))
+        return _newton(problem, preconditioner(problem, stats), stats, settings.tol)[0]
+
+    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
+    order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
+    stages = [Stage(dual(order, settings.tol), n_epochs), Stage(_when_needed("newton", finish), None)]
+    info: dict[str, object] = {
+        "solver": "+".join(stage.solver.name for stage in stages),
+        "engine": "compiled",
+        "batch_size": 1,
+        "learning_rate": 1.0,
+        "metric": "diagonal",
+    }
+    return Plan(stages, None, _is_polished(problem), info)
+
+
+def _when_needed(name: str, make: Callable[[], Solver]) -> Solver:
+    """The solver that ``make`` makes when its first state is asked for."""
+    made = functools.cache(make)
+
+    def init(problem: Problem, params: Params) -> Any:
+        return made().init(problem, params)
+
+    def step(problem: Problem, state: Any, batch: Batch) -> Any:
+        return made().step(problem, state, batch)
+
+    def report(problem: Problem, state: Any) -> Report:
+        tell = made().report
+        assert tell is not None
+        return tell(problem, state)
+
+    return Solver(name, init, step, report, None)
+
+
+def _is_polished(problem: Problem) -> bool:
+    """Whether to go to the limit of rounding, which costs little: see ``Plan.polish``."""
+    return problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64
+
+
 def _metric_name(stats: Moments) -> str:
     return "gram" if stats.second.ndim == 2 else "diagonal"
 
 
+def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
+    """The finish: from how many rows its curvature, and whether factorised or by conjugate gradients.
+
+    With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
+    ``4 n d`` slower ones. It is used while it costs a few passes, or a millisecond, and a round has as many steps.
+    """
+    n, p = problem.n_samples, problem.n_features
+    d = problem.n_rows * (p + problem.fit_intercept)
+    n_drawn = _unless_most(max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d)), n)
+    n_steps = d * (n_drawn + d / 3) / (_FACTOR_PER_PASS * n)
+    is_cheap = d * d * (n_drawn + d / 3) <= _LEAST_WORK
+    is_factorised = is_cheap or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES)
+    if not is_factorised:
+        worth_it = _LEAST_WORK // (4 * d)
+        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+    class_products = np.inf
+    if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
+        class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn)
+    solver = newton(
+        base,
+        stats,
+        tol,
+        n_drawn=n_drawn,
+        is_factorised=is_factorised,
+        n_steps=int(np.clip(round(n_steps), 1, _MAX_FACTOR_PASSES)),
+        class_products=class_products,
+    )
+    how = "factorised" if is_factorised else "conjugate gradients"
+    return solver, f"{how}, {'all' if n_drawn == n else n_drawn} rows"
+
+
+def _unless_most(n_drawn: int, n_samples: int) -> int:
+    """The number of rows to draw; all of them instead of most, which are hardly cheaper."""
+    return n_drawn if 2 * n_drawn <= n_samples else n_samples
+
+
 def _auto_batch_size(problem: Problem) -> int:
     """Rows enough that the metric, n_features^2 a batch, costs little next to the batch's own products."""
-    return int(np.clip(problem.n_features, _MIN_BATCH, _MAX_BATCH))
+    return int(np.clip(max(problem.n_features, problem.n_samples // _MAX_BATCHES), _MIN_BATCH, _MAX_BATCH))
 
 
 def _preconditioned_sgd(
-    problem: Problem, settings: Settings, stats: Moments, batch_size: int, n_batches: int
+    problem: Problem, settings: Settings, stats: Moments, batch_size: int, n_batches: int, n_epochs: int
 ) -> tuple[Solver, float]:
     """Minibatch steps in the metric; half the step that a batch's curvature allows on average."""
     metric = preconditioner(problem, stats, batch_size)
     rate = settings.learning_rate or 0.5 / (1.0 + metric.dimension / batch_size)
-    rule = sgd_rule(settings.momentum, settings.nesterov, metric.apply)
-    horizon = min(_SGD_EPOCHS, settings.max_iter) * n_batches
-    schedule = _schedules.linear()
-    solver = first_order("preconditioned_sgd", rule, init_velocity, rate, schedule, batch_size, horizon)
+    solver = preconditioned_sgd(
+        metric,
+        rate,
+        _schedules.linear(),
+        batch_size,
+        n_batches,
+        n_epochs,
+        settings.momentum,
+        settings.nesterov,
+    )
     return solver, rate
 
 

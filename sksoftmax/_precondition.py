@@ -11,24 +11,24 @@ parameters, so that X is neither copied nor changed:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._objective import blocks, probabilities
+from sksoftmax._objective import blocks
 from sksoftmax._types import Array, Params, Problem
 
 #: X'X is worth at most this many passes over the data; above it, its diagonal is used.
 _GRAM_PASSES = 200
 _SPARSE_FACTOR = 10.0
 
+#: Rows a column in a block of a Gram matrix: adding the block up costs little next to its product.
+_ROWS_PER_COLUMN = 4
+
 #: And at most this many columns: 128 MiB.
 _MAX_GRAM_FEATURES = 4096
-
-#: Rows a column from which the curvature of each class is estimated.
-_ROWS_PER_COLUMN = 30
 
 
 class Moments(NamedTuple):
@@ -72,34 +72,6 @@ class Preconditioner(NamedTuple):
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 
-class ClassPreconditioner(NamedTuple):
-    """Inverse of each class's own curvature, on changes that sum to 0 over the classes.
-
-    With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
-    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A softmax does
-    not see a common shift, so the minimum of F lies there; left in, that direction, in which F is flat, would
-    spoil the conditioning. ``inverse`` is (n_rows, q, q), q = n_features + 1 with an intercept;
-    ``constraint`` the (q, q) inverse of the sum, None for two classes.
-    """
-
-    mean: Array
-    scale: Array
-    inverse: Array
-    constraint: Array | None
-
-    def apply(self, grads: Params) -> Params:
-        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
-        has_intercept = self.inverse.shape[1] > u.shape[1]
-        if has_intercept:
-            u = np.hstack([u, grads.intercept[:, None]])
-        d = (u[:, None, :] @ self.inverse)[:, 0]
-        if self.constraint is not None:
-            d -= (self.constraint @ d.sum(axis=0)) @ self.inverse
-        coef = d[:, : len(self.mean)] / self.scale
-        intercept = d[:, -1] - coef @ self.mean if has_intercept else np.zeros(len(coef))
-        return Params(coef, intercept)
-
-
 class Metric(Protocol):
     """Anything that turns a gradient into a well-scaled direction."""
 
@@ -123,7 +95,7 @@ def _location(problem: Problem) -> tuple[Array, Array]:
         else:
             least, most = X.min(axis=0), X.max(axis=0)
         low, high = np.minimum(low, least), np.maximum(high, most)
-        mean += np.asarray((block.weight / total) @ X, dtype=np.float64)
+        mean += (block.weight / total).astype(X.dtype) @ X
     size = np.maximum(np.abs(low), np.abs(high))
     is_constant = high - low <= 2 * np.finfo(problem.data.X.dtype).eps * size  # one value, or the last digit of it
     if problem.fit_intercept:
@@ -140,20 +112,29 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
     total = problem.data.weight.sum()
     second = np.zeros((p, p) if whole else p)
     dtype = problem.data.X.dtype
-    for block in blocks(problem):
-        weight = (block.weight / total).astype(dtype)
+    for block in blocks(problem, _ROWS_PER_COLUMN * p if whole else 1):
+        root = np.sqrt(block.weight / total).astype(dtype)
         if sp.issparse(block.X):
-            u = (block.X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
-            weighted = sp.diags_array(weight) @ u
-            second += (u.T @ weighted).toarray() if whole else np.asarray(u.multiply(weighted).sum(axis=0))
+            u = (sp.diags_array(root) @ block.X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
+            second += (u.T @ u).toarray() if whole else np.asarray(u.multiply(u).sum(axis=0))
         else:
-            u = ((block.X - mean) / unit).astype(dtype)
-            second += (u.T * weight) @ u if whole else np.einsum("ij,ij,i->j", u, u, weight)
+            u = block.X - mean.astype(dtype)
+            u *= (1 / unit).astype(dtype)
+            u *= root[:, None]
+            second += lower_gram(u) if whole else np.einsum("ij,ij->j", u, u)
+    if whole and not sp.issparse(problem.data.X):
+        second += np.tril(second, -1).T
     if sp.issparse(problem.data.X):
         centre = mean / unit
         second -= np.outer(centre, centre) if whole else centre**2
         second = second * np.outer(peak > 0, peak > 0) if whole else second * (peak > 0)  # no rounding of nothing
     return Moments(mean, peak, second)
+
+
+def lower_gram(rows: Array) -> Array:
+    """Lower triangle of ``rows' rows``, in their dtype."""
+    syrk = scipy.linalg.blas.ssyrk if rows.dtype == np.float32 else scipy.linalg.blas.dsyrk
+    return np.asarray(syrk(1.0, rows.T, lower=1))
 
 
 def _unit(peak: Array) -> Array:
@@ -186,7 +167,7 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     inverse = np.ones(problem.n_features)
     if is_whole:
         matrix = bound * stats.second / relative / relative[:, None]
-        inverse = _inverse(matrix.copy(), eps)
+        inverse = inverse_of_unit_diagonal(matrix.copy(), eps)
         dimension = float(np.vdot(inverse, matrix))
     else:
         dimension = float((bound * np.maximum(spread, 0.0) / relative**2).sum())
@@ -201,7 +182,7 @@ def without_constants(metric: Preconditioner, params: Params) -> Params:
     return Params(np.where(is_constant, 0.0, params.coef), params.intercept + absorbed)
 
 
-def _inverse(matrix: Array, eps: float) -> Array:
+def inverse_of_unit_diagonal(matrix: Array, eps: float) -> Array:
     """Inverse of a symmetric positive semi-definite matrix whose diagonal is, or is to be, 1.
 
     At least sqrt(eps) on the diagonal keeps it definite to rounding: columns may be duplicates of each other.
@@ -215,7 +196,8 @@ def _inverse(matrix: Array, eps: float) -> Array:
         except np.linalg.LinAlgError:
             excess *= 10.0
             continue
-        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
+        potri = scipy.linalg.lapack.spotri if factor.dtype == np.float32 else scipy.linalg.lapack.dpotri
+        inverse, _ = potri(factor, lower=True, overwrite_c=True)
         return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
@@ -234,75 +216,6 @@ def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
     rows = max(n, p) if is_stream else n
     gram = rows * stored**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
     return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_rows
-
-
-def class_curvature_rows(problem: Problem) -> int:
-    """Rows that the classes' curvatures are estimated from."""
-    return min(problem.n_samples, _ROWS_PER_COLUMN * (problem.n_features + 1))
-
-
-def class_curvature_passes(problem: Problem) -> float:
-    """Cost of the classes' curvatures in passes over the data; inf where they would be larger than X."""
-    n, p, rows = problem.n_samples, problem.n_features, class_curvature_rows(problem)
-    if problem.n_rows * p * p > n * p:
-        return np.inf
-    return p * (2 * rows + p) / (4 * n)
-
-
-def class_preconditioner(problem: Problem, params: Params, metric: Preconditioner) -> ClassPreconditioner:
-    """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X / n + alpha I``.
-
-    Where classes nearly separate it is orders of magnitude below the bound that ``metric`` inverts.
-    """
-    X, weight, table = _curved_rows(problem, params)
-    centre = metric.mean / metric.scale
-    p = problem.n_features
-    q = p + problem.fit_intercept
-    eps = float(np.finfo(X.dtype).eps)
-    if sp.issparse(X):
-        u = (X @ sp.diags_array((1 / metric.scale).astype(X.dtype))).tocsr()
-    else:
-        u = ((X - metric.mean) / metric.scale).astype(X.dtype)
-    inverse = np.empty((problem.n_rows, q, q))
-    for c in range(problem.n_rows):
-        curvature = (weight * table[c] * (1 - table[c])).astype(X.dtype)
-        matrix = np.zeros((q, q))
-        if sp.issparse(X):
-            matrix[:p, :p] = (u.T @ (sp.diags_array(curvature) @ u)).toarray()
-        else:
-            matrix[:p, :p] = (u.T * curvature) @ u
-        first, total = curvature @ u, curvature.sum()
-        if sp.issparse(X):  # centred here: the rows are not, to stay sparse
-            cross = np.outer(centre, first)
-            matrix[:p, :p] += total * np.outer(centre, centre) - cross - cross.T
-            first = first - total * centre
-        if problem.fit_intercept:
-            matrix[p, :p] = matrix[:p, p] = first
-            matrix[p, p] = total
-        matrix[range(p), range(p)] += problem.alpha / metric.scale / metric.scale
-        diagonal = np.diagonal(matrix)
-        relative = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-        inverse[c] = _inverse(matrix / relative / relative[:, None], eps) / relative / relative[:, None]
-    constraint = np.linalg.pinv(inverse.sum(axis=0), hermitian=True) if len(inverse) > 1 else None
-    return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
-
-
-def _curved_rows(problem: Problem, params: Params) -> tuple[Any, Array, Array]:
-    """Rows that stand for the curvature of all: X, weights that sum up to an average, probabilities.
-
-    Where there are too many rows to take them all, they are drawn systematically, in proportion to their
-    curvature, which a few rows near the classes' borders hold most of.
-    """
-    X, weight = problem.data.X, problem.data.weight / problem.data.weight.sum()
-    n_chosen = class_curvature_rows(problem)
-    if n_chosen < problem.n_samples:
-        spread = [(p * (1 - p)).sum(axis=0) for p in probabilities(problem, params)]
-        heights = np.cumsum(weight * np.concatenate(spread) + np.finfo(float).tiny)
-        drawn = np.searchsorted(heights, (np.arange(n_chosen) + 0.5) / n_chosen * heights[-1])
-        rows, times = np.unique(drawn, return_counts=True)
-        share = np.diff(heights, prepend=0.0)[rows] / heights[-1]
-        X, weight = X[rows], weight[rows] * times / (n_chosen * share)
-    return X, weight, problem.kernel.proba(params, X)
 
 
 def merged(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:

@@ -9,10 +9,11 @@ import numpy as np
 
 from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
-from sksoftmax._newton import newton_direction, relative_excess
-from sksoftmax._objective import null_value, value_and_grad
-from sksoftmax._plan import MAX_PRODUCTS, Plan, Stage
+from sksoftmax._newton import conjugate_gradients, relative_excess
+from sksoftmax._objective import hessian_products, null_value, value_and_grad
+from sksoftmax._plan import Plan, Stage
 from sksoftmax._precondition import Preconditioner
+from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._stopping import Progress, StopReason
 from sksoftmax._types import Params, Problem, Report, Solver, is_finite
 
@@ -78,10 +79,11 @@ def train(
     on_epoch : callable
         Told the epoch (from 1), F, the estimated excess and the validation score (None without).
     """
-    tol = max(0.0 if plan.polish else rules.tol, float(np.finfo(problem.data.X.dtype).eps))
-    start = value_and_grad(problem, params)
-    limit = 2.0 * max(start.value, null_value(problem))
-    progress = Progress(value=start.value)
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    tol = eps**1.5 if plan.polish else max(rules.tol, eps)  # the coefficients have half the digits of the excess
+    start = value_and_grad(problem, params).value if params.coef.any() else null_value(problem)
+    limit = 2.0 * max(start, null_value(problem))
+    progress = Progress(value=start)
     curve: list[float] = []
     scores: list[float] = []
     best = params
@@ -90,12 +92,17 @@ def train(
     excess = np.inf
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for stage, is_new, is_last in _stage_of_each_epoch(plan, rules.max_iter):
-            state = stage.solver.init(problem, params) if is_new else state
+            if is_new:
+                if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
+                    params = state.params
+                state = stage.solver.init(problem, params)
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)
             if is_last and stage.solver.report is None:
                 progress, report = _certified(problem, plan.metric, state, report, progress, tol)
-            params, excess = state.params, report.excess
+            excess = report.excess
+            if stage.solver.report is None or rules.score is not None:  # else not before they are needed
+                params = state.params
             score = None if rules.score is None else rules.score(params)
             progress = _stopping.after_epoch(progress, report.value, score)
             curve.append(report.value)
@@ -106,12 +113,13 @@ def train(
             reason = _decide(progress, rules, report, tol)
             if reason is not None:
                 break
+        params = state.params
         if reason is StopReason.EARLY_STOPPING:
             params, excess = best, np.inf
         elif not np.isfinite(excess) and plan.metric is not None:
             excess = _excess(problem, params, plan.metric)
     if reason in (None, StopReason.PRECISION):
-        reason = StopReason.TOL if excess <= rules.tol else reason or StopReason.MAX_ITER
+        reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
     return Result(params, curve, scores, reason, excess)
 
 
@@ -143,13 +151,16 @@ def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: n
 
 def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float) -> tuple[Any, Report]:
     """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
-    if solver.report is not None:
-        return state, solver.report(problem, state)
-    value = value_and_grad(problem, state.params).value if is_finite(state.params) else np.nan
-    if _stopping.is_diverged(value, limit):
+    if not is_finite(state.params):
+        report = Report(np.nan, np.inf, False)
+    elif solver.report is not None:
+        report = solver.report(problem, state)
+    else:
+        report = Report(value_and_grad(problem, state.params).value, np.inf, False)
+    if _stopping.is_diverged(report.value, limit):
         state = solver.init(problem, last_good)._replace(rate=state.rate * _SHRINK)
-        value = value_and_grad(problem, last_good).value
-    return state, Report(value, np.inf, False)
+        report = report._replace(value=value_and_grad(problem, last_good).value)
+    return state, report
 
 
 def _certified(
@@ -172,5 +183,6 @@ def _certified(
 def _excess(problem: Problem, params: Params, metric: Preconditioner) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
-    newton = newton_direction(problem, params, evaluation, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
+    hessian = hessian_products(problem, params)
+    newton = conjugate_gradients(hessian, evaluation.grads, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(problem, evaluation.value, newton.decrease + newton.remaining)

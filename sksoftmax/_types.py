@@ -90,6 +90,8 @@ class Problem(NamedTuple):
         The engine.
     mean_weight : float
         Mean weight of a row: over all rows, on a stream over those seen so far.
+    l1_ratio : float
+        Share of L1 in the penalty, in [0, 1]; only solvers that do not need F smooth take any but 0.
     """
 
     data: Batch
@@ -98,6 +100,7 @@ class Problem(NamedTuple):
     fit_intercept: bool
     kernel: Kernel
     mean_weight: float
+    l1_ratio: float = 0.0
 
     @property
     def n_samples(self) -> int:

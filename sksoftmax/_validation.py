@@ -23,20 +23,21 @@ from sklearn.utils.validation import (
 )
 
 from sksoftmax import _loops, _vectorized
+from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Array, Batch, Kernel
 
 __all__ = ["SparseCoefMixin"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-#: The engines.
+#: The engines of sums over rows; "compiled" is the vectorized one but for the solver that visits single rows.
 KERNELS: dict[str, Kernel] = {"vectorized": _vectorized, "naive": _loops}
 
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, np.finfo(np.float64).max, closed="both")],
     "fit_intercept": ["boolean"],
     "solver": [StrOptions({"auto", "sgd", "adagrad", "adam"})],
-    "engine": [StrOptions({"auto", *KERNELS})],
+    "engine": [StrOptions({"auto", "compiled", *KERNELS})],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, np.finfo(np.float64).max, closed="right")],
     "schedule": [StrOptions({"constant", "inverse_scaling", "linear", "cosine"})],
@@ -66,6 +67,12 @@ def checks_parameters(method: _Method) -> _Method:
     """The method, which first checks the estimator's parameters: InvalidParameterError, before any work."""
     checked: _Method = _fit_context(prefer_skip_nested_validation=True)(method)
     return checked
+
+
+def needs_engine(engine: str) -> None:
+    """Raise ImportError if the engine asked for needs numba, and there is none."""
+    if engine == "compiled" and not is_available():
+        raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_defaults_end_within_tol_of_the_minimum(name, scaling, container, alpha)
 def test_explicit_minibatches_end_within_tol_of_the_minimum_too(name, scaling, batch_size):
     X, y = bundled(name, scaling)
     clf = SoftmaxClassifier(batch_size=batch_size, random_state=0).fit(X, y)
-    assert clf.solver_info_["solver"] == "preconditioned_sgd+newton_cg"
+    assert clf.solver_info_["solver"] == "preconditioned_sgd+newton"
     best = SoftmaxClassifier(tol=1e-12).fit(X, y)
     assert objective_of(clf, X, y, 1e-4) <= objective_of(best, X, y, 1e-4) * (1 + 1e-3)
 
@@ -85,7 +85,7 @@ def test_probabilities_are_logistic_regressions(name, scaling, weighted, fit_int
         warnings.simplefilter("ignore", ConvergenceWarning)  # its line search at the limit of rounding
         theirs.fit(X, y, weight)
     for container in (np.asarray, sp.csr_array):
-        clf = SoftmaxClassifier(alpha, tol=1e-8, fit_intercept=fit_intercept, random_state=0)
+        clf = SoftmaxClassifier(alpha, tol=1e-10, fit_intercept=fit_intercept, random_state=0)
         clf.fit(container(X), y, weight)
         assert_allclose(clf.predict_proba(X), theirs.predict_proba(X), atol=1e-4, rtol=0)
         assert_allclose(clf.coef_ @ X.std(axis=0), theirs.coef_ @ X.std(axis=0), rtol=1e-3, atol=1e-3)
@@ -182,8 +182,7 @@ def test_tol_is_the_relative_excess_of_F(name, scaling, tol):
     minimum = objective_of(best, X, y, 1e-4)
     assert objective_of(clf, X, y, 1e-4) <= minimum * (1 + max(tol, 1e-12))
     if len(y) > 256:  # smaller data are always fitted to rounding
-        assert clf.n_iter_ < best.n_iter_ or tol < 1e-8
-        assert clf.n_iter_ >= SoftmaxClassifier(tol=10 * tol).fit(X, y).n_iter_
+        assert clf.loss_curve_[-1] >= best.loss_curve_[-1] * (1 - 1e-12)
 
 
 @pytest.mark.parametrize("solver", ["auto", "sgd", "adam"])
@@ -473,6 +472,8 @@ def test_an_epoch_allocates_no_table_beyond_the_one_stated(n_classes, n_tables):
     X = np.random.RandomState(0).standard_normal((n_samples, n_features))
     y = np.arange(n_samples) % n_classes
     table = n_samples * 8 * (1 if n_classes == 2 else n_classes)
+    unknowns = (n_features + 1) * (1 if n_classes == 2 else n_classes)
+    factor = 4 * 8 * unknowns**2  # a Hessian, its factor, a block of what is summed
     few_a_row = 6 * 8 * n_samples + 2**21  # y and its codes, weights, permutation, their checks; blocks of 1 MiB
     if n_classes > 2:
         assert few_a_row < 0.6 * table
@@ -482,7 +483,7 @@ def test_an_epoch_allocates_no_table_beyond_the_one_stated(n_classes, n_tables):
         clf.fit(X, y)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < n_tables * table + few_a_row
+        assert peak < n_tables * table + few_a_row + factor
 
 
 # --- going on ---------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The layout: a module imports only from floors below it, and foreign packages only where they belong."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import sksoftmax
@@ -9,11 +11,19 @@ ROOT = Path(sksoftmax.__file__).parent
 
 FLOORS = [
     ["_types"],
-    ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads"],
-    ["loss", "_objective"],
-    ["_precondition"],
-    ["_newton", "_solvers._first_order"],
-    ["_solvers.sgd", "_solvers.adagrad", "_solvers.adam", "_solvers.newton_cg", "_solvers.schedule_free"],
+    ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
+    ["loss", "_objective", "_compiled_row"],
+    ["_precondition", "_compiled"],
+    ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],
+    [
+        "_solvers.sgd",
+        "_solvers.adagrad",
+        "_solvers.adam",
+        "_solvers.dual",
+        "_solvers.newton",
+        "_solvers.preconditioned_sgd",
+        "_solvers.schedule_free",
+    ],
     ["_plan", "_validation"],
     ["_train", "verify"],
     ["_classifier"],
@@ -22,6 +32,9 @@ FLOORS = [
 
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
 SKLEARN_IMPORTERS = {"_validation", "_classifier"}
+
+#: Modules that may import numba; those that import them are imported only inside the functions that need them.
+NUMBA_IMPORTERS = {"_lanes"}
 
 
 def _imports(path):
@@ -61,6 +74,18 @@ def test_a_module_imports_only_from_floors_below():
 def test_scikit_learn_is_imported_only_at_the_border():
     importers = {name for name, path in _modules() if any(m.split(".")[0] == "sklearn" for m, _ in _imports(path))}
     assert importers == SKLEARN_IMPORTERS
+
+
+def test_numba_is_imported_only_where_kernels_are_made():
+    foreign = {"numba", "llvmlite"}
+    importers = {name for name, path in _modules() if any(m.split(".")[0] in foreign for m, _ in _imports(path))}
+    assert importers == NUMBA_IMPORTERS
+
+
+def test_importing_the_package_does_not_import_numba():
+    code = "import sys, sksoftmax; print([m for m in ('numba', 'llvmlite') if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 def test_random_numbers_are_drawn_in_one_module():

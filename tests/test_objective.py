@@ -70,6 +70,9 @@ def test_penalty_by_hand():
     value, grad = objective.penalty(np.array([[3.0, -4.0]]), 0.1)
     assert value == pytest.approx(1.25)
     assert_allclose(grad, [[0.3, -0.4]])
+    value, grad = objective.penalty(np.array([[3.0, -4.0]]), 0.1, l1_ratio=0.5)
+    assert value == pytest.approx(0.1 * (0.25 * 25 + 0.5 * 7))
+    assert_allclose(grad, [[0.15, -0.2]])  # of the smooth part
 
 
 def test_alpha_is_one_over_C_and_the_total_weight():

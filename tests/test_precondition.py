@@ -3,10 +3,9 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
-from sksoftmax._objective import hessian_products, prior_params, probabilities, value_and_grad
+from sksoftmax._curvature import by_class, draw, leverage
+from sksoftmax._objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._precondition import (
-    class_curvature_passes,
-    class_preconditioner,
     curvature_bound,
     gram_pays,
     merged,
@@ -95,52 +94,6 @@ def test_a_batch_with_all_the_largest_values_is_below_the_metric_for_batches():
     assert allowed >= curvature_bound(case) * 1.0 / size  # one such row in the batch
 
 
-@CONTAINER
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("fit_intercept", [True, False])
-def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit_intercept):
-    case = random_problem(n_classes, container=container, alpha=0.01, fit_intercept=fit_intercept)
-    dense = random_problem(n_classes).data.X
-    params = random_params(case.n_rows, 4)
-    params = params._replace(intercept=params.intercept * fit_intercept)
-    metric = class_preconditioner(case, params, preconditioner(case, moments(case, whole=True)))
-    p = np.hstack(list(probabilities(case, params)))
-    ones = np.hstack([dense, np.ones((len(dense), 1))])[:, : 4 + fit_intercept]
-    weight = case.data.weight / case.data.weight.sum()
-    blocks = [(ones.T * (weight * pc * (1 - pc))) @ ones for pc in p]
-    for block in blocks:
-        block[:4, :4] += 0.01 * np.eye(4)
-    grads = random_params(case.n_rows, 4, seed=3)
-    flat = np.hstack([grads.coef, grads.intercept[:, None]])[:, : 4 + fit_intercept]
-    # the constrained solve, written as one linear system
-    q, rows = 4 + fit_intercept, len(blocks)
-    system = np.zeros((q * (rows + 1), q * (rows + 1)))
-    for c, block in enumerate(blocks):
-        system[c * q : (c + 1) * q, c * q : (c + 1) * q] = block
-        if rows > 1:
-            system[c * q : (c + 1) * q, rows * q :] = np.eye(q)
-            system[rows * q :, c * q : (c + 1) * q] = np.eye(q)
-    if rows == 1:
-        system[q:, q:] = np.eye(q)
-    want = np.linalg.solve(system, np.append(flat.ravel(), np.zeros(q)))[: rows * q].reshape(rows, q)
-    got = metric.apply(grads)
-    got = np.hstack([got.coef, got.intercept[:, None]])[:, :q]
-    assert_allclose(got, want, rtol=1e-4, atol=1e-6)
-
-
-def test_class_metric_from_a_part_of_the_rows_is_near_that_of_all(monkeypatch):
-    X, y = random_data(n_samples=3000)
-    case = problem(X, y)
-    params = Params(3 * random_params(3, 4).coef, np.zeros(3))
-    base = preconditioner(case, moments(case, whole=True))
-    every = class_preconditioner(case, params, base).inverse
-    monkeypatch.setattr("sksoftmax._precondition._ROWS_PER_COLUMN", 100)
-    part = class_preconditioner(case, params, base).inverse
-    for a, b in zip(every, part, strict=True):
-        spectrum = np.linalg.eigvals(np.linalg.solve(a, b)).real
-        assert 0.5 < spectrum.min() <= spectrum.max() < 2  # 500 rows drawn by their curvature, 5 columns
-
-
 @pytest.mark.parametrize("whole", [True, False])
 def test_statistics_of_two_parts_merge_to_those_of_all(whole):
     _, weight, case = weighted_case()
@@ -165,7 +118,9 @@ def test_a_column_of_one_value_does_not_move(dtype, value, alpha, whole):
     metric = preconditioner(case, moments(case, whole=whole))
     start = prior_params(case)
     grads = value_and_grad(case, start).grads
-    for each in (metric, class_preconditioner(case, start, metric)) if whole else (metric,):
+    for each in (
+        (metric, by_class(case, start, draw(case, start, None, case.n_samples), metric)) if whole else (metric,)
+    ):
         step = each.apply(grads)
         assert (step.coef[:, 2] == 0).all()
         assert (step.coef[:, 0] != 0).all()
@@ -215,13 +170,10 @@ def test_sparse_columns_far_from_0_have_a_metric(dtype, offset):
     case = problem(sp.csr_array((X + offset).astype(dtype)), y)
     metric = preconditioner(case, moments(case, whole=True))
     assert np.isfinite(metric.inverse).all()
-    assert np.isfinite(class_preconditioner(case, prior_params(case), metric).inverse).all()
-
-
-def test_the_classes_curvature_is_not_bought_where_it_is_larger_than_X():
-    X = sp.csr_array((100, 50))
-    assert class_curvature_passes(problem(X, np.arange(100) % 10)) == np.inf
-    assert np.isfinite(class_curvature_passes(problem(sp.csr_array((1000, 50)), np.arange(1000) % 10)))
+    assert np.isfinite(
+        by_class(case, prior_params(case), draw(case, prior_params(case), None, 300), metric).inverse
+    ).all()
+    assert np.isfinite(leverage(case, moments(case, whole=True))).all()
 
 
 def test_hessian_is_at_most_the_bound_along_random_directions():

@@ -154,5 +154,5 @@ def test_every_fit_of_finite_data_gives_a_finite_model_no_worse_than_the_priors(
     assert np.isfinite(clf.predict_proba(X)).all()
     priors = np.bincount(y) / len(y)
     null = -(priors[priors > 0] * np.log(priors[priors > 0])).sum()
-    factor = 1.0 if solver == "auto" else 2.0  # a named solver may be on its way still
-    assert clf.loss_curve_[-1] <= factor * null * (1 + 1e-5)
+    factor = 1.001 if solver == "auto" else 2.0  # within tol; a named solver may be on its way still
+    assert clf.loss_curve_[-1] <= factor * null

@@ -6,6 +6,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sksoftmax import SoftmaxClassifier
+from sksoftmax._solvers.dual import is_available
 
 ESTIMATORS = [
     SoftmaxClassifier(),
@@ -14,6 +15,7 @@ ESTIMATORS = [
     SoftmaxClassifier(solver="adam"),
     SoftmaxClassifier(engine="vectorized"),
     SoftmaxClassifier(engine="naive"),
+    *([SoftmaxClassifier(engine="compiled")] if is_available() else []),
     # the checks' data fit in one batch of 32, which hides what goes wrong with weights over batches
     SoftmaxClassifier(batch_size=4),
     SoftmaxClassifier(batch_size=4, engine="naive"),

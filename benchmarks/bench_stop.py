@@ -1,0 +1,181 @@
+"""Does a fit stop where it says? Generated data of many shapes, each fitted at its defaults and at tol=1e-6.
+
+``python -m benchmarks.bench_stop`` prints for each fit the true excess beside the estimated one and writes
+``stop.csv``; it fails if a fit ends above its tol, or warns. ``--quick`` uses the smaller sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.rivals import OURS, objective
+from benchmarks.timing import machine
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._types import Array
+
+Made = tuple[Array, Array]
+
+
+class Shape(NamedTuple):
+    """Rows, columns and classes, the strength of the penalty, and how the rows are made."""
+
+    kind: str
+    n_samples: int
+    n_features: int
+    n_classes: int
+    alpha: float
+
+
+SHAPES = [
+    Shape("gauss", 300, 20, 3, 1e-4),
+    Shape("gauss", 200, 500, 4, 1e-3),
+    Shape("gauss", 10000, 25, 3, 0.0),
+    Shape("gauss", 6000, 10, 60, 1e-5),
+    Shape("decades", 5000, 30, 5, 1e-4),
+    Shape("decades", 20000, 20, 2, 1e-5),
+    Shape("decades", 15000, 100, 20, 1e-5),
+    Shape("separable", 2000, 64, 10, 1e-7),
+    Shape("separable", 8000, 60, 8, 1e-5),
+    Shape("separable", 12000, 300, 3, 1e-6),
+    Shape("correlated", 3000, 200, 4, 1e-4),
+    Shape("correlated", 1500, 1200, 5, 1e-4),
+    Shape("correlated", 20000, 150, 40, 1e-4),
+    Shape("rare", 20000, 40, 12, 1e-5),
+    Shape("rare", 50000, 12, 2, 1e-7),
+    Shape("one-hot", 30000, 80, 10, 1e-4),
+    Shape("one-hot", 30000, 80, 10, 1e-6),
+    Shape("outliers", 40000, 8, 6, 1e-6),
+]
+
+#: (dtype, tol) of the fits.
+FITS = [(np.float32, 1e-3), (np.float64, 1e-3), (np.float64, 1e-6)]
+
+
+def _labels(raw: Array, rng: np.random.RandomState) -> Array:
+    """Classes drawn from the softmax of ``raw``."""
+    return (raw + rng.gumbel(size=raw.shape)).argmax(axis=1)
+
+
+def _gauss(shape: Shape, X: Array, W: Array, rng: np.random.RandomState) -> Made:
+    return X, _labels(2 * X @ W, rng)
+
+
+def _decades(shape: Shape, X: Array, W: Array, rng: np.random.RandomState) -> Made:
+    scale = 10.0 ** rng.uniform(-5, 5, X.shape[1])
+    return scale * (X + rng.uniform(-10, 10, X.shape[1])), _labels(1.5 * X @ W, rng)
+
+
+def _separable(shape: Shape, X: Array, W: Array, rng: np.random.RandomState) -> Made:
+    return X, _labels(8 * X @ W, rng)
+
+
+def _correlated(shape: Shape, X: Array, W: Array, rng: np.random.RandomState) -> Made:
+    p = X.shape[1]
+    X = X @ (rng.standard_normal((p, p)) / (1 + np.arange(p)))
+    return X, _labels(2 * X @ W / np.sqrt((X**2).mean()), rng)
+
+
+def _rare(shape: Shape, X: Array, W: Array, rng: np.random.RandomState) -> Made:
+    steps = 1.0 if shape.n_classes > 2 else 6.0  # each class e^-steps times as frequent as the one before
+    return X, _labels(1.5 * X @ W - steps * np.arange(shape.n_classes), rng)
+
+
+def _one_hot(shape: Shape, X: Array, W: Array, rng: np.random.RandomState) -> Made:
+    n, p = X.shape
+    size = p // 8
+    frequency = (1.0 + np.arange(size)) ** -1.5
+    X = np.zeros((n, p))
+    for column in range(8):
+        X[np.arange(n), column * size + rng.choice(size, n, p=frequency / frequency.sum())] = 1
+    return X, _labels(X @ rng.standard_normal((p, shape.n_classes)) * 2 - 0.5 * np.arange(shape.n_classes), rng)
+
+
+def _outliers(shape: Shape, X: Array, W: Array, rng: np.random.RandomState) -> Made:
+    return np.exp(3 * X), _labels(3 * X @ W, rng)
+
+
+KINDS: dict[str, Callable[..., Made]] = {
+    "gauss": _gauss,
+    "decades": _decades,
+    "separable": _separable,
+    "correlated": _correlated,
+    "rare": _rare,
+    "one-hot": _one_hot,
+    "outliers": _outliers,
+}
+
+
+def made(shape: Shape, seed: int) -> Made:
+    """X and class codes of a shape."""
+    rng = np.random.RandomState(seed)
+    X = rng.standard_normal((shape.n_samples, shape.n_features))
+    W = rng.standard_normal((shape.n_features, shape.n_classes)) * 2 / np.sqrt(shape.n_features)
+    X, y = KINDS[shape.kind](shape, X, W, rng)
+    return X, np.unique(y, return_inverse=True)[1]
+
+
+def fits(shape: Shape, seed: int) -> Iterator[dict[str, Any]]:
+    """A CSV row for each fit."""
+    X, y = made(shape, seed)
+    F = objective(X, y, shape.alpha)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        best = SoftmaxClassifier(shape.alpha, tol=1e-9, max_iter=1000, random_state=1).fit(X, y)
+    minimum = F(OURS.params(best))
+    for dtype, tol in FITS:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            start = time.process_time()
+            fit = SoftmaxClassifier(shape.alpha, tol=tol, random_state=0).fit(X.astype(dtype), y)
+            seconds = time.process_time() - start
+        yield {
+            **shape._asdict(),
+            "seed": seed,
+            "dtype": np.dtype(dtype).name,
+            "tol": tol,
+            "gap": F(OURS.params(fit)) / minimum - 1,
+            "excess": fit.excess_,
+            "n_iter": fit.n_iter_,
+            "cpu_seconds": seconds,
+            "warnings": "; ".join(str(w.message) for w in caught),
+            "solver": fit.solver_info_["solver"],
+            "curvature": fit.solver_info_["curvature"],
+            **machine(),
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_stop", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the smaller sets, one seed")
+    parser.add_argument("--output", type=Path, default=Path("benchmark_results"), help="folder of the CSV file")
+    options = parser.parse_args(arguments)
+    shapes = [s for s in SHAPES if s.n_samples * s.n_features <= 150_000] if options.quick else SHAPES
+    rows = []
+    for seed in range(1 if options.quick else 2):
+        for shape in shapes:
+            for row in fits(shape, seed):
+                rows.append(row)
+                name = f"{row['kind']} {row['n_samples']} x {row['n_features']} x {row['n_classes']}"
+                end = "" if row["gap"] <= row["tol"] and not row["warnings"] else "  <-- above tol, or warned"
+                print(
+                    f"{name:28s} {row['dtype']} tol {row['tol']:.0e}: gap {row['gap']:8.1e}, estimated "
+                    f"{row['excess']:8.1e}, {row['n_iter']} epochs, {row['cpu_seconds']:.2f} s{end}",
+                    flush=True,
+                )
+    report.write_csv(options.output / "stop.csv", rows)
+    n_bad = sum(row["gap"] > row["tol"] or bool(row["warnings"]) for row in rows)
+    print(f"{n_bad} of {len(rows)} fits ended above their tol or warned; wrote {options.output / 'stop.csv'}")
+    if n_bad:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

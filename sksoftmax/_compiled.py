@@ -1,0 +1,219 @@
+"""The compiled engine: visits of sparse rows, by numba. What a visit does and why is in ``_solvers.dual``.
+
+Importing this module imports numba, so only what needs the kernels does, and only then. They are plain Python
+over arrays: with ``NUMBA_DISABLE_JIT=1`` they run as they stand. All of them release the interpreter's lock and
+write only the arrays that they are given. (numba keeps a compiled function until its own file changes: after an edit
+of `_compiled_row` or `_lanes` alone, touch this one.)
+
+Coefficients lie in one flat array, a feature's ``n_lanes`` classes side by side (``n_lanes`` is n_classes padded to
+a multiple of 8; 1 for two classes), divided by the square root of the feature's scale, by which the values are
+multiplied instead: the loops are dot products and updates that look up nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sksoftmax._compiled_row import Tools, row_prox, row_prox_binary, softmax, softplus
+from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_soft, add_to, compiled
+from sksoftmax._types import Array
+
+
+class Rows(NamedTuple):
+    """CSR rows with scaled values, their classes, and their weights, of mean 1."""
+
+    indptr: Array
+    indices: Array
+    values: Array
+    y: Array
+    weight: Array
+
+
+class Model(NamedTuple):
+    """Scaled coefficients, flat; thresholds by which they are softened (none without L1); intercepts."""
+
+    table: Array
+    soft: Array
+    intercept: Array
+
+
+class Agreed(NamedTuple):
+    """What each row keeps: the probabilities it last agreed to, their entropy, and its ``q``.
+
+    Two classes: ``proba`` is (n_samples,), of the second class; else (n_samples, n_lanes), 0 in the padding.
+    """
+
+    proba: Array
+    entropy: Array
+    q: Array
+
+
+@compiled(FAST)
+def raw_row(i: int, rows: Rows, model: Model, z: Array) -> None:
+    """``z <- `` row i's raw predictions."""
+    n_lanes = len(z)
+    for k in range(n_lanes):
+        z[k] = model.intercept[k]
+    if len(model.soft) > 0:
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            j = rows.indices[e]
+            for first in range(0, n_lanes, LANES):
+                accumulate_soft(model.table, j * n_lanes + first, z, first, rows.values[e], model.soft[j])
+    else:
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            for first in range(0, n_lanes, LANES):
+                accumulate(model.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e])
+
+
+@compiled(FAST)
+def visit_softmax(
+    rows: Rows, model: Model, agreed: Agreed, order: Array, scales: Array, skip: float, t: Tools
+) -> tuple[float, float]:
+    """Visit the rows in ``order``; the model and what the rows agreed to change in place.
+
+    ``scales`` is the intercept's scale and 1 / n_samples. Returns the sums over the visits of weight * loss and of
+    weight * the Fenchel-Young gap between a row's kept probabilities and its raw prediction, both before the visit.
+    A row whose own gap is at most ``skip`` is left as it is.
+    """
+    proba, entropy, q = agreed
+    n_lanes = proba.shape[1]
+    z, p = t.work[0], t.work[1]
+    loss = 0.0
+    gaps = 0.0
+    for i in order:
+        raw_row(i, rows, model, z)
+        lse = softmax(z, p, t)
+        loss += rows.weight[i] * (lse - z[rows.y[i]])
+        mean = z[0] - z[0]
+        for k in range(n_lanes):
+            mean += proba[i, k] * z[k]
+        gap = rows.weight[i] * (lse - mean - entropy[i])
+        gaps += gap
+        if gap <= skip:
+            continue
+        entropy[i] = row_prox(z, proba[i], q[i], p, t)
+        w = rows.weight[i] * scales[1]
+        for k in range(n_lanes):
+            z[k] = (proba[i, k] - p[k]) * w
+            proba[i, k] = p[k]
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            for first in range(0, n_lanes, LANES):
+                add_to(model.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e])
+        for k in range(n_lanes):
+            model.intercept[k] += scales[0] * z[k]
+    return loss, gaps
+
+
+@compiled(FAST)
+def measure_softmax(rows: Rows, model: Model, agreed: Agreed, t: Tools) -> tuple[float, float]:
+    """The sums that `visit_softmax` returns, at the model as it is."""
+    z, p = t.work[0], t.work[1]
+    loss = 0.0
+    gaps = 0.0
+    for i in range(len(rows.y)):
+        raw_row(i, rows, model, z)
+        lse = softmax(z, p, t)
+        loss += rows.weight[i] * (lse - z[rows.y[i]])
+        mean = z[0] - z[0]
+        for k in range(len(z)):
+            mean += agreed.proba[i, k] * z[k]
+        gaps += rows.weight[i] * (lse - mean - agreed.entropy[i])
+    return loss, gaps
+
+
+@compiled(FAST)
+def raw_row_binary(i: int, rows: Rows, model: Model) -> float:
+    """Row i's raw prediction."""
+    total = model.intercept[0]
+    if len(model.soft) > 0:
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            j = rows.indices[e]
+            w, h = model.table[j], model.soft[j]
+            total += rows.values[e] * (w - min(max(w, -h), h))
+    else:
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            total += rows.values[e] * model.table[rows.indices[e]]
+    return np.float64(total)
+
+
+@compiled(FAST)
+def visit_binary(
+    rows: Rows, model: Model, agreed: Agreed, order: Array, scales: Array, skip: float
+) -> tuple[float, float]:
+    """``visit_softmax`` for two classes."""
+    proba, entropy, q = agreed
+    loss = 0.0
+    gaps = 0.0
+    for i in order:
+        z = raw_row_binary(i, rows, model)
+        old = np.float64(proba[i])
+        lse = softplus(z)
+        loss += rows.weight[i] * (lse - z * rows.y[i])
+        gap = rows.weight[i] * (lse - old * z - entropy[i])
+        gaps += gap
+        if gap <= skip:
+            continue
+        p, h = row_prox_binary(z, old, np.float64(q[i]))
+        entropy[i] = h
+        proba[i] = p
+        change = model.intercept[0] - model.intercept[0]  # 0 in the data's dtype
+        change += (old - p) * rows.weight[i] * scales[1]
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            model.table[rows.indices[e]] += change * rows.values[e]
+        model.intercept[0] += scales[0] * change
+    return loss, gaps
+
+
+@compiled(FAST)
+def measure_binary(rows: Rows, model: Model, agreed: Agreed) -> tuple[float, float]:
+    """``measure_softmax`` for two classes."""
+    loss = 0.0
+    gaps = 0.0
+    for i in range(len(rows.y)):
+        z = raw_row_binary(i, rows, model)
+        lse = softplus(z)
+        loss += rows.weight[i] * (lse - z * rows.y[i])
+        gaps += rows.weight[i] * (lse - np.float64(agreed.proba[i]) * z - agreed.entropy[i])
+    return loss, gaps
+
+
+@compiled(FAST)
+def mean_squares(indptr: Array, indices: Array, values: Array, share: Array, squares: Array) -> None:
+    """``squares[j] += sum_i share_i x_ij^2``."""
+    for i in range(len(share)):
+        for e in range(indptr[i], indptr[i + 1]):
+            value = np.float64(values[e])
+            squares[indices[e]] += share[i] * value * value
+
+
+@compiled(FAST)
+def row_curvatures(
+    indptr: Array, indices: Array, values: Array, share: Array, scale: Array, intercept_scale: float, q: Array
+) -> float:
+    """``q_i <- share_i (x_i' diag(scale) x_i + intercept_scale)``.
+
+    Returns the mean of s = q / (1 + q), q without the intercept's part, weighted by s itself: rows that are empty
+    or next to it do not count.
+    """
+    total = 1e-300
+    squared = 0.0
+    for i in range(len(share)):
+        norm = 0.0
+        for e in range(indptr[i], indptr[i + 1]):
+            value = np.float64(values[e])
+            norm += value * value * scale[indices[e]]
+        s = norm * share[i]
+        q[i] = s + intercept_scale * share[i]
+        s = s / (1 + s)
+        total += s
+        squared += s * s
+    return squared / total
+
+
+@compiled(FAST)
+def scale_values(indices: Array, values: Array, factor: Array, out: Array) -> None:
+    """``out[e] <- values[e] * factor[column of e]``."""
+    for e in range(len(values)):
+        out[e] = values[e] * factor[indices[e]]

@@ -1,0 +1,233 @@
+"""F's curvature at some parameters, from the rows that hold most of it.
+
+A Newton step needs the Hessian only roughly, and a part of the rows gives it: those drawn in proportion to what
+they add to it, and weighed so that its mean stays the Hessian of all rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from sksoftmax._objective import blocks, probabilities
+from sksoftmax._precondition import Moments, Preconditioner, inverse_of_unit_diagonal, lower_gram
+from sksoftmax._types import Array, Batch, Params, Problem
+
+#: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
+#: large one, which takes as long to add to as to compute.
+_CHUNK = 2**17
+
+
+class Factor(NamedTuple):
+    """Cholesky factor of the whole Hessian of some rows, all classes coupled.
+
+    In the coordinates of ``Preconditioner``, each parameter divided by ``unit``, which makes the diagonal 1.
+    """
+
+    mean: Array
+    scale: Array
+    unit: Array
+    factor: Array
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse Hessian times ``grads``, in the coordinates of the parameters."""
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        n_rows, p = u.shape
+        q = len(self.unit) // n_rows
+        v = np.empty((n_rows, q))
+        v[:, :p] = u
+        v[:, p:] = grads.intercept[:, None]
+        d, _ = scipy.linalg.lapack.dpotrs(self.factor, v.ravel() * self.unit)
+        d = (d * self.unit).reshape(n_rows, q)
+        coef = d[:, :p] / self.scale
+        intercept = d[:, p] - coef @ self.mean if q > p else np.zeros(n_rows)
+        return Params(coef, intercept)
+
+
+class ClassPreconditioner(NamedTuple):
+    """Inverse of each class's own curvature, on changes that sum to 0 over the classes.
+
+    With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
+    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A softmax does
+    not see a common shift, so the minimum of F lies there; left in, that direction, in which F is flat, would
+    spoil the conditioning. ``inverse`` is (n_rows, q, q), q = n_features + 1 with an intercept;
+    ``constraint`` the (q, q) inverse of the sum, None for two classes.
+    """
+
+    mean: Array
+    scale: Array
+    inverse: Array
+    constraint: Array | None
+
+    def apply(self, grads: Params) -> Params:
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        has_intercept = self.inverse.shape[1] > u.shape[1]
+        if has_intercept:
+            u = np.hstack([u, grads.intercept[:, None]])
+        size = np.abs(u).max() or 1.0  # float32 has no room for gradients of any scale
+        d = ((u / size).astype(self.inverse.dtype)[:, None, :] @ self.inverse)[:, 0]
+        if self.constraint is not None:
+            d -= (self.constraint @ d.sum(axis=0)) @ self.inverse
+        d = d * size
+        coef = d[:, : len(self.mean)] / self.scale
+        intercept = d[:, -1] - coef @ self.mean if has_intercept else np.zeros(len(coef))
+        return Params(coef, intercept)
+
+
+def leverage(problem: Problem, stats: Moments) -> Array:
+    """For each row the mean over the columns of ``(x - mean)^2 / variance``: 1 on average.
+
+    A row with values that are rare has much; the rows that a draw must not miss.
+    """
+    spread = np.diagonal(stats.second) if stats.second.ndim == 2 else stats.second
+    known: Array = np.logical_and(stats.peak > 0, spread > 0)
+    weight = np.zeros(problem.n_features)
+    weight[known] = 1.0 / stats.peak[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
+    dtype = problem.data.X.dtype
+    weight, centre = weight.astype(dtype), stats.mean.astype(dtype)
+    parts = []
+    for block in blocks(problem):
+        if sp.issparse(block.X):
+            scaled = block.X @ sp.diags_array(weight)
+            offset = centre * weight
+            parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
+        else:
+            scaled = (block.X - centre) * weight
+            parts.append(np.einsum("ij,ij->i", scaled, scaled))
+    return np.maximum(np.concatenate(parts), 0)
+
+
+def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
+    """Rows that stand for the curvature of all, with weights that sum to about 1.
+
+    A row is drawn in proportion to what it adds to the curvature of each class, ``p_c (1 - p_c)``, relative to
+    the sum over the rows, times ``1 + leverage``, at most once; systematically (Madow 1949, Ann. Math. Statist.
+    20(3), 333-354), so without a random number. All rows, should there be no more than asked for.
+    """
+    X, y, weight = problem.data
+    share = weight / weight.sum()
+    if n_drawn >= problem.n_samples:
+        return Batch(X, y, share)
+    assert rows_leverage is not None
+    kept = list(probabilities(problem, params)) if problem.n_rows <= problem.n_features else None
+    totals = np.zeros(problem.n_rows)
+    start = 0
+    for proba in kept or probabilities(problem, params):
+        span = slice(start, start + proba.shape[1])
+        totals += (proba * (1 - proba)) @ share[span]
+        start = span.stop
+    parts = [
+        (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
+    ]
+    chance = _chances(share * np.concatenate(parts) * (1 + rows_leverage), n_drawn)
+    heights = np.cumsum(chance)
+    rows = np.unique(np.searchsorted(heights, np.arange(n_drawn) + 0.5))
+    rows = rows[rows < problem.n_samples]
+    return Batch(X[rows], y[rows], share[rows] / chance[rows])
+
+
+def _chances(height: Array, n_drawn: int) -> Array:
+    """Chances of being drawn, in proportion to ``height``, at most 1, that sum to ``n_drawn``."""
+    height = np.maximum(height, np.finfo(float).tiny)
+    is_sure = np.zeros(len(height), dtype=bool)
+    while True:
+        left = n_drawn - np.count_nonzero(is_sure)
+        chance = np.where(is_sure, 1.0, height * (left / height[~is_sure].sum()))
+        too_high = chance > 1.0
+        if not too_high.any():
+            return chance
+        is_sure |= too_high
+
+
+def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Factor:
+    """Factor of the Hessian of ``rows`` at ``params``: the sum of ``w (diag(p) - p p') (x) x x'``, and alpha."""
+    K, p = problem.n_rows, problem.n_features
+    q = p + problem.fit_intercept
+    matrix = np.zeros((K * q, K * q))
+    size = _chunk(K * q)
+    for start in range(0, len(rows.y), size):
+        span = slice(start, start + size)
+        _add_curvature(matrix, problem, params, rows.X[span], rows.weight[span], metric)
+    ridge = np.zeros(q)
+    ridge[:p] = problem.alpha / metric.scale / metric.scale
+    diagonal = np.einsum("ii->i", matrix)
+    diagonal += np.tile(ridge, K)
+    if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
+        shift = diagonal.reshape(K, q).mean(axis=0) / K
+        np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
+    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    matrix *= unit
+    matrix *= unit[:, None]
+    return Factor(metric.mean, metric.scale, unit, _cholesky(matrix))
+
+
+def by_class(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> ClassPreconditioner:
+    """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X + alpha I``, inverted."""
+    K, p = problem.n_rows, problem.n_features
+    q = p + problem.fit_intercept
+    dtype = rows.X.dtype
+    u = _scaled_rows(rows.X, metric, q, dtype)
+    proba = problem.kernel.proba(params, rows.X)
+    spread = np.sqrt(rows.weight * proba * (1 - proba)).astype(dtype)
+    ridge = np.zeros(q)
+    ridge[:p] = problem.alpha / metric.scale / metric.scale
+    inverse = np.empty((K, q, q), dtype)
+    for c in range(K):
+        matrix = lower_gram(u * spread[c][:, None])
+        np.einsum("ii->i", matrix)[...] += ridge
+        diagonal = np.diagonal(matrix)
+        unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+        matrix /= unit
+        matrix /= unit[:, None]
+        inverse[c] = inverse_of_unit_diagonal(matrix, float(np.finfo(dtype).eps))
+        inverse[c] /= unit
+        inverse[c] /= unit[:, None]
+    total = inverse.sum(axis=0, dtype=np.float64)
+    constraint = np.linalg.pinv(total, hermitian=True).astype(dtype) if K > 1 else None
+    return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
+
+
+def _chunk(n_columns: int) -> int:
+    """Rows of a block."""
+    return max(1, _CHUNK // n_columns, n_columns // 2)
+
+
+def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Array:
+    """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
+    u = np.ones((X.shape[0], q), dtype)
+    u[:, : len(metric.mean)] = ((X.toarray() if sp.issparse(X) else X) - metric.mean) / metric.scale
+    return u
+
+
+def _add_curvature(
+    matrix: Array, problem: Problem, params: Params, X: Any, weight: Array, metric: Preconditioner
+) -> None:
+    """Add the curvature of some rows to the lower triangle of ``matrix``."""
+    K = problem.n_rows
+    q = len(matrix) // K
+    proba = problem.kernel.proba(params, X)
+    u = _scaled_rows(X, metric, q, np.float64)  # sums of columns would hide the penalty in float32
+    if K == 1:
+        matrix += lower_gram(u * np.sqrt(weight * proba[0] * (1 - proba[0]))[:, None])
+        return
+    own = (u.T * (weight * proba)[:, None, :]) @ u
+    np.einsum("cicj->cij", matrix.reshape(K, q, K, q))[...] += own
+    coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
+    matrix -= lower_gram(coupled.reshape(len(u), K * q))
+
+
+def _cholesky(matrix: Array) -> Array:
+    """Upper factor of a positive semi-definite matrix of unit diagonal, with as little added as makes it definite.
+
+    Of ``matrix`` the lower triangle counts. (LAPACK itself: on small data SciPy's checks would take as long.)
+    """
+    excess = float(np.finfo(np.float64).eps)
+    while True:
+        np.einsum("ii->i", matrix)[...] = 1.0 + excess
+        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # a view in LAPACK's order, upper triangle
+        if info == 0:
+            return np.asarray(factor)
+        excess *= 10.0

@@ -1,0 +1,327 @@
+"""Dual coordinate ascent with a moving centre, compiled: for sparse rows.
+
+Each row keeps the probabilities p_i that it last agreed to; t_i is its one-hot truth. With weights of mean 1,
+``G = sum_i w_i (p_i - t_i) x_i' / n`` and ``alpha_2 = alpha (1 - l1_ratio)``, the coefficients of a column are ::
+
+    W_j = soft(kappa_j V_j - G_j, alpha l1_ratio) / (alpha_2 + kappa_j)
+
+which minimises the penalty plus ``kappa / 2 ||W - V||^2 + <G, W>`` (the intercept: a column of ones without
+penalty). A visit of row i replaces p_i by what is best for the dual, the solution of ::
+
+    p = softmax(z_i - q_i (p - p_i)),     q_i = w_i / n x_i' D x_i,     D = 1 / (alpha_2 + kappa)
+
+so there is no step length, and no row can overshoot. (Shalev-Shwartz & Zhang, 2013, J. Mach. Learn. Res. 14,
+567-599.) Once an epoch the centre V moves to W, or further (``_centre``): a proximal point method (Rockafellar, 1976,
+SIAM J. Control Optim. 14(5), 877-898; as an accelerator: Lin, Mairal & Harchaoui, 2015, arXiv:1506.02186), whose fixed
+point is the minimum of F whatever kappa > 0. Where the penalty is strong enough kappa_j is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sksoftmax._newton import relative_excess
+from sksoftmax._solvers._centre import Centre, assessed, rescaled
+from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
+
+#: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast or are next to
+#: nothing; doubled where they are above, and slow; and then left alone for some epochs.
+_LOW, _HIGH, _FAST, _SLOW, _LEAST_GAP, _PATIENCE = 0.3, 5.0, 0.5, 0.7, 0.03, 3
+
+#: Epochs after a rise of F in which two estimates in a row count, the greater one.
+_ERRATIC = 3
+
+#: A row is left alone whose own gap is this share of what all may keep.
+_SKIP = 0.1
+
+#: Rounding of F along an epoch's way, as a share of it.
+_LEAST = 1e-3
+
+
+#: Columns that are transposed together, in a cache.
+_BLOCK = 1024
+
+
+class DualState(NamedTuple):
+    """State of the dual solver; its arrays change from step to step.
+
+    Attributes
+    ----------
+    rows, model, agreed, tools
+        What the kernels see: see ``_compiled``.
+    metric : Metric
+    centre : Centre
+    value : float
+        F: along the last epoch, on average, or at ``params`` if the excess is at most tol.
+    excess : float
+    estimate : float
+        Estimate of F - F*, as the moves of the centre and of kappa take it.
+    most : float
+        The same with caution, as the excess takes it.
+    penalty : float
+        Penalty at the end of the last epoch.
+    gaps : tuple of float
+        Mean Fenchel-Young gap of the visits of the last epochs.
+    n_waiting, n_epochs, last_rise : int
+        Epochs since kappa changed; all; the one in which F last rose.
+    factor : float
+        On kappa, so far.
+    n_rows, n_columns : int
+        Of ``params.coef``.
+    """
+
+    rows: Any
+    model: Any
+    agreed: Any
+    tools: Any
+    metric: Metric
+    centre: Centre
+    value: float
+    excess: float
+    estimate: float
+    most: float
+    penalty: float
+    gaps: tuple[float, ...]
+    n_waiting: int
+    n_epochs: int
+    last_rise: int
+    factor: float
+    n_rows: int
+    n_columns: int
+
+    @property
+    def params(self) -> Params:
+        """The coefficients, unscaled, as a copy."""
+        scaled, root = _softened(self)[:, : self.n_rows], self.metric.root[:-1, None]
+        coef = np.empty((self.n_rows, self.n_columns))
+        for start in range(0, self.n_columns, _BLOCK):
+            columns = slice(start, start + _BLOCK)
+            np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
+        return Params(coef, self.model.intercept[: self.n_rows].astype(np.float64))
+
+
+def is_available() -> bool:
+    """Whether the kernels can be had: numba is installed, and works with this NumPy. Imports it."""
+    try:
+        from sksoftmax import _compiled  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def dual(next_order: Callable[[], Array], tol: float) -> Solver:
+    """Solver whose step is an epoch: a visit of each row, and a move of the centre.
+
+    Parameters
+    ----------
+    next_order : callable
+        The order of an epoch's visits, an array of row numbers.
+    tol : float
+        Excess at which the fit is to end: where it is reached, F is evaluated exactly.
+    """
+
+    def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
+        if state.centre.target is not None:
+            state = _adapted(problem, _recentred(state))
+        floor = max(state.value - state.estimate, _LEAST * state.value) if np.isfinite(state.estimate) else 0.0
+        state, loss, gap = _visited(problem, state, next_order(), _SKIP * tol * floor)
+        return _assessed(problem, state, loss, gap, tol)
+
+    def report(problem: Problem, state: DualState) -> Report:
+        return Report(state.value, state.excess, False)
+
+    return Solver("dual", _started, step, report, None)
+
+
+def _started(problem: Problem, params: Params) -> DualState:
+    """The state in which each row agrees to its truth, which makes all coefficients 0."""
+    from sksoftmax import _compiled as compiled
+    from sksoftmax._compiled_row import tools
+    from sksoftmax._lanes import LANES
+
+    assert not params.coef.any(), "the dual starts from coefficients of 0"
+    X, y, weight = problem.data
+    n, K = problem.n_samples, problem.n_classes
+    n_lanes = 1 if K == 2 else -(-K // LANES) * LANES
+    weight = weight / weight.mean()
+    metric, q = chosen(problem, weight)
+    soft = problem.alpha * problem.l1_ratio * metric.root[:-1]
+    model = compiled.Model(
+        np.zeros(problem.n_features * n_lanes, X.dtype),
+        soft.astype(X.dtype) if soft.any() else np.empty(0, X.dtype),
+        np.full(n_lanes, -1e9, X.dtype),  # so that the padding has no probability
+    )
+    model.intercept[: problem.n_rows] = params.intercept
+    proba = (y == 1).astype(X.dtype) if K == 2 else np.zeros((n, n_lanes), X.dtype)
+    if K > 2:
+        proba[np.arange(n), y] = 1
+    values = np.empty(X.nnz, X.dtype)
+    compiled.scale_values(X.indices, X.data, metric.root, values)
+    centre = np.zeros((len(metric.active) + 1, n_lanes), X.dtype)
+    if problem.fit_intercept:
+        centre[-1, : problem.n_rows] = params.intercept / metric.root[-1]
+    return DualState(
+        rows=compiled.Rows(X.indptr, X.indices, values, y, weight.astype(X.dtype)),
+        model=model,
+        agreed=compiled.Agreed(proba, np.zeros(n, X.dtype), q),
+        tools=tools(X.dtype, n_lanes),
+        metric=metric,
+        centre=Centre(centre),
+        value=np.inf,
+        excess=np.inf,
+        estimate=np.inf,
+        most=np.inf,
+        penalty=0.0,
+        gaps=(),
+        n_waiting=0,
+        n_epochs=0,
+        last_rise=-_ERRATIC - 1,
+        factor=1.0,
+        n_rows=problem.n_rows,
+        n_columns=problem.n_features,
+    )
+
+
+def _softened(state: DualState) -> Array:
+    """Scaled coefficients, (n_features, n_lanes)."""
+    table: Array = state.model.table.reshape(state.n_columns, -1)
+    soft = state.model.soft[:, None]
+    return table - np.clip(table, -soft, soft) if len(soft) else table
+
+
+def _stacked(state: DualState) -> Array:
+    """Scaled coefficients of the columns that have a centre and, last, the intercept."""
+    metric, n_rows = state.metric, state.n_rows
+    stacked = np.zeros_like(state.centre.at)
+    stacked[:-1] = _softened(state)[metric.active]
+    if metric.scale[-1]:
+        stacked[-1, :n_rows] = state.model.intercept[:n_rows] / metric.root[-1]
+    return stacked
+
+
+def _penalty(problem: Problem, state: DualState) -> float:
+    """``_objective.penalty`` of the coefficients, from the scaled ones."""
+    scaled = _softened(state)
+    value = (
+        0.5 * problem.alpha * (1 - problem.l1_ratio) * (np.einsum("ij,ij->i", scaled, scaled) @ state.metric.scale[:-1])
+    )
+    if problem.l1_ratio:
+        value += problem.alpha * problem.l1_ratio * (np.abs(scaled).sum(axis=1) @ state.metric.root[:-1])
+    return float(value)
+
+
+def _visited(problem: Problem, state: DualState, order: Array, skip: float) -> tuple[DualState, float, float]:
+    """The state after a visit of each row; the mean loss along the way, and the mean gap."""
+    from sksoftmax import _compiled as compiled
+
+    rows, model, agreed, n = state.rows, state.model, state.agreed, problem.n_samples
+    scales = np.array([state.metric.scale[-1], 1 / n], dtype=rows.values.dtype)
+    if problem.n_rows == 1:
+        loss, gap = compiled.visit_binary(rows, model, agreed, order, scales, skip)
+    else:
+        loss, gap = compiled.visit_softmax(rows, model, agreed, order, scales, skip, state.tools)
+    return state._replace(n_epochs=state.n_epochs + 1), loss / n, gap / n
+
+
+def _measured(problem: Problem, state: DualState) -> tuple[float, float]:
+    """The mean loss and the mean gap, with all rows as they are."""
+    from sksoftmax import _compiled as compiled
+
+    rows, model, agreed, n = state.rows, state.model, state.agreed, problem.n_samples
+    if problem.n_rows == 1:
+        loss, gap = compiled.measure_binary(rows, model, agreed)
+    else:
+        loss, gap = compiled.measure_softmax(rows, model, agreed, state.tools)
+    return loss / n, gap / n
+
+
+def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: float) -> DualState:
+    """The state with where its centre is to go, and the excess.
+
+    The mean gap of the rows bounds what they can still bring at this centre; what moving it can, ``_centre`` estimates.
+    Where the gaps that the visits met are small enough for the fit to end, those that they left are measured: a heavy
+    row's may have grown.
+    """
+    reached = _stacked(state)
+    after = _penalty(problem, state)
+    value = loss + 0.5 * (after + state.penalty)  # the losses are those of the way: so is the penalty, about
+    rose = not value <= state.value + max(state.estimate, 0.0)
+    centre = assessed(state.centre, reached, state.metric.share, is_plain=rose)
+    last_rise = state.n_epochs if rose else state.last_rise
+    most = gap + centre.most
+    left = max(most, state.most) if state.n_epochs <= last_rise + _ERRATIC else most
+    excess = relative_excess(problem, value, left)
+    if excess <= tol:
+        loss, gap = _measured(problem, state)
+        value = loss + after
+        excess = relative_excess(problem, value, max(left, gap + centre.most))
+    return state._replace(
+        centre=centre,
+        value=value,
+        excess=excess,
+        estimate=gap + centre.remaining,
+        most=most,
+        penalty=after,
+        gaps=(*state.gaps, gap)[-_PATIENCE - 1 :],
+        last_rise=last_rise,
+    )
+
+
+def _recentred(state: DualState) -> DualState:
+    """The state with its centre at the target; the coefficients move along by kappa D of it."""
+    metric, centre, n_rows = state.metric, state.centre, state.n_rows
+    assert centre.target is not None
+    moved = centre.target - centre.at
+    table = state.model.table.reshape(state.n_columns, -1)
+    table[metric.active] += metric.share[:-1, None].astype(table.dtype) * moved[:-1]
+    if metric.scale[-1]:
+        state.model.intercept[:n_rows] += moved[-1, :n_rows] * table.dtype.type(metric.root[-1])
+    return state._replace(centre=centre._replace(at=centre.target, target=None), n_waiting=state.n_waiting + 1)
+
+
+def _adapted(problem: Problem, state: DualState) -> DualState:
+    """The state with kappa halved where it is the centre that is slow, and doubled where the rows are."""
+    if state.n_waiting <= _PATIENCE or not len(state.metric.active):
+        return state
+    gap, before, remaining = state.gaps[-1], state.gaps[0], state.centre.remaining
+    if gap < _LOW * remaining and gap < max(_FAST * before, _LEAST_GAP * remaining):
+        return _rescaled(problem, state, 0.5)
+    if gap > _HIGH * remaining and (state.factor < 1 or gap > _SLOW * before):
+        return _rescaled(problem, state, 2.0)
+    return state
+
+
+def _rescaled(problem: Problem, state: DualState, factor: float) -> DualState:
+    """The state with kappa times ``factor``, and the same coefficients."""
+    from sksoftmax import _compiled as compiled
+
+    reached, old = _stacked(state), state.metric
+    alpha_2 = problem.alpha * (1 - problem.l1_ratio)
+    kappa = factor * old.kappa
+    scale = np.divide(1, alpha_2 + kappa, out=old.scale.copy(), where=kappa > 0)
+    if scale[-1]:
+        scale[-1] = min(1 / kappa[-1], GREATEST_INTERCEPT * problem.n_samples)
+        kappa[-1] = 1 / scale[-1]
+    new = metric_of(kappa, scale)
+    grow = np.divide(new.root, old.root, out=np.ones_like(scale), where=old.root > 0)
+    compiled.scale_values(problem.data.X.indices, problem.data.X.data, new.root, state.rows.values)
+    table = state.model.table.reshape(state.n_columns, -1)
+    coefficients = _softened(state)
+    above = table - coefficients  # what L1 takes away scales by D, not by its inverse root
+    table[:] = coefficients / grow[:-1, None].astype(table.dtype) + above * grow[:-1, None].astype(table.dtype)
+    if len(state.model.soft):
+        state.model.soft[:] = problem.alpha * problem.l1_ratio * new.root[:-1]
+    both = np.append(old.active, len(kappa) - 1)
+    factors = np.divide(kappa, old.kappa, out=np.ones_like(kappa), where=old.kappa > 0)
+    weight = problem.data.weight / problem.data.weight.mean()
+    return state._replace(
+        metric=new,
+        centre=rescaled(state.centre, reached, grow[both], factors[both]),
+        agreed=state.agreed._replace(q=curvatures(problem, weight, new)),
+        n_waiting=0,
+        factor=state.factor * factor,
+    )

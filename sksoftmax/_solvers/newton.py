@@ -1,0 +1,318 @@
+"""The finish: Newton steps whose curvature is that of a part of the rows, corrected by the gradients of all.
+
+A step solves ``H d = -g``, g the gradient of F over all rows and H the Hessian of the rows drawn, by its Cholesky
+factor or by conjugate gradients; L-BFGS pairs of the steps before correct what the part of the rows misses. So a
+step costs one or two passes over the data, whatever it takes to solve.
+
+Sub-sampled Newton: Roosta-Khorasani & Mahoney (2019), Math. Program. 174, 293-326.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sksoftmax._curvature import ClassPreconditioner, Factor, by_class, draw, factorised, leverage
+from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, relative_excess
+from sksoftmax._objective import hessian_products, value_and_grad
+from sksoftmax._precondition import Moments, Preconditioner, without_constants
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, Report, Solver, dot, plus, scaled
+
+#: Pairs that are kept.
+_N_PAIRS = 20
+
+#: Share of the expected decrease below which the rows drawn are suspected, and how much less curvature than all
+#: rows they must then see along the step to be doubled.
+_POOR = 0.5
+
+#: F's fall since rows were drawn from which others hold the curvature.
+_CHANGED = 0.8
+
+#: The excess is that of a geometric series of expected decreases, of at most this ratio.
+_GREATEST_RATIO = 0.9
+
+#: What a step brought agrees with what it had promised, relative.
+_AGREEMENT = 0.2
+
+#: How much more than promised may be left after a step that brought less than promised.
+_GREATEST_DOUBT = 4.0
+
+#: Accuracy of conjugate gradients: first steps need little, the last no more than rounding allows, and part of the
+#: rows no more than they are worth.
+_LOOSEST, _TIGHTEST, _SAMPLED = 0.3, 1e-4, 0.1
+
+#: Accuracy of the direction that ends the fit: their first iterations say little of the small eigenvalues.
+_CERTIFYING = 0.03
+
+#: Hessian products of a step, as in scikit-learn's newton-cg.
+MAX_PRODUCTS = 200
+
+#: Sufficient decrease, as a share of the slope: Nocedal & Wright (2006), Numerical Optimization, 3.1.
+_ARMIJO = 1e-4
+
+#: Halvings of a step; few along a direction that part of the rows gave.
+_MAX_HALVINGS, _FEW_HALVINGS = 40, 4
+
+#: Rounding of F, in units of F's last digit.
+_NOISE = 8
+
+
+class NewtonState(NamedTuple):
+    """State of the Newton solver.
+
+    Attributes
+    ----------
+    params : Params
+    evaluation : Evaluation
+        F and its gradient at ``params``.
+    newton : Newton
+        The direction from there.
+    excess : float
+        Estimate of ``(F - F*) / F*`` there.
+    ratio : float
+        Of the decrease expected to that expected of the last step.
+    value_before : float
+        F before the last step.
+    is_stuck : bool
+    pairs : tuple of Pair
+        The last steps.
+    n_drawn : int
+        Rows to draw.
+    rows : Batch
+        Rows drawn.
+    is_outworn : bool
+        Whether others are to be drawn.
+    value_drawn : float
+        F when they were.
+    leverage : ndarray of shape (n_samples,) or None
+    is_factorised : bool
+        Whether their Hessian is to be factorised.
+    factor : Factor or None
+    metric : Preconditioner or ClassPreconditioner
+        What conjugate gradients are preconditioned by.
+    unpaid : int
+        Hessian products in this metric: when they have cost what a better one does, it is bought.
+    """
+
+    params: Params
+    evaluation: Evaluation
+    newton: Newton
+    excess: float
+    ratio: float
+    value_before: float
+    is_stuck: bool
+    pairs: tuple[Pair, ...]
+    n_drawn: int
+    rows: Batch
+    is_outworn: bool
+    value_drawn: float
+    leverage: Array | None
+    is_factorised: bool
+    factor: Factor | None
+    metric: Preconditioner | ClassPreconditioner
+    unpaid: int
+
+
+def newton(
+    base: Preconditioner,
+    stats: Moments,
+    tol: float,
+    *,
+    n_drawn: int,
+    is_factorised: bool,
+    n_steps: int,
+    class_products: float,
+) -> Solver:
+    """Solver whose step is a round: a new curvature, and the Newton steps that pay for it.
+
+    Parameters
+    ----------
+    base : Preconditioner
+        Bound of the curvature: what conjugate gradients are preconditioned by to begin with.
+    stats : Moments
+        Of the columns.
+    tol : float
+        Excess at which a round is over.
+    n_drawn : int
+        Rows that the curvature is estimated from; doubled when they see too little.
+    is_factorised : bool
+        Whether to factorise their Hessian; given up, for conjugate gradients, if a step along its direction fails.
+    n_steps : int
+        Steps of a round with the same factor.
+    class_products : float
+        Hessian products that the classes' own curvature costs: it takes the place of ``base`` once as many have
+        been spent, so that never more than twice the cost of the better choice is.
+    """
+
+    def init(problem: Problem, params: Params) -> NewtonState:
+        params = without_constants(base, params)
+        evaluation = value_and_grad(problem, params)
+        unknown = Newton(evaluation.grads, 0.0, 0.0, 0)
+        state = NewtonState(
+            params=params,
+            evaluation=evaluation,
+            newton=unknown,
+            excess=np.inf,
+            ratio=0.0,
+            value_before=evaluation.value,
+            is_stuck=False,
+            pairs=(),
+            n_drawn=min(n_drawn, problem.n_samples),
+            rows=problem.data,
+            is_outworn=True,
+            value_drawn=np.inf,
+            leverage=None,
+            is_factorised=is_factorised,
+            factor=None,
+            metric=base,
+            unpaid=0,
+        )
+        return _renewed(problem, state)
+
+    def step(problem: Problem, state: NewtonState, batch: Batch) -> NewtonState:
+        for i in range(n_steps if state.is_factorised else 1):
+            if i > 0:
+                state = state._replace(newton=_direction(problem, state))
+                if 2 * state.newton.decrease <= tol * state.evaluation.value:
+                    break
+            found = _line_search(problem, state)
+            if found is None:
+                if i == 0 and not (state.is_factorised and _is_part(problem, state)):
+                    return state._replace(is_stuck=True)
+                state = state._replace(is_factorised=i > 0)
+                break
+            state = _moved(problem, state, *found)
+            if state.is_outworn:
+                break
+        return _renewed(problem, state)
+
+    def report(problem: Problem, state: NewtonState) -> Report:
+        return Report(state.evaluation.value, state.excess, state.is_stuck)
+
+    def _renewed(problem: Problem, state: NewtonState) -> NewtonState:
+        """The state with the curvature of where it stands, the direction by it, and the excess that it certifies."""
+        is_doubted = not state.is_outworn  # rows that were taken for too few are others now
+        state = _with_rows(problem, state)
+        if state.is_factorised:
+            state = state._replace(factor=factorised(problem, state.params, state.rows, base), pairs=())
+        elif state.unpaid > class_products:
+            state = state._replace(metric=by_class(problem, state.params, state.rows, base), unpaid=0, factor=None)
+        else:
+            state = state._replace(factor=None)
+        if not _is_part(problem, state):
+            state = state._replace(pairs=())
+        aimed = _aimed(problem, state, _direction(problem, state), is_doubted=is_doubted)
+        if aimed.excess <= tol and not state.is_factorised:  # it looks done: make sure
+            aimed = _aimed(problem, state, _direction(problem, state, _CERTIFYING), is_doubted=is_doubted)
+        return aimed
+
+    def _with_rows(problem: Problem, state: NewtonState) -> NewtonState:
+        """The state with rows that hold the curvature where it stands."""
+        value = state.evaluation.value
+        if not state.is_outworn and (value >= _CHANGED * state.value_drawn or not _is_part(problem, state)):
+            return state
+        if state.leverage is None and state.n_drawn < problem.n_samples:
+            state = state._replace(leverage=leverage(problem, stats))
+        rows = draw(problem, state.params, state.leverage, state.n_drawn)
+        return state._replace(rows=rows, is_outworn=False, value_drawn=value)
+
+    return Solver("newton", init, step, report, None)
+
+
+def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: bool) -> NewtonState:
+    """The state with the direction ``aim``, and the excess that it certifies.
+
+    Were H the Hessian, and F quadratic, F would fall by what ``aim`` expects. Where part of the rows stands for
+    all, or F falls like an exponential, it falls from step to step by some ratio instead: what is left is the sum
+    of a geometric series, of what the next step is to bring or of what the last has brought, whichever is more.
+    Where the last step brought what it had promised the ratio is the last one, and otherwise the greater of the
+    last two; where it brought less, the next promise of the same rows is as doubtful.
+    """
+    promised, brought = state.newton.decrease, max(0.0, state.value_before - state.evaluation.value)
+    ratio = min(aim.decrease / promised, _GREATEST_RATIO) if promised > 0 else 0.0
+    left = aim.decrease + aim.remaining
+    if left > _noise(problem, state):
+        slowest = ratio if abs(brought - promised) <= _AGREEMENT * promised else max(ratio, state.ratio)
+        left = max(left, slowest * brought) / (1 - slowest)
+        if is_doubted and brought < promised:
+            left *= min(promised / brought, _GREATEST_DOUBT) if brought > 0 else _GREATEST_DOUBT
+    excess = relative_excess(problem, state.evaluation.value, left)
+    return state._replace(newton=aim, ratio=ratio, excess=excess, unpaid=state.unpaid + aim.n_products)
+
+
+def _is_part(problem: Problem, state: NewtonState) -> bool:
+    """Whether the rows drawn are not all."""
+    return len(state.rows.y) < problem.n_samples
+
+
+def _direction(problem: Problem, state: NewtonState, accuracy: float | None = None) -> Newton:
+    """Newton's direction from where the state stands; None for the accuracy that a step is worth."""
+    grads, factor, metric = state.evaluation.grads, state.factor, state.metric
+    if factor is not None:
+
+        def solve(gradient: Params) -> Newton:
+            direction = scaled(-1.0, factor.apply(gradient))
+            return Newton(direction, -0.5 * dot(direction, gradient), 0.0, 0)
+    else:
+        hessian = hessian_products(problem, state.params, state.rows)
+        if accuracy is None:
+            # 1/2 g' P g is about the decrease that is left, relative to F the accuracy that is worth having
+            expected = 0.5 * dot(grads, metric.apply(grads)) / max(state.evaluation.value, 1e-300)
+            tightest = _SAMPLED if _is_part(problem, state) else _TIGHTEST
+            accuracy = min(_LOOSEST, max(tightest, float(np.sqrt(max(0.0, expected)))))
+
+        def solve(gradient: Params) -> Newton:
+            return conjugate_gradients(hessian, gradient, metric, accuracy, MAX_PRODUCTS)
+
+    return corrected(state.pairs, grads, solve)
+
+
+def _noise(problem: Problem, state: NewtonState) -> float:
+    return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
+
+
+def _moved(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> NewtonState:
+    """The state at the end of a step; with more rows to draw, should those drawn have misled it."""
+    before, aim = state.evaluation, state.newton
+    pair = Pair(plus(params, -1.0, state.params), plus(evaluation.grads, -1.0, before.grads))
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    pairs = state.pairs
+    if dot(*pair) > eps * np.sqrt(dot(pair.step, pair.step) * dot(pair.change, pair.change)):
+        pairs = (*pairs, pair)[-_N_PAIRS:]
+    is_stuck = aim.decrease <= _noise(problem, state) and evaluation.value >= before.value
+    if before.value - evaluation.value < _POOR * aim.decrease and _is_underrated(problem, state, params, evaluation):
+        state = state._replace(n_drawn=2 * state.n_drawn, is_outworn=True)
+    return state._replace(
+        params=params, evaluation=evaluation, pairs=pairs, is_stuck=is_stuck, value_before=before.value
+    )
+
+
+def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> bool:
+    """Whether the rows drawn see much less curvature along the step to ``params`` than all rows do.
+
+    If they see as much, it is F's curvature that changes along the step, and more rows would not help.
+    """
+    if not _is_part(problem, state):
+        return False
+    step = plus(params, -1.0, state.params)
+    part = problem._replace(data=state.rows)
+    before, after = value_and_grad(part, state.params), value_and_grad(part, params)
+    seen = after.value - before.value - dot(before.grads, step)
+    there = evaluation.value - state.evaluation.value - dot(state.evaluation.grads, step)
+    return there > seen / _POOR
+
+
+def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluation] | None:
+    """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise; None if none does."""
+    value, aim, noise = state.evaluation.value, state.newton, _noise(problem, state)
+    is_risky = state.factor is not None and _is_part(problem, state)
+    for halvings in range(_FEW_HALVINGS if is_risky else _MAX_HALVINGS):
+        length = 0.5**halvings
+        new = plus(state.params, length, aim.direction)
+        evaluation = value_and_grad(problem, new)
+        if evaluation.value <= value - _ARMIJO * length * 2 * aim.decrease + noise:
+            return new, evaluation
+        if length * aim.decrease <= noise:
+            break
+    return None

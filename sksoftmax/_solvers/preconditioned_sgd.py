@@ -1,0 +1,117 @@
+"""The start: minibatch steps with momentum, in the metric of a bound of F's curvature."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from sksoftmax._objective import penalty
+from sksoftmax._precondition import Preconditioner
+from sksoftmax._schedules import Schedule
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
+
+
+class PreconditionedState(NamedTuple):
+    """State of preconditioned SGD, in the metric's coordinates (see ``_precondition``), in X's dtype.
+
+    There every column has a scale of 1, so that float32 is enough whatever the data's scales.
+
+    Attributes
+    ----------
+    u : ndarray of shape (n_rows, n_features)
+        ``coef * scale``.
+    b : ndarray of shape (n_rows,)
+        ``intercept + coef @ mean``.
+    velocity_u, velocity_b : ndarray
+        Of their shapes.
+    inverse_scale, mean : ndarray of shape (n_features,)
+        Of the metric.
+    step : int
+        Updates so far.
+    rate : float
+        Base learning rate, > 0; the loop shrinks it after a divergence.
+    value : float
+        Mean of F as the batches of the epoch so far have seen it, each before its step.
+    """
+
+    u: Array
+    b: Array
+    velocity_u: Array
+    velocity_b: Array
+    inverse_scale: Array
+    mean: Array
+    step: int
+    rate: float
+    value: float
+
+    @property
+    def params(self) -> Params:
+        coef = self.u * self.inverse_scale.astype(np.float64)
+        return Params(coef, self.b - coef @ self.mean)
+
+
+def preconditioned_sgd(
+    metric: Preconditioner,
+    rate: float,
+    schedule: Schedule,
+    batch_size: int,
+    n_batches: int,
+    n_epochs: int,
+    momentum: float,
+    nesterov: bool,
+) -> Solver:
+    """Solver whose step is ``velocity = momentum * velocity - metric(gradient)`` of a batch.
+
+    Nesterov's form looks one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4, in the
+    variables of the look-ahead point.
+
+    Parameters
+    ----------
+    rate : float
+        Base step length in the metric.
+    n_batches, n_epochs : int
+        Their product is the horizon of the schedule.
+    """
+
+    def init(problem: Problem, params: Params) -> PreconditionedState:
+        dtype = np.float64 if sp.issparse(problem.data.X) else problem.data.X.dtype
+        is_constant = np.isinf(metric.scale)
+        u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, metric.scale))
+        b = params.intercept + params.coef @ metric.mean
+        start = Params(u.astype(dtype), b.astype(dtype))
+        rest = Params(np.zeros_like(start.coef), np.zeros_like(start.intercept))
+        return PreconditionedState(
+            *start, *rest, (1 / metric.scale).astype(dtype), metric.mean.astype(dtype), 0, rate, 0.0
+        )
+
+    def step(problem: Problem, state: PreconditionedState, batch: Batch) -> PreconditionedState:
+        u, b, velocity_u, velocity_b, inverse_scale, mean, n_steps = state[:7]
+        coef = u * inverse_scale
+        params = Params(coef, b - coef @ mean)
+        total = len(batch.y) * problem.mean_weight
+        loss, grads = problem.kernel.loss_grad(params, *batch, total)
+        value, n_before = loss + penalty(coef, problem.alpha)[0], n_steps % n_batches
+        grad_u = (grads.coef - np.outer(grads.intercept, mean) + problem.alpha * coef) * inverse_scale
+        inverse = metric.inverse.astype(u.dtype, copy=False)
+        change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
+        change_b = metric.intercept_rate * grads.intercept
+        velocity_u = momentum * velocity_u - change_u
+        velocity_b = momentum * velocity_b - change_b
+        length = state.rate * schedule(n_steps, n_batches * n_epochs)
+        u = u + length * (momentum * velocity_u - change_u if nesterov else velocity_u)
+        b = b + length * (momentum * velocity_b - change_b if nesterov else velocity_b)
+        return state._replace(
+            u=u.astype(inverse_scale.dtype, copy=False),
+            b=b.astype(inverse_scale.dtype, copy=False),
+            velocity_u=velocity_u,
+            velocity_b=velocity_b,
+            step=n_steps + 1,
+            value=state.value * (n_before / (n_before + 1)) + value / (n_before + 1),
+        )
+
+    def report(problem: Problem, state: PreconditionedState) -> Report:
+        return Report(state.value, np.inf, False)
+
+    return Solver("preconditioned_sgd", init, step, report, batch_size)

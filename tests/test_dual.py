@@ -1,0 +1,400 @@
+"""The dual solver and the engine that runs it: the answer, the stop, and what comes in."""
+
+import sys
+import threading
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from sksoftmax import SoftmaxClassifier, _plan, _vectorized
+from sksoftmax._batches import row_order
+from sksoftmax._objective import prior_params, value_and_grad
+from sksoftmax._solvers import _centre
+from sksoftmax._solvers.dual import dual, is_available
+from sksoftmax._types import Batch, Problem
+
+needs_numba = pytest.mark.skipif(not is_available(), reason="numba is not installed")
+
+
+def sparse_data(n_classes, n=300, p=40, seed=0, dtype=np.float64):
+    """Rows of a softmax model, one of them empty, with an explicit zero and a column of zeros."""
+    rng = np.random.default_rng(seed)
+    X = sp.random(n, p, 0.2, "csr", random_state=seed)
+    X.data = rng.standard_normal(X.nnz)
+    y = (X @ rng.standard_normal((p, n_classes)) + rng.gumbel(size=(n, n_classes))).argmax(axis=1)
+    y[:n_classes] = np.arange(n_classes)
+    X = X.tolil()
+    X[5] = 0
+    X[:, 7] = 0
+    X = sp.csr_array(X.tocsr().astype(dtype))
+    X.data[2] = 0
+    return X, y, rng.uniform(0.1, 3.0, n)
+
+
+def as_problem(X, y, weight=None, alpha=1e-3, fit_intercept=True, l1_ratio=0.0):
+    weight = np.ones(len(y)) if weight is None else weight
+    data = Batch(X, y.astype(np.intp), weight)
+    return Problem(data, int(y.max()) + 1, alpha, fit_intercept, _vectorized, float(weight.mean()), l1_ratio)
+
+
+def run(problem, tol, max_iter=500, seed=0):
+    """The states of a fit, from the first to that within tol; what is kept of each is a copy."""
+    rng = np.random.RandomState(seed)
+    solver = dual(lambda: row_order(problem.n_samples, rng, shuffle=True), tol)
+    state, reports, params = solver.init(problem, prior_params(problem)), [], []
+    for _ in range(max_iter):
+        state = solver.step(problem, state, problem.data)
+        reports.append(solver.report(problem, state))
+        params.append(state.params)
+        if reports[-1].excess <= tol:
+            break
+    return reports, params
+
+
+# --- the solver -------------------------------------------------------------------------------------------
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_classes", [2, 3, 9])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("alpha", [1e-1, 1e-3])
+def test_its_minimum_is_logistic_regressions(dtype, n_classes, fit_intercept, alpha):
+    X, y, weight = sparse_data(n_classes)
+    best = LogisticRegression(C=1 / (alpha * weight.sum()), tol=1e-10, max_iter=5000, fit_intercept=fit_intercept)
+    best.fit(X, y, weight)
+    _, params = run(as_problem(X.astype(dtype), y, weight, alpha, fit_intercept), 1e-9 if dtype is np.float64 else 1e-5)
+    exact = as_problem(X, y, weight, alpha, fit_intercept)
+    got = value_and_grad(exact, params[-1]).value
+    want = value_and_grad(exact, prior_params(exact)._replace(coef=best.coef_, intercept=best.intercept_)).value
+    assert got == pytest.approx(want, rel=1e-8 if dtype is np.float64 else 1e-5)
+    if dtype is np.float64:  # of F's square root
+        assert_allclose(params[-1].coef, best.coef_, atol=1e-3 * np.abs(best.coef_).max())
+
+
+@needs_numba
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+def test_with_l1_its_minimum_is_that_of_sagas(n_classes, l1_ratio):
+    X, y, weight = sparse_data(n_classes)
+    alpha = 1e-2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of penalty, which newer releases do without
+        C = 1 / (alpha * weight.sum())
+        best = LogisticRegression(
+            C=C, solver="saga", penalty="elasticnet", l1_ratio=l1_ratio, tol=1e-9, max_iter=20000, random_state=0
+        ).fit(X, y, weight)
+    problem = as_problem(X, y, weight, alpha, l1_ratio=l1_ratio)
+    reports, params = run(problem, 1e-8, 2000)
+    want = value_and_grad(problem, prior_params(problem)._replace(coef=best.coef_, intercept=best.intercept_)).value
+    assert value_and_grad(problem, params[-1]).value == pytest.approx(want, rel=1e-6)
+    assert reports[-1].value == pytest.approx(want, rel=1e-6)
+    assert ((params[-1].coef == 0) == (best.coef_ == 0)).mean() > 0.98  # but for those at the threshold
+    assert (params[-1].coef == 0).any()
+
+
+@needs_numba
+def test_without_penalty_it_still_descends_to_the_minimum():
+    X, y, weight = sparse_data(3)
+    problem = as_problem(X, y, weight, alpha=0.0)
+    _, params = run(problem, 1e-6)
+    _, best = run(problem, 1e-9, 2000)
+    assert value_and_grad(problem, params[-1]).value <= value_and_grad(problem, best[-1]).value * (1 + 1e-5)
+
+
+SHAPES = {
+    "easy": lambda rng, X: X,
+    "scales": lambda rng, X: X @ sp.diags_array(10.0 ** rng.uniform(-2, 2, X.shape[1])),
+    "heavy rows": lambda rng, X: sp.diags_array(np.where(rng.uniform(size=X.shape[0]) < 0.01, 100.0, 1.0)) @ X,
+    "half empty": lambda rng, X: sp.diags_array((rng.uniform(size=X.shape[0]) < 0.5).astype(float)) @ X,
+    "duplicates": lambda rng, X: X[rng.integers(0, 60, X.shape[0])],
+    "correlated": lambda rng, X: X @ (sp.eye_array(X.shape[1]) + 0.2 * sp.random_array((X.shape[1],) * 2, density=0.2)),
+}
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n_classes", [2, 6])
+@pytest.mark.parametrize("alpha", [1e-3, 1e-5])
+def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha):
+    X, y, weight = sparse_data(n_classes, n=1500, p=120)
+    rng = np.random.default_rng(0)
+    X = sp.csr_array(SHAPES[shape](rng, X))
+    problem = as_problem(X, y, weight, alpha)
+    best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-7, random_state=0).fit(X, y, weight)
+    minimum = best.loss_curve_[-1]
+    for tol in (1e-2, 1e-3):
+        reports, params = run(problem, tol, 300)
+        values = [value_and_grad(problem, found).value for found in params]
+        assert reports[-1].excess <= tol
+        assert values[-1] / minimum - 1 <= tol
+        assert reports[-1].value == pytest.approx(values[-1], rel=1e-9)  # exact where the fit ends
+        assert max(after - before for before, after in pairwise(values)) <= 0.1 * values[0]
+
+
+@needs_numba
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
+    from sksoftmax._solvers import dual as module
+
+    X, y, weight = sparse_data(n_classes)
+    for l1_ratio in (0.0, 0.5):
+        problem = as_problem(X, y, weight, 1e-3, l1_ratio=l1_ratio)
+        solver = dual(lambda: np.arange(300), 0.0)
+        state = solver.init(problem, prior_params(problem))
+        for _ in range(3):
+            state = solver.step(problem, state, problem.data)
+        state = module._recentred(state)
+        before = state.params
+        for factor in (0.5, 2.0):
+            state = module._rescaled(problem, state, factor)
+            assert_allclose(state.params.coef, before.coef, rtol=1e-10, atol=1e-13)
+            assert_allclose(state.params.intercept, before.intercept, rtol=1e-10)
+        # and the relation that defines them still holds: kappa (V - W) - G = alpha_2 W (+ L1's share)
+        after = solver.step(problem, state, problem.data)
+        assert value_and_grad(problem, after.params).value <= value_and_grad(problem, before).value * 1.05
+
+
+def test_the_centre_estimates_what_a_slow_direction_hides():
+    # one direction, of which a plain step keeps 0.9: F - F* = 1/2 g (W - V) 0.9 / (1 - 0.9)
+    kept, distance, centre = 0.9, 1.0, _centre.Centre(np.array([[1.0]]))
+    for _ in range(5):
+        centre = _centre.assessed(centre, kept * np.asarray(centre.at), np.array([1.0]), is_plain=True)
+        distance = float(centre.at[0, 0])
+        centre = centre._replace(at=centre.last.reached)
+    true = 0.5 * (0.1 * distance) ** 2 * kept / (1 - kept)
+    assert true <= centre.most <= 5 * true
+
+
+def test_a_centre_that_stands_still_may_have_far_to_go():
+    centre = _centre.Centre(np.array([[1.0]]))
+    for _ in range(3):  # the same gain again and again
+        centre = _centre.assessed(centre, centre.at + 1.0, np.array([1.0]), is_plain=True)
+    assert centre.most > 500 * centre.gains[-1]
+    for k in range(12):
+        centre = _centre.assessed(centre, centre.at + 0.5**k, np.array([1.0]), is_plain=True)
+    assert centre.most < 100 * centre.gains[-1]
+
+
+@needs_numba
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_columns_of_one_value_are_left_to_the_intercept(n_classes):
+    X, y, _ = sparse_data(n_classes)
+    wide = sp.csr_array(sp.hstack([X, np.full((300, 2), 3.0)]))
+    for alpha in (1e-3, 1e-5):
+        _, params = run(as_problem(wide, y, alpha=alpha), 1e-6)
+        _, without = run(as_problem(X, y, alpha=alpha), 1e-6)
+        got, want = (
+            value_and_grad(as_problem(data, y, alpha=alpha), found[-1]).value
+            for data, found in ((wide, params), (X, without))
+        )
+        assert not params[-1].coef[:, -2:].any()
+        assert got == pytest.approx(want, rel=1e-5)
+
+
+# --- the engine -------------------------------------------------------------------------------------------
+
+
+def same_fit(left, right):
+    assert_array_equal(left.coef_, right.coef_)
+    assert_array_equal(left.intercept_, right.intercept_)
+
+
+@needs_numba
+@pytest.mark.parametrize("n_classes", [2, 3, 9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_both_engines_reach_the_same_minimum(n_classes, dtype, index):
+    X, y, weight = sparse_data(n_classes, n=1000, dtype=dtype)
+    X.indptr, X.indices = X.indptr.astype(index), X.indices.astype(index)
+    before = [part.copy() for part in (X.indptr, X.indices, X.data)]
+    clf = SoftmaxClassifier(1e-3, engine="compiled", tol=1e-4, random_state=0).fit(X, y, weight)
+    for part, kept in zip((X.indptr, X.indices, X.data), before, strict=True):
+        assert_array_equal(part, kept)
+    other = SoftmaxClassifier(1e-3, engine="vectorized", tol=1e-6, random_state=0).fit(X, y, weight)
+    assert clf.loss_curve_[-1] <= other.loss_curve_[-1] * (1 + 1e-4)
+    assert clf.solver_info_["engine"] == "compiled"
+    assert clf.solver_info_["solver"] == "dual+newton"
+    assert other.solver_info_["engine"] == "vectorized"
+    assert clf.stop_reason_ == "tol"
+    assert clf.coef_.dtype == dtype
+
+
+@needs_numba
+def test_the_loss_curve_ends_with_f():
+    X, y, _ = sparse_data(4, n=1000)
+    clf = SoftmaxClassifier(1e-3, engine="compiled", random_state=0).fit(X, y)
+    codes = np.arange(4)
+    problem = as_problem(X, y)
+    start = prior_params(problem)
+    assert_array_equal(clf.classes_, codes)
+    value = value_and_grad(problem, start._replace(coef=clf.coef_, intercept=clf.intercept_)).value
+    assert clf.loss_curve_[-1] == pytest.approx(value, rel=1e-9)
+
+
+@needs_numba
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_seed_decides_everything(shuffle):
+    X, y, _ = sparse_data(3, n=600)
+    fits = [
+        SoftmaxClassifier(engine="compiled", shuffle=shuffle, tol=0.05, random_state=seed).fit(X, y)
+        for seed in (0, 0, 1)
+    ]
+    same_fit(fits[0], fits[1])
+    if shuffle:
+        assert (fits[0].coef_ != fits[2].coef_).any()
+    else:
+        same_fit(fits[0], fits[2])
+
+
+@needs_numba
+def test_threads_do_not_disturb_each_other():
+    X, y, _ = sparse_data(5, n=800)
+    alone = SoftmaxClassifier(engine="compiled", random_state=0).fit(X, y)
+    fits = [SoftmaxClassifier(engine="compiled", random_state=0) for _ in range(4)]
+    threads = [threading.Thread(target=clf.fit, args=(X, y)) for clf in fits]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for clf in fits:
+        same_fit(clf, alone)
+
+
+@needs_numba
+def test_newton_finishes_what_the_dual_does_not():
+    X, y, _ = sparse_data(3, n=1000)
+    clf = SoftmaxClassifier(engine="compiled", tol=1e-12, random_state=0, max_iter=20).fit(X, y)
+    assert clf.n_iter_ > 17  # 85 % of them
+    assert clf.excess_ <= 1e-12
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("params", "container"),
+    [
+        ({}, lambda X: X.toarray()),
+        ({"solver": "sgd", "max_iter": 5, "tol": 10.0}, sp.csr_array),
+        ({"batch_size": 32}, sp.csr_array),
+        ({"learning_rate": 0.1, "batch_size": 32}, sp.csr_array),
+    ],
+    ids=["dense", "solver", "batch_size", "learning_rate"],
+)
+def test_the_vectorized_engine_runs_where_there_is_no_compiled_way(params, container):
+    X, y, _ = sparse_data(3, n=600)
+    clf = SoftmaxClassifier(engine="compiled", random_state=0, **params).fit(container(X), y)
+    assert clf.solver_info_["engine"] == "vectorized"
+    same_fit(clf, SoftmaxClassifier(engine="vectorized", random_state=0, **params).fit(container(X), y))
+
+
+@needs_numba
+def test_a_warm_start_goes_to_newton():
+    X, y, _ = sparse_data(3, n=600)
+    clf = SoftmaxClassifier(engine="compiled", warm_start=True, random_state=0).fit(X, y)
+    assert clf.solver_info_["solver"] == "dual+newton"
+    assert clf.fit(X, y).solver_info_["solver"] == "newton"
+    assert clf.n_iter_ <= 2
+
+
+@needs_numba
+def test_early_stopping_keeps_the_best_epoch():
+    X, y, _ = sparse_data(3, n=600)
+    clf = SoftmaxClassifier(1e-6, engine="compiled", early_stopping=True, tol=0.0, random_state=0).fit(X, y)
+    assert clf.stop_reason_ == "early_stopping"
+    assert len(clf.validation_scores_) == clf.n_iter_
+
+
+@needs_numba
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e8, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_columns_of_any_scale_give_a_finite_model(scale, dtype):
+    X, y, _ = sparse_data(3, n=400)
+    X = X.toarray()
+    X[:, ::2] *= scale
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clf = SoftmaxClassifier(engine="compiled", random_state=0).fit(sp.csr_array(X.astype(dtype)), y)
+    assert np.isfinite(clf.coef_).all()
+    assert clf.loss_curve_[-1] < np.log(3)
+
+
+@needs_numba
+def test_squares_beyond_float64_go_to_newton():
+    X, y, _ = sparse_data(3, n=400)
+    clf = SoftmaxClassifier(engine="compiled", random_state=0).fit(X * 1e150, y)
+    assert clf.solver_info_["engine"] == "vectorized"
+
+
+@needs_numba
+def test_rows_without_entries_leave_the_priors():
+    X, y = sp.csr_array((400, 300)), np.arange(400) % 4 // 3
+    clf = SoftmaxClassifier(engine="compiled", tol=1e-12, random_state=0).fit(X, y)
+    assert_allclose(clf.predict_proba(X)[0], [0.75, 0.25], rtol=1e-5)
+    assert not clf.coef_.any()
+
+
+@needs_numba
+def test_an_interrupted_fit_leaves_nothing(monkeypatch):
+    from sksoftmax import _compiled
+
+    X, y, _ = sparse_data(3, n=600)
+    visit, calls = _compiled.visit_softmax, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return visit(*args)
+
+    monkeypatch.setattr(_compiled, "visit_softmax", interrupted)
+    clf = SoftmaxClassifier(engine="compiled", tol=1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert not hasattr(clf, "coef_")
+
+
+def settings(**changes):
+    clf = SoftmaxClassifier(**changes)
+    return clf._settings()
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("n", "p", "n_classes", "want"),
+    [
+        (1000, 1000, 3, True),
+        (1000, 20, 3, False),  # few columns
+        (200, 1000, 3, False),  # few rows
+    ],
+)
+def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
+    X, y, _ = sparse_data(n_classes, n=n, p=p)
+    assert _plan._dual_pays(as_problem(X, y), settings()) is want
+    assert _plan._dual_pays(as_problem(X, y), settings(engine="compiled"))
+    assert not _plan._dual_pays(as_problem(X, y), settings(engine="vectorized"))
+
+
+@needs_numba
+def test_auto_leaves_tables_far_larger_than_x_to_newton(monkeypatch):
+    X, y, _ = sparse_data(9, n=1000, p=1000)
+    monkeypatch.setattr(_plan, "_SMALL_TABLE", 0)
+    monkeypatch.setattr(_plan, "_MAX_TABLE", 0.01)
+    assert not _plan._dual_pays(as_problem(X, y), settings())
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_without_numba_the_engine_says_what_to_do(method, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sksoftmax._compiled", None)
+    monkeypatch.delattr("sksoftmax._compiled", raising=False)
+    X, y, _ = sparse_data(3, n=400, p=300)
+    clf = SoftmaxClassifier(engine="compiled")
+    kwargs = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
+    with pytest.raises(ImportError, match=r"needs numba: pip install 'sksoftmax\[fast\]', or use engine='vectorized'"):
+        getattr(clf, method)(X, y, **kwargs)
+    assert SoftmaxClassifier().fit(X, y).solver_info_["engine"] == "vectorized"
