@@ -49,10 +49,10 @@ _BELOW = 1e-9
 
 COLUMNS = (
     *("commit", "machine", "load", "threads", "versions", "problem", "n_samples", "dtype", "rival", "settings"),
-    *("target", "seconds", "seconds_min", "seconds_max", "repeats", "gap", "ratio", "peak_MiB", "limit"),
-    *("status", "note"),
+    *("target", "seconds", "seconds_min", "seconds_max", "cpu_seconds", "repeats", "gap", "ratio", "peak_MiB"),
+    *("limit", "status", "note"),
 )
-POINTS = ("commit", "problem", "dtype", "threads", "rival", "settings", "seconds", "gap")
+POINTS = ("commit", "problem", "dtype", "threads", "rival", "settings", "seconds", "cpu_seconds", "gap")
 
 
 def ask(job: dict[str, Any], threads: int) -> Iterator[dict[str, Any]]:
@@ -129,7 +129,7 @@ def _reached(points: list[dict[str, Any]], target: float, failure: str) -> dict[
     if not arrived:
         return {"target": target, "status": failure}
     best = min(arrived, key=lambda point: point["seconds"])
-    times = dict.fromkeys(("seconds", "seconds_min", "seconds_max"), best["seconds"])
+    times = dict.fromkeys(("seconds_min", "seconds_max"), best["seconds"])
     return {**best, **times, "target": target, "repeats": 1, "status": f"arrived, then {failure}"}
 
 

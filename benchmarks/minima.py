@@ -25,8 +25,10 @@ from benchmarks import problems
 from benchmarks.newton_l1 import Smooth, newton, pseudo_gradient
 from benchmarks.problems import RACE, RaceProblem
 from benchmarks.report import read_csv, write_csv
-from benchmarks.rivals import OURS, is_sparse, objective
+from benchmarks.rivals import OURS, RIVALS, Rival, is_sparse, objective
 from sksoftmax._types import Array, Params
+
+CHOLESKY = RIVALS[2]
 
 KEPT = Path(__file__).parent / "results" / "minima.csv"
 
@@ -35,6 +37,9 @@ _BLOCK = 2**16
 
 #: A relative bound above this is no minimum to race to.
 _SURE = 1e-8
+
+#: Coefficients up to which newton-cholesky, which forms the Hessian, is the method.
+_MOST_COEF = 2500
 
 #: Our ``tol`` for them, until one brings a bound below a tenth of that.
 _TOLS = (1e-9, 1e-11, 1e-13)
@@ -64,17 +69,21 @@ def certificate(X: Any, y: Array, params: Params, alpha: float, l1_ratio: float)
     return F - smooth.dual(params, min(1.0, alpha / np.abs(grads.coef).max())), norm, intercept_norm
 
 
-def _ours(problem: RaceProblem, X: Any, y: Array) -> tuple[Params, int, str]:
-    """Our Newton steps, run until the bound, which knows nothing of them, is small."""
-    for tol in _TOLS:
-        estimator = OURS.make(problem.alpha, len(y), tol=tol, max_iter=1000)
+def _newton(problem: RaceProblem, X: Any, y: Array) -> tuple[Params, int, str]:
+    """scikit-learn's Newton steps where its Hessian is small enough; else ours, until the bound is small."""
+    n_coef = (1 if y.max() == 1 else int(y.max()) + 1) * (X.shape[1] + 1)
+    tries: list[tuple[Rival, dict[str, float]]] = [(OURS, {"tol": tol}) for tol in _TOLS]
+    if n_coef <= _MOST_COEF:
+        tries = [(CHOLESKY, {"tol": 1e-12}), *tries]
+    for rival, settings in tries:
+        estimator = rival.make(problem.alpha, len(y), max_iter=1000, **settings)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that rounding ended it
-            params = OURS.params(estimator.fit(X, y))
+            warnings.simplefilter("ignore")  # that rounding ended it: the bound says whether it was too soon
+            params = rival.params(estimator.fit(X, y))
         bound, *_ = certificate(X, y, params, problem.alpha, 0.0)
         if bound <= _SURE / 10 * objective(X, y, problem.alpha)(params):
             break
-    return params, int(np.max(estimator.n_iter_)), f"{type(estimator).__name__}(tol={tol:g}), float64"
+    return params, int(np.max(estimator.n_iter_)), f"{rival.name}, tol={settings['tol']:g}, float64"
 
 
 def compute(problem: RaceProblem, dtype: str, X: Any, y: Array) -> dict[str, Any]:
@@ -85,7 +94,7 @@ def compute(problem: RaceProblem, dtype: str, X: Any, y: Array) -> dict[str, Any
         params, n_iter = newton(exact, y, problem.alpha, problem.l1_ratio)
         method = "orthant-wise Newton-CG (benchmarks/newton_l1.py), float64"
     else:
-        params, n_iter, method = _ours(problem, exact, y)
+        params, n_iter, method = _newton(problem, exact, y)
     seconds = time.perf_counter() - start
     value = objective(X, y, problem.alpha, problem.l1_ratio)(params)
     bound, coef_norm, intercept_norm = certificate(exact, y, params, problem.alpha, problem.l1_ratio)

@@ -22,12 +22,13 @@ _NARROW = 1.1
 
 
 class Fit(NamedTuple):
-    """One fit: the index of its settings, its budget, seconds (inf if it failed) and gap (inf if not finite)."""
+    """One fit: settings, budget, seconds (inf if it failed), gap (inf if that is not finite), CPU seconds."""
 
     setting: int
     budget: int
     seconds: float
     gap: float
+    cpu: float = 0.0
 
 
 class Search(NamedTuple):

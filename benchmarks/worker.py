@@ -26,6 +26,7 @@ from benchmarks import N_THREADS, problems
 from benchmarks.oracle import Fit, Search, search
 from benchmarks.race_rivals import RACE_RIVALS
 from benchmarks.rivals import OURS, Rival, objective
+from sksoftmax._types import Array
 
 #: Rivals within this factor of our time are timed REPEATS times, others once.
 _CLOSE, _REPEATS = 5.0, 5
@@ -85,21 +86,23 @@ class Bench:
         self.F = objective(self.X, self.y, job.alpha, job.l1_ratio)
         self.penalty = {"l1_ratio": job.l1_ratio} if job.l1_ratio else {}
         self.notes: list[str] = []
-        self.peak = 0.0
+        self.level = self.peak = 0.0
 
     def estimator(self, n_samples: int, **kwargs: Any) -> Any:
         return self.rival.make(self.job.alpha, n_samples, **self.penalty, **kwargs)
 
-    def warm_up(self, **kwargs: Any) -> None:
-        """A short fit on a few rows of each class, for what is imported or compiled late."""
-        rows = np.unique(np.concatenate([np.unique(self.y, return_index=True)[1], np.arange(_WARM_ROWS)]))
-        rows = rows[rows < len(self.y)]
+    def warm_up(self, X: Any, y: Array, **kwargs: Any) -> None:
+        """A fit that does not count, for what is imported or compiled late."""
         with _quiet():
-            self.estimator(len(rows), **kwargs).fit(self.X[rows], self.y[rows])
-        self.level = _resident()
+            self.estimator(len(y), **kwargs).fit(X, y)
 
-    def fit(self, **kwargs: Any) -> tuple[float, float, Any]:
-        """Seconds, gap and estimator of one fit."""
+    def few(self) -> tuple[Any, Array]:
+        """Some rows, of all classes."""
+        rows = np.concatenate([np.unique(self.y, return_index=True)[1], np.arange(min(_WARM_ROWS, len(self.y)))])
+        return self.X[np.unique(rows)], self.y[np.unique(rows)]
+
+    def fit(self, setting: int, budget: int, settings: str, **kwargs: Any) -> tuple[Fit, Any]:
+        """One fit, reported under the name of its settings, and the estimator."""
         estimator = self.estimator(len(self.y), **kwargs)
         _reset_peak()
         with _quiet() as caught:
@@ -113,7 +116,9 @@ class Bench:
         params = self.rival.params(estimator)
         is_finite = np.isfinite(params.coef).all() and np.isfinite(params.intercept).all()
         gap = self.F(params) / self.job.minimum - 1 if is_finite else np.inf
-        return seconds, float(gap) if np.isfinite(gap) else np.inf, estimator
+        fit = Fit(setting, budget, seconds, float(gap) if np.isfinite(gap) else np.inf, cpu)
+        self.report(kind="fit", settings=settings, seconds=seconds, cpu_seconds=cpu, gap=fit.gap)
+        return fit, estimator
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -122,13 +127,13 @@ class Bench:
     def result(
         self,
         target: float,
-        fits: list[tuple[float, float]],
+        fits: list[Fit],
         settings: str,
         status: str,
         repeats: int | None = None,
     ) -> None:
-        """Report the (seconds, gap) of equal fits; none for a target that was missed."""
-        seconds = [fit[0] for fit in fits]
+        """Report what equal fits took; there are none for a target that was missed."""
+        seconds = [fit.seconds for fit in fits]
         self.report(
             kind="result",
             target=target,
@@ -137,7 +142,8 @@ class Bench:
             seconds_min=min(seconds, default=None),
             seconds_max=max(seconds, default=None),
             repeats=len(seconds) if repeats is None else repeats,
-            gap=max((fit[1] for fit in fits), default=None),
+            cpu_seconds=float(np.median([fit.cpu for fit in fits])) if fits else None,
+            gap=max((fit.gap for fit in fits), default=None),
             peak_MiB=round(self.peak / 2**20, 1),
             status=status,
             note="; ".join(filter(None, [self.rival.note, *self.notes])),
@@ -146,26 +152,26 @@ class Bench:
 
 def race_ours(bench: Bench) -> None:
     """The default fit, only alpha (and tol, the target) given; then the points of the picture."""
-    bench.warm_up()
+    bench.warm_up(*bench.few())
+    bench.level = _resident()
+    bench.warm_up(bench.X, bench.y, tol=max(bench.job.targets))  # with few rows we may go another way
     for target in bench.job.targets:
         fits, stops = [], set()
         for _ in range(_REPEATS):
-            seconds, gap, estimator = bench.fit(tol=target)
-            fits.append((seconds, gap))
+            fit, estimator = bench.fit(0, 0, f"tol={target:g}", tol=target)
+            fits.append(fit)
             stops.add(f"stop: {estimator.stop_reason_} after {estimator.n_iter_}")
             for warning in bench.warnings:
                 bench.note(warning)
-            bench.report(kind="fit", settings=f"tol={target:g}", seconds=seconds, gap=gap)
-            if seconds > bench.job.limit:
+            if fit.seconds > bench.job.limit:
                 break
-        status = "missed its tol" if max(gap for _, gap in fits) > target else "arrived"
+        status = "missed its tol" if max(fit.gap for fit in fits) > target else "arrived"
         bench.result(target, fits, f"tol={target:g}, {', '.join(sorted(stops))}", status)
 
-    budget, seconds, estimator = 1, 0.0, None
-    while (estimator is None or estimator.stop_reason_ == "max_iter") and seconds < bench.job.limit:
-        seconds, gap, estimator = bench.fit(max_iter=budget, tol=min(bench.job.targets))
-        bench.report(kind="fit", settings=f"max_iter={budget}", seconds=seconds, gap=gap)
-        budget *= 2
+    reason, budget = "max_iter", 1
+    while reason == "max_iter" and fit.seconds < bench.job.limit:
+        fit, estimator = bench.fit(0, budget, f"max_iter={budget}", max_iter=budget, tol=min(bench.job.targets))
+        reason, budget = estimator.stop_reason_, 2 * budget
 
 
 def race_rival(bench: Bench) -> None:
@@ -174,18 +180,18 @@ def race_rival(bench: Bench) -> None:
     is_other_model = rival.is_binary and bench.y.max() > 1  # then for the picture only
     settings = [i for i in range(1 if is_other_model else len(rival.settings)) if i not in job.skip]
     bench.report(kind="start", setting=settings[0], settings="the first")
-    bench.warm_up(**rival.endless, **rival.settings[settings[0]], **rival.budget(1))
+    bench.warm_up(*bench.few(), **rival.endless, **rival.settings[settings[0]], **rival.budget(1))
+    bench.level = _resident()
 
     def run(setting: int, budget: int) -> Fit:
         kwargs = {**rival.endless, **rival.settings[setting], **rival.budget(budget)}
-        bench.report(kind="start", setting=setting, settings=_named(rival, setting, budget))
+        name = _named(rival, setting, budget)
+        bench.report(kind="start", setting=setting, settings=name)
         try:
-            seconds, gap, _ = bench.fit(**kwargs)
+            return bench.fit(setting, budget, name, **kwargs)[0]
         except Exception as error:
-            bench.note(f"{_named(rival, setting, budget)}: {_line(error)}")
-            seconds, gap = np.inf, np.inf
-        bench.report(kind="fit", settings=_named(rival, setting, budget), seconds=seconds, gap=gap)
-        return Fit(setting, budget, seconds, gap)
+            bench.note(f"{name}: {_line(error)}")
+            return Fit(setting, budget, np.inf, np.inf)
 
     found = search(run, settings, job.targets, job.limit)
     for target in job.targets:
@@ -193,10 +199,10 @@ def race_rival(bench: Bench) -> None:
             bench.result(target, [], "", found.ending)
             continue
         best = found.best[target]
-        fits = [(best.seconds, best.gap)]
+        fits = [best]
         if best.seconds <= _CLOSE * job.ours.get(str(target), np.inf):
-            fits = [run(best.setting, best.budget)[2:] for _ in range(_REPEATS)]
-        status = "arrived" if max(gap for _, gap in fits) <= target else "arrived, but not each time"
+            fits = [run(best.setting, best.budget) for _ in range(_REPEATS)]
+        status = "arrived" if max(fit.gap for fit in fits) <= target else "arrived, but not each time"
         bench.result(target, fits, _named(rival, best.setting, best.budget), status)
     if rival.most and any(t not in found.best for t in job.targets):
         _race_to_the_most(bench, run, found)
@@ -209,10 +215,11 @@ def _race_to_the_most(bench: Bench, run: Callable[[int, int], Fit], found: Searc
     seconds = longest.seconds * most / longest.budget
     if seconds <= _MOST_LIMITS * bench.job.limit:
         fit = run(longest.setting, most)
-        bench.result(0.0, [(fit.seconds, fit.gap)], _named(bench.rival, fit.setting, most), "not arrived")
+        bench.result(0.0, [fit], _named(bench.rival, fit.setting, most), "not arrived")
     else:
         status = f"extrapolated from {longest.budget} iterations"
-        bench.result(0.0, [(seconds, longest.gap)], _named(bench.rival, longest.setting, most), status, repeats=0)
+        fit = longest._replace(seconds=seconds, cpu=longest.cpu * most / longest.budget)
+        bench.result(0.0, [fit], _named(bench.rival, longest.setting, most), status, repeats=0)
 
 
 def _named(rival: Rival, setting: int, budget: int) -> str:

@@ -121,16 +121,18 @@ def test_the_exact_method_with_l1_is_bounded_by_its_dual(n_classes, l1_ratio):
 
 
 @pytest.mark.parametrize("load", [load_iris, load_breast_cancer])
-def test_the_kept_minimum_is_that_of_newton_cholesky(load, tmp_path):
+def test_the_kept_minimum_is_that_of_all_exact_methods(load, tmp_path):
+    alpha = 2e-3  # no problem of the race's, whose minima are known
     X, y = load(return_X_y=True)
     X = StandardScaler().fit_transform(X)
-    problem = problems.RaceProblem("here", lambda: (X, y), 1e-3)
+    problem = problems.RaceProblem("here", lambda: (X, y), alpha)
     folder = problems.save(problem, "float64", tmp_path)
     value = minima.minimum(problem, "float64", folder, tmp_path / "minima.csv")
     X, y = problems.read_saved(folder)
-    cholesky = RIVALS[2]
-    fit = cholesky.make(1e-3, len(y), tol=1e-12, max_iter=1000).fit(X, y)
-    assert objective(X, y, 1e-3)(cholesky.params(fit)) == pytest.approx(value, rel=1e-9)
+    for rival in (OURS, minima.CHOLESKY):
+        fit = rival.make(alpha, len(y), tol=1e-11, max_iter=1000).fit(X, y)
+        assert objective(X, y, alpha)(rival.params(fit)) == pytest.approx(value, rel=1e-9)
+    assert minima.CHOLESKY.name == "LogisticRegression(newton-cholesky)"
     rows = report.read_csv(tmp_path / "minima.csv")
     assert [row["problem"] for row in rows] == ["here"]
     report.write_csv(tmp_path / "minima.csv", [{**rows[0], "minimum": "0.125"}])  # it is read, not computed again
@@ -275,7 +277,7 @@ def said(*lines):
 
 def test_what_a_rival_reached_before_it_crashed_counts(monkeypatch):
     fits = [
-        {"kind": "fit", "settings": f"max_iter={i}", "seconds": s, "gap": g}
+        {"kind": "fit", "settings": f"max_iter={i}", "seconds": s, "cpu_seconds": s, "gap": g}
         for i, s, g in ((1, 1.0, 0.5), (2, 2.0, 0.009), (4, 4.0, 0.002), (8, 8.0, math.inf))
     ]
     monkeypatch.setattr(bench_race, "ask", said(*fits, {"kind": "failure", "status": "crashed (exit code -11)"}))
@@ -311,7 +313,7 @@ def test_settings_that_crash_are_left_out_of_another_try(monkeypatch):
 
 
 def test_below_the_minimum_is_an_error_said_loudly(options, monkeypatch, capsys):
-    fit = {"kind": "fit", "settings": "max_iter=1", "seconds": 1.0, "gap": -2e-9}
+    fit = {"kind": "fit", "settings": "max_iter=1", "seconds": 1.0, "cpu_seconds": 1.0, "gap": -2e-9}
     monkeypatch.setattr(bench_race, "ask", said(fit, {"kind": "failure", "status": "x"}))
     with pytest.raises(SystemExit, match=r"F\* is wrong.*\niris std, float64: SoftmaxClassifier at -2.0e-09"):
         bench_race.main(options)
