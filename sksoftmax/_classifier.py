@@ -19,8 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sksoftmax import _validation as border
 from sksoftmax import _vectorized
-from sksoftmax._objective import centred, prior_params
-from sksoftmax._plan import Settings, choose, choose_engine, choose_for_stream
+from sksoftmax._objective import centred, less_means, prior_params, shifted
+from sksoftmax._plan import Settings, choose, choose_engine, choose_for_stream, takes_dual
 from sksoftmax._stopping import StopReason
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules, one_pass, train
@@ -293,20 +293,22 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             classes, codes = np.unique(data.y, return_inverse=True)
             border.at_least_two(classes)
             data = border.with_class_weight(data._replace(y=codes), self.class_weight, classes)
-            centre = self._centre(data.X)
-            data = data._replace(X=data.X if centre is None else data.X - centre)
             rng = check_random_state(self.random_state)
-            data, score = self._held_out(data, rng)
+            data, held = self._held_out(data, rng)
             problem = self._problem(data, len(classes), float(data.weight.mean()))
-            params = prior_params(problem)
+            params, settings, is_warm = prior_params(problem), self._settings(), before is not None
             if before is not None:
-                params = _moved(self._warm_params(before, params, classes), centre, 1.0)
-            plan = choose(problem, self._settings(), is_warm=before is not None, rng=rng)
-            rules = Rules(self.max_iter, self.tol, score, self.n_iter_no_change)
-            result = train(problem, params, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
+                params = self._warm_params(before, params, classes)
+            centre = None
+            if not takes_dual(problem, settings, is_warm=is_warm):
+                problem, centre = less_means(problem)
+            plan = choose(problem, settings, is_warm=is_warm, rng=rng)
+            rules = Rules(self.max_iter, self.tol, _scorer(held, centre), self.n_iter_no_change)
+            start = shifted(params, centre, 1.0)
+            result = train(problem, start, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
             self._forget_outcome()
             self.classes_ = classes
-            self._set_params(_moved(result.params, centre, -1.0), data.X.dtype)
+            self._set_params(shifted(result.params, centre, -1.0), data.X.dtype)
             self._set_outcome(result, plan.info)
             self._stream = self._new_stream(problem.n_samples, float(data.weight.sum()))
         self._warn_if_above_tol(result)
@@ -494,12 +496,6 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         coef = coef.toarray() if sp.issparse(coef) else coef
         return Params(np.array(coef, dtype=np.float64), np.array(self.intercept_, dtype=np.float64))
 
-    def _centre(self, X: Any) -> Array | None:
-        """What to subtract from X: the columns' means, where float32 would lose what varies about them."""
-        if sp.issparse(X) or X.dtype != np.float32 or not self.fit_intercept:
-            return None
-        return np.asarray(X.mean(axis=0, dtype=np.float64).astype(np.float32))
-
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
         if not np.array_equal(classes, self.classes_):
             raise ValueError(
@@ -513,21 +509,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             )
         return Params(centred(before.coef), centred(before.intercept) * self.fit_intercept)
 
-    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Callable[[Params], float] | None]:
-        """The rows to train on, and the score on those set aside for early stopping."""
+    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch | None]:
+        """The rows to train on, and those set aside for early stopping."""
         if not self.early_stopping:
             return data, None
         rows, held = train_test_split(
             np.arange(len(data.y)), test_size=self.validation_fraction, stratify=data.y, random_state=rng
         )
-        X, y, weight = (part[held] for part in data)
-
-        def score(params: Params) -> float:
-            raw = _vectorized.raw_prediction(params, X)
-            predicted = raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0
-            return float(np.average(predicted == y, weights=weight))
-
-        return Batch(*(part[rows] for part in data)), score
+        return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
 
     def _set_params(self, params: Params, dtype: Any) -> None:
         self.coef_ = centred(params.coef).astype(dtype)
@@ -575,8 +564,15 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         )
 
 
-def _moved(params: Params, centre: Array | None, sign: float) -> Params:
-    """Parameters of the same model of ``X - sign * centre``."""
-    if centre is None:
-        return params
-    return params._replace(intercept=params.intercept + sign * (params.coef @ centre.astype(np.float64)))
+def _scorer(held: Batch | None, centre: Array | None) -> Callable[[Params], float] | None:
+    """Accuracy on the rows set aside, of parameters for X less ``centre``."""
+    if held is None:
+        return None
+    X, y, weight = held
+
+    def score(params: Params) -> float:
+        raw = _vectorized.raw_prediction(shifted(params, centre, -1.0), X)
+        predicted = raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0
+        return float(np.average(predicted == y, weights=weight))
+
+    return score

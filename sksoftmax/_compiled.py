@@ -68,6 +68,32 @@ def raw_row(i: int, rows: Rows, model: Model, z: Array) -> None:
 
 
 @compiled(FAST)
+def visit_row(
+    i: int, z: Array, y: int, weight: float, agreed: Agreed, inv_n: float, skip: float, t: Tools
+) -> tuple[float, float]:
+    """Visit row i, whose raw predictions are ``z``; what it agreed to changes in place.
+
+    Returns weight * loss and weight * gap before the visit. Unless the gap is at most ``skip``, ``z`` is replaced by
+    the change of its probabilities, from new to old, times weight / n_samples: what the model is to move by.
+    """
+    proba, entropy, q = agreed
+    p = t.work[1]
+    lse = softmax(z, p, t)
+    loss = weight * (lse - z[y])
+    mean = z[0] - z[0]
+    for k in range(len(z)):
+        mean += proba[i, k] * z[k]
+    gap = weight * (lse - mean - entropy[i])
+    if gap > skip:
+        entropy[i] = row_prox(z, proba[i], q[i], p, t)
+        w = weight * inv_n
+        for k in range(len(z)):
+            z[k] = (proba[i, k] - p[k]) * w
+            proba[i, k] = p[k]
+    return loss, gap
+
+
+@compiled(FAST)
 def visit_softmax(
     rows: Rows, model: Model, agreed: Agreed, order: Array, scales: Array, skip: float, t: Tools
 ) -> tuple[float, float]:
@@ -77,31 +103,20 @@ def visit_softmax(
     weight * the Fenchel-Young gap between a row's kept probabilities and its raw prediction, both before the visit.
     A row whose own gap is at most ``skip`` is left as it is.
     """
-    proba, entropy, q = agreed
-    n_lanes = proba.shape[1]
-    z, p = t.work[0], t.work[1]
+    z = t.work[0]
     loss = 0.0
     gaps = 0.0
     for i in order:
         raw_row(i, rows, model, z)
-        lse = softmax(z, p, t)
-        loss += rows.weight[i] * (lse - z[rows.y[i]])
-        mean = z[0] - z[0]
-        for k in range(n_lanes):
-            mean += proba[i, k] * z[k]
-        gap = rows.weight[i] * (lse - mean - entropy[i])
+        row_loss, gap = visit_row(i, z, rows.y[i], rows.weight[i], agreed, scales[1], skip, t)
+        loss += row_loss
         gaps += gap
         if gap <= skip:
             continue
-        entropy[i] = row_prox(z, proba[i], q[i], p, t)
-        w = rows.weight[i] * scales[1]
-        for k in range(n_lanes):
-            z[k] = (proba[i, k] - p[k]) * w
-            proba[i, k] = p[k]
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
-            for first in range(0, n_lanes, LANES):
-                add_to(model.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e])
-        for k in range(n_lanes):
+            for first in range(0, len(z), LANES):
+                add_to(model.table, rows.indices[e] * len(z) + first, z, first, rows.values[e])
+        for k in range(len(z)):
             model.intercept[k] += scales[0] * z[k]
     return loss, gaps
 
@@ -139,30 +154,42 @@ def raw_row_binary(i: int, rows: Rows, model: Model) -> float:
 
 
 @compiled(FAST)
+def visit_row_binary(
+    i: int, z: float, y: int, weight: float, agreed: Agreed, inv_n: float, skip: float
+) -> tuple[float, float, float]:
+    """``visit_row`` for two classes; also returns the change, 0 if the row is left as it is."""
+    proba, entropy, q = agreed
+    old = np.float64(proba[i])
+    lse = softplus(z)
+    loss = weight * (lse - z * y)
+    gap = weight * (lse - old * z - entropy[i])
+    if gap <= skip:
+        return loss, gap, 0.0
+    p, h = row_prox_binary(z, old, np.float64(q[i]))
+    entropy[i] = h
+    proba[i] = p
+    return loss, gap, (old - p) * weight * inv_n
+
+
+@compiled(FAST)
 def visit_binary(
     rows: Rows, model: Model, agreed: Agreed, order: Array, scales: Array, skip: float
 ) -> tuple[float, float]:
     """``visit_softmax`` for two classes."""
-    proba, entropy, q = agreed
     loss = 0.0
     gaps = 0.0
     for i in order:
         z = raw_row_binary(i, rows, model)
-        old = np.float64(proba[i])
-        lse = softplus(z)
-        loss += rows.weight[i] * (lse - z * rows.y[i])
-        gap = rows.weight[i] * (lse - old * z - entropy[i])
+        row_loss, gap, change = visit_row_binary(i, z, rows.y[i], rows.weight[i], agreed, scales[1], skip)
+        loss += row_loss
         gaps += gap
         if gap <= skip:
             continue
-        p, h = row_prox_binary(z, old, np.float64(q[i]))
-        entropy[i] = h
-        proba[i] = p
-        change = model.intercept[0] - model.intercept[0]  # 0 in the data's dtype
-        change += (old - p) * rows.weight[i] * scales[1]
+        step = model.intercept[0] - model.intercept[0]  # 0 in the data's dtype
+        step += change
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
-            model.table[rows.indices[e]] += change * rows.values[e]
-        model.intercept[0] += scales[0] * change
+            model.table[rows.indices[e]] += step * rows.values[e]
+        model.intercept[0] += scales[0] * step
     return loss, gaps
 
 
@@ -177,6 +204,79 @@ def measure_binary(rows: Rows, model: Model, agreed: Agreed) -> tuple[float, flo
         loss += rows.weight[i] * (lse - z * rows.y[i])
         gaps += rows.weight[i] * (lse - np.float64(agreed.proba[i]) * z - agreed.entropy[i])
     return loss, gaps
+
+
+@compiled(FAST)
+def visit_block_softmax(
+    order: Array,
+    z: Array,
+    coupling: Array,
+    y: Array,
+    weight: Array,
+    agreed: Agreed,
+    inv_n: float,
+    skip: float,
+    moved: Array,
+    t: Tools,
+) -> tuple[float, float, int]:
+    """``visit_softmax`` for a block of rows whose raw predictions and inner products are known.
+
+    ``z`` (rows of the block, n_lanes) are the raw predictions before the block, ``coupling`` how much a row's change
+    moves another's; ``moved`` is room. On return ``z`` holds the changes. Returns the two sums and how many rows moved.
+    """
+    n_lanes = z.shape[1]
+    changes = z.ravel()
+    loss = 0.0
+    gaps = 0.0
+    n_moved = 0
+    for a in range(len(order)):
+        i = order[a]
+        row = z[a]
+        for m in range(n_moved):
+            c = moved[m]
+            for first in range(0, n_lanes, LANES):
+                accumulate(changes, c * n_lanes + first, row, first, coupling[a, c])
+        row_loss, gap = visit_row(i, row, y[i], weight[i], agreed, inv_n, skip, t)
+        loss += row_loss
+        gaps += gap
+        if gap > skip:
+            moved[n_moved] = a
+            n_moved += 1
+        else:
+            for k in range(n_lanes):
+                row[k] = row[k] - row[k]
+    return loss, gaps, n_moved
+
+
+@compiled(FAST)
+def visit_block_binary(
+    order: Array,
+    z: Array,
+    coupling: Array,
+    y: Array,
+    weight: Array,
+    agreed: Agreed,
+    inv_n: float,
+    skip: float,
+    moved: Array,
+) -> tuple[float, float, int]:
+    """``visit_block_softmax`` for two classes."""
+    loss = 0.0
+    gaps = 0.0
+    n_moved = 0
+    for a in range(len(order)):
+        i = order[a]
+        raw = np.float64(z[a, 0])
+        for m in range(n_moved):
+            raw += coupling[a, moved[m]] * z[moved[m], 0]
+        row_loss, gap, change = visit_row_binary(i, raw, y[i], weight[i], agreed, inv_n, skip)
+        loss += row_loss
+        gaps += gap
+        z[a, 0] = change
+        if gap > skip:
+            moved[n_moved] = a
+            n_moved += 1
+    return loss, gaps, n_moved
 
 
 @compiled(FAST)
@@ -204,6 +304,24 @@ def row_curvatures(
         for e in range(indptr[i], indptr[i + 1]):
             value = np.float64(values[e])
             norm += value * value * scale[indices[e]]
+        s = norm * share[i]
+        q[i] = s + intercept_scale * share[i]
+        s = s / (1 + s)
+        total += s
+        squared += s * s
+    return squared / total
+
+
+@compiled(FAST)
+def dense_row_curvatures(X: Array, mean: Array, share: Array, scale: Array, intercept_scale: float, q: Array) -> float:
+    """``row_curvatures`` of dense rows less ``mean``."""
+    total = 1e-300
+    squared = 0.0
+    for i in range(len(share)):
+        norm = 0.0
+        for j in range(X.shape[1]):
+            value = np.float64(X[i, j] - mean[j])
+            norm += value * value * scale[j]
         s = norm * share[i]
         q[i] = s + intercept_scale * share[i]
         s = s / (1 + s)

@@ -165,3 +165,22 @@ def prior_params(problem: Problem) -> Params:
 def centred(rows: Array) -> Array:
     """Rows less their mean over the classes: no prediction changes, and ``||coef||`` is least."""
     return rows if len(rows) == 1 else np.asarray(rows - rows.mean(axis=0))
+
+
+def less_means(problem: Problem) -> tuple[Problem, Array | None]:
+    """The problem of X less its columns' means, and these, where float32 would lose what varies about them.
+
+    X itself and None where that is no concern: float64, sparse rows, or no intercept, which has to absorb the means.
+    """
+    X = problem.data.X
+    if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
+        return problem, None
+    centre = np.asarray(X.mean(axis=0, dtype=np.float64).astype(np.float32))
+    return problem._replace(data=problem.data._replace(X=X - centre)), centre
+
+
+def shifted(params: Params, centre: Array | None, sign: float) -> Params:
+    """Parameters of the same model of ``X - sign * centre``."""
+    if centre is None:
+        return params
+    return params._replace(intercept=params.intercept + sign * (params.coef @ centre.astype(np.float64)))

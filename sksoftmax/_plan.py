@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from sksoftmax import _schedules
 from sksoftmax._batches import row_order
+from sksoftmax._objective import less_means, shifted
 from sksoftmax._precondition import (
     Moments,
     Preconditioner,
@@ -27,7 +28,7 @@ from sksoftmax._solvers.newton import newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
-from sksoftmax._types import Batch, Params, Problem, Report, Solver
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 #: Least rows of an "auto" batch: fewer would not keep a matrix product busy.
 _MIN_BATCH = 256
@@ -55,8 +56,8 @@ _LEAST_WORK = 2**26  # operations, about a millisecond: less is not worth a draw
 _SHARE_OF_ROWS = 0.1
 
 
-#: Epochs of the dual before the finish: a share of all, and at most.
-_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.85, 85
+#: Epochs of the dual before the finish: a share of all, and at most; of dense rows, fewer: Newton is quicker there.
+_DUAL_SHARE, _MAX_DUAL_EPOCHS, _MAX_DENSE_DUAL_EPOCHS = 0.85, 85, 25
 
 #: Columns from which the dual comes first.
 _MIN_DUAL_COLUMNS = 200
@@ -125,14 +126,14 @@ def choose_engine(engine: str) -> str:
 def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
     """Plan of a fit; ``rng`` is for solvers that visit single rows.
 
-    Sparse rows, with the engine compiled: the dual, which Newton-CG finishes should it not get there.
+    Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
     more than 200 passes over the data, and its diagonal's otherwise. A warm start, which the first steps of
     minibatches would leave, goes to Newton-CG at once.
     """
-    if not is_warm and _dual_pays(problem, settings):
+    if takes_dual(problem, settings, is_warm=is_warm):
         return _dual_plan(problem, settings, rng)
     stats = moments(problem, whole=gram_pays(problem))
     if settings.solver != "auto":
@@ -179,34 +180,39 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     return Plan([Stage(solver, 1)], None, False, info)
 
 
-def _dual_pays(problem: Problem, settings: Settings) -> bool:
-    """Whether the dual comes first.
+def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
+    """Whether the dual comes first; it takes X as it is, whatever its columns' means.
 
-    Asked for, always where it can: X sparse and its squares finite, nothing asked for that is of minibatches. By
-    "auto" if there are many columns (few make Newton's matrices small), its table is small or at most 4 times X,
-    and numba is there.
+    Asked for, always where it can: X's squares finite, nothing asked for that is of minibatches. By "auto" if there
+    are many columns (few make Newton's matrices small), its table is small or at most 4 times X, and numba is there.
     """
     X = problem.data.X
     is_of_minibatches = settings.solver != "auto" or settings.batch_size or settings.learning_rate
-    if settings.engine not in ("auto", "compiled") or is_of_minibatches or not sp.issparse(X):
+    if is_warm or settings.engine not in ("auto", "compiled") or is_of_minibatches:
         return False
-    if X.dtype == np.float64 and not -_LARGEST < X.data.min(initial=0) <= X.data.max(initial=0) < _LARGEST:
+    values = X.data if sp.issparse(X) else X
+    if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:
         return False
     if settings.engine == "compiled":
         return True
     table = problem.n_samples * problem.n_rows * X.dtype.itemsize
-    size = X.data.nbytes + X.indices.nbytes
     is_small = problem.n_samples <= _MIN_BATCH  # and Newton's polish free
     is_wide = problem.n_features >= _MIN_DUAL_COLUMNS
-    return is_wide and not is_small and table <= max(_MAX_TABLE * size, _SMALL_TABLE) and is_available()
+    return is_wide and not is_small and table <= max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE) and is_available()
+
+
+def _n_bytes(X: Any) -> int:
+    return int(X.data.nbytes + X.indices.nbytes if sp.issparse(X) else X.nbytes)
 
 
 def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState) -> Plan:
-    def finish() -> Solver:
-        stats = moments(problem, whole=gram_pays(problem))
-        return _newton(problem, preconditioner(problem, stats), stats, settings.tol)[0]
+    def finish() -> Late:
+        own, centre = less_means(problem)
+        stats = moments(own, whole=gram_pays(own))
+        return Late(_newton(own, preconditioner(own, stats), stats, settings.tol)[0], own, centre)
 
-    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
+    most = _MAX_DUAL_EPOCHS if sp.issparse(problem.data.X) else _MAX_DENSE_DUAL_EPOCHS
+    n_epochs = min(most, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     stages = [Stage(dual(order, settings.tol), n_epochs), Stage(_when_needed("newton", finish), None)]
     info: dict[str, object] = {
@@ -219,20 +225,40 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
     return Plan(stages, None, _is_polished(problem), info)
 
 
-def _when_needed(name: str, make: Callable[[], Solver]) -> Solver:
+class Late(NamedTuple):
+    """A solver, the problem that it is for, and what that one's columns are less by."""
+
+    solver: Solver
+    problem: Problem
+    centre: Array | None
+
+
+class LateState(NamedTuple):
+    """The state of a late solver, and its parameters in the coordinates of the problem as it was given."""
+
+    state: Any
+    params: Params
+
+
+def _when_needed(name: str, make: Callable[[], Late]) -> Solver:
     """The solver that ``make`` makes when its first state is asked for."""
     made = functools.cache(make)
 
-    def init(problem: Problem, params: Params) -> Any:
-        return made().init(problem, params)
+    def known(state: Any) -> LateState:
+        return LateState(state, shifted(state.params, made().centre, -1.0))
 
-    def step(problem: Problem, state: Any, batch: Batch) -> Any:
-        return made().step(problem, state, batch)
+    def init(problem: Problem, params: Params) -> LateState:
+        solver, own, centre = made()
+        return known(solver.init(own, shifted(params, centre, 1.0)))
 
-    def report(problem: Problem, state: Any) -> Report:
-        tell = made().report
-        assert tell is not None
-        return tell(problem, state)
+    def step(problem: Problem, late: LateState, batch: Batch) -> LateState:
+        solver, own, _ = made()
+        return known(solver.step(own, late.state, own.data))
+
+    def report(problem: Problem, late: LateState) -> Report:
+        solver, own, _ = made()
+        assert solver.report is not None
+        return solver.report(own, late.state)
 
     return Solver(name, init, step, report, None)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from sksoftmax._solvers._rows import Rows
 from sksoftmax._types import Array, Problem
 
 #: kappa_j + alpha_2 is proportional to this power of (m_j / 2 + alpha_2), m_j the column's mean square; so that the
@@ -28,20 +29,15 @@ class Metric(NamedTuple):
     share: Array
 
 
-def chosen(problem: Problem, weight: Array) -> tuple[Metric, Array]:
+def chosen(problem: Problem, rows: Rows) -> tuple[Metric, Array]:
     """The metric to begin with, by bisection for the proportion, and each row's q."""
-    from sksoftmax import _compiled as compiled
-
-    X, n = problem.data.X, problem.n_samples
+    n = problem.n_samples
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
-    squares = np.zeros(problem.n_features)
-    compiled.mean_squares(X.indptr, X.indices, X.data, weight / n, squares)
+    squares = rows.squares()
     base = (_CURVATURE * squares + alpha_2) ** _POWER
     base[squares == 0] = base.max() or 1.0  # never visited
     base_intercept = (_CURVATURE + alpha_2) ** _POWER
-    every = max(1, n // _N_SAMPLED)
-    some, some_share = X[::every], weight[::every] / n
-    room = np.empty(some.shape[0])
+    some = rows.sampled(_N_SAMPLED)
 
     def scales(log_t: float) -> tuple[Array, float]:
         t = np.exp(log_t)
@@ -52,16 +48,15 @@ def chosen(problem: Problem, weight: Array) -> tuple[Metric, Array]:
     low, high = middle - 30.0, middle + 30.0
     for _ in range(24):
         middle = 0.5 * (low + high)
-        found = compiled.row_curvatures(some.indptr, some.indices, some.data, some_share, *scales(middle), room)
+        _, found = some.curvatures(*scales(middle))
         low, high = (middle, high) if found > _MEAN_SHARE else (low, middle)
     scale, intercept = scales(middle)
     kappa = 1 / scale - alpha_2
     kappa[(squares == 0) | (kappa * scale < 1e-9)] = 0
-    if problem.fit_intercept:  # which columns of one value would share, against the penalty, for ever
-        alike = _constants(X)
-        scale[alike] = kappa[alike] = 0
+    alike = rows.constants()  # which columns of one value would share, against the penalty, for ever
+    scale[alike] = kappa[alike] = 0
     metric = metric_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
-    return metric, curvatures(problem, weight, metric)
+    return metric, curvatures(rows, metric)
 
 
 def metric_of(kappa: Array, scale: Array) -> Metric:
@@ -70,21 +65,7 @@ def metric_of(kappa: Array, scale: Array) -> Metric:
     return Metric(kappa, scale, np.sqrt(scale), active, share)
 
 
-def curvatures(problem: Problem, weight: Array, metric: Metric) -> Array:
+def curvatures(rows: Rows, metric: Metric) -> Array:
     """Each row's q, in X's dtype."""
-    from sksoftmax import _compiled as compiled
-
-    X, n = problem.data.X, problem.n_samples
-    q = np.empty(n)
-    scale = metric.scale
-    compiled.row_curvatures(X.indptr, X.indices, X.data, weight / n, scale[:-1], float(scale[-1]), q)
-    return np.maximum(q, 1e-30).astype(X.dtype)
-
-
-def _constants(X: Any) -> Array:
-    """Columns of one value, not 0."""
-    full = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]) == X.shape[0])
-    if not len(full):
-        return full
-    values = X[:, full].toarray()
-    return full[values.max(axis=0) == values.min(axis=0)]
+    q, _ = rows.curvatures(metric.scale[:-1], float(metric.scale[-1]))
+    return np.maximum(q, 1e-30).astype(rows.weight.dtype)

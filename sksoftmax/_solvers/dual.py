@@ -26,6 +26,7 @@ import numpy as np
 from sksoftmax._newton import relative_excess
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
+from sksoftmax._solvers._rows import rows_of, uncentred
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 #: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast or are next to
@@ -101,7 +102,7 @@ class DualState(NamedTuple):
         for start in range(0, self.n_columns, _BLOCK):
             columns = slice(start, start + _BLOCK)
             np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
-        return Params(coef, self.model.intercept[: self.n_rows].astype(np.float64))
+        return uncentred(self.rows, Params(coef, self.model.intercept[: self.n_rows].astype(np.float64)))
 
 
 def is_available() -> bool:
@@ -144,11 +145,11 @@ def _started(problem: Problem, params: Params) -> DualState:
     from sksoftmax._lanes import LANES
 
     assert not params.coef.any(), "the dual starts from coefficients of 0"
-    X, y, weight = problem.data
+    X, y, _ = problem.data
     n, K = problem.n_samples, problem.n_classes
     n_lanes = 1 if K == 2 else -(-K // LANES) * LANES
-    weight = weight / weight.mean()
-    metric, q = chosen(problem, weight)
+    rows = rows_of(problem)
+    metric, q = chosen(problem, rows)
     soft = problem.alpha * problem.l1_ratio * metric.root[:-1]
     model = compiled.Model(
         np.zeros(problem.n_features * n_lanes, X.dtype),
@@ -159,13 +160,11 @@ def _started(problem: Problem, params: Params) -> DualState:
     proba = (y == 1).astype(X.dtype) if K == 2 else np.zeros((n, n_lanes), X.dtype)
     if K > 2:
         proba[np.arange(n), y] = 1
-    values = np.empty(X.nnz, X.dtype)
-    compiled.scale_values(X.indices, X.data, metric.root, values)
     centre = np.zeros((len(metric.active) + 1, n_lanes), X.dtype)
     if problem.fit_intercept:
         centre[-1, : problem.n_rows] = params.intercept / metric.root[-1]
     return DualState(
-        rows=compiled.Rows(X.indptr, X.indices, values, y, weight.astype(X.dtype)),
+        rows=rows.scaled(metric.root),
         model=model,
         agreed=compiled.Agreed(proba, np.zeros(n, X.dtype), q),
         tools=tools(X.dtype, n_lanes),
@@ -216,27 +215,16 @@ def _penalty(problem: Problem, state: DualState) -> float:
 
 def _visited(problem: Problem, state: DualState, order: Array, skip: float) -> tuple[DualState, float, float]:
     """The state after a visit of each row; the mean loss along the way, and the mean gap."""
-    from sksoftmax import _compiled as compiled
-
-    rows, model, agreed, n = state.rows, state.model, state.agreed, problem.n_samples
-    scales = np.array([state.metric.scale[-1], 1 / n], dtype=rows.values.dtype)
-    if problem.n_rows == 1:
-        loss, gap = compiled.visit_binary(rows, model, agreed, order, scales, skip)
-    else:
-        loss, gap = compiled.visit_softmax(rows, model, agreed, order, scales, skip, state.tools)
+    n = problem.n_samples
+    scales = np.array([state.metric.scale[-1], 1 / n], dtype=problem.data.X.dtype)
+    loss, gap = state.rows.visit(state.model, state.agreed, order, scales, skip, state.tools)
     return state._replace(n_epochs=state.n_epochs + 1), loss / n, gap / n
 
 
 def _measured(problem: Problem, state: DualState) -> tuple[float, float]:
     """The mean loss and the mean gap, with all rows as they are."""
-    from sksoftmax import _compiled as compiled
-
-    rows, model, agreed, n = state.rows, state.model, state.agreed, problem.n_samples
-    if problem.n_rows == 1:
-        loss, gap = compiled.measure_binary(rows, model, agreed)
-    else:
-        loss, gap = compiled.measure_softmax(rows, model, agreed, state.tools)
-    return loss / n, gap / n
+    loss, gap = state.rows.measure(state.model, state.agreed, state.tools)
+    return loss / problem.n_samples, gap / problem.n_samples
 
 
 def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: float) -> DualState:
@@ -297,8 +285,6 @@ def _adapted(problem: Problem, state: DualState) -> DualState:
 
 def _rescaled(problem: Problem, state: DualState, factor: float) -> DualState:
     """The state with kappa times ``factor``, and the same coefficients."""
-    from sksoftmax import _compiled as compiled
-
     reached, old = _stacked(state), state.metric
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
     kappa = factor * old.kappa
@@ -308,7 +294,6 @@ def _rescaled(problem: Problem, state: DualState, factor: float) -> DualState:
         kappa[-1] = 1 / scale[-1]
     new = metric_of(kappa, scale)
     grow = np.divide(new.root, old.root, out=np.ones_like(scale), where=old.root > 0)
-    compiled.scale_values(problem.data.X.indices, problem.data.X.data, new.root, state.rows.values)
     table = state.model.table.reshape(state.n_columns, -1)
     coefficients = _softened(state)
     above = table - coefficients  # what L1 takes away scales by D, not by its inverse root
@@ -317,11 +302,11 @@ def _rescaled(problem: Problem, state: DualState, factor: float) -> DualState:
         state.model.soft[:] = problem.alpha * problem.l1_ratio * new.root[:-1]
     both = np.append(old.active, len(kappa) - 1)
     factors = np.divide(kappa, old.kappa, out=np.ones_like(kappa), where=old.kappa > 0)
-    weight = problem.data.weight / problem.data.weight.mean()
     return state._replace(
+        rows=state.rows.scaled(new.root),
         metric=new,
         centre=rescaled(state.centre, reached, grow[both], factors[both]),
-        agreed=state.agreed._replace(q=curvatures(problem, weight, new)),
+        agreed=state.agreed._replace(q=curvatures(state.rows, new)),
         n_waiting=0,
         factor=state.factor * factor,
     )

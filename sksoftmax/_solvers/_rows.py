@@ -1,0 +1,220 @@
+"""The rows as the dual visits them: CSR ones one at a time, dense ones in blocks, both in the order asked for.
+
+Both kinds have the same methods, on columns less ``mean`` (0 for CSR rows) and times ``root``; the kernels are in
+``_compiled``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from sksoftmax._precondition import moments
+from sksoftmax._types import Array, Params, Problem
+
+#: Rows of a dense block: what they say of each other costs as many operations as two or three of them have lanes.
+_BLOCK_PER_LANE, _LEAST_BLOCK, _MOST_BLOCK = 2, 48, 128
+
+
+class Rows(Protocol):
+    """What the dual asks of its rows. ``weight`` has mean 1; scales are (n_features,) and the intercept's."""
+
+    @property
+    def weight(self) -> Array: ...
+
+    @property
+    def mean(self) -> Array: ...
+
+    def squares(self) -> Array:
+        """Weighted mean square of each column, (n_features,)."""
+
+    def constants(self) -> Array:
+        """The columns of one value that the intercept stands for."""
+
+    def sampled(self, most: int) -> Self:
+        """Some of them, weighing as they do among all."""
+
+    def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
+        """Each row's q, and the mean of q / (1 + q) as ``_compiled.row_curvatures`` has it."""
+
+    def scaled(self, root: Array) -> Self:
+        """The same rows, columns times ``root``."""
+
+    def visit(
+        self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
+    ) -> tuple[float, float]:
+        """See ``_compiled.visit_softmax``."""
+
+    def measure(self, model: Any, agreed: Any, tools: Any) -> tuple[float, float]:
+        """See ``_compiled.measure_softmax``."""
+
+
+def rows_of(problem: Problem) -> Rows:
+    """The problem's rows, not scaled yet."""
+    X, y, weight = problem.data
+    weight, share = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
+    if sp.issparse(X):
+        return SparseRows(X, y, weight, share, problem.fit_intercept, X.data)
+    return DenseRows(X, y, weight, share, *_located(problem))
+
+
+def uncentred(rows: Rows, params: Params) -> Params:
+    """Parameters for the columns as they are, from those for the columns less their means."""
+    return Params(params.coef, params.intercept - params.coef @ rows.mean)
+
+
+class SparseRows(NamedTuple):
+    """CSR rows; ``values`` are X's times the columns' roots."""
+
+    X: Any
+    y: Array
+    weight: Array
+    share: Array
+    has_intercept: bool
+    values: Array
+
+    @property
+    def mean(self) -> Array:
+        return np.zeros(self.X.shape[1])
+
+    def squares(self) -> Array:
+        from sksoftmax import _compiled as compiled
+
+        squares = np.zeros(self.X.shape[1])
+        compiled.mean_squares(self.X.indptr, self.X.indices, self.X.data, self.share, squares)
+        return squares
+
+    def constants(self) -> Array:
+        X = self.X
+        full = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]) == X.shape[0])
+        if not len(full) or not self.has_intercept:
+            return full[:0]
+        values = X[:, full].toarray()
+        return full[values.max(axis=0) == values.min(axis=0)]
+
+    def sampled(self, most: int) -> SparseRows:
+        every = slice(None, None, max(1, len(self.y) // most))
+        return self._replace(X=self.X[every], share=self.share[every])
+
+    def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
+        from sksoftmax import _compiled as compiled
+
+        X, q = self.X, np.empty(len(self.share))
+        mean = compiled.row_curvatures(X.indptr, X.indices, X.data, self.share, scale, intercept_scale, q)
+        return q, mean
+
+    def scaled(self, root: Array) -> SparseRows:
+        from sksoftmax import _compiled as compiled
+
+        values = np.empty_like(self.X.data)
+        compiled.scale_values(self.X.indices, self.X.data, root, values)
+        return self._replace(values=values)
+
+    def visit(
+        self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
+    ) -> tuple[float, float]:
+        from sksoftmax import _compiled as compiled
+
+        if agreed.proba.ndim == 1:
+            return compiled.visit_binary(self._csr(), model, agreed, order, scales, skip)
+        return compiled.visit_softmax(self._csr(), model, agreed, order, scales, skip, tools)
+
+    def measure(self, model: Any, agreed: Any, tools: Any) -> tuple[float, float]:
+        from sksoftmax import _compiled as compiled
+
+        if agreed.proba.ndim == 1:
+            return compiled.measure_binary(self._csr(), model, agreed)
+        return compiled.measure_softmax(self._csr(), model, agreed, tools)
+
+    def _csr(self) -> Any:
+        from sksoftmax import _compiled as compiled
+
+        return compiled.Rows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
+
+
+class DenseRows(NamedTuple):
+    """Dense rows, visited in blocks; ``mean`` and ``root`` are in X's dtype, ``second`` the mean squares.
+
+    Of a block the raw predictions are one product with the coefficients. What a visit changes of those of the block's
+    later rows, their inner products tell, so that the visits are those of single rows in order; with L1, where the
+    coefficients do not follow at once, it is a bound, as q is. Then one more product brings the changes to them.
+    """
+
+    X: Array
+    y: Array
+    weight: Array
+    share: Array
+    mean: Array
+    second: Array
+    constant: Array
+    root: Array
+
+    def squares(self) -> Array:
+        return self.second
+
+    def constants(self) -> Array:
+        return self.constant
+
+    def sampled(self, most: int) -> DenseRows:
+        every = slice(None, None, max(1, len(self.y) // most))
+        return self._replace(X=self.X[every], share=self.share[every])
+
+    def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
+        from sksoftmax import _compiled as compiled
+
+        q = np.empty(len(self.share))
+        mean = compiled.dense_row_curvatures(self.X, self.mean, self.share, scale, intercept_scale, q)
+        return q, mean
+
+    def scaled(self, root: Array) -> DenseRows:
+        return self._replace(root=root[: self.X.shape[1]].astype(self.X.dtype))
+
+    def visit(
+        self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
+    ) -> tuple[float, float]:
+        from sksoftmax import _compiled as compiled
+
+        n_lanes = len(model.intercept)
+        table = model.table.reshape(-1, n_lanes)
+        soft = model.soft[:, None]
+        size = int(np.clip(_BLOCK_PER_LANE * n_lanes, _LEAST_BLOCK, _MOST_BLOCK))
+        buffer = np.empty((size, self.X.shape[1]), self.X.dtype)
+        moved = np.empty(size, np.intp)
+        loss = gaps = 0.0
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            block = np.take(self.X, rows, 0, buffer[: len(rows)], "clip")
+            block -= self.mean
+            block *= self.root
+            z = block @ (table - np.clip(table, -soft, soft) if len(soft) else table)
+            z += model.intercept
+            coupling = block @ block.T
+            coupling += scales[0]
+            if agreed.proba.ndim == 1:
+                part = compiled.visit_block_binary(
+                    rows, z, coupling, self.y, self.weight, agreed, scales[1], skip, moved
+                )
+            else:
+                part = compiled.visit_block_softmax(
+                    rows, z, coupling, self.y, self.weight, agreed, scales[1], skip, moved, tools
+                )
+            loss, gaps, n_moved = loss + part[0], gaps + part[1], part[2]
+            if n_moved:  # z holds the changes now
+                table += block.T @ z
+                model.intercept[:] += scales[0] * z.sum(axis=0)
+        return loss, gaps
+
+    def measure(self, model: Any, agreed: Any, tools: Any) -> tuple[float, float]:
+        rest = np.zeros(2, self.X.dtype)
+        return self.visit(model, agreed, np.arange(len(self.y)), rest, np.inf, tools)
+
+
+def _located(problem: Problem) -> tuple[Array, Array, Array, Array]:
+    """A dense X's means, mean squares about them, columns of one value, and roots to begin with."""
+    stats = moments(problem, whole=False)
+    dtype = problem.data.X.dtype
+    constant = np.flatnonzero(stats.peak == 0) if problem.fit_intercept else np.empty(0, np.intp)
+    second = np.maximum(stats.second, 0) * stats.peak**2
+    return stats.mean.astype(dtype), second, constant, np.ones(len(second), dtype)
