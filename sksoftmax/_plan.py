@@ -125,7 +125,8 @@ def choose_engine(engine: str) -> str:
 def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
     """Plan of a fit; ``rng`` is for solvers that visit single rows.
 
-    Sparse rows, with the engine compiled: the dual, which Newton-CG finishes should it not get there.
+    Sparse rows, with the engine compiled: the dual, which Newton-CG finishes should it not get there. An L1 penalty:
+    the dual to the end, whatever the rows.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
@@ -184,13 +185,17 @@ def _dual_pays(problem: Problem, settings: Settings) -> bool:
 
     Asked for, always where it can: X sparse and its squares finite, nothing asked for that is of minibatches. By
     "auto" if there are many columns (few make Newton's matrices small), its table is small or at most 4 times X,
-    and numba is there.
+    and numba is there. For an L1 penalty whenever it can, dense X as well.
     """
     X = problem.data.X
-    is_of_minibatches = settings.solver != "auto" or settings.batch_size or settings.learning_rate
-    if settings.engine not in ("auto", "compiled") or is_of_minibatches or not sp.issparse(X):
+    if settings.engine not in ("auto", "compiled") or settings.solver != "auto":
         return False
-    if X.dtype == np.float64 and not -_LARGEST < X.data.min(initial=0) <= X.data.max(initial=0) < _LARGEST:
+    values = X.data if sp.issparse(X) else X
+    if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:
+        return False
+    if problem.l1_ratio:
+        return is_available()
+    if settings.batch_size or settings.learning_rate or not sp.issparse(X):  # of minibatches, dense
         return False
     if settings.engine == "compiled":
         return True
@@ -208,7 +213,13 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
-    stages = [Stage(dual(order, settings.tol), n_epochs), Stage(_when_needed("newton", finish), None)]
+    solver = dual(order, settings.tol)
+    if not sp.issparse(problem.data.X):
+        solver = _with_rows(solver, problem._replace(data=problem.data._replace(X=sp.csr_array(problem.data.X))))
+    if problem.l1_ratio:  # Newton's steps would not keep zeros
+        stages = [Stage(solver, None)]
+    else:
+        stages = [Stage(solver, n_epochs), Stage(_when_needed("newton", finish), None)]
     info: dict[str, object] = {
         "solver": "+".join(stage.solver.name for stage in stages),
         "engine": "compiled",
@@ -217,6 +228,17 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
         "metric": "diagonal",
     }
     return Plan(stages, None, _is_polished(problem), info)
+
+
+def _with_rows(solver: Solver, problem: Problem) -> Solver:
+    """The solver, which sees ``problem`` whatever it is given."""
+    assert solver.report is not None
+    report = solver.report
+    return solver._replace(
+        init=lambda _, params: solver.init(problem, params),
+        step=lambda _, state, batch: solver.step(problem, state, batch),
+        report=lambda _, state: report(problem, state),
+    )
 
 
 def _when_needed(name: str, make: Callable[[], Solver]) -> Solver:
