@@ -46,7 +46,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     Minimises, over the coefficients W and the intercepts b, ::
 
-        F = sum_i w_i * [logsumexp(z_i) - z_i[y_i]] / sum_i w_i  +  alpha / 2 * ||W||^2,   z_i = W x_i + b
+        F = sum_i w_i * [logsumexp(z_i) - z_i[y_i]] / sum_i w_i
+            + alpha * ((1 - l1_ratio) / 2 * ||W||^2 + l1_ratio * ||W||_1),      z_i = W x_i + b
 
     which is ``LogisticRegression``'s objective with ``alpha = 1 / (C * sum_i w_i)``, and has the same minimum.
     With the default ``solver="auto"`` there is nothing to tune and nothing to scale: minibatch steps are taken
@@ -57,8 +58,11 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     alpha : float, default=1e-4
-        Strength of the L2 penalty, >= 0. It multiplies the penalty on the *mean* loss, so its effect depends
+        Strength of the penalty, >= 0. It multiplies the penalty on the *mean* loss, so its effect depends
         neither on the number of rows nor on the batch size. The intercept is not penalised.
+    l1_ratio : float, default=0.0
+        Share of L1 in the penalty, in [0, 1], as ``LogisticRegression``'s: 0 is L2, 1 is L1, anything between is the
+        elastic net. With any but 0 many coefficients are exactly 0.
     fit_intercept : bool, default=True
         Whether the model has an intercept for each class.
     solver : {"auto", "sgd", "adagrad", "adam"}, default="auto"
@@ -143,7 +147,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     them.
 
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        Coefficients; float32 if X was. With more than two classes the rows sum to 0.
+        Coefficients; float32 if X was. With more than two classes the rows sum to 0, unless ``l1_ratio > 0``.
     intercept_ : ndarray of shape (n_classes,) or (1,)
         Intercepts; zeros if ``fit_intercept=False``.
     classes_ : ndarray of shape (n_classes,)
@@ -209,6 +213,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self,
         alpha: float = 1e-4,
         *,
+        l1_ratio: float = 0.0,
         fit_intercept: bool = True,
         solver: str = "auto",
         engine: str = "auto",
@@ -234,6 +239,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.solver = solver
         self.engine = engine
@@ -289,6 +295,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
             before = self._fitted_params() if self.warm_start else None
+            border.needs_smooth(self, is_warm=before is not None)
             data = border.training_data(self, X, y, sample_weight, reset=True)
             classes, codes = np.unique(data.y, return_inverse=True)
             border.at_least_two(classes)
@@ -352,6 +359,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
+            border.needs_smooth(self, is_stream=True)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
@@ -486,7 +494,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     def _problem(self, data: Batch, n_classes: int, mean_weight: float) -> Problem:
         kernel = border.KERNELS[choose_engine(self.engine)]
-        return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight)
+        alpha, l1_ratio = float(self.alpha), float(self.l1_ratio)
+        return Problem(data, n_classes, alpha, self.fit_intercept, kernel, mean_weight, l1_ratio)
 
     def _fitted_params(self) -> Params | None:
         """The coefficients of the last fit, in float64; None before it."""
@@ -507,7 +516,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 f"warm_start needs the {before.coef.shape[1]} features of the last fit, got "
                 f"{cold.coef.shape[1]}; set warm_start=False."
             )
-        return Params(centred(before.coef), centred(before.intercept) * self.fit_intercept)
+        return Params(self._centred_coef(before.coef), centred(before.intercept) * self.fit_intercept)
 
     def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch | None]:
         """The rows to train on, and those set aside for early stopping."""
@@ -519,8 +528,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
 
     def _set_params(self, params: Params, dtype: Any) -> None:
-        self.coef_ = centred(params.coef).astype(dtype)
+        self.coef_ = self._centred_coef(params.coef).astype(dtype)
         self.intercept_ = centred(params.intercept).astype(dtype)
+
+    def _centred_coef(self, coef: Array) -> Array:
+        """Coefficients that sum to 0 over the classes; as they are under L1, which chooses among equals itself."""
+        return coef if self.l1_ratio else centred(coef)
 
     def _forget_outcome(self) -> None:
         """Drop what an earlier fit said of how it ended."""

@@ -331,6 +331,28 @@ def dense_row_curvatures(X: Array, mean: Array, share: Array, scale: Array, inte
 
 
 @compiled(FAST)
+def count_nonzeros(X: Array, indptr: Array) -> None:
+    """``indptr[i + 1] <- indptr[i] + `` the number of nonzeros of row i."""
+    for i in range(X.shape[0]):
+        count = 0
+        for j in range(X.shape[1]):
+            count += X[i, j] != 0
+        indptr[i + 1] = indptr[i] + count
+
+
+@compiled(FAST)
+def copy_nonzeros(X: Array, indices: Array, values: Array) -> None:
+    """The nonzeros, row by row: their columns and values."""
+    e = 0
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            if X[i, j] != 0:
+                indices[e] = j
+                values[e] = X[i, j]
+                e += 1
+
+
+@compiled(FAST)
 def scale_values(indices: Array, values: Array, factor: Array, out: Array) -> None:
     """``out[e] <- values[e] * factor[column of e]``."""
     for e in range(len(values)):

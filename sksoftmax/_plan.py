@@ -126,7 +126,8 @@ def choose_engine(engine: str) -> str:
 def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
     """Plan of a fit; ``rng`` is for solvers that visit single rows.
 
-    Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there.
+    Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. An L1 penalty:
+    the dual to the end, whatever the rows.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
@@ -185,13 +186,17 @@ def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
 
     Asked for, always where it can: X's squares finite, nothing asked for that is of minibatches. By "auto" if there
     are many columns (few make Newton's matrices small), its table is small or at most 4 times X, and numba is there.
+    For an L1 penalty whenever it can.
     """
     X = problem.data.X
-    is_of_minibatches = settings.solver != "auto" or settings.batch_size or settings.learning_rate
-    if is_warm or settings.engine not in ("auto", "compiled") or is_of_minibatches:
+    if is_warm or settings.engine not in ("auto", "compiled") or settings.solver != "auto":
         return False
     values = X.data if sp.issparse(X) else X
     if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:
+        return False
+    if problem.l1_ratio:
+        return is_available()
+    if settings.batch_size or settings.learning_rate:  # of minibatches
         return False
     if settings.engine == "compiled":
         return True
@@ -214,7 +219,11 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
     most = _MAX_DUAL_EPOCHS if sp.issparse(problem.data.X) else _MAX_DENSE_DUAL_EPOCHS
     n_epochs = min(most, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
-    stages = [Stage(dual(order, settings.tol), n_epochs), Stage(_when_needed("newton", finish), None)]
+    solver = dual(order, settings.tol)
+    if problem.l1_ratio:  # Newton's steps would not keep zeros
+        stages = [Stage(solver, None)]
+    else:
+        stages = [Stage(solver, n_epochs), Stage(_when_needed("newton", finish), None)]
     info: dict[str, object] = {
         "solver": "+".join(stage.solver.name for stage in stages),
         "engine": "compiled",

@@ -35,6 +35,7 @@ KERNELS: dict[str, Kernel] = {"vectorized": _vectorized, "naive": _loops}
 
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, np.finfo(np.float64).max, closed="both")],
+    "l1_ratio": [Interval(Real, 0, 1, closed="both")],
     "fit_intercept": ["boolean"],
     "solver": [StrOptions({"auto", "sgd", "adagrad", "adam"})],
     "engine": [StrOptions({"auto", "compiled", *KERNELS})],
@@ -73,6 +74,18 @@ def needs_engine(engine: str) -> None:
     """Raise ImportError if the engine asked for needs numba, and there is none."""
     if engine == "compiled" and not is_available():
         raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
+
+
+def needs_smooth(estimator: Any, *, is_warm: bool = False, is_stream: bool = False) -> None:
+    """Raise ValueError if there is an L1 penalty, and no solver for it."""
+    if estimator.l1_ratio == 0:
+        return
+    served = estimator.solver == "auto" and estimator.engine in ("auto", "compiled") and is_available()
+    if is_warm or is_stream or not served:
+        raise ValueError(
+            f"l1_ratio={estimator.l1_ratio} is for fit with solver='auto', engine='auto' or 'compiled' and numba (pip "
+            "install 'sksoftmax[fast]'), and from the start, not for partial_fit or a warm start; else use l1_ratio=0."
+        )
 
 
 @contextmanager

@@ -52,10 +52,9 @@ class SoftmaxAsLogistic(SoftmaxClassifier):
     _predict_proba_lr = LinearClassifierMixin._predict_proba_lr  # one-vs-rest's, to compare with
 
     def fit(self, X, y, sample_weight=None):
-        if self.l1_ratio or self.penalty in ("l1", "elasticnet"):
-            raise NotImplementedError("L1")
         model = SoftmaxClassifier(
             alpha=self._alpha(y, sample_weight),
+            l1_ratio=1.0 if self.penalty == "l1" else self.l1_ratio or 0.0,  # None: deprecated
             batch_size=_BATCH_SIZE.get(self.solver, "auto"),
             # F's excess goes with the square of the gradient, which LogisticRegression's tol is about
             tol=self.tol**2,

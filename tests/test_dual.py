@@ -37,6 +37,12 @@ def sparse_data(n_classes, n=300, p=40, seed=0, dtype=np.float64):
     return X, y, rng.uniform(0.1, 3.0, n)
 
 
+def dense_of(X):
+    """As an array that is not so sparse that it is visited as CSR: zeros are numbers next to 0."""
+    X = X.toarray()
+    return np.where(X == 0, np.finfo(X.dtype).tiny, X)
+
+
 def as_problem(X, y, weight=None, alpha=1e-3, fit_intercept=True, l1_ratio=0.0):
     weight = np.ones(len(y)) if weight is None else weight
     data = Batch(X, y.astype(np.intp), weight)
@@ -81,7 +87,8 @@ def test_its_minimum_is_logistic_regressions(dtype, n_classes, fit_intercept, al
 @needs_numba
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
-def test_with_l1_its_minimum_is_that_of_sagas(n_classes, l1_ratio):
+@pytest.mark.parametrize("container", [sp.csr_array, dense_of])
+def test_with_l1_its_minimum_is_that_of_sagas(n_classes, l1_ratio, container):
     X, y, weight = sparse_data(n_classes)
     alpha = 1e-2
     with warnings.catch_warnings():
@@ -90,7 +97,7 @@ def test_with_l1_its_minimum_is_that_of_sagas(n_classes, l1_ratio):
         best = LogisticRegression(
             C=C, solver="saga", penalty="elasticnet", l1_ratio=l1_ratio, tol=1e-9, max_iter=20000, random_state=0
         ).fit(X, y, weight)
-    problem = as_problem(X, y, weight, alpha, l1_ratio=l1_ratio)
+    problem = as_problem(container(X), y, weight, alpha, l1_ratio=l1_ratio)
     reports, params = run(problem, 1e-8, 2000)
     want = value_and_grad(problem, prior_params(problem)._replace(coef=best.coef_, intercept=best.intercept_)).value
     assert value_and_grad(problem, params[-1]).value == pytest.approx(want, rel=1e-6)
@@ -122,11 +129,12 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_classes", [2, 6])
 @pytest.mark.parametrize("alpha", [1e-3, 1e-5])
-def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha):
+@pytest.mark.parametrize("container", [sp.csr_array, dense_of])
+def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha, container):
     X, y, weight = sparse_data(n_classes, n=1500, p=120)
     rng = np.random.default_rng(0)
     X = sp.csr_array(SHAPES[shape](rng, X))
-    problem = as_problem(X, y, weight, alpha)
+    problem = as_problem(container(X), y, weight, alpha)
     best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-7, random_state=0).fit(X, y, weight)
     minimum = best.loss_curve_[-1]
     for tol in (1e-2, 1e-3):
@@ -204,7 +212,7 @@ def test_blocks_of_dense_rows_are_visited_as_single_rows_are(n_classes):
     X, y, weight = sparse_data(n_classes)  # 300 rows: several blocks, the last one smaller
     X = sp.csr_array(X + 0.0)
     ends = []
-    for rows in (X, X.toarray()):  # without intercept the means stay where they are
+    for rows in (X, dense_of(X)):  # without intercept the means stay where they are
         _, params = run(as_problem(rows, y, weight, fit_intercept=False), 0.0, 3)
         ends.append(params)
     for sparse, dense in zip(*ends, strict=True):
@@ -214,11 +222,20 @@ def test_blocks_of_dense_rows_are_visited_as_single_rows_are(n_classes):
 
 
 @needs_numba
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_dense_rows_of_mostly_zeros_are_visited_as_sparse_ones(n_classes, dtype):
+    X, y, _ = sparse_data(n_classes, dtype=dtype)
+    fits = [SoftmaxClassifier(engine="compiled", random_state=0).fit(rows, y) for rows in (X, X.toarray())]
+    same_fit(*fits)
+
+
+@needs_numba
 @pytest.mark.parametrize("n_classes", [2, 5])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_dense_rows_far_from_zero_are_centred(n_classes, dtype):
     X, y, _ = sparse_data(n_classes)
-    X = X.toarray()
+    X = dense_of(X)
     far = (X + np.linspace(-50, 50, X.shape[1])).astype(dtype)  # float32 keeps five digits of what varies
     reports, params = run(as_problem(far, y), 1e-6, 100)
     near, _ = run(as_problem(X, y), 1e-6, 100)

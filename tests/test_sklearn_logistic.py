@@ -13,24 +13,16 @@ from tests.logistic_adapter import SoftmaxAsLogistic
 with mock.patch("sklearn.linear_model.LogisticRegression", SoftmaxAsLogistic):
     from sklearn.linear_model.tests import test_logistic as theirs
 
-_NO_L1 = "there is no L1 penalty yet"
+_SLOW_L1 = "a dozen dense rows, an L1 penalty and a tol below 1e-12"
 _NO_CALLBACKS = "there are no callbacks yet"
 _DEPRECATED = "a deprecated parameter's warning"
 _REFUSAL = "asserts that a solver refuses what ours takes (int64 indices, large values, any solver name)"
 
 #: Pattern of the test's name (fnmatch): why it fails.
 EXPECTED_FAILURES = {
-    "test_LogisticRegressionCV_GridSearchCV_elastic_net*3]": _NO_L1,
-    "test_LogisticRegression_elastic_net_objective*": _NO_L1,
-    "test_elastic_net_*": _NO_L1,
-    "test_l1_ratio_non_elasticnet": _NO_L1,
-    "test_liblinear_not_stuck": _NO_L1,
-    "test_logistic_regression_cv_refit*1]": _NO_L1,
-    "test_logisticregression_liblinear_sample_weight*0]": _NO_L1,
-    "test_logreg_l1*": _NO_L1,
-    "test_sample_and_class_weight_equivalence_liblinear": _NO_L1,
-    "test_saga_vs_liblinear*1]": _NO_L1,
-    "test_scores_attribute_layout_elasticnet": _NO_L1,
+    "test_l1_ratio_non_elasticnet": _DEPRECATED,
+    "test_logistic_regression_cv_refit*1]": _SLOW_L1,
+    "test_logisticregression_liblinear_sample_weight*0]": _SLOW_L1,
     "test_logistic_regression_callback_*": _NO_CALLBACKS,
     "test_l1_ratio_None_deprecated": _DEPRECATED,
     "test_logisticregression_warns_with_n_jobs": _DEPRECATED,

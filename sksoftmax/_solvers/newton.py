@@ -146,6 +146,7 @@ def newton(
     """
 
     def init(problem: Problem, params: Params) -> NewtonState:
+        assert problem.l1_ratio == 0, "F is not smooth"
         params = without_constants(base, params)
         evaluation = value_and_grad(problem, params)
         unknown = Newton(evaluation.grads, 0.0, 0.0, 0)
