@@ -34,7 +34,7 @@ from sksoftmax._types import Array
 _REPEATS = 3
 
 #: Seconds that the time of ``rival.most`` iterations may take to be measured, not extrapolated.
-_MOST_SECONDS = 300.0
+_MOST_SECONDS = 200.0
 
 #: No rival gets a greater budget.
 _MAX_BUDGET = 2**20
