@@ -104,16 +104,18 @@ def pseudo_gradient(grads: Params, params: Params, l1: float) -> Params:
     return Params(np.where(params.coef, grads.coef + l1 * np.sign(params.coef), at_zero), grads.intercept)
 
 
-def newton(X: Any, y: Array, alpha: float, l1_ratio: float, accuracy: float = 1e-16) -> tuple[Params, int]:
-    """Minimise F with an L1 term; the parameters, and how many Newton steps that took.
+def newton(
+    X: Any, y: Array, alpha: float, l1_ratio: float, accuracy: float = 1e-16, start: Params | None = None
+) -> tuple[Params, int]:
+    """Minimise F with an L1 term, from ``start`` or from 0; the parameters, and how many Newton steps that took.
 
     Ends when a step promises less than ``accuracy`` of F.
     """
     n_rows = 1 if y.max() == 1 else int(y.max()) + 1
     F, smooth, l1 = objective(X, y, alpha, l1_ratio), Smooth(X, y, alpha * (1 - l1_ratio)), alpha * l1_ratio
-    params = Params(np.zeros((n_rows, X.shape[1])), np.zeros(n_rows))
+    params = start or Params(np.zeros((n_rows, X.shape[1])), np.zeros(n_rows))
     value = F(params)
-    n_steps, damping = 0, _MOST_DAMPING
+    n_steps, damping = 0, _LEAST_DAMPING if start else _MOST_DAMPING
     for _ in range(_STEPS):
         slope = pseudo_gradient(smooth.grads(params), params, l1)
         orthant = np.where(params.coef, np.sign(params.coef), -np.sign(slope.coef))

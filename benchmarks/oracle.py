@@ -1,8 +1,8 @@
 """The stop of an oracle: of all budgets and settings, the fit that reaches a gap soonest.
 
-A rival's own stopping rule is off. Its budget doubles until its gap is the least that is asked for or its time is
-up; among several settings the worse half goes, each time the time has doubled; then, for each gap, the bracket
-between the last budget that missed it and the first that reached it is bisected.
+A rival's own stopping rule is off. Its budget grows until its gap is the least that is asked for or its time is up;
+among several settings the worse half goes, each time the time has doubled; then, for each gap, the bracket between
+the last budget that missed it and the first that reached it is bisected.
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 #: Settings that are not dropped for being behind, for who is first early need not be at the end; and how many
-#: when fits take more than this share of the limit.
-_SURVIVORS, _LATE_SURVIVORS, _LATE = 3, 2, 0.5
+#: when fits take more than this share of the time.
+_SURVIVORS, _LATE_SURVIVORS, _LATE = 2, 1, 0.5
 
-#: A rival stands still if its gap is this share of what it was, after so many doublings.
-_STILL, _DOUBLINGS = 0.99, 5
+#: A budget doubles; while a fit takes less than this share of the time it grows faster.
+_QUICK, _FASTER = 1 / 16, 4
+
+#: A fit has had its time if it took this share of it.
+_ENOUGH = 0.9
+
+#: A rival stands still if its gap is this share of what it was, after so many growths.
+_STILL, _GROWTHS = 0.99, 5
 
 #: A bracket is narrow enough, greater budget over less.
 _NARROW = 1.1
@@ -42,8 +48,7 @@ class Search(NamedTuple):
 def search(
     run: Callable[[int, int], Fit],
     settings: Sequence[int],
-    targets: Sequence[float],
-    limit: float,
+    limits: dict[float, float],
     max_budget: int = 2**20,
 ) -> Search:
     """Find the least seconds to each target.
@@ -54,10 +59,8 @@ def search(
         ``(setting, budget) -> Fit``.
     settings : sequence of int
         What ``run`` knows its settings by.
-    targets : sequence of float
-        Gaps.
-    limit : float
-        Seconds of a fit after which its settings get no greater budget.
+    limits : dict of float
+        For each target, a gap, the seconds after which it is of no interest any more.
     max_budget : int
         No greater budget than that.
     """
@@ -65,30 +68,31 @@ def search(
     endings: list[str] = []
     racing = [[run(setting, 1)] for setting in settings]
     fits += [line[-1] for line in racing]
-    horizon = min(fit.seconds for fit in fits)
+    horizon, longest = min(fit.seconds for fit in fits), max(limits.values())
     while racing:
-        horizon = min(2 * horizon, limit)
+        horizon = min(2 * horizon, longest)
         for line in list(racing):
             while True:
-                ending = _ending(line, fits, min(targets), limit, max_budget)
+                left = max((limits[t] for t in limits if t < line[-1].gap), default=longest)
+                ending = _ending(line, fits, min(limits), left, max_budget)
                 if ending or line[-1].seconds > horizon:
                     break
-                line.append(run(line[-1].setting, 2 * line[-1].budget))
+                line.append(run(line[-1].setting, _next_budget(line[-1], left, max_budget)))
                 fits.append(line[-1])
             if ending:
                 endings.append(ending)
                 racing.remove(line)
         racing.sort(key=lambda line: min(fit.gap for fit in line))
-        survivors = _SURVIVORS if horizon < _LATE * limit else _LATE_SURVIVORS
+        survivors = _SURVIVORS if horizon < _LATE * longest else _LATE_SURVIVORS
         racing = racing[: max(survivors, len(racing) // 2)]
-    for target in targets:
+    for target in limits:
         fits += _refine(run, fits, target)
-    best = {t: min((f for f in fits if f.gap <= t), key=lambda f: f.seconds, default=None) for t in targets}
+    best = {t: min((f for f in fits if f.gap <= t), key=lambda f: f.seconds, default=None) for t in limits}
     ending = f"{', '.join(dict.fromkeys(endings))} at gap {min(fit.gap for fit in fits):.1e}"
     return Search(fits, {target: fit for target, fit in best.items() if fit is not None}, ending)
 
 
-def _ending(line: list[Fit], fits: Sequence[Fit], target: float, limit: float, max_budget: int) -> str:
+def _ending(line: list[Fit], fits: Sequence[Fit], target: float, left: float, max_budget: int) -> str:
     """Why these settings get no greater budget; empty if they do."""
     last = line[-1]
     if last.gap <= target:
@@ -97,14 +101,21 @@ def _ending(line: list[Fit], fits: Sequence[Fit], target: float, limit: float, m
         return "others arrived sooner"
     if last.seconds == float("inf"):
         return "failed"
-    if last.seconds > limit:
+    if last.seconds > _ENOUGH * left:
         return "time is up"
     if last.budget >= max_budget:
         return "budget is up"
-    before = line[-1 - _DOUBLINGS :][0]
-    if len(line) > _DOUBLINGS and not min(fit.gap for fit in line[-_DOUBLINGS:]) < _STILL * before.gap:
+    before = line[-1 - _GROWTHS :][0]
+    if len(line) > _GROWTHS and not min(fit.gap for fit in line[-_GROWTHS:]) < _STILL * before.gap:
         return "stands still"
     return ""
+
+
+def _next_budget(last: Fit, left: float, max_budget: int) -> int:
+    """A greater budget, whose fit is not to take much longer than ``left`` seconds."""
+    growth = _FASTER if last.seconds < _QUICK * left else 2
+    affordable = round(last.budget * left / max(last.seconds, 1e-9))
+    return min(max(last.budget + 1, min(growth * last.budget, affordable)), max_budget)
 
 
 def _refine(run: Callable[[int, int], Fit], fits: Sequence[Fit], target: float) -> list[Fit]:

@@ -1,4 +1,4 @@
-"""What the race's CSV says: a table, means over the large problems, and a picture."""
+"""What the race's CSV says: tables, means over the large problems, and a picture."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import report
-from benchmarks.problems import LARGE
+from benchmarks.problems import LARGE, RACE
+from benchmarks.race_rivals import LBFGS, LOGISTIC
 from benchmarks.rivals import OURS
 
-_LBFGS = "LogisticRegression(lbfgs)"
-_SKLEARN = "LogisticRegression("
+#: The means that we are after: of the best of scikit-learn's solvers, of its default, of the best rival.
+GOALS = {"sklearn": 10.0, "lbfgs": 20.0, "best": 2.0}
+
+#: The least that counts as met, where that is not the goal.
+_LEAST_GOALS = {"sklearn": 5.0}
 
 #: The picture's lines, by the start of a rival's name; a line is the best of its rivals.
 _LINES = {
     OURS.name: OURS.name,
-    _LBFGS: _LBFGS,
-    _SKLEARN: "LogisticRegression, its other solvers",
+    LBFGS: LBFGS,
+    LOGISTIC: "LogisticRegression, its other solvers",
     "SGDClassifier": "SGDClassifier",
     "MLPClassifier": "MLPClassifier",
     "cyanure": "cyanure",
@@ -55,16 +59,40 @@ class Standing(NamedTuple):
     lbfgs: Time | None
     best: Time | None
 
+    @property
+    def group(self) -> str:
+        """The table that it is in."""
+        if self.problem in RACE and RACE[self.problem].l1_ratio:
+            return "L1"
+        return "large" if self.n_samples > LARGE else "small"
+
+
+def has_arrived(row: Row) -> bool:
+    return bool(row["seconds"]) and row.get("status", "arrived").startswith("arrived") and row["target"] != "0"
+
 
 def latest(rows: Iterable[Row]) -> list[Row]:
     """Of the rows with the same key the last."""
-    keys = ("problem", "dtype", "threads", "rival", "target")
+    keys = ("phase", "problem", "dtype", "threads", "rival", "target")
     return list({tuple(row[key] for key in keys): row for row in rows}.values())
+
+
+def decisive(rows: list[Row]) -> list[Row]:
+    """Of each problem, dtype and number of threads the final's rows of its last commit; without one the search's."""
+    keys = ("problem", "dtype", "threads")
+    chosen: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        chosen.setdefault(tuple(row[key] for key in keys), []).append(row)
+    kept = []
+    for here in chosen.values():
+        final = [row for row in here if row["phase"] == "final"]
+        kept += latest([row for row in final if row["commit"] == final[-1]["commit"]] if final else here)
+    return kept
 
 
 def with_ratios(rows: list[Row]) -> list[Row]:
     """The rows with their times in units of ours."""
-    keys = ("problem", "dtype", "threads", "target")
+    keys = ("phase", "problem", "dtype", "threads", "target")
     ours = {tuple(row[k] for k in keys): row for row in rows if row["rival"] == OURS.name and row["seconds"]}
     done = []
     for row in rows:
@@ -78,43 +106,56 @@ def with_ratios(rows: list[Row]) -> list[Row]:
 def standings(rows: list[Row], dtype: str, threads: str, target: str) -> list[Standing]:
     """One for each problem, in the order of the rows.
 
-    A rival that did not arrive has taken at least as long as its longest fit was allowed to, its ``limit``; lbfgs
-    counts, where it never arrives, with its time for 1000 iterations.
+    A rival that did not arrive has taken at least as long as its longest fit, its ``limit``; lbfgs counts, where it
+    does not arrive in 1000 iterations, with their time.
     """
-    rows = [row for row in latest(rows) if row["dtype"] == dtype and row["threads"] == threads]
+    rows = decisive([row for row in rows if row["dtype"] == dtype and row["threads"] == threads])
     found = []
     for problem in dict.fromkeys(row["problem"] for row in rows):
         here = [row for row in rows if row["problem"] == problem]
-        times = [_time(row) for row in here if row["target"] == target]
-        ours = [time for time in times if time.rival == OURS.name and not time.is_bound]
-        others = [time for time in times if time.rival != OURS.name]
-        never = [_time(row) for row in here if row["rival"] == _LBFGS and row["target"] == "0"]
-        lbfgs = [time for time in others if time.rival == _LBFGS and not time.is_bound] or never
+        ours = [_time(row) for row in here if row["target"] == target and row["rival"] == OURS.name]
+        others = [row for row in here if row["target"] == target and row["rival"] != OURS.name]
+        times = [time for row in others if (time := _time(row))]
+        lbfgs = [time for time in times if time.rival == LBFGS]
+        if all(time.is_bound for time in lbfgs):
+            lbfgs = [_never(row) for row in here if row["target"] == "0" and _arrives_never(row, target)] or lbfgs
         found.append(
             Standing(
                 problem,
                 int(here[0]["n_samples"]),
-                ours[0] if ours else None,
-                _soonest(time for time in others if time.rival.startswith(_SKLEARN)),
+                next((time for time in ours if time and not time.is_bound), None),
+                _soonest(time for time in times if time.rival.startswith(LOGISTIC)),
                 _soonest(lbfgs),
-                _soonest(others),
+                _soonest(times),
             )
         )
     return found
 
 
-def _time(row: Row) -> Time:
-    arrived = bool(row["seconds"]) and not row.get("status", "").startswith("missed")
-    return Time(float(row["seconds"] if arrived else row["limit"]), not arrived, row["rival"])
+def _time(row: Row) -> Time | None:
+    """None for those who could not start."""
+    if has_arrived(row):
+        return Time(float(row["seconds"]), False, row["rival"])
+    bound = row["seconds"] or row["limit"]
+    return Time(float(bound), True, row["rival"]) if bound else None
+
+
+def _never(row: Row) -> Time:
+    return Time(float(row["seconds"]), False, row["rival"])
+
+
+def _arrives_never(row: Row, target: str) -> bool:
+    """Whether a row of 1000 iterations says that the target is not reached in them."""
+    status = row.get("status", "")
+    if status.startswith("never arrives"):
+        return True
+    reached = status.removeprefix("arrived at ").split(" (")[0].split(", ")
+    return status.startswith("arrived at") and target not in reached
 
 
 def _soonest(times: Iterable[Time]) -> Time | None:
-    """The least time of those who arrived; if nobody did the longest wait, a bound."""
-    times = list(times)
-    arrived = [time for time in times if not time.is_bound]
-    if arrived:
-        return min(arrived, key=lambda time: time.seconds)
-    return max(times, key=lambda time: time.seconds, default=None)
+    """The least time: a bound, where somebody who has not arrived by then has had no longer."""
+    return min(times, key=lambda time: (time.seconds, time.is_bound), default=None)
 
 
 def geometric_mean(pairs: Iterable[tuple[Time | None, Time | None]]) -> tuple[float, int, bool]:
@@ -126,24 +167,52 @@ def geometric_mean(pairs: Iterable[tuple[Time | None, Time | None]]) -> tuple[fl
 
 
 def summary(rows: list[Row], dtype: str, threads: str, target: str) -> str:
-    """Markdown: a line a problem, and the means over those of more than LARGE rows."""
-    lines = [
-        f"| {dtype}, {threads} thread(s), gap {target} | ours, s | scikit-learn's best | lbfgs | best rival |",
-        "|---|---|---|---|---|",
-    ]
+    """Markdown: a table of each group of problems, a line a problem, and its mean."""
     found = standings(rows, dtype, threads, target)
-    for s in found:
-        ours = f"{s.ours.seconds:.3g}" if s.ours else "missed"
-        cells = [_cell(s.sklearn, s.ours), _cell(s.lbfgs, s.ours, is_named=False), _cell(s.best, s.ours)]
-        lines.append(f"| {s.problem} | {ours} | " + " | ".join(cells) + " |")
-    large = [s for s in found if s.n_samples > LARGE]
-    means = [
-        geometric_mean((theirs, s.ours) for s in large for theirs in [getattr(s, who)])
-        for who in ("sklearn", "lbfgs", "best")
-    ]
-    cells = [f"{'> ' * is_bound}{mean:.1f} ({n})" if n else "none" for mean, n, is_bound in means]
-    lines.append(f"| **geometric mean** of the n problems of more than {LARGE} rows | | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    phases = {row["phase"] for row in decisive([r for r in rows if r["dtype"] == dtype and r["threads"] == threads])}
+    titles = {
+        "large": f"more than {LARGE} rows",
+        "L1": "an L1 penalty",
+        "small": f"at most {LARGE} rows",
+    }
+    tables = []
+    for group, title in titles.items():
+        here = [s for s in found if s.group == group]
+        if not here:
+            continue
+        about = f"{dtype}, {threads} thread{'s' * (threads != '1')}, gap {target}; {title}"
+        about += "; of the search" * (phases == {"search"})
+        lines = [f"| {about} | ours | best of scikit-learn | lbfgs | best rival |", "|---|---|---|---|---|"]
+        lines += [_line(s) for s in here]
+        lines.append(_mean_line(here, group))
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _line(s: Standing) -> str:
+    ours = _seconds(s.ours.seconds) if s.ours else "missed"
+    cells = [_cell(s.sklearn, s.ours), _cell(s.lbfgs, s.ours, is_named=False), _cell(s.best, s.ours)]
+    return f"| {s.problem} | {ours} | " + " | ".join(cells) + " |"
+
+
+def _mean_line(here: list[Standing], group: str) -> str:
+    """The means, and beside them the goals."""
+    cells = []
+    for who, goal in GOALS.items():
+        mean, n, is_bound = geometric_mean((getattr(s, who), s.ours) for s in here)
+        cell = f"**{'> ' * is_bound}{mean:.1f}**{f' of {n}' * (n < len(here))}" if n else "none"
+        if n and group == "large":
+            least = _LEAST_GOALS.get(who, goal)
+            wanted = f"{least:g}, goal {goal:g}" if least < goal else f"{goal:g}"
+            cell += f" ({wanted}: {'met' if mean >= goal else 'least met' if mean >= least else 'not met'})"
+        cells.append(cell)
+    complete = [s for s in here if s.ours and s.best]
+    n_ahead = sum(s.best.seconds > s.ours.seconds for s in complete if s.ours and s.best)
+    return f"| **geometric mean**; ahead of all on {n_ahead} of {len(here)} | | " + " | ".join(cells) + " |"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1000 * seconds:.3g} ms"
 
 
 def _cell(theirs: Time | None, ours: Time | None, *, is_named: bool = True) -> str:
@@ -151,17 +220,22 @@ def _cell(theirs: Time | None, ours: Time | None, *, is_named: bool = True) -> s
         return ""
     name = f" {theirs.rival.removeprefix('LogisticRegression')}" if is_named and not theirs.is_bound else ""
     if ours is None:
-        return f"{'> ' * theirs.is_bound}{theirs.seconds:.3g} s{name}"
+        return f"{'> ' * theirs.is_bound}{_seconds(theirs.seconds)}{name}"
     return f"{'> ' * theirs.is_bound}{theirs.seconds / ours.seconds:.1f}{name}"
 
 
 def curves(points: list[Row], dtype: str, threads: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """For each problem and line the least gap by seconds, over all settings and fits of the line's rivals."""
+    """For each problem and line the least gap by seconds, over all settings and fits of the line's rivals.
+
+    Ours are those of the last commit.
+    """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    points = [row for row in points if row["dtype"] == dtype and row["threads"] == threads]
+    last = {row["problem"]: (row["phase"], row["commit"]) for row in points if row["rival"] == OURS.name}
     for row in points:
-        if row["dtype"] == dtype and row["threads"] == threads:
-            lines = found.setdefault(row["problem"], {line: [] for line in _LINES.values()})
-            line = next(line for start, line in _LINES.items() if row["rival"].startswith(start))
+        lines = found.setdefault(row["problem"], {line: [] for line in _LINES.values()})
+        line = next(line for start, line in _LINES.items() if row["rival"].startswith(start))
+        if row["rival"] != OURS.name or (row["phase"], row["commit"]) == last[row["problem"]]:
             lines[line].append((float(row["seconds"]), float(row["gap"])))
     return {
         problem: {line: _lower(fits) for line, fits in lines.items() if fits and min(gap for _, gap in fits) < _GAPS[1]}
@@ -185,9 +259,13 @@ def write(folder: Path) -> None:
         print("no rows")
         return
     report.write_csv(folder / "race.csv", rows)
-    configurations = sorted({(row["dtype"], row["threads"]) for row in rows})
-    targets = sorted({row["target"] for row in rows if float(row["target"])}, key=float, reverse=True)
-    text = "\n\n".join(summary(rows, *pair, target) for pair in configurations for target in targets)
+    configurations = sorted({(row["dtype"], row["threads"]) for row in rows}, key=lambda pair: (pair[1], pair[0]))
+    parts = [
+        summary(rows, dtype, threads, target)
+        for dtype, threads in configurations
+        for target in sorted(_targets(rows, dtype, threads), key=float, reverse=True)
+    ]
+    text = "\n\n".join(parts)
     (folder / "race.md").write_text(text + "\n", encoding="utf-8")
     print("\n" + text + "\n")
     points = report.read_csv(folder / "race_points.csv")
@@ -197,3 +275,8 @@ def write(folder: Path) -> None:
         print(f"wrote {folder / 'race.png'}: gap against seconds, {', '.join(configurations[0])} thread(s)")
     except ImportError as error:
         print(error)
+
+
+def _targets(rows: list[Row], dtype: str, threads: str) -> set[str]:
+    here = decisive([row for row in rows if row["dtype"] == dtype and row["threads"] == threads])
+    return {row["target"] for row in here if row["target"] != "0"}

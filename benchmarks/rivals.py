@@ -126,11 +126,11 @@ _SGD_RATES = tuple(
     {"learning_rate": "optimal", "average": average} if rate is None else
     {"learning_rate": "invscaling", "eta0": rate, "average": average}
     for average in (False, True)
-    for rate in (None, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    for rate in (None, 1e-6, 1e-4, 1e-2, 1.0)
 )  # fmt: skip
 _MLP_RATES = tuple(
     {"learning_rate_init": rate, "batch_size": batch_size}
-    for rate in (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    for rate in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     for batch_size in (128, 512)
 )
 

@@ -1,8 +1,10 @@
 """One rival on one problem, in a process of its own: ``python -m benchmarks.worker`` with a job on its standard input.
 
 Of its own, so that threads are pinned before NumPy loads, nobody's patches or memory touch another's, and a crash
-or an endless fit is one rival's. Prints a line of JSON for each fit and for each result. Peak memory is what fits
-take at most beyond what the process holds with the data loaded and a small fit behind it.
+or an endless fit is one rival's. The job is a line of JSON; what comes back is one for each fit and for each result. A
+job with ``search`` lets the oracle find settings and budgets; without, the lines that follow ask for fits one by one
+(``race_final.py``). Peak memory is what fits take at most beyond what the process holds with the data loaded and a
+small fit behind it.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ from benchmarks.race_rivals import RACE_RIVALS
 from benchmarks.rivals import OURS, Rival, objective
 from sksoftmax._types import Array
 
-#: Rivals within this factor of our time are timed REPEATS times, others once.
-_CLOSE, _REPEATS = 5.0, 5
+#: Our fits for each target in a search.
+_REPEATS = 3
 
-#: Limits that the time of ``rival.most`` iterations may take to be measured, not extrapolated.
-_MOST_LIMITS = 3.0
+#: Seconds that the time of ``rival.most`` iterations may take to be measured, not extrapolated.
+_MOST_SECONDS = 200.0
+
+#: No rival gets a greater budget.
+_MAX_BUDGET = 2**20
 
 #: Share of the machine's memory that a rival may take.
 _MEMORY = 0.8
@@ -56,14 +61,16 @@ class Job(NamedTuple):
     alpha, l1_ratio : float
     minimum : float
         F*.
-    targets : list of float
-        Gaps.
-    limit : float
-        Seconds of a fit after which there is no longer one.
-    ours : dict
-        Our seconds by target; empty if the rival is we.
+    limits : dict
+        For each target, as text, the seconds of a fit after which there is no longer one.
+    search : bool
+        Whether to search, or to do the fits that are asked for.
     skip : list of int
         Settings with which the rival has crashed.
+    known : list of list
+        Fits (fields of ``Fit``) that need not be done again.
+    core : int or None
+        The only one that the process may use; None for any.
     """
 
     rival: str
@@ -71,10 +78,16 @@ class Job(NamedTuple):
     alpha: float
     l1_ratio: float
     minimum: float
-    targets: list[float]
-    limit: float
-    ours: dict[str, float]
-    skip: list[int]
+    limits: dict[str, float]
+    search: bool = True
+    skip: list[int] = []
+    known: list[list[float]] = []
+    core: int | None = None
+
+    @property
+    def targets(self) -> dict[float, float]:
+        """The limits by target."""
+        return {float(target): limit for target, limit in self.limits.items()}
 
 
 class Bench:
@@ -112,117 +125,171 @@ class Bench:
         self.peak = max(self.peak, _peak() - self.level)
         if seconds > _LONG and cpu > _GREEDY * N_THREADS * seconds:
             self.note(f"used {cpu / seconds:.1f} threads")
-        self.warnings = [f"{type(w.message).__name__}: {str(w.message).splitlines()[0]}" for w in caught]
+        if self.rival is OURS:
+            for warning in caught:
+                self.note(f"{type(warning.message).__name__}: {str(warning.message).splitlines()[0]}")
         params = self.rival.params(estimator)
         is_finite = np.isfinite(params.coef).all() and np.isfinite(params.intercept).all()
         gap = self.F(params) / self.job.minimum - 1 if is_finite else np.inf
         fit = Fit(setting, budget, seconds, float(gap) if np.isfinite(gap) else np.inf, cpu)
-        self.report(kind="fit", settings=settings, seconds=seconds, cpu_seconds=cpu, gap=fit.gap)
+        about = {"peak_MiB": round(self.peak / 2**20, 1), "note": self.notes_so_far()}
+        self.report(kind="fit", settings=settings, **fit._asdict(), **about)
         return fit, estimator
+
+    def rival_fit(self, setting: int, budget: int, seconds: float = 0.0) -> Fit:
+        """A rival's fit, which may take more than the limit if ``seconds`` says so; one that failed took for ever."""
+        name = named(self.rival, setting, budget)
+        self.report(kind="start", setting=setting, settings=name, seconds=seconds)
+        try:
+            return self.fit(setting, budget, name, **_kwargs(self.rival, setting, budget))[0]
+        except Exception as error:
+            self.note(f"{name}: {_line(error)}")
+            return Fit(setting, budget, np.inf, np.inf)
+
+    def our_fit(self, target: float) -> tuple[Fit, str]:
+        """The default fit, only alpha (and tol, the target) given, and how it stopped."""
+        fit, estimator = self.fit(0, 0, f"tol={target:g}", tol=target)
+        return fit, f"tol={target:g}, stop: {estimator.stop_reason_} after {estimator.n_iter_}"
+
+    def start(self, setting: int = 0) -> None:
+        """Warm up; memory counts from here."""
+        if self.rival is OURS:
+            self.warm_up(*self.few())
+            self.level = _resident()
+            self.warm_up(self.X, self.y, tol=max(self.job.targets))  # with few rows we may go another way
+        else:
+            self.report(kind="start", setting=setting, settings="the first")
+            self.warm_up(*self.few(), **_kwargs(self.rival, setting, 1))
+            self.level = _resident()
+
+    def notes_so_far(self) -> str:
+        return "; ".join(filter(None, [self.rival.note, *self.notes]))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
-    def result(
-        self,
-        target: float,
-        fits: list[Fit],
-        settings: str,
-        status: str,
-        repeats: int | None = None,
-    ) -> None:
+    def result(self, target: float, fits: list[Fit], settings: str, status: str, **about: Any) -> None:
         """Report what equal fits took; there are none for a target that was missed."""
         seconds = [fit.seconds for fit in fits]
-        self.report(
-            kind="result",
-            target=target,
-            settings=settings,
-            seconds=float(np.median(seconds)) if fits else None,
-            seconds_min=min(seconds, default=None),
-            seconds_max=max(seconds, default=None),
-            repeats=len(seconds) if repeats is None else repeats,
-            cpu_seconds=float(np.median([fit.cpu for fit in fits])) if fits else None,
-            gap=max((fit.gap for fit in fits), default=None),
-            peak_MiB=round(self.peak / 2**20, 1),
-            status=status,
-            note="; ".join(filter(None, [self.rival.note, *self.notes])),
-        )
+        values = {
+            "target": target,
+            "settings": settings,
+            "setting": fits[0].setting if fits else None,
+            "budget": fits[0].budget if fits else None,
+            "seconds": float(np.median(seconds)) if fits else None,
+            "seconds_min": min(seconds, default=None),
+            "seconds_max": max(seconds, default=None),
+            "repeats": len(seconds),
+            "cpu_seconds": float(np.median([fit.cpu for fit in fits])) if fits else None,
+            "gap": max((fit.gap for fit in fits), default=None),
+            "peak_MiB": round(self.peak / 2**20, 1),
+            "limit": self.job.targets.get(target),
+            "status": status,
+            "note": self.notes_so_far(),
+        }
+        self.report(kind="result", **{**values, **about})
 
 
 def race_ours(bench: Bench) -> None:
-    """The default fit, only alpha (and tol, the target) given; then the points of the picture."""
-    bench.warm_up(*bench.few())
-    bench.level = _resident()
-    bench.warm_up(bench.X, bench.y, tol=max(bench.job.targets))  # with few rows we may go another way
-    for target in bench.job.targets:
+    """The default fit, for each target; then the points of the picture."""
+    bench.start()
+    for target, limit in bench.job.targets.items():
         fits, stops = [], set()
         for _ in range(_REPEATS):
-            fit, estimator = bench.fit(0, 0, f"tol={target:g}", tol=target)
+            fit, stop = bench.our_fit(target)
             fits.append(fit)
-            stops.add(f"stop: {estimator.stop_reason_} after {estimator.n_iter_}")
-            for warning in bench.warnings:
-                bench.note(warning)
-            if fit.seconds > bench.job.limit:
+            stops.add(stop)
+            if fit.seconds > limit:
                 break
         status = "missed its tol" if max(fit.gap for fit in fits) > target else "arrived"
-        bench.result(target, fits, f"tol={target:g}, {', '.join(sorted(stops))}", status)
+        bench.result(target, fits, "; ".join(sorted(stops)), status)
+    draw_ours(bench)
 
+
+def draw_ours(bench: Bench) -> None:
+    """A fit for each ``max_iter`` that doubles: the points of the picture."""
     reason, budget = "max_iter", 1
-    while reason == "max_iter" and fit.seconds < bench.job.limit:
+    while reason == "max_iter":
         fit, estimator = bench.fit(0, budget, f"max_iter={budget}", max_iter=budget, tol=min(bench.job.targets))
         reason, budget = estimator.stop_reason_, 2 * budget
+        if fit.seconds > max(bench.job.targets.values()):
+            break
 
 
 def race_rival(bench: Bench) -> None:
     """The rival at its best: settings and stop by an oracle."""
     rival, job = bench.rival, bench.job
-    is_other_model = rival.is_binary and bench.y.max() > 1  # then for the picture only
-    settings = [i for i in range(1 if is_other_model else len(rival.settings)) if i not in job.skip]
-    bench.report(kind="start", setting=settings[0], settings="the first")
-    bench.warm_up(*bench.few(), **rival.endless, **rival.settings[settings[0]], **rival.budget(1))
-    bench.level = _resident()
+    settings = [i for i in range(len(rival.settings)) if i not in job.skip]
+    known = {(fit.setting, fit.budget): fit for fit in map(Fit._make, job.known)}
+    bench.start(settings[0])
 
     def run(setting: int, budget: int) -> Fit:
-        kwargs = {**rival.endless, **rival.settings[setting], **rival.budget(budget)}
-        name = _named(rival, setting, budget)
-        bench.report(kind="start", setting=setting, settings=name)
-        try:
-            return bench.fit(setting, budget, name, **kwargs)[0]
-        except Exception as error:
-            bench.note(f"{name}: {_line(error)}")
-            return Fit(setting, budget, np.inf, np.inf)
+        return known.get((setting, budget)) or bench.rival_fit(setting, budget)
 
-    found = search(run, settings, job.targets, job.limit)
+    found = search(run, settings, job.targets, rival.most or _MAX_BUDGET)
     for target in job.targets:
-        if target not in found.best:
-            bench.result(target, [], "", found.ending)
-            continue
-        best = found.best[target]
-        fits = [best]
-        if best.seconds <= _CLOSE * job.ours.get(str(target), np.inf):
-            fits = [run(best.setting, best.budget) for _ in range(_REPEATS)]
-        status = "arrived" if max(fit.gap for fit in fits) <= target else "arrived, but not each time"
-        bench.result(target, fits, _named(rival, best.setting, best.budget), status)
-    if rival.most and any(t not in found.best for t in job.targets):
-        _race_to_the_most(bench, run, found)
+        best = found.best.get(target)
+        if best:
+            bench.result(target, [best], named(rival, best.setting, best.budget), "arrived")
+        else:
+            bench.result(target, [], "", found.ending, limit=_waited(found, job.targets[target]))
+    if rival.most and len(found.best) < len(job.targets):
+        _race_to_the_most(bench, found)
 
 
-def _race_to_the_most(bench: Bench, run: Callable[[int, int], Fit], found: Search) -> None:
+def _waited(found: Search, limit: float) -> float | None:
+    """Seconds by which the rival is sure not to have arrived; None if it cannot do it at all."""
+    times = [fit.seconds for fit in found.fits if fit.seconds < np.inf]
+    if not times:
+        return None
+    return min(limit, max(times)) if "time is up" in found.ending else limit
+
+
+def _race_to_the_most(bench: Bench, found: Search) -> None:
     """The time of ``rival.most`` iterations, for a rival that is compared even where it does not arrive."""
     longest = max(found.fits, key=lambda fit: fit.budget)
     most = bench.rival.most
+    settings = named(bench.rival, longest.setting, most)
     seconds = longest.seconds * most / longest.budget
-    if seconds <= _MOST_LIMITS * bench.job.limit:
-        fit = run(longest.setting, most)
-        bench.result(0.0, [fit], _named(bench.rival, fit.setting, most), "not arrived")
+    if longest.budget == most or seconds <= _MOST_SECONDS:
+        fit = longest if longest.budget == most else bench.rival_fit(longest.setting, most, seconds)
+        reached = [f"{target:g}" for target in bench.job.targets if fit.gap <= target]
+        bench.result(0.0, [fit], settings, f"arrived at {', '.join(reached)}" if reached else "never arrives")
     else:
-        status = f"extrapolated from {longest.budget} iterations"
         fit = longest._replace(seconds=seconds, cpu=longest.cpu * most / longest.budget)
-        bench.result(0.0, [fit], _named(bench.rival, longest.setting, most), status, repeats=0)
+        bench.result(0.0, [fit], settings, f"extrapolated from {longest.budget} iterations", repeats=0)
 
 
-def _named(rival: Rival, setting: int, budget: int) -> str:
+def serve(bench: Bench, lines: Iterator[str]) -> None:
+    """The fits that are asked for, one by one, after a first line, the settings to warm up with.
+
+    ``{"target": ...}`` is a fit of ours, ``{"setting": ..., "budget": ...}`` a rival's, ``{}`` the picture's points.
+    """
+    warm = json.loads(next(lines))
+    bench.start(warm[0])
+    for setting in warm if bench.rival is not OURS else ():
+        bench.warm_up(bench.X, bench.y, **_kwargs(bench.rival, setting, 1))
+    bench.report(kind="ready", settings="", package=_package(bench.rival))
+    for line in lines:
+        asked = json.loads(line)
+        if "budget" in asked:
+            bench.rival_fit(asked["setting"], asked["budget"])
+            settings = named(bench.rival, asked["setting"], asked["budget"])
+        elif "target" in asked:
+            _, settings = bench.our_fit(asked["target"])
+        else:
+            draw_ours(bench)
+            settings = "max_iter"
+        bench.report(kind="done", settings=settings)
+
+
+def _kwargs(rival: Rival, setting: int, budget: int) -> dict[str, Any]:
+    return {**rival.endless, **rival.settings[setting], **rival.budget(budget)}
+
+
+def named(rival: Rival, setting: int, budget: int) -> str:
+    """The settings in words."""
     kwargs = {**rival.settings[setting], **rival.budget(budget)}
     values = {key: f"{value:g}" if isinstance(value, float) else value for key, value in kwargs.items()}
     return ", ".join(f"{key}={value}" for key, value in values.items())
@@ -268,6 +335,10 @@ def _reset_peak() -> None:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
+def _package(rival: Rival) -> str:
+    return f", {rival.package} {version(rival.package)}" if rival.package else ""
+
+
 def excuse(rival: Rival, job: Job) -> str:
     """Why the rival cannot start; empty if it can."""
     if rival.package:
@@ -277,8 +348,8 @@ def excuse(rival: Rival, job: Job) -> str:
             return f"not installed: pip install {rival.package}"
     if job.l1_ratio and not rival.has_l1:
         return "cannot: has no L1 penalty"
-    if "liblinear" in rival.name and problems.read_saved_codes(Path(job.data)).max() > 1:
-        return "cannot: two classes only"
+    if rival.is_binary and problems.read_saved_codes(Path(job.data)).max() > 1:
+        return "cannot: one-vs-rest, which is another model"
     return ""
 
 
@@ -289,8 +360,10 @@ def main() -> None:
     def report(**values: Any) -> None:
         print(json.dumps(values), file=out, flush=True)
 
-    job = Job(**json.load(sys.stdin))
+    job = Job(**json.loads(sys.stdin.readline()))
     rival = {r.name: r for r in RACE_RIVALS}[job.rival]
+    if job.core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {job.core})
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     resource.setrlimit(resource.RLIMIT_DATA, (int(_MEMORY * total), resource.RLIM_INFINITY))
     status = excuse(rival, job)
@@ -299,11 +372,16 @@ def main() -> None:
         return
     try:
         bench = Bench(job, rival, report)
-        (race_ours if rival is OURS else race_rival)(bench)
+        if not job.search:
+            serve(bench, sys.stdin)
+        elif rival is OURS:
+            race_ours(bench)
+        else:
+            race_rival(bench)
     except Exception as error:
         traceback.print_exc()
         report(kind="failure", status=f"failed: {_line(error)}")
-    report(kind="end", package=f", {rival.package} {version(rival.package)}" if rival.package else "")
+    report(kind="end", package=_package(rival))
 
 
 if __name__ == "__main__":

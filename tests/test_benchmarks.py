@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import bench_bundled, report
+from benchmarks import bench_bundled, bench_epoch, bench_predict, report
 from benchmarks.race_rivals import RACE_RIVALS
 from benchmarks.rivals import OURS, RIVALS, objective
 
@@ -106,6 +106,31 @@ def test_the_main_job_writes_what_it_says(tmp_path, capsys):
         assert f"wrote {tmp_path / path}" in out
     assert "scipy.optimize.check_grad" in out
     assert "best {'alpha':" in out
+
+
+def test_the_predictions_benchmark_writes_what_it_says(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_predict, "_SECONDS", 0.0)
+    bench_predict.main(["--quick", "--output", str(tmp_path)])
+    rows = report.read_csv(tmp_path / "predict.csv")
+    assert len(rows) == 2 * 3 * 2 * 3 * 2  # methods, containers, dtypes, classes, rows
+    assert all(float(row["ratio"]) > 0 for row in rows)
+    assert f"of {len(rows)}; wrote" in capsys.readouterr().out
+
+
+def test_extra_memory_is_beside_what_is_returned():
+    assert bench_predict.extra_memory(lambda: np.zeros(10_000)) < 5_000  # but for Python's own few objects
+    assert bench_predict.extra_memory(lambda: np.zeros(10_000) + np.zeros(10_000)) >= 80_000
+
+
+def test_the_epoch_benchmark_writes_what_it_says(tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few rows of many columns: not what it is for
+        bench_epoch.main(["--quick", "--output", str(tmp_path)])
+    rows = report.read_csv(tmp_path / "epoch.csv")
+    assert [row["dtype"] for row in rows] == ["float32", "float64"] * len(bench_epoch.SHAPES)
+    assert all(row["epoch_of"] in row["solver"] and row["not_epochs"].endswith("%") for row in rows)
+    assert {row["limit_is"] for row in rows} <= {"read", "products", "touch", ""}  # "": without numba
+    assert "wrote" in capsys.readouterr().out
 
 
 def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch, tmp_path):

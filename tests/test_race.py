@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import bench_race, minima, problems, race_report, readme_table, report
+from benchmarks import bench_race, minima, problems, race_final, race_jobs, race_report, readme_table, report
 from benchmarks.newton_l1 import Smooth, newton
 from benchmarks.oracle import Fit, search
 from benchmarks.rivals import OURS, RIVALS, objective
@@ -25,6 +25,10 @@ from sksoftmax._types import Batch, Params, Problem
 from sksoftmax._validation import KERNELS
 
 TARGETS = (1e-2, 1e-3, 1e-4)
+
+
+def within(seconds):
+    return dict.fromkeys(TARGETS, seconds)
 
 
 def steady(rates, seconds=1.0, floor=0.0):
@@ -43,7 +47,7 @@ def steady(rates, seconds=1.0, floor=0.0):
 @pytest.mark.parametrize("rate", [1.01, 1.1, 3.0, 1e9])
 def test_the_oracle_finds_the_least_budget_to_a_tenth(rate, target):
     run, fits = steady([rate])
-    best = search(run, [0], TARGETS, limit=1e6).best[target]
+    best = search(run, [0], within(1e6)).best[target]
     least = math.ceil(math.log(1 / target) / math.log(rate))
     assert least <= best.budget <= max(least, 1.1 * least)
     assert best.gap <= target
@@ -52,7 +56,7 @@ def test_the_oracle_finds_the_least_budget_to_a_tenth(rate, target):
 
 def test_the_oracle_takes_the_setting_that_is_soonest():
     run, _ = steady([1.001, 1.01, 1.05, 1.02, 1.001, 1.002, 1.003])
-    found = search(run, range(7), TARGETS, limit=1e6)
+    found = search(run, range(7), within(1e6))
     assert {fit.setting for fit in found.best.values()} == {2}
 
 
@@ -61,21 +65,21 @@ def test_the_oracle_keeps_a_setting_that_is_behind_early():
         gap = max(0.5**budget, 5e-4) if setting == 0 else 0.8**budget
         return Fit(setting, budget, float(budget), gap)
 
-    best = search(run, [0, 1], TARGETS, limit=1e6).best
+    best = search(run, [0, 1], within(1e6)).best
     assert best[1e-2].setting == 0
     assert best[1e-4].setting == 1
 
 
 def test_the_oracle_says_why_a_target_was_missed():
     run, fits = steady([1.01])
-    found = search(run, [0], TARGETS, limit=500.0)
+    found = search(run, [0], within(500.0))
     assert set(found.best) == {1e-2}
-    assert found.ending == "time is up at gap 6.1e-03"
-    assert max(fit.seconds for fit in fits) < 2 * 500 + 24  # 512 is past the limit
+    assert found.ending == "time is up at gap 6.9e-03"
+    assert max(fit.seconds for fit in fits) == 500  # the budget that the time affords
     run, fits = steady([2.0], floor=0.3)
-    assert search(run, [0], TARGETS, limit=1e9).ending == "stands still at gap 3.0e-01"
+    assert search(run, [0], within(1e9)).ending == "stands still at gap 3.0e-01"
     assert len(fits) < 10
-    found = search(lambda setting, budget: Fit(setting, budget, math.inf, math.inf), [0, 1], TARGETS, limit=1.0)
+    found = search(lambda setting, budget: Fit(setting, budget, math.inf, math.inf), [0, 1], within(1.0))
     assert found.ending == "failed at gap inf"
     assert not found.best
 
@@ -158,8 +162,14 @@ def test_problems_come_back_as_they_were_saved(tmp_path):
 
 
 def row(problem, rival, target, seconds, **other):
-    base = {"problem": problem, "dtype": "float32", "threads": "1", "rival": rival, "target": target, "limit": "60"}
-    return {**base, "n_samples": "20000", "seconds": seconds, **other}
+    base = {"phase": "final", "commit": "c", "problem": problem, "dtype": "float32", "threads": "1", "rival": rival}
+    arrived = {
+        "seconds": seconds,
+        "limit": "60",
+        "status": "arrived" if seconds else "time is up",
+        "n_samples": "20000",
+    }
+    return {**base, "target": target, **arrived, **other}
 
 
 LBFGS, SAGA = "LogisticRegression(lbfgs)", "LogisticRegression(saga)"
@@ -167,38 +177,71 @@ ROWS = [
     row("a", OURS.name, "0.001", "9"),
     row("a", OURS.name, "0.001", "2"),  # the last row counts
     row("a", LBFGS, "0.001", ""),
-    row("a", LBFGS, "0", "50"),  # never there: its time for 1000 iterations
+    row("a", LBFGS, "0", "50", status="never arrives"),  # so it counts with its time for 1000 iterations
     row("a", SAGA, "0.001", "16"),
     row("a", "cyanure", "0.001", "1"),
     row("b", OURS.name, "0.001", "3"),
     row("b", LBFGS, "0.001", "12"),
-    row("b", LBFGS, "0", "500"),  # there is a time: this is not asked for
+    row("b", LBFGS, "0", "500", status="never arrives"),  # there is a time: this is not asked for
     row("b", SAGA, "0.001", ""),
     row("b", "cyanure", "0.001", "12.5"),
     row("small", OURS.name, "0.001", "1", n_samples="10000"),
     row("small", LBFGS, "0.001", "0.1", n_samples="10000"),
+    row("mnist l1", OURS.name, "0.001", "2"),
+    row("mnist l1", SAGA, "0.001", "6"),
 ]
 
 
 def test_the_summary_by_hand():
-    a, b, small = race_report.standings(ROWS, "float32", "1", "0.001")
+    a, b, small, l1 = race_report.standings(ROWS, "float32", "1", "0.001")
     assert (a.ours.seconds, a.sklearn.seconds, a.lbfgs.seconds, a.best.seconds) == (2, 16, 50, 1)
     assert (a.sklearn.rival, a.best.rival) == (SAGA, "cyanure")
     assert (b.ours.seconds, b.sklearn.seconds, b.lbfgs.seconds, b.best.seconds) == (3, 12, 12, 12)
     assert small.sklearn.seconds == 0.1
-    last = race_report.summary(ROWS, "float32", "1", "0.001").splitlines()[-1]
-    # sqrt(16/2 * 12/3), sqrt(50/2 * 12/3), sqrt(1/2 * 12/3); small is too small
-    assert last.endswith("| 5.7 (2) | 10.0 (2) | 1.4 (2) |")
+    assert [s.group for s in (a, b, small, l1)] == ["large", "large", "small", "L1"]
+    large, of_l1, small = race_report.summary(ROWS, "float32", "1", "0.001").split("\n\n")
+    # sqrt(16/2 * 12/3), sqrt(50/2 * 12/3), sqrt(1/2 * 12/3)
+    assert large.splitlines()[-1] == (
+        "| **geometric mean**; ahead of all on 1 of 2 | | **5.7** (5, goal 10: least met) | **10.0** (20: not met) | "
+        "**1.4** (2: not met) |"
+    )
+    assert of_l1.splitlines()[2:] == [
+        "| mnist l1 | 2 s | 3.0 (saga) |  | 3.0 (saga) |",
+        "| **geometric mean**; ahead of all on 1 of 1 | | **3.0** | none | **3.0** |",
+    ]
+    assert small.splitlines()[2] == "| small | 1 s | 0.1 (lbfgs) | 0.1 | 0.1 (lbfgs) |"
 
 
 def test_nobody_arrived_is_a_bound():
-    rows = [row("a", OURS.name, "0.01", "2"), row("a", SAGA, "0.01", ""), row("a", LBFGS, "0.01", "", limit="40")]
+    rows = [row("a", OURS.name, "0.01", "2"), row("a", SAGA, "0.01", ""), row("a", LBFGS, "0.01", "", limit="80")]
+    rows.append(row("a", "glmnet", "0.01", "", limit="", status="failed: no memory"))  # which is no bound
     (a,) = race_report.standings(rows, "float32", "1", "0.01")
     assert a.sklearn == race_report.Time(60.0, True, SAGA)
-    assert a.lbfgs is None
+    assert a.lbfgs == race_report.Time(80.0, True, LBFGS)
     text = race_report.summary(rows, "float32", "1", "0.01").splitlines()
-    assert text[-2] == "| a | 2 | > 30.0 |  | > 30.0 |"
-    assert text[-1].endswith("| > 30.0 (1) | none | > 30.0 (1) |")
+    assert text[-2] == "| a | 2 s | > 30.0 | > 40.0 | > 30.0 |"
+    assert "> 30.0** (5, goal 10: met)" in text[-1]
+
+
+def test_who_arrived_is_not_the_best_if_another_had_less_time():
+    rows = [row("a", OURS.name, "0.01", "2"), row("a", SAGA, "0.01", "16"), row("a", "cyanure", "0.01", "", limit="8")]
+    (a,) = race_report.standings(rows, "float32", "1", "0.01")
+    assert a.best == race_report.Time(8.0, True, "cyanure")
+
+
+@pytest.mark.parametrize(
+    ("status", "target", "seconds", "is_bound"),
+    [
+        ("never arrives", "0.01", 100.0, False),
+        ("arrived at 0.01", "0.01", 60.0, True),  # some time between the limit and the 1000th iteration
+        ("arrived at 0.01 (in the search, float32, 1 thread)", "0.001", 100.0, False),
+        ("extrapolated from 90 iterations", "0.01", 60.0, True),  # nobody knows whether it arrives
+    ],
+)
+def test_lbfgs_counts_with_1000_iterations_where_they_do_not_arrive(status, target, seconds, is_bound):
+    rows = [row("a", OURS.name, target, "2"), row("a", LBFGS, target, ""), row("a", LBFGS, "0", "100", status=status)]
+    (a,) = race_report.standings(rows, "float32", "1", target)
+    assert a.lbfgs == race_report.Time(seconds, is_bound, LBFGS)
 
 
 def test_a_miss_of_ours_is_no_time_of_ours():
@@ -206,6 +249,56 @@ def test_a_miss_of_ours_is_no_time_of_ours():
     (a,) = race_report.standings(rows, "float32", "1", "0.01")
     assert a.ours is None
     assert race_report.summary(rows, "float32", "1", "0.01").splitlines()[2].startswith("| a | missed | 8 s (saga) |")
+
+
+def test_the_summary_is_of_the_last_final():
+    search = [row("a", OURS.name, "0.01", "9", phase="search"), row("b", OURS.name, "0.01", "9", phase="search")]
+    old = [row("a", OURS.name, "0.01", "8", commit="old"), row("a", SAGA, "0.01", "1", commit="old")]
+    a, b = race_report.standings([*search, *old, row("a", OURS.name, "0.01", "2")], "float32", "1", "0.01")
+    assert (a.ours.seconds, a.best, b.ours.seconds) == (2, None, 9)
+
+
+def found(rival, seconds, target="0.001", **other):
+    return row("a", rival, target, seconds, phase="search", setting="0", budget="8", **other)
+
+
+def test_contenders_are_the_best_of_each_kind_and_whoever_is_near():
+    cg = "LogisticRegression(newton-cg)"
+    rows = [found(OURS.name, "1"), found(LBFGS, "9"), found(SAGA, "5"), found(cg, "4"), found("glmnet", "")]
+    rows += [
+        found("cyanure", "2"),
+        found("torch Adam", "2.9"),
+        found("torch SGD", "3.1"),
+        found("adelie", "0.5", "0.01"),
+    ]
+    chosen, bounds = race_final.contenders(rows, "0.001")
+    assert [r["rival"] for r in chosen] == ["cyanure", "torch Adam", cg, LBFGS]
+    assert bounds == []
+    rows = [found(OURS.name, "1"), found(LBFGS, "", limit="25"), found(SAGA, ""), found("glmnet", "", limit="")]
+    chosen, bounds = race_final.contenders([*rows, found("adelie", "0.1", "0.01")], "0.001")
+    assert chosen == []
+    assert [r["rival"] for r in bounds] == [LBFGS, SAGA]
+
+
+@pytest.mark.parametrize(
+    ("known", "least", "want"), [(20, 20, 20), (20, 15, 15), (20, 23, 24), (20, 100, 35), (1, 1, 1), (20, 17, 18)]
+)
+def test_a_budget_from_elsewhere_is_settled_by_tenths(known, least, want):
+    def fit(budget):
+        return {"gap": 1e-3 if budget >= least else 1.0, "budget": budget}
+
+    budget, done = race_final._settled(fit, known, 1e-3, False)
+    assert (budget, done["budget"]) == (want, want)
+    assert race_final._settled(fit, known, 1e-3, True)[0] == (known if known >= least else want)
+
+
+def test_tasks_are_begun_in_their_order_a_core_for_each_lane():
+    begun = []
+    bench_race.in_lanes([lambda core, i=i: begun.append((i, core)) for i in range(5)], 1)
+    assert begun == [(i, None) for i in range(5)]
+    bench_race.in_lanes([lambda core, i=i: begun.append((i, core)) for i in range(5)], 2)
+    assert sorted(i for i, _ in begun[5:]) == list(range(5))
+    assert {core for _, core in begun[5:]} <= set(bench_race._cores())
 
 
 def test_rows_of_other_columns_are_not_mixed(tmp_path):
@@ -230,41 +323,54 @@ def options(tmp_path):
 
 def test_a_race_goes_on_where_it_was(options, tmp_path, capsys, monkeypatch):
     asked = []
-    ask = bench_race.ask
-    monkeypatch.setattr(bench_race, "ask", lambda job, threads: asked.append(job["rival"]) or ask(job, threads))
+    ask = race_jobs.ask
+    monkeypatch.setattr(race_jobs, "ask", lambda job, threads: asked.append(job["rival"]) or ask(job, threads))
     bench_race.main(options)
     assert asked == [OURS.name, LBFGS]
     rows = report.read_csv(tmp_path / "out" / "race.csv")
     ours = [r for r in rows if r["rival"] == OURS.name]
     assert [r["target"] for r in ours] == ["0.01", "0.001", "0.0001"]
-    assert all(float(r["gap"]) <= float(r["target"]) and r["repeats"] == "5" and r["ratio"] == "1" for r in ours)
+    assert all(float(r["gap"]) <= float(r["target"]) and r["repeats"] == "3" and r["ratio"] == "1" for r in ours)
     assert all(r["peak_MiB"] and "numpy" in r["versions"] for r in rows)  # no commit outside a clone
-    assert len(report.read_csv(tmp_path / "out" / "race_points.csv")) > 20
+    assert len(report.read_csv(tmp_path / "out" / "race_points.csv")) > 15
     assert (tmp_path / "out" / "race.png").stat().st_size > 10_000
     bench_race.main(options)
     assert len(asked) == 2
     bench_race.main([*options, "--rivals", "LogisticRegression(newton-cg)", LBFGS])
     assert asked[2:] == ["LogisticRegression(newton-cg)"]
     bench_race.main([*options, "--fresh", "--rivals", LBFGS])
-    assert asked[3:] == [LBFGS]
-    assert "iris std" in (tmp_path / "out" / "race.md").read_text(encoding="utf-8")
+    assert asked[3:] == [OURS.name, LBFGS]  # whose limits are multiples of our time
+    assert "; of the search" in (tmp_path / "out" / "race.md").read_text(encoding="utf-8")
+    bench_race.main([*options, "--final"])
+    final = [r for r in report.read_csv(tmp_path / "out" / "race.csv") if r["phase"] == "final"]
+    assert {r["target"] for r in final if r["rival"] == OURS.name} == {"0.01", "0.001", "0.0001"}
+    assert all(int(r["repeats"]) >= 5 for r in final if r["rival"] == OURS.name)
+    assert {"iris std"} == {r["problem"] for r in final}
+    text = (tmp_path / "out" / "race.md").read_text(encoding="utf-8")
+    assert "| iris std |" in text
+    assert "of the search" not in text
+    bench_race.main([*options, "--final"])
+    assert len(report.read_csv(tmp_path / "out" / "race.csv")) == len(rows) + 3 + 6 + len(final)
     capsys.readouterr()
 
 
-def job(**other):
-    base = {"rival": LBFGS, "alpha": 1e-3, "l1_ratio": 0.0, "minimum": 1.0, "targets": [1e-2, 1e-3], "limit": 5.0}
-    return {**base, "data": "nowhere", "ours": {}, "skip": [], **other}
+def job(limit=5.0, **other):
+    base = {"rival": LBFGS, "alpha": 1e-3, "l1_ratio": 0.0, "minimum": 1.0, "data": "nowhere", "skip": []}
+    return {**base, "limits": {"0.01": limit, "0.001": limit}, **other}
 
 
 def test_a_missing_rival_is_a_row_that_says_how_to_install_it(monkeypatch, tmp_path):
     problem = problems.RACE["iris raw"]
     folder = str(problems.save(problem, "float64", tmp_path))
-    rows, points = bench_race.results(job(data=folder, rival="no such"), 1)
+    rows, points = race_jobs.results(job(data=folder, rival="no such"), 1)
     assert [r["target"] for r in rows] == [1e-2, 1e-3]
     assert rows[0]["status"].startswith("crashed")
+    assert rows[0]["limit"] is None  # it says nothing of how long it would take
     assert not points
-    rows, _ = bench_race.results(job(data=folder, l1_ratio=0.5), 1)
+    rows, _ = race_jobs.results(job(data=folder, l1_ratio=0.5), 1)
     assert rows[0]["status"] == "cannot: has no L1 penalty"
+    rows, _ = race_jobs.results(job(data=folder, rival="SGDClassifier(log_loss)"), 1)
+    assert rows[0]["status"] == "cannot: one-vs-rest, which is another model"
     missing = RIVALS[0]._replace(package="no-such-package-at-all")
     asked = Job(**job(data=folder))
     assert excuse(missing, asked) == "not installed: pip install no-such-package-at-all"
@@ -277,23 +383,23 @@ def said(*lines):
 
 def test_what_a_rival_reached_before_it_crashed_counts(monkeypatch):
     fits = [
-        {"kind": "fit", "settings": f"max_iter={i}", "seconds": s, "cpu_seconds": s, "gap": g}
+        {"kind": "fit", "settings": f"max_iter={i}", "setting": 0, "budget": i, "seconds": s, "cpu": s, "gap": g}
         for i, s, g in ((1, 1.0, 0.5), (2, 2.0, 0.009), (4, 4.0, 0.002), (8, 8.0, math.inf))
     ]
-    monkeypatch.setattr(bench_race, "ask", said(*fits, {"kind": "failure", "status": "crashed (exit code -11)"}))
-    rows, points = bench_race.results(job(), 1)
+    monkeypatch.setattr(race_jobs, "ask", said(*fits, {"kind": "failure", "status": "crashed (exit code -11)"}))
+    rows, points = race_jobs.results(job(), 1)
     assert (rows[0]["seconds"], rows[0]["settings"], rows[0]["repeats"]) == (2.0, "max_iter=2", 1)
     assert rows[0]["status"] == "arrived, then crashed (exit code -11)"
     assert rows[1]["status"] == "crashed (exit code -11)"
     assert "seconds" not in rows[1]
-    assert len(points) == 3
+    assert len(points) == 4
 
 
 def test_settings_that_crash_are_left_out_of_another_try(monkeypatch):
     tries = []
 
     def ask(job, threads):
-        tries.append(job["skip"])
+        tries.append((job["skip"], len(job.get("known", []))))
         for setting in (0, 1, 2):
             if setting not in job["skip"]:
                 yield {"kind": "start", "setting": setting, "settings": f"solver={setting}, max_iter=1"}
@@ -302,19 +408,19 @@ def test_settings_that_crash_are_left_out_of_another_try(monkeypatch):
                     return
         yield {"kind": "result", "target": 1e-2, "seconds": 1.0, "status": "arrived", "note": ""}
 
-    monkeypatch.setattr(bench_race, "ask", ask)
-    rows, _ = bench_race.results(job(rival="cyanure"), 1)
-    assert tries == [[], [0], [0, 1]]
+    monkeypatch.setattr(race_jobs, "ask", ask)
+    rows, _ = race_jobs.results(job(rival="cyanure"), 1)
+    assert tries == [([], 0), ([0], 0), ([0, 1], 0)]
     assert rows[0]["note"] == "crashed at 0; crashed at 1"
     tries.clear()
-    rows, _ = bench_race.results(job(rival=LBFGS), 1)  # it has one setting
-    assert tries == [[]]
+    rows, _ = race_jobs.results(job(rival=LBFGS), 1)  # it has one setting
+    assert tries == [([], 0)]
     assert [r["status"] for r in rows] == ["crashed at 0", "crashed at 0"]
 
 
 def test_below_the_minimum_is_an_error_said_loudly(options, monkeypatch, capsys):
-    fit = {"kind": "fit", "settings": "max_iter=1", "seconds": 1.0, "cpu_seconds": 1.0, "gap": -2e-9}
-    monkeypatch.setattr(bench_race, "ask", said(fit, {"kind": "failure", "status": "x"}))
+    fit = {"kind": "fit", "settings": "max_iter=1", "seconds": 1.0, "cpu": 1.0, "gap": -2e-9}
+    monkeypatch.setattr(race_jobs, "ask", said(fit, {"kind": "failure", "status": "x"}))
     with pytest.raises(SystemExit, match=r"F\* is wrong.*\niris std, float64: SoftmaxClassifier at -2.0e-09"):
         bench_race.main(options)
     assert "F* IS WRONG" in capsys.readouterr().out
@@ -322,9 +428,11 @@ def test_below_the_minimum_is_an_error_said_loudly(options, monkeypatch, capsys)
 
 def test_a_fit_that_does_not_end_is_ended(monkeypatch, tmp_path):
     folder = str(problems.save(problems.RACE["digits std"], "float64", tmp_path))
-    monkeypatch.setattr(bench_race, "_START", 0.01)
-    rows, _ = bench_race.results(job(data=folder, limit=0.01), 1)
+    monkeypatch.setattr(race_jobs, "_START", 0.01)
+    monkeypatch.setattr(race_jobs, "_SCORE", 0.01)
+    rows, _ = race_jobs.results(job(data=folder, limit=0.01), 1)
     assert rows[0]["status"] == "ended: the start took more than 0 s"
+    assert rows[0]["limit"] == 0.01
 
 
 def test_the_readmes_tables_are_filled_between_their_own_markers(monkeypatch):
