@@ -18,7 +18,7 @@ from sksoftmax._types import Array, Batch, Params, Problem
 
 #: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
 #: large one, which takes as long to add to as to compute.
-_CHUNK = 2**17
+_CHUNK = 2**16
 
 
 class Factor(NamedTuple):
