@@ -18,7 +18,7 @@ from sksoftmax._types import Array, Batch, Params, Problem
 
 #: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
 #: large one, which takes as long to add to as to compute.
-_CHUNK = 2**17
+_CHUNK = 2**16
 
 
 class Factor(NamedTuple):
@@ -151,10 +151,8 @@ def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditi
     for start in range(0, len(rows.y), size):
         span = slice(start, start + size)
         _add_curvature(matrix, problem, params, rows.X[span], rows.weight[span], metric)
-    ridge = np.zeros(q)
-    ridge[:p] = problem.alpha / metric.scale / metric.scale
     diagonal = np.einsum("ii->i", matrix)
-    diagonal += np.tile(ridge, K)
+    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += problem.alpha / metric.scale / metric.scale
     if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
         shift = diagonal.reshape(K, q).mean(axis=0) / K
         np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
@@ -174,9 +172,9 @@ def by_class(problem: Problem, params: Params, rows: Batch, metric: Precondition
     spread = np.sqrt(rows.weight * proba * (1 - proba)).astype(dtype)
     ridge = np.zeros(q)
     ridge[:p] = problem.alpha / metric.scale / metric.scale
-    inverse = np.empty((K, q, q), dtype)
+    inverse, weighted = np.empty((K, q, q), dtype), np.empty_like(u)
     for c in range(K):
-        matrix = lower_gram(u * spread[c][:, None])
+        matrix = lower_gram(np.multiply(u, spread[c][:, None], out=weighted))
         np.einsum("ii->i", matrix)[...] += ridge
         diagonal = np.diagonal(matrix)
         unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
@@ -198,7 +196,9 @@ def _chunk(n_columns: int) -> int:
 def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Array:
     """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
     u = np.ones((X.shape[0], q), dtype)
-    u[:, : len(metric.mean)] = ((X.toarray() if sp.issparse(X) else X) - metric.mean) / metric.scale
+    columns = u[:, : len(metric.mean)]
+    np.subtract(X.toarray() if sp.issparse(X) else X, metric.mean, out=columns, casting="same_kind")
+    columns *= 1 / metric.scale
     return u
 
 
@@ -211,7 +211,8 @@ def _add_curvature(
     proba = problem.kernel.proba(params, X)
     u = _scaled_rows(X, metric, q, np.float64)  # sums of columns would hide the penalty in float32
     if K == 1:
-        matrix += lower_gram(u * np.sqrt(weight * proba[0] * (1 - proba[0]))[:, None])
+        u *= np.sqrt(weight * proba[0] * (1 - proba[0]))[:, None]
+        matrix += lower_gram(u)
         return
     own = (u.T * (weight * proba)[:, None, :]) @ u
     np.einsum("cicj->cij", matrix.reshape(K, q, K, q))[...] += own

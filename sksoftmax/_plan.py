@@ -44,9 +44,14 @@ _MAX_SGD_EPOCHS = 5
 #: faster operations, and they seldom need as many.
 _MAX_FACTORISED = 1000
 
-#: Operations of a factor that take as long as one of a pass, times the 4 of a pass; and the most passes of a factor.
+#: Operations of a factor that take as long as one of a pass, times the 4 of a pass; those that either takes as long as
+#: on however few rows; and the most passes of a factor.
 _FACTOR_PER_PASS = 16.0
+_LEAST_OPERATIONS = 2**19
 _MAX_FACTOR_PASSES = 12
+
+#: Products of conjugate gradients that it takes to weigh the rows for each class, besides the operations.
+_CLASS_PRODUCTS = 10
 
 #: Rows that the curvature is first estimated from: a multiple of the unknowns of a factor; for conjugate gradients
 #: a multiple of the columns, and a share of all.
@@ -105,16 +110,15 @@ class Plan(NamedTuple):
         One after the other, each from where the last one stood.
     metric : Preconditioner or None
         For the test whether F is near its minimum, where the solver has none; None on a stream.
-    polish : bool
-        Whether to go on to the limit of rounding, whatever ``tol``: on data of one batch it costs nothing,
-        and the answer then depends neither on the seed nor on the order of the rows.
+    tol : float
+        Excess at which the fit ends: the setting, or the limit of rounding, see ``_tolerance``.
     info : dict
         The choices, for ``solver_info_``.
     """
 
     stages: list[Stage]
     metric: Preconditioner | None
-    polish: bool
+    tol: float
     info: dict[str, object]
 
 
@@ -131,33 +135,36 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
-    more than 200 passes over the data, and its diagonal's otherwise. A warm start, which the first steps of
-    minibatches would leave, goes to Newton-CG at once.
+    more than 200 passes over the data, and its diagonal's otherwise; none is needed where the Hessian of all rows is
+    factorised. A warm start, which the first steps of minibatches would leave, goes to Newton-CG at once.
     """
     if takes_dual(problem, settings, is_warm=is_warm):
         return _dual_plan(problem, settings, rng)
-    stats = moments(problem, whole=gram_pays(problem))
+    batch_size = settings.batch_size or _auto_batch_size(problem)
+    is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
+    n_batches = -(-problem.n_samples // batch_size)
+    has_batches = not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1))
+    is_exact = settings.solver == "auto" and not has_batches and _curvature(problem).is_exact
+    stats = moments(problem, whole=not is_exact and gram_pays(problem))
     if settings.solver != "auto":
         return _plan_by_name(problem, settings, stats, is_stream=False)
     base = preconditioner(problem, stats)
-    batch_size = settings.batch_size or _auto_batch_size(problem)
     stages, rate = [], None
-    is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
-    n_batches = -(-problem.n_samples // batch_size)
-    if not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1)):
+    if has_batches:
         n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
         solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
-    finish, curvature = _newton(problem, base, stats, settings.tol)
+    tol = _tolerance(problem, settings)
+    finish, curvature = _newton(problem, base, stats, tol)
     stages.append(Stage(finish, None))
     info = {
         "solver": "+".join(stage.solver.name for stage in stages),
         "batch_size": batch_size if rate else problem.n_samples,
         "learning_rate": rate or 1.0,
-        "metric": _metric_name(stats),
+        "metric": "none" if is_exact else _metric_name(stats),
         "curvature": curvature,
     }
-    return Plan(stages, base, _is_polished(problem), info)
+    return Plan(stages, base, tol, info)
 
 
 def choose_for_stream(problem: Problem, settings: Settings, known: Moments | None) -> Plan:
@@ -178,7 +185,7 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
         "learning_rate": settings.learning_rate or "auto",
         "metric": "gram" if whole else "diagonal",
     }
-    return Plan([Stage(solver, 1)], None, False, info)
+    return Plan([Stage(solver, 1)], None, 0.0, info)
 
 
 def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
@@ -211,15 +218,17 @@ def _n_bytes(X: Any) -> int:
 
 
 def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState) -> Plan:
+    tol = _tolerance(problem, settings)
+
     def finish() -> Late:
         own, centre = less_means(problem)
         stats = moments(own, whole=gram_pays(own))
-        return Late(_newton(own, preconditioner(own, stats), stats, settings.tol)[0], own, centre)
+        return Late(_newton(own, preconditioner(own, stats), stats, tol)[0], own, centre)
 
     most = _MAX_DUAL_EPOCHS if sp.issparse(problem.data.X) else _MAX_DENSE_DUAL_EPOCHS
     n_epochs = min(most, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
-    solver = dual(order, settings.tol)
+    solver = dual(order, tol)
     if problem.l1_ratio:  # Newton's steps would not keep zeros
         stages = [Stage(solver, None)]
     else:
@@ -231,7 +240,7 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
         "learning_rate": 1.0,
         "metric": "diagonal",
     }
-    return Plan(stages, None, _is_polished(problem), info)
+    return Plan(stages, None, tol, info)
 
 
 class Late(NamedTuple):
@@ -272,40 +281,64 @@ def _when_needed(name: str, make: Callable[[], Late]) -> Solver:
     return Solver(name, init, step, report, None)
 
 
-def _is_polished(problem: Problem) -> bool:
-    """Whether to go to the limit of rounding, which costs little: see ``Plan.polish``."""
-    return problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64
+def _tolerance(problem: Problem, settings: Settings) -> float:
+    """The excess asked for, at least the rounding of F; on data of one float64 batch the limit of rounding.
+
+    There it costs little, and the answer then depends neither on the seed nor on the order of the rows. (The
+    coefficients have half the digits of the excess.)
+    """
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    if settings.solver == "auto" and problem.n_samples <= _MIN_BATCH and problem.data.X.dtype == np.float64:
+        return float(eps**1.5)
+    return max(settings.tol, eps)
 
 
 def _metric_name(stats: Moments) -> str:
     return "gram" if stats.second.ndim == 2 else "diagonal"
 
 
-def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
-    """The finish: from how many rows its curvature, and whether factorised or by conjugate gradients.
+class _Curvature(NamedTuple):
+    """From how many rows the finish has its curvature, whether factorised, and the steps of a round.
 
-    With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
+    ``is_exact``: the factor is that of F's own Hessian, and needs no metric.
+    """
+
+    n_drawn: int
+    is_factorised: bool
+    n_steps: int
+    is_exact: bool
+
+
+def _curvature(problem: Problem) -> _Curvature:
+    """With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
     ``4 n d`` slower ones. It is used while it costs a few passes, or a millisecond, and a round has as many steps.
     """
     n, p = problem.n_samples, problem.n_features
     d = problem.n_rows * (p + problem.fit_intercept)
     n_drawn = _unless_most(max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d)), n)
-    n_steps = d * (n_drawn + d / 3) / (_FACTOR_PER_PASS * n)
-    is_cheap = d * d * (n_drawn + d / 3) <= _LEAST_WORK
-    is_factorised = is_cheap or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES)
-    if not is_factorised:
-        worth_it = _LEAST_WORK // (4 * d)
-        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+    work = d * d * (n_drawn + d / 3)
+    n_steps = round((work + _LEAST_OPERATIONS) / (_FACTOR_PER_PASS * n * d + _LEAST_OPERATIONS))
+    if work <= _LEAST_WORK or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES):
+        return _Curvature(n_drawn, True, int(np.clip(n_steps, 1, _MAX_FACTOR_PASSES)), n_drawn == n)
+    worth_it = _LEAST_WORK // (4 * d)
+    n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+    return _Curvature(n_drawn, False, 1, False)
+
+
+def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
+    """The finish, and what its curvature is."""
+    n_drawn, is_factorised, n_steps, _ = _curvature(problem)
+    n, p = problem.n_samples, problem.n_features
     class_products = np.inf
     if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
-        class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn)
+        class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS
     solver = newton(
         base,
         stats,
         tol,
         n_drawn=n_drawn,
         is_factorised=is_factorised,
-        n_steps=int(np.clip(round(n_steps), 1, _MAX_FACTOR_PASSES)),
+        n_steps=n_steps,
         class_products=class_products,
     )
     how = "factorised" if is_factorised else "conjugate gradients"
@@ -374,7 +407,8 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *
         "metric": "none",
     }
     stages = [Stage(solver, 1 if is_stream else None)]
-    return Plan(stages, None if is_stream or stats is None else preconditioner(problem, stats), False, info)
+    metric = None if is_stream or stats is None else preconditioner(problem, stats)
+    return Plan(stages, metric, _tolerance(problem, settings), info)
 
 
 def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:

@@ -183,22 +183,25 @@ def without_constants(metric: Preconditioner, params: Params) -> Params:
 
 
 def inverse_of_unit_diagonal(matrix: Array, eps: float) -> Array:
-    """Inverse of a symmetric positive semi-definite matrix whose diagonal is, or is to be, 1.
+    """Inverse of a symmetric positive semi-definite matrix, whose lower triangle counts, of diagonal 1.
 
     At least sqrt(eps) on the diagonal keeps it definite to rounding: columns may be duplicates of each other.
     Sparse columns far from 0, centred after the product, have lost more digits, and need more.
     """
+    lapack = scipy.linalg.lapack
+    is_single = matrix.dtype == np.float32
+    potrf, potri = (lapack.spotrf, lapack.spotri) if is_single else (lapack.dpotrf, lapack.dpotri)
     excess = float(np.sqrt(eps))
     while True:
         np.fill_diagonal(matrix, 1.0 + excess)
-        try:
-            factor = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            excess *= 10.0
-            continue
-        potri = scipy.linalg.lapack.spotri if factor.dtype == np.float32 else scipy.linalg.lapack.dpotri
-        inverse, _ = potri(factor, lower=True, overwrite_c=True)
-        return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
+        factor, info = potrf(matrix, lower=1, clean=1)
+        if info == 0:
+            break
+        excess *= 10.0
+    half, _ = potri(factor, lower=1, overwrite_c=1)
+    inverse = half + half.T
+    np.einsum("ii->i", inverse)[...] *= 0.5
+    return np.asarray(inverse)
 
 
 def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:

@@ -80,7 +80,6 @@ def train(
         Told the epoch (from 1), F, the estimated excess and the validation score (None without).
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    tol = eps**1.5 if plan.polish else max(rules.tol, eps)  # the coefficients have half the digits of the excess
     start = value_and_grad(problem, params).value if params.coef.any() else null_value(problem)
     limit = 2.0 * max(start, null_value(problem))
     progress = Progress(value=start)
@@ -99,7 +98,7 @@ def train(
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)
             if is_last and stage.solver.report is None:
-                progress, report = _certified(problem, plan.metric, state, report, progress, tol)
+                progress, report = _certified(problem, plan.metric, state, report, progress, plan.tol)
             excess = report.excess
             if stage.solver.report is None or rules.score is not None:  # else not before they are needed
                 params = state.params
@@ -110,7 +109,7 @@ def train(
                 scores.append(score)
                 best = params if progress.best_epoch == progress.epoch else best
             on_epoch(progress.epoch, report.value, excess, score)
-            reason = _decide(progress, rules, report, tol)
+            reason = _decide(progress, rules, report, plan.tol)
             if reason is not None:
                 break
         params = state.params

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from sksoftmax._curvature import factorised
 from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, relative_excess
 from sksoftmax._objective import hessian_products, null_value, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
@@ -112,7 +113,8 @@ def test_the_estimated_excess_is_the_true_one_or_somewhat_more(n_classes, n_draw
     for state in states:
         true = state.evaluation.value / best - 1
         if 1e-9 < true < 1e-2:  # below it rounding, above it the model is not yet quadratic
-            assert 0.6 * true <= state.excess <= 20 * true  # conjugate gradients end 30 % short, a ratio is at most 0.9
+            # conjugate gradients end 30 % short; a ratio is at most 0.9, and doubt 4
+            assert 0.6 * true <= state.excess <= 40 * true
             checked += 1
     assert checked >= 1
     assert all(after.evaluation.value <= before.evaluation.value * (1 + 1e-12) for before, after in pairwise(states))
@@ -136,3 +138,66 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
     for _ in range(30):
         best = exact.step(case, best, case.data)
     assert state.evaluation.value == pytest.approx(best.evaluation.value, rel=1e-6)
+
+
+def test_along_an_exponential_a_step_is_taken_twice():
+    X, y = np.array([[-1.0], [1.0]]), np.array([0, 1])  # F = log(1 + exp(-w)), but for alpha
+    case = problem(X, y, alpha=0.0, fit_intercept=False)
+    stats = moments(case, whole=True)
+    base = preconditioner(case, stats)
+    solver = newton(base, stats, 0.0, n_drawn=2, is_factorised=True, n_steps=1, class_products=np.inf)
+    states = [solver.init(case, prior_params(case))]
+    for _ in range(2):
+        states.append(solver.step(case, states[-1], case.data))
+    # w + 1 + exp(-w): at the end of the first the slope is 0.24 of what it was, of the second 0.35
+    first = 2.0
+    second = first + 2 * (1 + np.exp(-first))
+    assert_allclose(
+        [state.params.coef[0, 0] for state in states], [0, first, second], rtol=1e-9
+    )  # a diagonal of 1 + eps
+
+
+def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
+    factors = []
+
+    def counted(*arguments):
+        factors.append(factorised(*arguments))
+        return factors[-1]
+
+    monkeypatch.setattr("sksoftmax._solvers.newton.factorised", counted)
+    X, y = random_data(n_samples=400, n_classes=3)
+    case = problem(X, y, alpha=1e-2)
+    stats = moments(case, whole=False)
+    solver = newton(
+        preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, class_products=np.inf
+    )
+    states = [solver.init(case, prior_params(case))]
+    while states[-1].excess > 1e-3:
+        states.append(solver.step(case, states[-1], case.data))
+    assert len(factors) == len(states) - 1  # none at the end
+    end, before = states[-1].evaluation.value, states[-1].excess
+    for _ in range(5):
+        states.append(solver.step(case, states[-1], case.data))
+    true = end / states[-1].evaluation.value - 1
+    assert 0.6 * true <= before <= 1e-3
+
+
+def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):
+    calls = []
+
+    def heard(hessian, grads, metric, accuracy, max_products):
+        calls.append((grads, accuracy))
+        return conjugate_gradients(hessian, grads, metric, accuracy, max_products)
+
+    monkeypatch.setattr("sksoftmax._solvers.newton.conjugate_gradients", heard)
+    X, y = random_data(n_samples=400, n_classes=3)
+    case = problem(X, y, alpha=1e-2)
+    stats = moments(case, whole=True)
+    solver = newton(
+        preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, class_products=np.inf
+    )
+    state = solver.init(case, prior_params(case))
+    while state.excess > 1e-3:
+        state = solver.step(case, state, case.data)
+    for (grads, accuracy), (next_grads, next_accuracy) in pairwise(calls):
+        assert next_grads is not grads or next_accuracy < accuracy

@@ -51,6 +51,10 @@ MAX_PRODUCTS = 200
 #: Sufficient decrease, as a share of the slope: Nocedal & Wright (2006), Numerical Optimization, 3.1.
 _ARMIJO = 1e-4
 
+#: Share of the slope that must be left at the end of a step for one of twice its length to be tried: along a parabola
+#: it would win from 1/3 on, along an exponential, of which 1/e is left, sooner.
+_STEEP = 0.25
+
 #: Halvings of a step; few along a direction that part of the rows gave.
 _MAX_HALVINGS, _FEW_HALVINGS = 40, 4
 
@@ -71,9 +75,11 @@ class NewtonState(NamedTuple):
     excess : float
         Estimate of ``(F - F*) / F*`` there.
     ratio : float
-        Of the decrease expected to that expected of the last step.
+        Of the decrease expected to that expected of the last round's first step.
+    promised : float
+        The latter.
     value_before : float
-        F before the last step.
+        F before the last round.
     is_stuck : bool
     pairs : tuple of Pair
         The last steps.
@@ -100,6 +106,7 @@ class NewtonState(NamedTuple):
     newton: Newton
     excess: float
     ratio: float
+    promised: float
     value_before: float
     is_stuck: bool
     pairs: tuple[Pair, ...]
@@ -156,6 +163,7 @@ def newton(
             newton=unknown,
             excess=np.inf,
             ratio=0.0,
+            promised=0.0,
             value_before=evaluation.value,
             is_stuck=False,
             pairs=(),
@@ -172,6 +180,7 @@ def newton(
         return _renewed(problem, state)
 
     def step(problem: Problem, state: NewtonState, batch: Batch) -> NewtonState:
+        is_near = state.excess <= np.sqrt(tol)
         for i in range(n_steps if state.is_factorised else 1):
             if i > 0:
                 state = state._replace(newton=_direction(problem, state))
@@ -186,6 +195,10 @@ def newton(
             state = _moved(problem, state, *found)
             if state.is_outworn:
                 break
+            if i == 0 and is_near and state.factor is not None:  # the next factor would hardly be another
+                aimed = _aimed(problem, state, _direction(problem, state), is_doubted=True)
+                if aimed.excess <= tol:
+                    return aimed
         return _renewed(problem, state)
 
     def report(problem: Problem, state: NewtonState) -> Report:
@@ -204,7 +217,7 @@ def newton(
         if not _is_part(problem, state):
             state = state._replace(pairs=())
         aimed = _aimed(problem, state, _direction(problem, state), is_doubted=is_doubted)
-        if aimed.excess <= tol and not state.is_factorised:  # it looks done: make sure
+        if aimed.excess <= tol and aimed.newton.remaining > _CERTIFYING * aimed.newton.decrease:  # make sure
             aimed = _aimed(problem, state, _direction(problem, state, _CERTIFYING), is_doubted=is_doubted)
         return aimed
 
@@ -225,12 +238,13 @@ def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: boo
     """The state with the direction ``aim``, and the excess that it certifies.
 
     Were H the Hessian, and F quadratic, F would fall by what ``aim`` expects. Where part of the rows stands for
-    all, or F falls like an exponential, it falls from step to step by some ratio instead: what is left is the sum
-    of a geometric series, of what the next step is to bring or of what the last has brought, whichever is more.
-    Where the last step brought what it had promised the ratio is the last one, and otherwise the greater of the
-    last two; where it brought less, the next promise of the same rows is as doubtful.
+    all, or F falls like an exponential, it falls from round to round by some ratio instead: what is left is the sum
+    of a geometric series, of what the next step is to bring or of what the last round has brought, whichever is
+    more. Where the last brought what its first step had promised the ratio is the last one, and otherwise the
+    greater of the last two; where it brought less, the next promise of the same rows is as doubtful.
     """
-    promised, brought = state.newton.decrease, max(0.0, state.value_before - state.evaluation.value)
+    value, promised = state.evaluation.value, state.promised
+    brought = max(0.0, state.value_before - value)
     ratio = min(aim.decrease / promised, _GREATEST_RATIO) if promised > 0 else 0.0
     left = aim.decrease + aim.remaining
     if left > _noise(problem, state):
@@ -238,8 +252,14 @@ def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: boo
         left = max(left, slowest * brought) / (1 - slowest)
         if is_doubted and brought < promised:
             left *= min(promised / brought, _GREATEST_DOUBT) if brought > 0 else _GREATEST_DOUBT
-    excess = relative_excess(problem, state.evaluation.value, left)
-    return state._replace(newton=aim, ratio=ratio, excess=excess, unpaid=state.unpaid + aim.n_products)
+    return state._replace(
+        newton=aim,
+        excess=relative_excess(problem, value, left),
+        ratio=ratio,
+        promised=aim.decrease,
+        value_before=value,
+        unpaid=state.unpaid + aim.n_products,
+    )
 
 
 def _is_part(problem: Problem, state: NewtonState) -> bool:
@@ -284,9 +304,7 @@ def _moved(problem: Problem, state: NewtonState, params: Params, evaluation: Eva
     is_stuck = aim.decrease <= _noise(problem, state) and evaluation.value >= before.value
     if before.value - evaluation.value < _POOR * aim.decrease and _is_underrated(problem, state, params, evaluation):
         state = state._replace(n_drawn=2 * state.n_drawn, is_outworn=True)
-    return state._replace(
-        params=params, evaluation=evaluation, pairs=pairs, is_stuck=is_stuck, value_before=before.value
-    )
+    return state._replace(params=params, evaluation=evaluation, pairs=pairs, is_stuck=is_stuck)
 
 
 def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> bool:
@@ -305,15 +323,23 @@ def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluat
 
 
 def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluation] | None:
-    """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise; None if none does."""
+    """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise; None if none does.
+
+    Where F still falls steeply at the end of the first, as an exponential does, twice as long a one if it is better.
+    """
     value, aim, noise = state.evaluation.value, state.newton, _noise(problem, state)
+
+    def at(length: float) -> tuple[Params, Evaluation]:
+        new = plus(state.params, length, aim.direction)
+        return new, value_and_grad(problem, new)
+
     is_risky = state.factor is not None and _is_part(problem, state)
     for halvings in range(_FEW_HALVINGS if is_risky else _MAX_HALVINGS):
         length = 0.5**halvings
-        new = plus(state.params, length, aim.direction)
-        evaluation = value_and_grad(problem, new)
-        if evaluation.value <= value - _ARMIJO * length * 2 * aim.decrease + noise:
-            return new, evaluation
+        found = at(length)
+        if found[1].value <= value - _ARMIJO * length * 2 * aim.decrease + noise:
+            is_steep = halvings == 0 and -dot(found[1].grads, aim.direction) > _STEEP * 2 * aim.decrease > noise
+            return min(found, at(2.0), key=lambda end: end[1].value) if is_steep else found
         if length * aim.decrease <= noise:
             break
     return None
