@@ -72,6 +72,47 @@ class Preconditioner(NamedTuple):
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 
+class ClassMetric(NamedTuple):
+    """Inverse of ``v_c X'X / n + alpha I`` for each class c, v_c its mean curvature; see ``Spectrum``.
+
+    ``inverse`` is (n_rows, n_features), of the curvatures along the columns of ``basis``.
+    """
+
+    mean: Array
+    scale: Array
+    basis: Array
+    inverse: Array
+    intercept_rate: Array
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse times ``grads``, in the coordinates of the parameters."""
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        u = ((u @ self.basis) * self.inverse) @ self.basis.T
+        coef = u / self.scale
+        return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
+
+
+class Spectrum(NamedTuple):
+    """Directions, the columns of ``basis``, along which X'X and the penalty are both diagonal.
+
+    In them ``v X'X / n + alpha I`` is inverted for any v at no cost. ``share`` is X'X's part of the curvature at
+    v = ``curvature``, where it is 1 along each direction.
+    """
+
+    mean: Array
+    scale: Array
+    basis: Array
+    share: Array
+    curvature: float
+    has_intercept: bool
+
+    def metric(self, curvatures: Array) -> ClassMetric:
+        """The metric for each class's mean curvature."""
+        relative = (curvatures / self.curvature)[:, None]
+        inverse = 1.0 / (relative * self.share + (1.0 - self.share))
+        return ClassMetric(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
+
+
 class Metric(Protocol):
     """Anything that turns a gradient into a well-scaled direction."""
 
@@ -175,7 +216,20 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     return Preconditioner(stats.mean, unit * relative, inverse, intercept_rate, dimension)
 
 
-def without_constants(metric: Preconditioner, params: Params) -> Params:
+def spectrum(problem: Problem, stats: Moments, curvature: float) -> Spectrum:
+    """The directions, from all of X'X, for mean curvatures about ``curvature``."""
+    unit = _unit(stats.peak)
+    ridge = problem.alpha / unit / unit
+    relative = np.sqrt(curvature * np.maximum(np.diagonal(stats.second), 0.0) + ridge)
+    relative[stats.peak == 0] = np.inf
+    of_data = curvature * stats.second / relative / relative[:, None]
+    whole = of_data.copy()
+    np.einsum("ii->i", whole)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
+    share, basis = scipy.linalg.eigh(of_data, whole, check_finite=False)
+    return Spectrum(stats.mean, unit * relative, basis, np.clip(share, 0, 1), curvature, problem.fit_intercept)
+
+
+def without_constants(metric: Preconditioner | Spectrum, params: Params) -> Params:
     """The parameters with the columns of one value left to the intercept: the same predictions of the rows."""
     is_constant = np.isinf(metric.scale)
     absorbed = params.coef[:, is_constant] @ metric.mean[is_constant]
