@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
@@ -201,3 +202,23 @@ def test_the_spectrum_inverts_each_classs_mean_curvature():
         want = np.linalg.solve(matrix, np.append(grads.coef[c], grads.intercept[c]))
         # the spectrum's 1.5e-8 on the diagonal, some ten times along weak directions
         assert_allclose(np.append(got.coef[c], got.intercept[c]), want, rtol=1e-5, atol=1e-6)
+
+
+def test_part_of_the_rows_tells_the_gram_matrix_but_for_columns_that_it_misses():
+    rng = np.random.RandomState(0)
+    n, p = 6000, 80
+    X = rng.standard_normal((n, p)) @ (rng.standard_normal((p, p)) / (1 + np.arange(p)))
+    X[:, 0] = np.arange(n) % 4  # a period
+    X[:, 1:3] = 0  # two columns of a single row each
+    X[7, 1] = X[9, 2] = 1
+    X[:, 3] = X[:, 4] + X[:, 5] + 1e-5 * X[:, 3]
+    case = problem(X, rng.randint(0, 2, n))  # 2 classes: 20 rows a column
+    stats = moments(case, whole=True)
+    u = (X - X.mean(axis=0)) / stats.peak
+    exact = u.T @ u / n
+    assert not np.allclose(stats.second, exact, rtol=1e-3)
+    assert_allclose(stats.second[1:3, 1:3], np.diag(np.diagonal(exact)[1:3]), rtol=1e-10)
+    kept = np.ix_(np.arange(p) != 1, np.arange(p) != 1)
+    values = scipy.linalg.eigvalsh(stats.second[kept], exact[kept])
+    # (1 -+ (80 / 1600)^(1/2))^2 is .60 and 1.50 (Marchenko & Pastur), also along what all but vanishes
+    assert 0.5 < values.min() < values.max() < 1.7
