@@ -270,8 +270,7 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
     is_cheap = d * d * (n_drawn + d / 3) <= _LEAST_WORK
     is_factorised = is_cheap or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES)
     if not is_factorised:
-        worth_it = _LEAST_WORK // (4 * d)
-        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+        n_drawn = _rows_for_products(problem)
     class_products = np.inf
     if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
         class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn)
@@ -288,14 +287,24 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
     return solver, f"{how}, {'all' if n_drawn == n else n_drawn} rows"
 
 
+def _rows_for_products(problem: Problem) -> int:
+    """Rows whose Hessian conjugate gradients take."""
+    n, p = problem.n_samples, problem.n_features
+    worth_it = _LEAST_WORK // (4 * problem.n_rows * (p + problem.fit_intercept))
+    return _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+
+
 def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
-    """Whether the unknowns are so many that rows enough for a Hessian would be most, and X'X's spectrum is cheap.
+    """Whether the finish would draw part of the rows, and the unknowns are so many that rows enough would be most.
+
+    And X'X's spectrum is to be cheap.
 
     It takes some ``30 p^3`` operations, a pass ``4 n p n_rows``, n being at least 16 p.
     """
     n_unknowns = problem.n_rows * problem.n_features
     is_cheap = stats.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_rows
-    return problem.l1_ratio == 0 and is_cheap and _unless_most(n_unknowns, problem.n_samples) == problem.n_samples
+    is_misled = _rows_for_products(problem) < problem.n_samples == _unless_most(n_unknowns, problem.n_samples)
+    return problem.l1_ratio == 0 and is_cheap and is_misled
 
 
 def _unless_most(n_drawn: int, n_samples: int) -> int:
