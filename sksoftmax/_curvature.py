@@ -20,6 +20,9 @@ from sksoftmax._types import Array, Batch, Params, Problem
 #: large one, which takes as long to add to as to compute.
 _CHUNK = 2**16
 
+#: Rows a column in a block of a class's curvature: adding the block up costs little next to its product.
+_ROWS_PER_COLUMN = 4
+
 
 class Factor(NamedTuple):
     """Cholesky factor of the whole Hessian of some rows, all classes coupled.
@@ -167,25 +170,33 @@ def by_class(problem: Problem, params: Params, rows: Batch, metric: Precondition
     K, p = problem.n_rows, problem.n_features
     q = p + problem.fit_intercept
     dtype = rows.X.dtype
-    u = _scaled_rows(rows.X, metric, q, dtype)
-    proba = problem.kernel.proba(params, rows.X)
-    spread = np.sqrt(rows.weight * proba * (1 - proba)).astype(dtype)
     ridge = np.zeros(q)
     ridge[:p] = problem.alpha / metric.scale / metric.scale
-    inverse, weighted = np.empty((K, q, q), dtype), np.empty_like(u)
+    inverse = np.zeros((K, q, q), dtype)
+    size = max(_CHUNK // q, _ROWS_PER_COLUMN * q)
+    weighted = np.empty((min(size, len(rows.y)), q), dtype)
+    for start in range(0, len(rows.y), size):
+        X, weight = rows.X[start : start + size], rows.weight[start : start + size]
+        u = _scaled_rows(X, metric, q, dtype)
+        proba = problem.kernel.proba(params, X)
+        spread = np.sqrt(weight * proba * (1 - proba)).astype(dtype)
+        for c in range(K):
+            inverse[c] += lower_gram(np.multiply(u, spread[c][:, None], out=weighted[: len(u)]))
     for c in range(K):
-        matrix = lower_gram(np.multiply(u, spread[c][:, None], out=weighted))
-        np.einsum("ii->i", matrix)[...] += ridge
-        diagonal = np.diagonal(matrix)
-        unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
-        matrix /= unit
-        matrix /= unit[:, None]
-        inverse[c] = inverse_of_unit_diagonal(matrix, float(np.finfo(dtype).eps))
-        inverse[c] /= unit
-        inverse[c] /= unit[:, None]
-    total = inverse.sum(axis=0, dtype=np.float64)
-    constraint = np.linalg.pinv(total, hermitian=True).astype(dtype) if K > 1 else None
+        np.einsum("ii->i", inverse[c])[...] += ridge
+        inverse[c] = _inverted(inverse[c])
+    constraint = _inverted(inverse.sum(axis=0)) if K > 1 else None
     return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
+
+
+def _inverted(matrix: Array) -> Array:
+    """Inverse of a positive semi-definite matrix of any diagonal, of which the lower triangle counts."""
+    diagonal = np.diagonal(matrix)
+    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    inverse = inverse_of_unit_diagonal(matrix / unit / unit[:, None], float(np.finfo(matrix.dtype).eps))
+    inverse /= unit
+    inverse /= unit[:, None]
+    return inverse
 
 
 def _chunk(n_columns: int) -> int:
@@ -197,8 +208,8 @@ def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Array:
     """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
     u = np.ones((X.shape[0], q), dtype)
     columns = u[:, : len(metric.mean)]
-    np.subtract(X.toarray() if sp.issparse(X) else X, metric.mean, out=columns, casting="same_kind")
-    columns *= 1 / metric.scale
+    np.subtract(X.toarray() if sp.issparse(X) else X, metric.mean.astype(dtype), out=columns, casting="same_kind")
+    columns *= (1 / metric.scale).astype(dtype)
     return u
 
 

@@ -24,6 +24,7 @@ from sksoftmax._solvers._first_order import first_order
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
+from sksoftmax._solvers.lbfgs import lbfgs
 from sksoftmax._solvers.newton import newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.schedule_free import schedule_free
@@ -60,6 +61,11 @@ _ROWS_PER_COLUMN = 5
 _LEAST_WORK = 2**26  # operations, about a millisecond: less is not worth a draw
 _SHARE_OF_ROWS = 0.1
 
+#: Steps of L-BFGS before the finish, rows per class that tell a curvature, and the most columns per class for which
+#: X'X's spectrum costs a few passes.
+_LBFGS_EPOCHS = 20
+_ROWS_PER_CLASS = 20
+_SPECTRUM_COLUMNS = 8
 
 #: Epochs of the dual before the finish: a share of all, and at most; of dense rows, fewer: Newton is quicker there.
 _DUAL_SHARE, _MAX_DUAL_EPOCHS, _MAX_DENSE_DUAL_EPOCHS = 0.85, 85, 25
@@ -134,9 +140,10 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
     the dual to the end, whatever the rows.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
-    their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
-    more than 200 passes over the data, and its diagonal's otherwise; none is needed where the Hessian of all rows is
-    factorised. A warm start, which the first steps of minibatches would leave, goes to Newton-CG at once.
+    their size or rate was given, then Newton-CG to the end; L-BFGS in between where the unknowns are as many as the
+    rows. The metric is X'X's inverse while that costs no more than 200 passes over the data, and its diagonal's
+    otherwise; none is needed where the Hessian of all rows is factorised. A warm start, which the first steps of
+    minibatches would leave, goes to Newton-CG at once.
     """
     if takes_dual(problem, settings, is_warm=is_warm):
         return _dual_plan(problem, settings, rng)
@@ -154,6 +161,10 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
         n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
         solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
+        if _lbfgs_pays(problem, stats):
+            n_drawn = max(int(_SHARE_OF_ROWS * problem.n_samples), _ROWS_PER_CLASS * problem.n_rows)
+            solver = lbfgs(stats, _unless_most(n_drawn, problem.n_samples))
+            stages.append(Stage(solver, _LBFGS_EPOCHS))
     tol = _tolerance(problem, settings)
     finish, curvature = _newton(problem, base, stats, tol)
     stages.append(Stage(finish, None))
@@ -320,9 +331,7 @@ def _curvature(problem: Problem) -> _Curvature:
     n_steps = round((work + _LEAST_OPERATIONS) / (_FACTOR_PER_PASS * n * d + _LEAST_OPERATIONS))
     if work <= _LEAST_WORK or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES):
         return _Curvature(n_drawn, True, int(np.clip(n_steps, 1, _MAX_FACTOR_PASSES)), n_drawn == n)
-    worth_it = _LEAST_WORK // (4 * d)
-    n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
-    return _Curvature(n_drawn, False, 1, False)
+    return _Curvature(_rows_for_products(problem), False, 1, False)
 
 
 def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
@@ -343,6 +352,24 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
     )
     how = "factorised" if is_factorised else "conjugate gradients"
     return solver, f"{how}, {'all' if n_drawn == n else n_drawn} rows"
+
+
+def _rows_for_products(problem: Problem) -> int:
+    """Rows whose Hessian conjugate gradients take."""
+    n, p = problem.n_samples, problem.n_features
+    worth_it = _LEAST_WORK // (4 * problem.n_rows * (p + problem.fit_intercept))
+    return _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+
+
+def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
+    """Whether the finish would draw part of the rows where the unknowns are so many that only most would do.
+
+    And X'X's spectrum is cheap: it takes some ``30 p^3`` operations, a pass ``4 n p n_rows``, n being at least 16 p.
+    """
+    n_unknowns = problem.n_rows * problem.n_features
+    is_cheap = stats.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_rows
+    is_misled = _rows_for_products(problem) < problem.n_samples == _unless_most(n_unknowns, problem.n_samples)
+    return problem.l1_ratio == 0 and is_cheap and is_misled
 
 
 def _unless_most(n_drawn: int, n_samples: int) -> int:

@@ -18,7 +18,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._objective import blocks
-from sksoftmax._types import Array, Params, Problem
+from sksoftmax._types import Array, Batch, Params, Problem
 
 #: X'X is worth at most this many passes over the data; above it, its diagonal is used.
 _GRAM_PASSES = 200
@@ -26,6 +26,17 @@ _SPARSE_FACTOR = 10.0
 
 #: Rows a column in a block of a Gram matrix: adding the block up costs little next to its product.
 _ROWS_PER_COLUMN = 4
+
+#: Rows a column that tell X'X well enough for a metric: along any direction to some (1 / 20)^(1/2), relative; and
+#: the share of a column's variance below which they have missed the rows that hold it.
+_ROWS_PER_VARIANCE = 20
+_SEEN = 0.5
+
+#: Multiples of it, modulo 1, are spread evenly and have no period.
+_GOLDEN = (5**0.5 - 1) / 2
+
+#: Operations of X'X, which are fast, that take as long as one of a thin product, times the 4 of a pass.
+_GRAM_PER_PASS = 16
 
 #: And at most this many columns: 128 MiB.
 _MAX_GRAM_FEATURES = 4096
@@ -72,6 +83,47 @@ class Preconditioner(NamedTuple):
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 
+class ClassMetric(NamedTuple):
+    """Inverse of ``v_c X'X / n + alpha I`` for each class c, v_c its mean curvature; see ``Spectrum``.
+
+    ``inverse`` is (n_rows, n_features), of the curvatures along the columns of ``basis``.
+    """
+
+    mean: Array
+    scale: Array
+    basis: Array
+    inverse: Array
+    intercept_rate: Array
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse times ``grads``, in the coordinates of the parameters."""
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        u = ((u @ self.basis) * self.inverse) @ self.basis.T
+        coef = u / self.scale
+        return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
+
+
+class Spectrum(NamedTuple):
+    """Directions, the columns of ``basis``, along which X'X and the penalty are both diagonal.
+
+    In them ``v X'X / n + alpha I`` is inverted for any v at no cost. ``share`` is X'X's part of the curvature at
+    v = ``curvature``, where it is 1 along each direction.
+    """
+
+    mean: Array
+    scale: Array
+    basis: Array
+    share: Array
+    curvature: float
+    has_intercept: bool
+
+    def metric(self, curvatures: Array) -> ClassMetric:
+        """The metric for each class's mean curvature."""
+        relative = (curvatures / self.curvature)[:, None]
+        inverse = 1.0 / (relative * self.share + (1.0 - self.share))
+        return ClassMetric(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
+
+
 class Metric(Protocol):
     """Anything that turns a gradient into a well-scaled direction."""
 
@@ -105,8 +157,34 @@ def _location(problem: Problem) -> tuple[Array, Array]:
 
 
 def moments(problem: Problem, *, whole: bool) -> Moments:
-    """Statistics of the columns in two passes; ``whole`` asks for all of X'X, not its diagonal."""
+    """Statistics of the columns in two passes; ``whole`` asks for all of X'X, not its diagonal.
+
+    Where X'X of dense rows would cost more than a pass it is that of 20 rows a column or more, spread evenly but with
+    no period; and columns of which these rows see little have the variance that all rows have.
+    """
     mean, peak = _location(problem)
+    n_drawn = _rows_of_gram(problem)
+    if not whole or n_drawn == problem.n_samples:
+        return Moments(mean, peak, _second(problem, mean, peak, whole=whole))
+    spread = _second(problem, mean, peak, whole=False)
+    rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
+    part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+    centre = np.average(part.data.X, axis=0, weights=part.data.weight) if problem.fit_intercept else mean
+    second = _second(part, centre, peak, whole=True)
+    seen = np.diagonal(second).copy()
+    np.einsum("ii->i", second)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
+    return Moments(mean, peak, second)
+
+
+def _rows_of_gram(problem: Problem) -> int:
+    """As many rows as make X'X no dearer than a pass, and at least 20 a column; all of them instead of most."""
+    n, p = problem.n_samples, problem.n_features
+    n_drawn = max(_ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_rows * n // p)
+    return n if sp.issparse(problem.data.X) or 2 * n_drawn > n else n_drawn
+
+
+def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array:
+    """``Moments.second``."""
     unit = _unit(peak)
     p = problem.n_features
     total = problem.data.weight.sum()
@@ -128,7 +206,7 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
         centre = mean / unit
         second -= np.outer(centre, centre) if whole else centre**2
         second = second * np.outer(peak > 0, peak > 0) if whole else second * (peak > 0)  # no rounding of nothing
-    return Moments(mean, peak, second)
+    return second
 
 
 def lower_gram(rows: Array) -> Array:
@@ -175,7 +253,20 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     return Preconditioner(stats.mean, unit * relative, inverse, intercept_rate, dimension)
 
 
-def without_constants(metric: Preconditioner, params: Params) -> Params:
+def spectrum(problem: Problem, stats: Moments, curvature: float) -> Spectrum:
+    """The directions, from all of X'X, for mean curvatures about ``curvature``."""
+    unit = _unit(stats.peak)
+    ridge = problem.alpha / unit / unit
+    relative = np.sqrt(curvature * np.maximum(np.diagonal(stats.second), 0.0) + ridge)
+    relative[stats.peak == 0] = np.inf
+    of_data = curvature * stats.second / relative / relative[:, None]
+    whole = of_data.copy()
+    np.einsum("ii->i", whole)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
+    share, basis = scipy.linalg.eigh(of_data, whole, check_finite=False)
+    return Spectrum(stats.mean, unit * relative, basis, np.clip(share, 0, 1), curvature, problem.fit_intercept)
+
+
+def without_constants(metric: Preconditioner | Spectrum, params: Params) -> Params:
     """The parameters with the columns of one value left to the intercept: the same predictions of the rows."""
     is_constant = np.isinf(metric.scale)
     absorbed = params.coef[:, is_constant] @ metric.mean[is_constant]

@@ -9,16 +9,49 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.special import expit
 
 from sksoftmax._types import Array, Params
 
+#: Multiplications up to which a BLAS multiplies matrices as they lie: packing them first takes as long as the thin
+#: product of rows with a few classes. And the fewest rows that are worth a call.
+_UNPACKED = 10**6
+_LEAST_ROWS = 64
+
+
+def _pieces(X: Any, n_rows: int) -> list[slice]:
+    """Spans of the rows whose products with ``n_rows`` classes need no packing; none where those are not thin."""
+    size = _UNPACKED // max(1, n_rows * X.shape[1])
+    if size < _LEAST_ROWS or sp.issparse(X):
+        return []
+    return [slice(start, start + size) for start in range(0, X.shape[0], size)]
+
 
 def raw_prediction(params: Params, X: Any) -> Array:
     """``coef @ x_i + intercept`` for every row, class-major: (n_rows, n), in X's dtype."""
-    z = params.coef.astype(X.dtype, copy=False) @ X.T
-    z += params.intercept.astype(X.dtype, copy=False)[:, None]
-    return z
+    coef = params.coef.astype(X.dtype, copy=False)
+    intercept = params.intercept.astype(X.dtype, copy=False)[:, None]
+    pieces = _pieces(X, len(coef))
+    if not pieces or len(coef) == 1:
+        z = coef @ X.T
+        z += intercept
+        return z
+    columns, z = np.ascontiguousarray(coef.T), np.empty((X.shape[0], len(coef)), X.dtype)
+    for rows in pieces:
+        np.matmul(X[rows], columns, out=z[rows])
+    return np.add(z.T, intercept, order="C")
+
+
+def _summed(residual: Array, X: Any) -> Params:
+    """``residual @ X``, and the sum of ``residual`` over the rows: gradients."""
+    pieces = _pieces(X, len(residual))
+    if len(pieces) < 2 or len(residual) == 1:
+        return Params(residual @ X, residual.sum(axis=1))
+    coef = residual[:, pieces[0]] @ X[pieces[0]]
+    for rows in pieces[1:]:
+        coef += residual[:, rows] @ X[rows]
+    return Params(coef, residual.sum(axis=1))
 
 
 def proba(params: Params, X: Any) -> Array:
@@ -52,8 +85,7 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
         residual /= others + true
         residual[true_class] = -others / (others + true)
     residual *= (weight / total).astype(residual.dtype, copy=False)
-    grads = Params(residual @ X, residual.sum(axis=1))
-    return float(np.dot(weight, losses)) / total, grads
+    return float(np.dot(weight, losses)) / total, _summed(residual, X)
 
 
 def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:
@@ -70,4 +102,4 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
         dz -= np.einsum("kn,kn->n", proba, dz)
         dz *= proba
     dz *= (weight / total).astype(dz.dtype, copy=False)
-    return Params(dz @ X, dz.sum(axis=1))
+    return _summed(dz, X)

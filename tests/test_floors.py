@@ -21,6 +21,7 @@ FLOORS = [
         "_solvers.adagrad",
         "_solvers.adam",
         "_solvers.dual",
+        "_solvers.lbfgs",
         "_solvers.newton",
         "_solvers.preconditioned_sgd",
         "_solvers.schedule_free",

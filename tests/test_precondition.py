@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
@@ -11,6 +12,7 @@ from sksoftmax._precondition import (
     merged,
     moments,
     preconditioner,
+    spectrum,
     without_constants,
 )
 from sksoftmax._types import Params, dot
@@ -184,3 +186,39 @@ def test_hessian_is_at_most_the_bound_along_random_directions():
     raw = X @ np.hstack([direction.coef, direction.intercept[:, None]]).T
     weight = case.data.weight / case.data.weight.sum()
     assert dot(direction, hessian(direction)) <= 0.5 * np.sum(weight[:, None] * raw**2)
+
+
+def test_the_spectrum_inverts_each_classs_mean_curvature():
+    case = random_problem(3, alpha=0.05)
+    X, _, weight = case.data
+    curvatures = np.array([0.2, 0.01, 0.1])  # far from that of the spectrum and from each other
+    metric = spectrum(case, moments(case, whole=True), 0.1).metric(curvatures)
+    grads = random_params(3, X.shape[1], seed=1)
+    got = metric.apply(grads)
+    ones = np.column_stack([X, np.ones(len(X))])
+    for c, v in enumerate(curvatures):
+        matrix = v * (ones.T * weight) @ ones / weight.sum()
+        matrix[:-1, :-1] += 0.05 * np.eye(X.shape[1])
+        want = np.linalg.solve(matrix, np.append(grads.coef[c], grads.intercept[c]))
+        # the spectrum's 1.5e-8 on the diagonal, some ten times along weak directions
+        assert_allclose(np.append(got.coef[c], got.intercept[c]), want, rtol=1e-5, atol=1e-6)
+
+
+def test_part_of_the_rows_tells_the_gram_matrix_but_for_columns_that_it_misses():
+    rng = np.random.RandomState(0)
+    n, p = 6000, 80
+    X = rng.standard_normal((n, p)) @ (rng.standard_normal((p, p)) / (1 + np.arange(p)))
+    X[:, 0] = np.arange(n) % 4  # a period
+    X[:, 1:3] = 0  # two columns of a single row each
+    X[7, 1] = X[9, 2] = 1
+    X[:, 3] = X[:, 4] + X[:, 5] + 1e-5 * X[:, 3]
+    case = problem(X, rng.randint(0, 2, n))  # 2 classes: 20 rows a column
+    stats = moments(case, whole=True)
+    u = (X - X.mean(axis=0)) / stats.peak
+    exact = u.T @ u / n
+    assert not np.allclose(stats.second, exact, rtol=1e-3)
+    assert_allclose(stats.second[1:3, 1:3], np.diag(np.diagonal(exact)[1:3]), rtol=1e-10)
+    kept = np.ix_(np.arange(p) != 1, np.arange(p) != 1)
+    values = scipy.linalg.eigvalsh(stats.second[kept], exact[kept])
+    # (1 -+ (80 / 1600)^(1/2))^2 is .60 and 1.50 (Marchenko & Pastur), also along what all but vanishes
+    assert 0.5 < values.min() < values.max() < 1.7

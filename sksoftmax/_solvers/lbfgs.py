@@ -1,0 +1,167 @@
+"""L-BFGS in the metric of each class's mean curvature: for more unknowns than part of the rows can tell apart.
+
+A part of the rows gives a Hessian of no more rank than it has rows. Where the unknowns are as many as the rows, or
+more, ``E[p_c (1 - p_c)] X'X / n`` stands for each class's curvature instead, and the last steps correct it. A step
+costs one pass over the data: its length is exact for the curvature along it, a number that part of the rows does
+tell.
+
+Nocedal & Wright (2006), Numerical Optimization, algorithm 7.4; the initial matrix may change from step to step.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from sksoftmax._newton import Newton, Pair, corrected, relative_excess
+from sksoftmax._objective import hessian_products, value_and_grad
+from sksoftmax._precondition import Moments, Spectrum, spectrum, without_constants
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, Report, Solver, dot, plus, scaled
+
+#: Pairs that are kept.
+_N_PAIRS = 20
+
+#: Sufficient decrease, as a share of the slope, and halvings of a step.
+_ARMIJO, _MAX_HALVINGS = 1e-4, 8
+
+#: The excess is that of a geometric series of decreases, of at most this ratio.
+_GREATEST_RATIO = 0.9
+
+#: How much more than that may be left: slow directions hide behind fast ones. (Measured: up to 1.4 times.)
+_DOUBT = 2.0
+
+#: Rounding of F, in units of F's last digit.
+_NOISE = 8
+
+
+class LbfgsState(NamedTuple):
+    """State of L-BFGS.
+
+    Attributes
+    ----------
+    params : Params
+    evaluation : Evaluation
+        F and its gradient at ``params``.
+    step : Params
+        The next step.
+    decrease : float
+        What F is expected to fall by along it.
+    ratio : float
+        Of the decrease expected to that expected of the last step.
+    brought : float
+        What the last step brought.
+    excess : float
+        Estimate of ``(F - F*) / F*``.
+    is_stuck : bool
+        No step decreases F by more than rounding.
+    pairs : tuple of Pair
+        The last steps.
+    rows : Batch
+        Rows that tell the classes' mean curvature, and the curvature along a step; weights that sum to 1.
+    spectrum : Spectrum
+    """
+
+    params: Params
+    evaluation: Evaluation
+    step: Params
+    decrease: float
+    ratio: float
+    brought: float
+    excess: float
+    is_stuck: bool
+    pairs: tuple[Pair, ...]
+    rows: Batch
+    spectrum: Spectrum
+
+
+def lbfgs(stats: Moments, n_drawn: int) -> Solver:
+    """Solver whose step is one of L-BFGS.
+
+    Parameters
+    ----------
+    stats : Moments
+        Of the columns, with all of X'X.
+    n_drawn : int
+        Rows, evenly spread, that tell a curvature.
+    """
+
+    def init(problem: Problem, params: Params) -> LbfgsState:
+        rows = _spread_out(problem, n_drawn)
+        proba = problem.kernel.proba(params, rows.X)
+        basis = spectrum(problem, stats, float(_mean_curvature(proba, rows.weight).mean()))
+        params = without_constants(basis, params)
+        evaluation = value_and_grad(problem, params)
+        start = LbfgsState(params, evaluation, evaluation.grads, 0.0, 0.0, 0.0, np.inf, False, (), rows, basis)
+        return _aimed(problem, start)
+
+    def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
+        if state.is_stuck:
+            return state
+        noise = _noise(problem, state)
+        for halvings in range(_MAX_HALVINGS):
+            length = 0.5**halvings
+            params = plus(state.params, length, state.step)
+            evaluation = value_and_grad(problem, params)
+            if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
+                return _aimed(problem, _moved(problem, state, params, evaluation))
+        return state._replace(is_stuck=True)
+
+    def report(problem: Problem, state: LbfgsState) -> Report:
+        return Report(state.evaluation.value, state.excess, False)  # what is stuck is left to the next solver
+
+    return Solver("lbfgs", init, step, report, None)
+
+
+def _spread_out(problem: Problem, n_drawn: int) -> Batch:
+    every = slice(None, None, max(1, problem.n_samples // n_drawn))
+    X, y, weight = (part[every] for part in problem.data)
+    return Batch(X if sp.issparse(X) else np.ascontiguousarray(X), y, weight / weight.sum())
+
+
+def _mean_curvature(proba: Array, weight: Array) -> Array:
+    """Each class's mean ``p_c (1 - p_c)``."""
+    spread = (proba * (1 - proba)) @ weight
+    return np.asarray(np.maximum(spread, np.finfo(proba.dtype).eps))
+
+
+def _noise(problem: Problem, state: LbfgsState) -> float:
+    return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
+
+
+def _moved(problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation) -> LbfgsState:
+    pair = Pair(plus(params, -1.0, state.params), plus(evaluation.grads, -1.0, state.evaluation.grads))
+    pairs = (*state.pairs, pair)[-_N_PAIRS:] if dot(*pair) > 0 else state.pairs
+    brought = state.evaluation.value - evaluation.value
+    is_stuck = state.decrease <= _noise(problem, state) and brought <= 0
+    return state._replace(params=params, evaluation=evaluation, brought=brought, is_stuck=is_stuck, pairs=pairs)
+
+
+def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
+    """The state with the next step, as long as the curvature along it asks for, and the excess that it tells.
+
+    F falls by some ratio from step to step: what is left is the sum of a geometric series, of what the next step is
+    to bring or of what the last has brought, whichever is more, at the greater of the last two ratios.
+    """
+    params, grads, rows = state.params, state.evaluation.grads, state.rows
+    metric = state.spectrum.metric(_mean_curvature(problem.kernel.proba(params, rows.X), rows.weight))
+
+    def solve(gradient: Params) -> Newton:
+        return Newton(scaled(-1.0, metric.apply(gradient)), 0.0, 0.0, 0)
+
+    direction = corrected(state.pairs, grads, solve).direction
+    slope = -dot(grads, direction)
+    curvature = dot(direction, hessian_products(problem, params, rows)(direction))
+    if not (slope > 0 and curvature > 0):
+        return state._replace(is_stuck=True, excess=0.0 if slope == 0 else np.inf)
+    decrease = 0.5 * slope * slope / curvature
+    ratio = min(decrease / state.decrease, _GREATEST_RATIO) if state.decrease > 0 else _GREATEST_RATIO
+    slowest = max(ratio, state.ratio)
+    left = _DOUBT * max(decrease, slowest * state.brought) / (1 - slowest)
+    return state._replace(
+        step=scaled(slope / curvature, direction),
+        decrease=decrease,
+        ratio=ratio,
+        excess=relative_excess(problem, state.evaluation.value, left),
+    )
