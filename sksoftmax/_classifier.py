@@ -164,7 +164,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     excess_ : float
         Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
     solver_info_ : dict
-        What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric", "curvature".
+        What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
+        "batch_size", "learning_rate", "metric", "curvature".
 
     Notes
     -----
@@ -397,7 +398,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self._set_params(state.params, data.X.dtype)
         self._stream = _Stream(self.solver, self.learning_rate, state, n_samples, total)
         self.n_iter_ = 1
-        self.solver_info_ = {"engine": choose_engine(self.engine), **plan.info, "learning_rate": rate}
+        self.solver_info_ = {
+            "engine": choose_engine(self.engine),
+            "solver": solver.name,
+            **plan.info,
+            "learning_rate": rate,
+        }
 
     def _new_stream(self, n_samples: int, weight: float) -> _Stream:
         return _Stream(self.solver, self.learning_rate, None, n_samples, weight)
@@ -543,7 +549,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.loss_curve_ = result.loss_curve
         self.stop_reason_ = str(result.stop_reason)
         self.excess_ = result.excess
-        self.solver_info_ = {"engine": choose_engine(self.engine), **info}
+        self.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
         if self.early_stopping:
             self.validation_scores_ = result.validation_scores
 
