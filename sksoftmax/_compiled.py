@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._compiled_row import Tools, row_prox, row_prox_binary, softmax, softplus
+from sksoftmax._compiled_row import Tools, logistic, row_prox, row_prox_binary, softmax, softplus
 from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_soft, add_to, compiled
 from sksoftmax._types import Array
 
@@ -36,6 +36,13 @@ class Model(NamedTuple):
 
     table: Array
     soft: Array
+    intercept: Array
+
+
+class Sums(NamedTuple):
+    """Sums over the rows, of a model's shape."""
+
+    table: Array
     intercept: Array
 
 
@@ -107,8 +114,11 @@ def visit_softmax(
 
 
 @compiled(FAST)
-def measure_softmax(rows: Rows, model: Model, agreed: Agreed, t: Tools) -> tuple[float, float]:
-    """The sums that `visit_softmax` returns, at the model as it is."""
+def measure_softmax(rows: Rows, model: Model, agreed: Agreed, slope: Sums, t: Tools) -> tuple[float, float]:
+    """The sums that `visit_softmax` returns, at the model as it is.
+
+    Unless ``slope`` is empty, the gradient of the first is added to it, and ``agreed.proba`` becomes the model's.
+    """
     z, p = t.work[0], t.work[1]
     loss = 0.0
     gaps = 0.0
@@ -120,7 +130,64 @@ def measure_softmax(rows: Rows, model: Model, agreed: Agreed, t: Tools) -> tuple
         for k in range(len(z)):
             mean += agreed.proba[i, k] * z[k]
         gaps += rows.weight[i] * (lse - mean - agreed.entropy[i])
+        if len(slope.table) == 0:
+            continue
+        for k in range(len(z)):
+            agreed.proba[i, k] = p[k]
+            p[k] *= rows.weight[i]
+        p[rows.y[i]] = 0
+        others = p[0] - p[0]
+        for k in range(len(z)):
+            others += p[k]
+        p[rows.y[i]] = -others  # where p is next to 1, p - 1 is rounding
+        add_row(i, rows, p, slope)
     return loss, gaps
+
+
+@compiled(FAST)
+def add_row(i: int, rows: Rows, z: Array, sums: Sums) -> None:
+    """Add row i times each of ``z``."""
+    n_lanes = len(z)
+    for e in range(rows.indptr[i], rows.indptr[i + 1]):
+        for first in range(0, n_lanes, LANES):
+            add_to(sums.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e])
+    for k in range(n_lanes):
+        sums.intercept[k] += z[k]
+
+
+@compiled(FAST)
+def spread_softmax(rows: Rows, agreed: Agreed, spread: Sums, t: Tools) -> None:
+    """Add the diagonal of the loss's Hessian where the rows' probabilities are those that they agreed to."""
+    z = t.work[0]
+    n_lanes = len(z)
+    for i in range(len(rows.y)):
+        for k in range(n_lanes):
+            z[k] = rows.weight[i] * agreed.proba[i, k] * (1 - agreed.proba[i, k])
+            spread.intercept[k] += z[k]
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            for first in range(0, n_lanes, LANES):
+                add_to(spread.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e] * rows.values[e])
+
+
+@compiled(FAST)
+def product_softmax(rows: Rows, agreed: Agreed, direction: Model, product: Sums, t: Tools) -> None:
+    """Add the loss's Hessian, where the probabilities are those that the rows agreed to, times ``direction``.
+
+    One whose table is empty is of the intercept alone.
+    """
+    z = t.work[0]
+    for i in range(len(rows.y)):
+        if len(direction.table) > 0:
+            raw_row(i, rows, direction, z)
+        else:
+            for k in range(len(z)):
+                z[k] = direction.intercept[k]
+        mean = z[0] - z[0]
+        for k in range(len(z)):
+            mean += agreed.proba[i, k] * z[k]
+        for k in range(len(z)):
+            z[k] = rows.weight[i] * agreed.proba[i, k] * (z[k] - mean)
+        add_row(i, rows, z, product)
 
 
 @compiled(FAST)
@@ -167,7 +234,7 @@ def visit_binary(
 
 
 @compiled(FAST)
-def measure_binary(rows: Rows, model: Model, agreed: Agreed) -> tuple[float, float]:
+def measure_binary(rows: Rows, model: Model, agreed: Agreed, slope: Sums) -> tuple[float, float]:
     """``measure_softmax`` for two classes."""
     loss = 0.0
     gaps = 0.0
@@ -176,7 +243,38 @@ def measure_binary(rows: Rows, model: Model, agreed: Agreed) -> tuple[float, flo
         lse = softplus(z)
         loss += rows.weight[i] * (lse - z * rows.y[i])
         gaps += rows.weight[i] * (lse - np.float64(agreed.proba[i]) * z - agreed.entropy[i])
+        if len(slope.table) > 0:
+            agreed.proba[i] = logistic(z)
+            add_row_binary(i, rows, rows.weight[i] * (logistic(z) - rows.y[i]), slope)
     return loss, gaps
+
+
+@compiled(FAST)
+def add_row_binary(i: int, rows: Rows, change: float, sums: Sums) -> None:
+    """``add_row`` for two classes."""
+    for e in range(rows.indptr[i], rows.indptr[i + 1]):
+        sums.table[rows.indices[e]] += change * rows.values[e]
+    sums.intercept[0] += change
+
+
+@compiled(FAST)
+def spread_binary(rows: Rows, agreed: Agreed, spread: Sums) -> None:
+    """``spread_softmax`` for two classes."""
+    for i in range(len(rows.y)):
+        p = np.float64(agreed.proba[i])
+        curvature = rows.weight[i] * (p * (1 - p))
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            spread.table[rows.indices[e]] += curvature * rows.values[e] * rows.values[e]
+        spread.intercept[0] += curvature
+
+
+@compiled(FAST)
+def product_binary(rows: Rows, agreed: Agreed, direction: Model, product: Sums) -> None:
+    """``product_softmax`` for two classes."""
+    for i in range(len(rows.y)):
+        p = np.float64(agreed.proba[i])
+        z = raw_row_binary(i, rows, direction) if len(direction.table) > 0 else np.float64(direction.intercept[0])
+        add_row_binary(i, rows, rows.weight[i] * (p * (1 - p)) * z, product)
 
 
 @compiled(FAST)

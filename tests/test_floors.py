@@ -15,6 +15,7 @@ FLOORS = [
     ["loss", "_objective", "_compiled_row"],
     ["_precondition", "_compiled"],
     ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],
+    ["_solvers._certificate"],
     [
         "_solvers.sgd",
         "_solvers.adagrad",
