@@ -118,9 +118,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Most epochs, >= 1: passes of minibatches, and Newton steps (of several passes each).
     tol : float, default=1e-3
         The fit ends when F is estimated to be within ``tol``, relative, of its minimum: ``(F - F*) / F*``,
-        >= 0. The estimate is half the squared Newton decrement. Below the rounding of X's dtype it counts as
-        that. With ``solver="auto"``, float64 data of at most 256 rows are always fitted to that, which costs
-        little: the answer then depends neither on the seed nor on the order of the rows.
+        >= 0. The estimate is half the squared Newton decrement, and of compiled fits a bound. Below the rounding of
+        X's dtype it counts as that. With ``solver="auto"``, float64 data of at most 256 rows are always fitted to
+        that, which costs little: the answer then depends neither on the seed nor on the order of the rows.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
@@ -168,7 +168,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     excess_ : float
         Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
     solver_info_ : dict
-        What "auto" chose: "solver", "engine", "batch_size", "learning_rate", "metric", "curvature".
+        What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
+        "batch_size", "learning_rate", "metric", "curvature".
 
     Notes
     -----
@@ -180,8 +181,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     the Hessian of up to 2000 unknowns (32 MB, and as much again while it is made) or n_classes matrices of
     n_features x n_features where those are together no larger than X. Everything else is made of blocks of rows
     of about 1 MiB. Compiled, a fit keeps besides X one more copy of its values, the order, and in X's dtype
-    n_samples x n_classes probabilities and up to 8 tables of n_features x n_classes, n_classes rounded up to a multiple
-    of 8 (1 for two classes).
+    n_samples x n_classes probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to a
+    multiple of 8 (1 for two classes).
 
     See Also
     --------
@@ -407,7 +408,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self._set_params(state.params, data.X.dtype)
         self._stream = _Stream(self.solver, self.learning_rate, state, n_samples, total)
         self.n_iter_ = 1
-        self.solver_info_ = {"engine": choose_engine(self.engine), **plan.info, "learning_rate": rate}
+        self.solver_info_ = {
+            "engine": choose_engine(self.engine),
+            "solver": solver.name,
+            **plan.info,
+            "learning_rate": rate,
+        }
 
     def _new_stream(self, n_samples: int, weight: float) -> _Stream:
         return _Stream(self.solver, self.learning_rate, None, n_samples, weight)
@@ -545,7 +551,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.loss_curve_ = result.loss_curve
         self.stop_reason_ = str(result.stop_reason)
         self.excess_ = result.excess
-        self.solver_info_ = {"engine": choose_engine(self.engine), **info}
+        self.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
         if self.early_stopping:
             self.validation_scores_ = result.validation_scores
 

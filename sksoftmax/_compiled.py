@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._compiled_row import Tools, row_prox, row_prox_binary, softmax, softplus
+from sksoftmax._compiled_row import Tools, logistic, row_prox, row_prox_binary, softmax, softplus
 from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_soft, add_to, compiled
 from sksoftmax._types import Array
 
@@ -36,6 +36,13 @@ class Model(NamedTuple):
 
     table: Array
     soft: Array
+    intercept: Array
+
+
+class Sums(NamedTuple):
+    """Sums over the rows, of a model's shape."""
+
+    table: Array
     intercept: Array
 
 
@@ -122,20 +129,111 @@ def visit_softmax(
 
 
 @compiled(FAST)
-def measure_softmax(rows: Rows, model: Model, agreed: Agreed, t: Tools) -> tuple[float, float]:
-    """The sums that `visit_softmax` returns, at the model as it is."""
-    z, p = t.work[0], t.work[1]
+def measure_row(
+    i: int, z: Array, y: int, weight: float, agreed: Agreed, is_sloped: bool, t: Tools
+) -> tuple[float, float]:
+    """Weight * loss and weight * gap of row i, whose raw predictions are ``z``.
+
+    If ``is_sloped``, it agrees to its probabilities, and ``z`` is replaced by the gradient, weight * (p - t).
+    """
+    p = t.work[1]
+    lse = softmax(z, p, t)
+    loss = weight * (lse - z[y])
+    mean = z[0] - z[0]
+    for k in range(len(z)):
+        mean += agreed.proba[i, k] * z[k]
+    gap = weight * (lse - mean - agreed.entropy[i])
+    if is_sloped:
+        others = p[0] - p[0]
+        for k in range(len(z)):
+            agreed.proba[i, k] = p[k]
+            z[k] = p[k] * weight
+        z[y] = others
+        for k in range(len(z)):
+            others += z[k]
+        z[y] = -others  # where p is next to 1, p - 1 is rounding
+    return loss, gap
+
+
+@compiled(FAST)
+def measure_block_softmax(
+    start: int, z: Array, y: Array, weight: Array, agreed: Agreed, is_sloped: bool, t: Tools
+) -> tuple[float, float]:
+    """``measure_row`` of the rows from ``start`` whose raw predictions are ``z``, (rows of the block, n_lanes)."""
     loss = 0.0
     gaps = 0.0
+    for a in range(len(z)):
+        i = start + a
+        row_loss, gap = measure_row(i, z[a], y[i], weight[i], agreed, is_sloped, t)
+        loss += row_loss
+        gaps += gap
+    return loss, gaps
+
+
+@compiled(FAST)
+def measure_softmax(rows: Rows, model: Model, agreed: Agreed, slope: Sums, t: Tools) -> tuple[float, float]:
+    """The sums that `visit_softmax` returns, at the model as it is.
+
+    Unless ``slope`` is empty, the gradient of the first is added to it, and ``agreed.proba`` becomes the model's.
+    """
+    z = t.work[0]
+    loss = 0.0
+    gaps = 0.0
+    is_sloped = len(slope.table) > 0
     for i in range(len(rows.y)):
         raw_row(i, rows, model, z)
-        lse = softmax(z, p, t)
-        loss += rows.weight[i] * (lse - z[rows.y[i]])
+        row_loss, gap = measure_row(i, z, rows.y[i], rows.weight[i], agreed, is_sloped, t)
+        loss += row_loss
+        gaps += gap
+        if is_sloped:
+            add_row(i, rows, z, slope)
+    return loss, gaps
+
+
+@compiled(FAST)
+def add_row(i: int, rows: Rows, z: Array, sums: Sums) -> None:
+    """Add row i times each of ``z``."""
+    n_lanes = len(z)
+    for e in range(rows.indptr[i], rows.indptr[i + 1]):
+        for first in range(0, n_lanes, LANES):
+            add_to(sums.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e])
+    for k in range(n_lanes):
+        sums.intercept[k] += z[k]
+
+
+@compiled(FAST)
+def spread_softmax(rows: Rows, agreed: Agreed, spread: Sums, t: Tools) -> None:
+    """Add the diagonal of the loss's Hessian where the rows' probabilities are those that they agreed to."""
+    z = t.work[0]
+    n_lanes = len(z)
+    for i in range(len(rows.y)):
+        for k in range(n_lanes):
+            z[k] = rows.weight[i] * agreed.proba[i, k] * (1 - agreed.proba[i, k])
+            spread.intercept[k] += z[k]
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            for first in range(0, n_lanes, LANES):
+                add_to(spread.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e] * rows.values[e])
+
+
+@compiled(FAST)
+def product_softmax(rows: Rows, agreed: Agreed, direction: Model, product: Sums, t: Tools) -> None:
+    """Add the loss's Hessian, where the probabilities are those that the rows agreed to, times ``direction``.
+
+    One whose table is empty is of the intercept alone.
+    """
+    z = t.work[0]
+    for i in range(len(rows.y)):
+        if len(direction.table) > 0:
+            raw_row(i, rows, direction, z)
+        else:
+            for k in range(len(z)):
+                z[k] = direction.intercept[k]
         mean = z[0] - z[0]
         for k in range(len(z)):
             mean += agreed.proba[i, k] * z[k]
-        gaps += rows.weight[i] * (lse - mean - agreed.entropy[i])
-    return loss, gaps
+        for k in range(len(z)):
+            z[k] = rows.weight[i] * agreed.proba[i, k] * (z[k] - mean)
+        add_row(i, rows, z, product)
 
 
 @compiled(FAST)
@@ -194,15 +292,46 @@ def visit_binary(
 
 
 @compiled(FAST)
-def measure_binary(rows: Rows, model: Model, agreed: Agreed) -> tuple[float, float]:
+def measure_binary(rows: Rows, model: Model, agreed: Agreed, slope: Sums) -> tuple[float, float]:
     """``measure_softmax`` for two classes."""
     loss = 0.0
     gaps = 0.0
+    is_sloped = len(slope.table) > 0
     for i in range(len(rows.y)):
         z = raw_row_binary(i, rows, model)
-        lse = softplus(z)
-        loss += rows.weight[i] * (lse - z * rows.y[i])
-        gaps += rows.weight[i] * (lse - np.float64(agreed.proba[i]) * z - agreed.entropy[i])
+        row_loss, gap, change = measure_row_binary(i, z, rows.y[i], rows.weight[i], agreed, is_sloped)
+        loss += row_loss
+        gaps += gap
+        if is_sloped:
+            add_row_binary(i, rows, change, slope)
+    return loss, gaps
+
+
+@compiled(FAST)
+def measure_row_binary(
+    i: int, z: float, y: int, weight: float, agreed: Agreed, is_sloped: bool
+) -> tuple[float, float, float]:
+    """``measure_row`` for two classes; also returns the gradient."""
+    lse = softplus(z)
+    loss = weight * (lse - z * y)
+    gap = weight * (lse - np.float64(agreed.proba[i]) * z - agreed.entropy[i])
+    if is_sloped:
+        agreed.proba[i] = logistic(z)
+    return loss, gap, weight * (logistic(z) - y)
+
+
+@compiled(FAST)
+def measure_block_binary(
+    start: int, z: Array, y: Array, weight: Array, agreed: Agreed, is_sloped: bool
+) -> tuple[float, float]:
+    """``measure_block_softmax`` for two classes."""
+    loss = 0.0
+    gaps = 0.0
+    for a in range(len(z)):
+        i = start + a
+        row_loss, gap, z[a, 0] = measure_row_binary(i, np.float64(z[a, 0]), y[i], weight[i], agreed, is_sloped)
+        loss += row_loss
+        gaps += gap
     return loss, gaps
 
 
@@ -277,6 +406,34 @@ def visit_block_binary(
             moved[n_moved] = a
             n_moved += 1
     return loss, gaps, n_moved
+
+
+@compiled(FAST)
+def add_row_binary(i: int, rows: Rows, change: float, sums: Sums) -> None:
+    """``add_row`` for two classes."""
+    for e in range(rows.indptr[i], rows.indptr[i + 1]):
+        sums.table[rows.indices[e]] += change * rows.values[e]
+    sums.intercept[0] += change
+
+
+@compiled(FAST)
+def spread_binary(rows: Rows, agreed: Agreed, spread: Sums) -> None:
+    """``spread_softmax`` for two classes."""
+    for i in range(len(rows.y)):
+        p = np.float64(agreed.proba[i])
+        curvature = rows.weight[i] * (p * (1 - p))
+        for e in range(rows.indptr[i], rows.indptr[i + 1]):
+            spread.table[rows.indices[e]] += curvature * rows.values[e] * rows.values[e]
+        spread.intercept[0] += curvature
+
+
+@compiled(FAST)
+def product_binary(rows: Rows, agreed: Agreed, direction: Model, product: Sums) -> None:
+    """``product_softmax`` for two classes."""
+    for i in range(len(rows.y)):
+        p = np.float64(agreed.proba[i])
+        z = raw_row_binary(i, rows, direction) if len(direction.table) > 0 else np.float64(direction.intercept[0])
+        add_row_binary(i, rows, rows.weight[i] * (p * (1 - p)) * z, product)
 
 
 @compiled(FAST)

@@ -52,11 +52,13 @@ def conjugate_gradients(
     metric: Metric,
     accuracy: float,
     max_products: int,
+    is_enough: Callable[[Params], bool] | None = None,
 ) -> Newton:
     """Solve ``H d = -g`` by preconditioned conjugate gradients.
 
     Ends when the decrease that the model expects grows by less than ``accuracy`` of itself, should every
-    iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221.
+    iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221. Or where
+    ``is_enough`` says so of what is left of the gradient.
     """
     direction = zeros_like(grads)
     residual = grads
@@ -73,7 +75,7 @@ def conjugate_gradients(
         residual = plus(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
-        if k * gain <= accuracy * decrease:
+        if k * gain <= accuracy * decrease or (is_enough is not None and is_enough(residual)):
             return Newton(direction, decrease, k * gain, k)
         whitened = metric.apply(residual)
         new_slope = dot(residual, whitened)
@@ -109,8 +111,17 @@ def relative_excess(problem: Problem, value: float, decrease: float) -> float:
     Where F* is 0 (separable classes and alpha = 0: there is no minimum) the excess is relative to the loss
     of the class priors instead, times the square root of the rounding unit.
     """
-    eps = float(np.finfo(problem.data.X.dtype).eps)
-    floor = float(np.sqrt(eps)) * null_value(problem)
+    floor = _floor(problem)
     if decrease > value > floor:
         return float("inf")
     return min(decrease, value) / max(value - decrease, floor)
+
+
+def decrease_of_excess(problem: Problem, value: float, excess: float) -> float:
+    """The decrease whose ``relative_excess`` is ``excess``."""
+    return excess * max(value / (1 + excess), _floor(problem))
+
+
+def _floor(problem: Problem) -> float:
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    return float(np.sqrt(eps)) * null_value(problem)

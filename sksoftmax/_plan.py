@@ -119,7 +119,7 @@ class Plan(NamedTuple):
     tol : float
         Excess at which the fit ends: the setting, or the limit of rounding, see ``_tolerance``.
     info : dict
-        The choices, for ``solver_info_``.
+        The choices, for ``solver_info_``, but for which of the solvers came to run.
     """
 
     stages: list[Stage]
@@ -169,7 +169,6 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
     finish, curvature = _newton(problem, base, stats, tol)
     stages.append(Stage(finish, None))
     info = {
-        "solver": "+".join(stage.solver.name for stage in stages),
         "batch_size": batch_size if rate else problem.n_samples,
         "learning_rate": rate or 1.0,
         "metric": "none" if is_exact else _metric_name(stats),
@@ -191,7 +190,6 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     whole = gram_pays(problem, is_stream=True) if known is None else known.second.ndim == 2
     solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
     info: dict[str, object] = {
-        "solver": solver.name,
         "batch_size": batch_size,
         "learning_rate": settings.learning_rate or "auto",
         "metric": "gram" if whole else "diagonal",
@@ -245,7 +243,6 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
     else:
         stages = [Stage(solver, n_epochs), Stage(_when_needed("newton", finish), None)]
     info: dict[str, object] = {
-        "solver": "+".join(stage.solver.name for stage in stages),
         "engine": "compiled",
         "batch_size": 1,
         "learning_rate": 1.0,
@@ -428,7 +425,6 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *
         average=settings.average and settings.solver == "sgd",
     )
     info = {
-        "solver": settings.solver,
         "batch_size": batch_size,
         "learning_rate": rate,
         "metric": "none",

@@ -53,6 +53,7 @@ class Result(NamedTuple):
     validation_scores: list[float]
     stop_reason: StopReason
     excess: float
+    solver: str
 
 
 def train(
@@ -88,6 +89,7 @@ def train(
     best = params
     reason: StopReason | None = None
     state: Any = None
+    ran: list[str] = []
     excess = np.inf
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for stage, is_new, is_last in _stage_of_each_epoch(plan, rules.max_iter):
@@ -95,6 +97,7 @@ def train(
                 if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
                     params = state.params
                 state = stage.solver.init(problem, params)
+                ran.append(stage.solver.name)
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)
             if is_last and stage.solver.report is None:
@@ -119,7 +122,7 @@ def train(
             excess = _excess(problem, params, plan.metric)
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
-    return Result(params, curve, scores, reason, excess)
+    return Result(params, curve, scores, reason, excess, "+".join(ran))
 
 
 def _stage_of_each_epoch(plan: Plan, max_iter: int) -> Iterator[tuple[Stage, bool, bool]]:
@@ -150,7 +153,7 @@ def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: n
 
 def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float) -> tuple[Any, Report]:
     """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
-    if not is_finite(state.params):
+    if solver.batch_size is not None and not is_finite(state.params):  # no other overshoots
         report = Report(np.nan, np.inf, False)
     elif solver.report is not None:
         report = solver.report(problem, state)

@@ -178,9 +178,17 @@ def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes):
     z = np.hstack([0 * z, z]) if n_rows == 1 else z
     want = rows.weight @ (logsumexp(z, axis=1) - z[np.arange(len(z)), rows.y])
     before = model.table.copy()
-    exact = (
-        kernels.measure_binary(rows, model, agreed) if n_rows == 1 else kernels.measure_softmax(rows, model, agreed, t)
-    )
+    slope = kernels.Sums(np.zeros_like(model.table), np.zeros_like(model.intercept))
+    measure, more = (kernels.measure_binary, ()) if n_rows == 1 else (kernels.measure_softmax, (t,))
+    exact = measure(rows, model, agreed, kernels.Sums(np.empty(0), np.empty(0)), *more)
+    others = agreed._replace(proba=agreed.proba.copy())
+    assert exact == measure(rows, model, others, slope, *more)
+    proba = others.proba.reshape(len(z), -1)[:, :n_rows]
+    assert_allclose(proba, scipy_softmax(z, axis=1)[:, -n_rows:], atol=1e-12)
+    residual = rows.weight[:, None] * scipy_softmax(z, axis=1)
+    residual[np.arange(len(z)), rows.y] -= rows.weight
+    assert_allclose(slope.table.reshape(X.shape[1], -1)[:, :n_rows], X.T @ residual[:, -n_rows:], atol=1e-12)
+    assert_allclose(slope.intercept[:n_rows], residual[:, -n_rows:].sum(axis=0), atol=1e-12)
     loss, gaps = visit(n_classes, rows, model, agreed, t, skip=np.inf)  # all are left alone
     assert loss == pytest.approx(want, rel=1e-12)
     assert exact == pytest.approx((want, want), rel=1e-12)

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from sksoftmax import SoftmaxClassifier, _plan, _vectorized
 from sksoftmax._batches import row_order
-from sksoftmax._objective import prior_params, value_and_grad
+from sksoftmax._objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._solvers import _centre
 from sksoftmax._solvers.dual import dual, is_available
-from sksoftmax._types import Batch, Problem
+from sksoftmax._types import Batch, Params, Problem
 
 needs_numba = pytest.mark.skipif(not is_available(), reason="numba is not installed")
 
@@ -147,6 +148,80 @@ def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha, container):
 
 
 @needs_numba
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("n_classes", "l1_ratio"), [(2, 0.0), (4, 0.0), (2, 0.5), (4, 0.5)])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept):
+    from sksoftmax._solvers import dual as module
+
+    X, y, weight = sparse_data(n_classes)
+    problem = as_problem(sp.csr_array(SHAPES[shape](np.random.default_rng(0), X)), y, weight, 1e-3, fit_intercept)
+    problem = problem._replace(l1_ratio=l1_ratio)
+    _, best = run(problem, 1e-8, 3000)
+    minimum = value_and_grad(problem, best[-1]).value
+    solver = dual(lambda: np.arange(300), 0.0)
+    state = solver.init(problem, prior_params(problem))
+    for epoch in range(12):
+        state = solver.step(problem, state, problem.data)
+        value = value_and_grad(problem, state.params).value
+        certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+        loss, gap, _ = certifier.measured(state.model, np.empty(0))
+        assert loss + state.penalty == pytest.approx(value, rel=1e-12)
+        by_dual = certifier.bound(module._slope(state), gap, np.inf)
+        by_slope = certifier.bound(certifier.slope(state.model)[1], 0.0, np.inf)
+        rounding = 1e-8 * minimum  # of the minimum, which is known to that
+        # the intercept's shift is exact to second order, and large in the first epochs
+        assert epoch < 4 or min(by_dual, by_slope) >= value - minimum - rounding
+
+
+@needs_numba
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_products_are_those_of_the_hessian(n_classes):
+    from sksoftmax._solvers import dual as module
+
+    X, y, weight = sparse_data(n_classes)
+    problem = as_problem(X, y, weight, 1e-3)
+    reports, _ = run(problem, 1e-10)
+    solver = dual(lambda: np.arange(300), 0.0)
+    state = solver.init(problem, prior_params(problem))
+    for _ in range(len(reports)):  # until what the rows agreed to are the model's probabilities
+        state = solver.step(problem, state, problem.data)
+    certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+    rng = np.random.default_rng(0)
+    n_lanes, root = len(state.model.intercept), state.metric.root[:-1]
+    scaled = np.zeros((problem.n_features, n_lanes))
+    scaled[:, : problem.n_rows] = rng.standard_normal((problem.n_features, problem.n_rows))
+    intercept = np.zeros(n_lanes)
+    intercept[: problem.n_rows] = rng.standard_normal(problem.n_rows)
+    direction = Params((scaled * root[:, None]).T[: problem.n_rows], intercept[: problem.n_rows])
+    want = hessian_products(problem, state.params)(direction)
+    got = certifier.product(Params(scaled.ravel(), intercept))
+    # probabilities agree to the root of the excess, 1e-5
+    assert_allclose(got.coef.reshape(-1, n_lanes)[:, : problem.n_rows].T, want.coef * root, atol=1e-4)
+    assert_allclose(got.intercept[: problem.n_rows], want.intercept, atol=1e-4)
+    shift = certifier.product(Params(np.empty(0), intercept))
+    assert_allclose(shift.coef, certifier.product(Params(np.zeros(scaled.size), intercept)).coef, atol=1e-14)
+
+
+def one_hot_digits():
+    """Each pixel's value as a column: the pixels' columns sum to 1, which the intercept could say as well."""
+    X, y = load_digits(return_X_y=True)
+    columns = [sp.csr_array((np.ones(len(y)), (np.arange(len(y)), pixel.astype(int)))) for pixel in X.T]
+    return sp.csr_array(sp.hstack(columns)), y
+
+
+@needs_numba
+@pytest.mark.parametrize("alpha", [1e-2, 1e-3, 1e-5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_directions_that_only_the_penalty_holds_do_not_hide(alpha, dtype):
+    X, y = one_hot_digits()
+    best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-5, random_state=0).fit(X, y)
+    for tol in (1e-2, 1e-3):
+        clf = SoftmaxClassifier(alpha, engine="compiled", tol=tol, random_state=0).fit(X.astype(dtype), y)
+        assert clf.loss_curve_[-1] <= best.loss_curve_[-1] * (1 + tol)
+
+
+@needs_numba
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
     from sksoftmax._solvers import dual as module
@@ -265,7 +340,7 @@ def test_both_engines_reach_the_same_minimum(n_classes, dtype, index):
     other = SoftmaxClassifier(1e-3, engine="vectorized", tol=1e-6, random_state=0).fit(X, y, weight)
     assert clf.loss_curve_[-1] <= other.loss_curve_[-1] * (1 + 1e-4)
     assert clf.solver_info_["engine"] == "compiled"
-    assert clf.solver_info_["solver"] == "dual+newton"
+    assert clf.solver_info_["solver"] == "dual"
     assert other.solver_info_["engine"] == "vectorized"
     assert clf.stop_reason_ == "tol"
     assert clf.coef_.dtype == dtype
@@ -317,6 +392,7 @@ def test_newton_finishes_what_the_dual_does_not():
     X, y, _ = sparse_data(3, n=1000)
     clf = SoftmaxClassifier(engine="compiled", tol=1e-12, random_state=0, max_iter=20).fit(X, y)
     assert clf.n_iter_ > 17  # 85 % of them
+    assert clf.solver_info_["solver"] == "dual+newton"
     assert clf.excess_ <= 1e-12
 
 
@@ -341,7 +417,7 @@ def test_the_vectorized_engine_runs_where_there_is_no_compiled_way(params, conta
 def test_a_warm_start_goes_to_newton():
     X, y, _ = sparse_data(3, n=600)
     clf = SoftmaxClassifier(engine="compiled", warm_start=True, random_state=0).fit(X, y)
-    assert clf.solver_info_["solver"] == "dual+newton"
+    assert clf.solver_info_["solver"] == "dual"
     assert clf.fit(X, y).solver_info_["solver"] == "newton"
     assert clf.n_iter_ <= 2
 

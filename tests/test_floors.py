@@ -16,6 +16,7 @@ FLOORS = [
     ["_precondition", "_compiled"],
     ["_solvers._rows"],
     ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],
+    ["_solvers._certificate"],
     [
         "_solvers.sgd",
         "_solvers.adagrad",

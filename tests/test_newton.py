@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sksoftmax._curvature import factorised
-from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, relative_excess
+from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, decrease_of_excess, relative_excess
 from sksoftmax._objective import hessian_products, null_value, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
 from sksoftmax._solvers.newton import newton
@@ -70,6 +70,30 @@ def test_relative_excess_by_hand():
     assert relative_excess(case, value=1.0, decrease=2.0) == np.inf
     tiny = relative_excess(case, value=1e-12, decrease=1e-12)  # F* = 0: in units of the priors' loss
     assert tiny == pytest.approx(1e-12 / (np.sqrt(np.finfo(float).eps) * null_value(case)))
+
+
+@pytest.mark.parametrize("value", [1.3, 1e-9])  # and next to 0
+def test_the_decrease_of_an_excess_has_that_excess(value):
+    case = random_problem(3)
+    decrease = decrease_of_excess(case, value, 1e-3)
+    assert relative_excess(case, value, decrease) == pytest.approx(1e-3)
+
+
+def test_conjugate_gradients_end_where_the_gradient_left_is_small_enough():
+    case = random_problem(3, alpha=1e-2)
+    start = prior_params(case)
+    evaluation = value_and_grad(case, start)
+    hessian_product, metric = hessian_products(case, start), preconditioner(case, moments(case, whole=False))
+    seen = []
+
+    def is_enough(left):
+        seen.append(left)
+        return len(seen) == 3
+
+    aim = conjugate_gradients(hessian_product, evaluation.grads, metric, 1e-12, 200, is_enough)
+    assert aim.n_products == 3
+    left = plus(evaluation.grads, 1.0, hessian_product(aim.direction))
+    assert_allclose(seen[-1].coef, left.coef, atol=1e-12)
 
 
 def test_pairs_of_a_quadratic_correct_any_inverse_to_the_true_one():

@@ -6,6 +6,7 @@ Both kinds have the same methods, on columns less ``mean`` (0 for CSR rows) and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -16,6 +17,9 @@ from sksoftmax._types import Array, Params, Problem
 
 #: Rows of a dense block: what they say of each other costs as many operations as two or three of them have lanes.
 _BLOCK_PER_LANE, _LEAST_BLOCK, _MOST_BLOCK = 2, 48, 128
+
+#: Numbers of a block of rows that are not visited but summed over.
+_BLOCK_NUMBERS = 2**17
 
 #: Share of nonzeros up to which dense rows are visited as CSR, and rows that it is counted on.
 _SPARSE, _N_COUNTED = 0.25, 1000
@@ -50,8 +54,17 @@ class Rows(Protocol):
     ) -> tuple[float, float]:
         """See ``_compiled.visit_softmax``."""
 
-    def measure(self, model: Any, agreed: Any, tools: Any) -> tuple[float, float]:
+    def weighing(self, factor: float) -> Self:
+        """The same rows, weights times ``factor``."""
+
+    def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
         """See ``_compiled.measure_softmax``."""
+
+    def add_spread(self, agreed: Any, spread: Any, tools: Any) -> None:
+        """See ``_compiled.spread_softmax``."""
+
+    def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
+        """See ``_compiled.product_softmax``."""
 
 
 def rows_of(problem: Problem) -> Rows:
@@ -146,12 +159,31 @@ class SparseRows(NamedTuple):
             return compiled.visit_binary(self._csr(), model, agreed, order, scales, skip)
         return compiled.visit_softmax(self._csr(), model, agreed, order, scales, skip, tools)
 
-    def measure(self, model: Any, agreed: Any, tools: Any) -> tuple[float, float]:
+    def weighing(self, factor: float) -> SparseRows:
+        return self._replace(weight=self.weight * self.weight.dtype.type(factor))
+
+    def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
         from sksoftmax import _compiled as compiled
 
         if agreed.proba.ndim == 1:
-            return compiled.measure_binary(self._csr(), model, agreed)
-        return compiled.measure_softmax(self._csr(), model, agreed, tools)
+            return compiled.measure_binary(self._csr(), model, agreed, slope)
+        return compiled.measure_softmax(self._csr(), model, agreed, slope, tools)
+
+    def add_spread(self, agreed: Any, spread: Any, tools: Any) -> None:
+        from sksoftmax import _compiled as compiled
+
+        if agreed.proba.ndim == 1:
+            compiled.spread_binary(self._csr(), agreed, spread)
+        else:
+            compiled.spread_softmax(self._csr(), agreed, spread, tools)
+
+    def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
+        from sksoftmax import _compiled as compiled
+
+        if agreed.proba.ndim == 1:
+            compiled.product_binary(self._csr(), agreed, direction, product)
+        else:
+            compiled.product_softmax(self._csr(), agreed, direction, product, tools)
 
     def _csr(self) -> Any:
         from sksoftmax import _compiled as compiled
@@ -203,7 +235,6 @@ class DenseRows(NamedTuple):
 
         n_lanes = len(model.intercept)
         table = model.table.reshape(-1, n_lanes)
-        soft = model.soft[:, None]
         size = int(np.clip(_BLOCK_PER_LANE * n_lanes, _LEAST_BLOCK, _MOST_BLOCK))
         buffer = np.empty((size, self.X.shape[1]), self.X.dtype)
         moved = np.empty(size, np.intp)
@@ -213,7 +244,7 @@ class DenseRows(NamedTuple):
             block = np.take(self.X, rows, 0, buffer[: len(rows)], "clip")
             block -= self.mean
             block *= self.root
-            z = block @ (table - np.clip(table, -soft, soft) if len(soft) else table)
+            z = block @ _softened(model)
             z += model.intercept
             coupling = block @ block.T
             coupling += scales[0]
@@ -231,9 +262,67 @@ class DenseRows(NamedTuple):
                 model.intercept[:] += scales[0] * z.sum(axis=0)
         return loss, gaps
 
-    def measure(self, model: Any, agreed: Any, tools: Any) -> tuple[float, float]:
-        rest = np.zeros(2, self.X.dtype)
-        return self.visit(model, agreed, np.arange(len(self.y)), rest, np.inf, tools)
+    def weighing(self, factor: float) -> DenseRows:
+        return self._replace(weight=self.weight * self.weight.dtype.type(factor))
+
+    def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
+        from sksoftmax import _compiled as compiled
+
+        table, is_sloped = _softened(model), len(slope.table) > 0
+        loss = gaps = 0.0
+        for span, block in self._blocks():
+            z = block @ table
+            z += model.intercept
+            if agreed.proba.ndim == 1:
+                part = compiled.measure_block_binary(span.start, z, self.y, self.weight, agreed, is_sloped)
+            else:
+                part = compiled.measure_block_softmax(span.start, z, self.y, self.weight, agreed, is_sloped, tools)
+            loss, gaps = loss + part[0], gaps + part[1]
+            if is_sloped:
+                _add(slope, block, z)
+        return loss, gaps
+
+    def add_spread(self, agreed: Any, spread: Any, tools: Any) -> None:
+        for span, block in self._blocks():
+            proba = agreed.proba[span].reshape(len(block), -1)
+            _add(spread, block**2, self.weight[span, None] * proba * (1 - proba))
+
+    def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
+        is_whole = len(direction.table) > 0
+        table = _softened(direction) if is_whole else None
+        for span, block in self._blocks():
+            proba = agreed.proba[span].reshape(len(block), -1)
+            z = block @ table if is_whole else np.zeros_like(proba)
+            z += direction.intercept
+            if agreed.proba.ndim == 1:
+                z *= 1 - proba
+            else:
+                z -= np.einsum("ik,ik->i", proba, z)[:, None]
+            z *= proba
+            z *= self.weight[span, None]
+            _add(product, block, z)
+
+    def _blocks(self) -> Iterator[tuple[slice, Array]]:
+        """All rows in order, less their means and scaled, as many as a cache keeps."""
+        size = max(_MOST_BLOCK, _BLOCK_NUMBERS // self.X.shape[1])
+        for start in range(0, len(self.y), size):
+            block = self.X[start : start + size] - self.mean
+            block *= self.root
+            yield slice(start, start + len(block)), block
+
+
+def _softened(model: Any) -> Array:
+    """Coefficients, (n_features, n_lanes)."""
+    table = model.table.reshape(-1, len(model.intercept))
+    soft = model.soft[:, None]
+    return np.asarray(table - np.clip(table, -soft, soft) if len(soft) else table)
+
+
+def _add(sums: Any, block: Array, changes: Array) -> None:
+    """Add each row of a block times its changes."""
+    table = sums.table.reshape(block.shape[1], -1)
+    table += block.T @ changes
+    sums.intercept[:] += changes.sum(axis=0)
 
 
 def _located(problem: Problem) -> tuple[Array, Array, Array, Array]:

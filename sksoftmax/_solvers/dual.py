@@ -23,8 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._newton import relative_excess
+from sksoftmax._newton import decrease_of_excess, relative_excess
+from sksoftmax._objective import null_value
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
+from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
 from sksoftmax._solvers._rows import rows_of, uncentred
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
@@ -38,6 +40,15 @@ _ERRATIC = 3
 
 #: A row is left alone whose own gap is this share of what all may keep.
 _SKIP = 0.1
+
+#: Hessian products of the Newton steps by which a fit may end: so many an epoch, which costs about three, and at least.
+_PRODUCTS, _LEAST_PRODUCTS = 2, 10
+
+#: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of the priors' loss.
+_ROUNDING = 16
+
+#: Share of the bound that a Newton step is to leave: F is not the quadratic that it takes it for.
+_MARGIN = 0.1
 
 #: Rounding of F along an epoch's way, as a share of it.
 _LEAST = 1e-3
@@ -73,6 +84,8 @@ class DualState(NamedTuple):
         On kappa, so far.
     n_rows, n_columns : int
         Of ``params.coef``.
+    next_check : int
+        Epoch from which the excess may be bounded again.
     """
 
     rows: Any
@@ -93,6 +106,7 @@ class DualState(NamedTuple):
     factor: float
     n_rows: int
     n_columns: int
+    next_check: int = 0
 
     @property
     def params(self) -> Params:
@@ -221,12 +235,6 @@ def _visited(problem: Problem, state: DualState, order: Array, skip: float) -> t
     return state._replace(n_epochs=state.n_epochs + 1), loss / n, gap / n
 
 
-def _measured(problem: Problem, state: DualState) -> tuple[float, float]:
-    """The mean loss and the mean gap, with all rows as they are."""
-    loss, gap = state.rows.measure(state.model, state.agreed, state.tools)
-    return loss / problem.n_samples, gap / problem.n_samples
-
-
 def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: float) -> DualState:
     """The state with where its centre is to go, and the excess.
 
@@ -242,21 +250,89 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
     last_rise = state.n_epochs if rose else state.last_rise
     most = gap + centre.most
     left = max(most, state.most) if state.n_epochs <= last_rise + _ERRATIC else most
-    excess = relative_excess(problem, value, left)
-    if excess <= tol:
-        loss, gap = _measured(problem, state)
-        value = loss + after
-        excess = relative_excess(problem, value, max(left, gap + centre.most))
-    return state._replace(
+    state = state._replace(
         centre=centre,
         value=value,
-        excess=excess,
+        excess=np.inf,
         estimate=gap + centre.remaining,
         most=most,
         penalty=after,
         gaps=(*state.gaps, gap)[-_PATIENCE - 1 :],
         last_rise=last_rise,
     )
+    has_arrived = relative_excess(problem, value, left) <= tol
+    if state.n_epochs >= state.next_check and (has_arrived or _may_be_near(problem, state, gap, tol)):
+        return _certified(problem, state, tol)
+    return state
+
+
+def _may_be_near(problem: Problem, state: DualState, gap: float, tol: float) -> bool:
+    """Whether that part of the bound of F - F* which costs nothing leaves F within ``tol``."""
+    assert state.centre.last is not None
+    ridge = problem.alpha * (1 - problem.l1_ratio) * state.metric.scale[state.metric.active]
+    known = gap + squared(state.centre.last.g[:-1], ridge) if problem.l1_ratio < 1 and problem.alpha else np.inf
+    return known <= decrease_of_excess(problem, state.value, tol)
+
+
+def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
+    """The state with F and a bound of its excess; moved by Newton steps where that is above tol.
+
+    If it is so all the same, the next is due when a quarter more epochs are over. Without a squared norm in the
+    penalty, which the bound lives by, the centre's estimate takes its place.
+    """
+    state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
+    certifier = Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+    loss, gap, _ = certifier.measured(state.model, np.empty(0, state.model.table.dtype))
+    value = loss + state.penalty
+    most = decrease_of_excess(problem, value, tol)
+    if not problem.alpha * (1 - problem.l1_ratio):
+        left = max(state.most, gap + state.centre.most)
+        return state._replace(value=value, excess=relative_excess(problem, value, left))
+    rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps) * null_value(problem)
+    left = certifier.bound(_slope(state), max(gap, 0.0) + rounding, most)
+    if left > most:
+        state, value, left = _stepped(problem, state, certifier, value, left, most)
+    return state._replace(value=value, excess=relative_excess(problem, value, left))
+
+
+def _stepped(
+    problem: Problem, state: DualState, certifier: Certifier, value: float, left: float, most: float
+) -> tuple[DualState, float, float]:
+    """The state after Newton steps, as long as F falls and its bound is above ``most``; F and the bound there."""
+    _, grads = certifier.slope(state.model)
+    n_products = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
+    while left > most and n_products > 0:
+        newton = certifier.newton(state.model, grads, _MARGIN * most, n_products)
+        n_products -= newton.n_products
+        moved = _moved(state, newton.direction)
+        loss, grads = certifier.slope(moved.model)
+        penalty = _penalty(problem, moved)
+        if not loss + penalty < value:
+            break
+        state, value = moved._replace(penalty=penalty), loss + penalty
+        left = certifier.bound(grads, 0.0, most)
+    return state, value, left
+
+
+def _slope(state: DualState) -> Params:
+    """The centre's part: minus F's slope, as far as the rows agree."""
+    assert state.centre.last is not None
+    g, root = state.centre.last.g, state.metric.root[-1]
+    coef = np.zeros((state.n_columns, g.shape[1]), g.dtype)
+    coef[state.metric.active] = g[:-1]
+    return Params(coef.ravel(), g[-1].astype(np.float64) / root if root else np.zeros(g.shape[1]))
+
+
+def _moved(state: DualState, direction: Params) -> DualState:
+    """The state whose centre has moved so that the coefficients of the columns which have one move by ``direction``."""
+    metric, centre, n_rows = state.metric, state.centre, state.n_rows
+    step = np.zeros_like(centre.at)
+    step[:-1] = direction.coef.reshape(state.n_columns, -1)[metric.active] / metric.share[:-1, None]
+    if metric.scale[-1]:
+        step[-1, :n_rows] = direction.intercept[:n_rows] / metric.root[-1]
+    model = state.model._replace(table=state.model.table.copy(), intercept=state.model.intercept.copy())
+    target = centre._replace(target=centre.at + step, last=None, pairs=(), gains=())
+    return _recentred(state._replace(model=model, centre=target))
 
 
 def _recentred(state: DualState) -> DualState:

@@ -1,0 +1,164 @@
+"""How far F is from its minimum where the dual stands, for certain; and a Newton step where that is not near enough.
+
+What the rows agreed to is a point of F's dual, which bounds F* from below: with gap the mean Fenchel-Young gap of the
+rows, kappa (W - V) the centre's part in the coefficients and alpha_2 the strength of the squared norm, ::
+
+    F - F* <= gap + ||kappa (W - V)||^2 / (2 alpha_2)
+
+if the intercept's part (r, say) is 0. It is not: but what the rows agreed to can be shifted along d so that it is, by
+``H (0, d) = (s, r)``, H the loss's Hessian at what they agreed to, to second order in d. The bound is then ::
+
+    (gap^1/2 + (d' r / 2)^1/2)^2 + ||kappa (W - V) - s||^2 / (2 alpha_2)
+
+The same without gap, with the least subgradient of F in the place of kappa (W - V) and H at W, holds at any W, as F is
+alpha_2-strongly convex in coef. It is nearly equal to F - F* in directions that little but the penalty holds, which are
+those in which the dual is slow. In others it is too large: conjugate gradients, which see those first, make it small.
+
+All in the dual's coordinates, flat tables of ``n_features * n_lanes``. With L1 only coefficients move that are not 0 or
+would not stay it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sksoftmax._newton import Newton, conjugate_gradients
+from sksoftmax._solvers._metric import Metric
+from sksoftmax._solvers._rows import Rows
+from sksoftmax._types import Array, Params, Problem
+
+#: Rows whose probabilities are looked at together.
+_BLOCK = 4096
+
+
+class Diagonal(NamedTuple):
+    """The inverse of a diagonal; 0 for what is not to move."""
+
+    inverse: Params
+
+    def apply(self, grads: Params) -> Params:
+        return Params(self.inverse.coef * grads.coef, self.inverse.intercept * grads.intercept)
+
+
+class Certifier:
+    """F's slope and curvature, and the bound, by the dual's kernels.
+
+    Parameters
+    ----------
+    problem : Problem
+    metric : Metric
+    rows : Rows
+    agreed, tools
+        See ``_compiled``.
+    """
+
+    def __init__(self, problem: Problem, metric: Metric, rows: Rows, agreed: Any, tools: Any) -> None:
+        self.problem, self.metric, self.agreed, self.tools = problem, metric, agreed, tools
+        self.rows = rows.weighing(1 / problem.n_samples)
+        self.n_lanes = len(tools.whole)
+        self.ridge = problem.alpha * (1 - problem.l1_ratio) * metric.scale[:-1]
+        self._intercept_hessian: Array | None = None
+
+    def measured(self, model: Any, table: Array) -> tuple[float, float, Params]:
+        """The model's mean loss and gap; and the loss's gradient, added to ``table`` unless that is empty."""
+        slope = self._sums(table)
+        loss, gap = self.rows.measure(model, self.agreed, slope, self.tools)
+        return loss, gap, self._params(slope)
+
+    def slope(self, model: Any) -> tuple[float, Params]:
+        """The model's mean loss, and F's least subgradient; H is from now on that of the model's probabilities."""
+        self.agreed = self.agreed._replace(proba=np.zeros_like(self.agreed.proba))
+        self._intercept_hessian = None
+        if not len(model.soft):
+            loss, _, grads = self.measured(model, self._ridged(model.table))
+        else:
+            soft = np.repeat(model.soft, self.n_lanes)
+            w = model.table - np.clip(model.table, -soft, soft)
+            loss, _, grads = self.measured(model, self._ridged(w))
+            grads.coef[:] += np.where(w != 0, np.copysign(soft, w), -np.clip(grads.coef, -soft, soft))
+        return loss, grads
+
+    def bound(self, slope: Params, gap: float, most: float) -> float:
+        """The bound of F - F* by ``slope`` and ``gap``; should its cheap part be more than ``most``, that alone."""
+        rest, energy = self._squared(slope.coef), 0.0
+        if gap + rest <= most and slope.intercept.any():
+            shift = Params(np.empty(0, slope.coef.dtype), self._intercept_step(slope.intercept))
+            rest = self._squared(slope.coef - self.product(shift).coef)
+            energy = max(0.0, 0.5 * float(shift.intercept @ slope.intercept))
+        return float(np.sqrt(max(gap, 0.0)) + np.sqrt(energy)) ** 2 + rest
+
+    def newton(self, model: Any, grads: Params, most: float, max_products: int) -> Newton:
+        """A Newton step from ``grads``, F's at ``model``; long enough where the bound after it is at most ``most``."""
+        spread = self._spread()
+        is_free = np.repeat(self.metric.kappa[:-1] > 0, self.n_lanes)
+        if len(model.soft):
+            is_free &= (np.abs(model.table) > np.repeat(model.soft, self.n_lanes)) | (grads.coef != 0)
+        is_free.reshape(-1, self.n_lanes)[:, self.problem.n_rows :] = False
+        metric = Diagonal(Params(_inverse(spread.coef, is_free), _inverse(spread.intercept, spread.intercept > 0)))
+        metric.inverse.intercept[self.problem.n_rows :] = 0
+
+        def is_enough(left: Params) -> bool:
+            return self.bound(left._replace(coef=left.coef * is_free), 0.0, most) <= most
+
+        return conjugate_gradients(self.product, grads, metric, 0.0, max_products, is_enough)
+
+    def product(self, direction: Params) -> Params:
+        """The Hessian times ``direction``; an empty ``coef`` counts as 0."""
+        from sksoftmax import _compiled as compiled
+
+        coef, dtype = direction.coef, direction.coef.dtype
+        model = compiled.Model(coef, np.empty(0, dtype), direction.intercept.astype(dtype))
+        product = self._sums(self._ridged(coef) if len(coef) else np.zeros(len(self.ridge) * self.n_lanes, dtype))
+        self.rows.add_product(self.agreed, model, product, self.tools)
+        return self._params(product)
+
+    def _spread(self) -> Params:
+        """The Hessian's diagonal."""
+        spread = self._sums(np.repeat(self.ridge, self.n_lanes).astype(self.rows.weight.dtype))
+        self.rows.add_spread(self.agreed, spread, self.tools)
+        return self._params(spread)
+
+    def _sums(self, table: Array) -> Any:
+        from sksoftmax import _compiled as compiled
+
+        return compiled.Sums(table, np.zeros(self.n_lanes))
+
+    def _params(self, sums: Any) -> Params:
+        return Params(sums.table, sums.intercept * self.problem.fit_intercept)
+
+    def _ridged(self, coef: Array) -> Array:
+        """The squared norm's part in the Hessian times ``coef``."""
+        return np.ravel(self.ridge[:, None].astype(coef.dtype) * coef.reshape(-1, self.n_lanes))
+
+    def _squared(self, coef: Array) -> float:
+        """``||coef||^2 / (2 alpha_2)``, unscaled."""
+        return squared(coef.reshape(-1, self.n_lanes), self.ridge)
+
+    def _intercept_step(self, slope: Array) -> Array:
+        """The intercept's shift that takes ``slope`` away."""
+        n_rows, weight = self.problem.n_rows, self.rows.weight.astype(np.float64)
+        if self._intercept_hessian is None:
+            proba = self.agreed.proba.reshape(len(weight), -1)[:, :n_rows]
+            hessian = np.zeros((n_rows, n_rows))
+            for start in range(0, len(weight), _BLOCK):
+                p, w = proba[start : start + _BLOCK].astype(np.float64), weight[start : start + _BLOCK]
+                np.einsum("ii->i", hessian)[:] += w @ p
+                hessian -= (p.T * w) @ p
+            if n_rows > 1:  # some curvature along a common shift of all classes, which is rounding's
+                hessian += np.trace(hessian) / n_rows**2
+            self._intercept_hessian = hessian
+        step = np.zeros_like(slope)
+        step[:n_rows] = np.linalg.lstsq(self._intercept_hessian, slope[:n_rows], rcond=None)[0]
+        return step
+
+
+def squared(coef: Array, ridge: Array) -> float:
+    """``||coef||^2 / (2 alpha_2)``, unscaled, of a table of slopes; ``ridge`` is alpha_2 times the columns' scale."""
+    squares = np.einsum("jk,jk->j", coef, coef)
+    return 0.5 * float(_inverse(ridge, ridge > 0) @ squares)
+
+
+def _inverse(values: Array, where: Array) -> Array:
+    return np.divide(1, values, out=np.zeros_like(values), where=where)
