@@ -25,6 +25,7 @@ from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._solvers.newton import newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
+from sksoftmax._solvers.proximal_newton import proximal_newton
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
 from sksoftmax._types import Batch, Params, Problem, Report, Solver
@@ -125,8 +126,8 @@ def choose_engine(engine: str) -> str:
 def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
     """Plan of a fit; ``rng`` is for solvers that visit single rows.
 
-    Sparse rows, with the engine compiled: the dual, which Newton-CG finishes should it not get there. An L1 penalty:
-    the dual to the end, whatever the rows.
+    Sparse rows, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With
+    an L1 penalty proximal Newton steps take the place of Newton-CG everywhere.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end. The metric is X'X's inverse while that costs no
@@ -147,7 +148,7 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
         n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
         solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
-    finish, curvature = _newton(problem, base, stats, settings.tol)
+    finish, curvature = _finish(problem, base, stats, settings.tol)
     stages.append(Stage(finish, None))
     info = {
         "solver": "+".join(stage.solver.name for stage in stages),
@@ -169,7 +170,9 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
         stats = moments(problem, whole=gram_pays(problem)) if settings.learning_rate is None else None
         return _plan_by_name(problem, settings, stats, is_stream=True)
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
-    whole = gram_pays(problem, is_stream=True) if known is None else known.second.ndim == 2
+    whole = not problem.l1_ratio and gram_pays(problem, is_stream=True)
+    if known is not None:
+        whole = known.second.ndim == 2
     solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
     info: dict[str, object] = {
         "solver": solver.name,
@@ -185,7 +188,7 @@ def _dual_pays(problem: Problem, settings: Settings) -> bool:
 
     Asked for, always where it can: X sparse and its squares finite, nothing asked for that is of minibatches. By
     "auto" if there are many columns (few make Newton's matrices small), its table is small or at most 4 times X,
-    and numba is there. For an L1 penalty whenever it can, dense X as well.
+    and numba is there. For an L1 penalty, whose other solver takes no minibatches, asked for dense X as well.
     """
     X = problem.data.X
     if settings.engine not in ("auto", "compiled") or settings.solver != "auto":
@@ -193,9 +196,10 @@ def _dual_pays(problem: Problem, settings: Settings) -> bool:
     values = X.data if sp.issparse(X) else X
     if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:
         return False
-    if problem.l1_ratio:
-        return is_available()
-    if settings.batch_size or settings.learning_rate or not sp.issparse(X):  # of minibatches, dense
+    if problem.l1_ratio and settings.engine == "compiled":
+        return True
+    is_of_minibatches = (settings.batch_size or settings.learning_rate) and not problem.l1_ratio
+    if is_of_minibatches or not sp.issparse(X):
         return False
     if settings.engine == "compiled":
         return True
@@ -209,17 +213,15 @@ def _dual_pays(problem: Problem, settings: Settings) -> bool:
 def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState) -> Plan:
     def finish() -> Solver:
         stats = moments(problem, whole=gram_pays(problem))
-        return _newton(problem, preconditioner(problem, stats), stats, settings.tol)[0]
+        return _finish(problem, preconditioner(problem, stats), stats, settings.tol)[0]
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     solver = dual(order, settings.tol)
     if not sp.issparse(problem.data.X):
         solver = _with_rows(solver, problem._replace(data=problem.data._replace(X=sp.csr_array(problem.data.X))))
-    if problem.l1_ratio:  # Newton's steps would not keep zeros
-        stages = [Stage(solver, None)]
-    else:
-        stages = [Stage(solver, n_epochs), Stage(_when_needed("newton", finish), None)]
+    name = "proximal_newton" if problem.l1_ratio else "newton"
+    stages = [Stage(solver, n_epochs), Stage(_when_needed(name, finish), None)]
     info: dict[str, object] = {
         "solver": "+".join(stage.solver.name for stage in stages),
         "engine": "compiled",
@@ -268,23 +270,20 @@ def _metric_name(stats: Moments) -> str:
     return "gram" if stats.second.ndim == 2 else "diagonal"
 
 
-def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
+def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
     """The finish: from how many rows its curvature, and whether factorised or by conjugate gradients.
 
     With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
     ``4 n d`` slower ones. It is used while it costs a few passes, or a millisecond, and a round has as many steps.
     """
-    n, p = problem.n_samples, problem.n_features
-    d = problem.n_rows * (p + problem.fit_intercept)
-    n_drawn = _unless_most(max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d)), n)
-    n_steps = d * (n_drawn + d / 3) / (_FACTOR_PER_PASS * n)
-    is_cheap = d * d * (n_drawn + d / 3) <= _LEAST_WORK
-    is_factorised = is_cheap or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES)
-    if not is_factorised:
-        worth_it = _LEAST_WORK // (4 * d)
-        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+    n_drawn, n_steps, is_factorised = _curvature_rows(problem)
+    how = "factorised" if is_factorised else "conjugate gradients"
+    curvature = f"{how}, {'all' if n_drawn == problem.n_samples else n_drawn} rows"
+    if problem.l1_ratio:
+        return proximal_newton(base, stats, tol, n_drawn=n_drawn, is_matrix=is_factorised), curvature
+    p = problem.n_features
     class_products = np.inf
-    if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
+    if base.inverse.ndim == 2 and problem.n_rows * p <= problem.n_samples:  # no larger than X
         class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn)
     solver = newton(
         base,
@@ -295,8 +294,21 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
         n_steps=int(np.clip(round(n_steps), 1, _MAX_FACTOR_PASSES)),
         class_products=class_products,
     )
-    how = "factorised" if is_factorised else "conjugate gradients"
-    return solver, f"{how}, {'all' if n_drawn == n else n_drawn} rows"
+    return solver, curvature
+
+
+def _curvature_rows(problem: Problem) -> tuple[int, float, bool]:
+    """Rows to draw, the passes that the factor of their Hessian costs, and whether it is worth them."""
+    n, p = problem.n_samples, problem.n_features
+    d = problem.n_rows * (p + problem.fit_intercept)
+    n_drawn = _unless_most(max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d)), n)
+    n_steps = d * (n_drawn + d / 3) / (_FACTOR_PER_PASS * n)
+    is_cheap = d * d * (n_drawn + d / 3) <= _LEAST_WORK
+    is_factorised = is_cheap or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES)
+    if not is_factorised:
+        worth_it = _LEAST_WORK // (4 * d)
+        n_drawn = _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+    return n_drawn, n_steps, is_factorised
 
 
 def _unless_most(n_drawn: int, n_samples: int) -> int:

@@ -15,6 +15,7 @@ FLOORS = [
     ["loss", "_objective", "_compiled_row"],
     ["_precondition", "_compiled"],
     ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],
+    ["_proximal"],
     [
         "_solvers.sgd",
         "_solvers.adagrad",
@@ -22,6 +23,7 @@ FLOORS = [
         "_solvers.dual",
         "_solvers.newton",
         "_solvers.preconditioned_sgd",
+        "_solvers.proximal_newton",
         "_solvers.schedule_free",
     ],
     ["_plan", "_validation"],
