@@ -31,10 +31,11 @@ class _Stream(NamedTuple):
     """What ``partial_fit`` keeps from call to call, besides the coefficients.
 
     ``solver`` and ``learning_rate`` are those that the state is of: after a change of them it starts anew, or
-    goes on at the new rate.
+    goes on at the new rate; ``has_l1`` is whether there was an L1 penalty, which has a metric of its own.
     """
 
     solver: str
+    has_l1: bool
     learning_rate: float | str
     solver_state: Any
     n_samples: int
@@ -62,7 +63,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         neither on the number of rows nor on the batch size. The intercept is not penalised.
     l1_ratio : float, default=0.0
         Share of L1 in the penalty, in [0, 1], as ``LogisticRegression``'s: 0 is L2, 1 is L1, anything between is the
-        elastic net. With any but 0 many coefficients are exactly 0.
+        elastic net. With any but 0 many coefficients are exactly 0, but for averages over the updates, which
+        ``partial_fit`` with ``solver="auto"`` and ``average=True`` answer with.
     fit_intercept : bool, default=True
         Whether the model has an intercept for each class.
     solver : {"auto", "sgd", "adagrad", "adam"}, default="auto"
@@ -82,7 +84,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
           'sksoftmax[fast]'``): dual coordinate ascent, which Newton steps finish should it not reach ``tol``. The
           first fit of a process compiles for some seconds, and later processes load what it kept in some tenths.
           Dense X, a named solver, a warm start, ``partial_fit``, and a ``batch_size`` or ``learning_rate`` given
-          take the vectorized way: dense products are the BLAS's already.
+          take the vectorized way: dense products are the BLAS's already. With ``l1_ratio > 0`` dense X is taken too,
+          copied as CSR, whatever ``batch_size`` and ``learning_rate``.
         - "naive": the same sums by explicit Python loops over samples, classes and features, for verification and
           teaching (a thousand times slower).
         - "auto": "compiled" where numba is installed and it pays (sparse X of at least 200 columns and more than 256
@@ -296,7 +299,6 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
             before = self._fitted_params() if self.warm_start else None
-            border.needs_smooth(self, is_warm=before is not None)
             data = border.training_data(self, X, y, sample_weight, reset=True)
             classes, codes = np.unique(data.y, return_inverse=True)
             border.at_least_two(classes)
@@ -334,7 +336,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
         With ``solver="auto"`` the columns' scales and correlations are learned as the rows come, and the
         coefficients are an average over the updates (schedule-free: Defazio et al., 2024), so that neither
-        scaling nor an end of the stream need be known. ``max_iter``, ``tol`` and ``early_stopping`` do not
+        scaling nor an end of the stream need be known. Under ``l1_ratio > 0`` the average nears the minimum, but
+        has few exact zeros: "sgd", "adagrad" and "adam" give them. ``max_iter``, ``tol`` and ``early_stopping`` do not
         apply.
 
         Parameters
@@ -360,7 +363,6 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
-            border.needs_smooth(self, is_stream=True)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
@@ -380,7 +382,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     def _pass_over(self, data: Batch) -> None:
         """One pass, the state kept; the attributes follow."""
         stream = getattr(self, "_stream", self._new_stream(0, 0.0))
-        if stream.solver != self.solver:
+        if (stream.solver, stream.has_l1) != (self.solver, self._l1_ratio() > 0):
             stream = self._new_stream(stream.n_samples, stream.weight)
         n_samples = stream.n_samples + len(data.y)
         total = stream.weight + float(data.weight.sum())
@@ -406,7 +408,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 "learning_rate, scale the columns, or use solver='auto'."
             )
         self._set_params(state.params, data.X.dtype)
-        self._stream = _Stream(self.solver, self.learning_rate, state, n_samples, total)
+        self._stream = _Stream(self.solver, self._l1_ratio() > 0, self.learning_rate, state, n_samples, total)
         self.n_iter_ = 1
         self.solver_info_ = {
             "engine": choose_engine(self.engine),
@@ -416,7 +418,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         }
 
     def _new_stream(self, n_samples: int, weight: float) -> _Stream:
-        return _Stream(self.solver, self.learning_rate, None, n_samples, weight)
+        return _Stream(self.solver, self._l1_ratio() > 0, self.learning_rate, None, n_samples, weight)
 
     def decision_function(self, X: Any) -> Array:
         """Raw predictions ``X @ coef_.T + intercept_``.
@@ -500,8 +502,11 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     def _problem(self, data: Batch, n_classes: int, mean_weight: float) -> Problem:
         kernel = border.KERNELS[choose_engine(self.engine)]
-        alpha, l1_ratio = float(self.alpha), float(self.l1_ratio)
-        return Problem(data, n_classes, alpha, self.fit_intercept, kernel, mean_weight, l1_ratio)
+        return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight, self._l1_ratio())
+
+    def _l1_ratio(self) -> float:
+        """The share of L1, 0 where there is no penalty to share: F is then smooth."""
+        return float(self.l1_ratio) if self.alpha else 0.0
 
     def _fitted_params(self) -> Params | None:
         """The coefficients of the last fit, in float64; None before it."""
@@ -539,7 +544,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     def _centred_coef(self, coef: Array) -> Array:
         """Coefficients that sum to 0 over the classes; as they are under L1, which chooses among equals itself."""
-        return coef if self.l1_ratio else centred(coef)
+        return coef if self._l1_ratio() else centred(coef)
 
     def _forget_outcome(self) -> None:
         """Drop what an earlier fit said of how it ended."""

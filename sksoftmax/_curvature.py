@@ -146,7 +146,22 @@ def _chances(height: Array, n_drawn: int) -> Array:
 
 
 def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Factor:
-    """Factor of the Hessian of ``rows`` at ``params``: the sum of ``w (diag(p) - p p') (x) x x'``, and alpha."""
+    """Factor of the Hessian of ``rows`` at ``params``."""
+    matrix = curvature_matrix(problem, params, rows, metric)
+    K = problem.n_rows
+    q = len(matrix) // K
+    if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
+        shift = np.diagonal(matrix).reshape(K, q).mean(axis=0) / K
+        np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
+    diagonal = np.diagonal(matrix)
+    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    matrix *= unit
+    matrix *= unit[:, None]
+    return Factor(metric.mean, metric.scale, unit, _cholesky(matrix))
+
+
+def curvature_matrix(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Array:
+    """Lower triangle of the Hessian of ``rows``: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
     K, p = problem.n_rows, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
@@ -154,15 +169,13 @@ def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditi
     for start in range(0, len(rows.y), size):
         span = slice(start, start + size)
         _add_curvature(matrix, problem, params, rows.X[span], rows.weight[span], metric)
-    diagonal = np.einsum("ii->i", matrix)
-    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += problem.alpha / metric.scale / metric.scale
-    if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
-        shift = diagonal.reshape(K, q).mean(axis=0) / K
-        np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
-    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    matrix *= unit
-    matrix *= unit[:, None]
-    return Factor(metric.mean, metric.scale, unit, _cholesky(matrix))
+    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, metric)
+    return matrix
+
+
+def _ridge(problem: Problem, metric: Preconditioner) -> Array:
+    """The squared norm's curvature along each column, in the metric's coordinates."""
+    return problem.alpha * (1 - problem.l1_ratio) / metric.scale / metric.scale
 
 
 def by_class(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> ClassPreconditioner:
@@ -171,7 +184,7 @@ def by_class(problem: Problem, params: Params, rows: Batch, metric: Precondition
     q = p + problem.fit_intercept
     dtype = rows.X.dtype
     ridge = np.zeros(q)
-    ridge[:p] = problem.alpha / metric.scale / metric.scale
+    ridge[:p] = _ridge(problem, metric)
     inverse = np.zeros((K, q, q), dtype)
     size = max(_CHUNK // q, _ROWS_PER_COLUMN * q)
     weighted = np.empty((min(size, len(rows.y)), q), dtype)

@@ -15,6 +15,15 @@ from sksoftmax._objective import null_value
 from sksoftmax._precondition import Metric
 from sksoftmax._types import Params, Problem, dot, plus, scaled, zeros_like
 
+#: The excess is that of a geometric series of expected decreases, of at most this ratio.
+_GREATEST_RATIO = 0.9
+
+#: What a step brought agrees with what it had promised, relative.
+_AGREEMENT = 0.2
+
+#: How much more than promised may be left after a step that brought less than promised.
+_GREATEST_DOUBT = 4.0
+
 
 class Newton(NamedTuple):
     """A Newton direction and what it tells.
@@ -103,6 +112,45 @@ def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Ne
     for (step, change), (share, inverse) in zip(pairs, reversed(shares), strict=True):
         direction = plus(direction, -share - inverse * dot(change, direction), step)
     return newton._replace(direction=direction, decrease=-0.5 * dot(direction, grads))
+
+
+class Last(NamedTuple):
+    """What the step before tells of the next.
+
+    Attributes
+    ----------
+    promised, brought : float
+        Decrease of F that its model expected, and that there was.
+    ratio : float
+        Of ``promised`` to what was promised before it.
+    is_doubted : bool
+        Whether the next promise is made by the same rows.
+    """
+
+    promised: float
+    brought: float
+    ratio: float
+    is_doubted: bool
+
+
+def left_after(last: Last, decrease: float, remaining: float, noise: float) -> tuple[float, float]:
+    """Estimate of F - F* where a model expects ``decrease``, and what it has not looked for; and the new ratio.
+
+    Were H the Hessian, and F quadratic, F would fall by what the model expects. Where part of the rows stands for
+    all, or F falls like an exponential, it falls from step to step by some ratio instead: what is left is the sum
+    of a geometric series, of what the next step is to bring or of what the last has brought, whichever is more.
+    Where the last step brought what it had promised the ratio is the last one, and otherwise the greater of the
+    last two; where it brought less, the next promise of the same rows is as doubtful.
+    """
+    promised, brought = last.promised, last.brought
+    ratio = min(decrease / promised, _GREATEST_RATIO) if promised > 0 else 0.0
+    left = decrease + remaining
+    if left > noise:
+        slowest = ratio if abs(brought - promised) <= _AGREEMENT * promised else max(ratio, last.ratio)
+        left = max(left, slowest * brought) / (1 - slowest)
+        if last.is_doubted and brought < promised:
+            left *= min(promised / brought, _GREATEST_DOUBT) if brought > 0 else _GREATEST_DOUBT
+    return left, ratio
 
 
 def relative_excess(problem: Problem, value: float, decrease: float) -> float:

@@ -4,8 +4,8 @@
                          + alpha * ( (1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1 )
     z_i = coef @ x_i + intercept          (the intercept is never penalised)
 
-With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept). l1_ratio is 0 but for the solvers that
-say otherwise.
+With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept). Gradients
+and Hessians are those of F's smooth part, all but the L1 term, whose steps are ``soft_threshold``'s.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ def penalty(coef: Array, alpha: float, l1_ratio: float = 0.0) -> tuple[float, Ar
     return value + alpha * l1_ratio * float(np.abs(coef).sum()) if l1_ratio else value, grad
 
 
+def soft_threshold(coef: Array, threshold: Array | float) -> Array:
+    """The minimum of ``1/2 (x - coef)^2 + threshold |x|``: the proximal step of an L1 term, with exact zeros."""
+    return coef - np.clip(coef, -threshold, threshold)
+
+
 def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -> Evaluation:
     value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
@@ -54,9 +59,8 @@ def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Eval
     """F and its gradient as a batch estimates them, unbiased.
 
     The divisor is ``len(batch) * mean(weight)`` over all rows, not the batch's own sum of weights: a mean
-    over batches of the latter is not F's gradient.
+    over batches of the latter is not F's gradient. (Of an L1 penalty the value is there, and no gradient.)
     """
-    assert problem.l1_ratio == 0, "F is not smooth"
     total = len(batch.y) * problem.mean_weight
     loss, grads = problem.kernel.loss_grad(params, *batch, total)
     return _regularised(problem, loss, grads, params)
@@ -107,7 +111,7 @@ def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
 
 
 def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:
-    """F's Hessian at ``params``, as a function of what it multiplies.
+    """The Hessian of F's smooth part at ``params``, as a function of what it multiplies.
 
     Keeps the probabilities of the rows, in X's dtype, where they are no larger than a dense X (n_rows up to
     n_features); computes them anew for each product otherwise.
@@ -117,7 +121,6 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
     rows : Batch or None
         Rows that stand for all, weights that sum to about 1; None for all rows.
     """
-    assert problem.l1_ratio == 0, "F is not smooth"
     data, total = (problem.data, float(problem.data.weight.sum())) if rows is None else (rows, 1.0)
     summed = problem._replace(data=data)
     kept = list(probabilities(summed, params)) if problem.n_rows <= problem.n_features else None
@@ -132,7 +135,7 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
             intercept += part.intercept
         if not problem.fit_intercept:
             intercept[:] = 0
-        coef += problem.alpha * direction.coef
+        coef += problem.alpha * (1 - problem.l1_ratio) * direction.coef
         return Params(coef, intercept)
 
     return product

@@ -27,6 +27,7 @@ from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._solvers.lbfgs import lbfgs
 from sksoftmax._solvers.newton import newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
+from sksoftmax._solvers.proximal_newton import proximal_newton
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
@@ -136,8 +137,8 @@ def choose_engine(engine: str) -> str:
 def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
     """Plan of a fit; ``rng`` is for solvers that visit single rows.
 
-    Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. An L1 penalty:
-    the dual to the end, whatever the rows.
+    Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With an L1
+    penalty proximal Newton steps take the place of Newton-CG everywhere.
 
     ``solver="auto"``: minibatches in the metric of X'X, if there are at least 16 batches in an epoch or if
     their size or rate was given, then Newton-CG to the end; L-BFGS in between where the unknowns are as many as the
@@ -166,7 +167,7 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
             solver = lbfgs(stats, _unless_most(n_drawn, problem.n_samples))
             stages.append(Stage(solver, _LBFGS_EPOCHS))
     tol = _tolerance(problem, settings)
-    finish, curvature = _newton(problem, base, stats, tol)
+    finish, curvature = _finish(problem, base, stats, tol)
     stages.append(Stage(finish, None))
     info = {
         "batch_size": batch_size if rate else problem.n_samples,
@@ -187,7 +188,9 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
         stats = moments(problem, whole=gram_pays(problem)) if settings.learning_rate is None else None
         return _plan_by_name(problem, settings, stats, is_stream=True)
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
-    whole = gram_pays(problem, is_stream=True) if known is None else known.second.ndim == 2
+    whole = not problem.l1_ratio and gram_pays(problem, is_stream=True)
+    if known is not None:
+        whole = known.second.ndim == 2
     solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
     info: dict[str, object] = {
         "batch_size": batch_size,
@@ -200,9 +203,9 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
 def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
     """Whether the dual comes first; it takes X as it is, whatever its columns' means.
 
-    Asked for, always where it can: X's squares finite, nothing asked for that is of minibatches. By "auto" if there
-    are many columns (few make Newton's matrices small), its table is small or at most 4 times X, and numba is there.
-    For an L1 penalty whenever it can.
+    Asked for, always where it can: X's squares finite, nothing asked for that is of minibatches, which an L1 penalty's
+    other solver does not take either. By "auto" if there are many columns (few make Newton's matrices small), its table
+    is small or at most 4 times X, and numba is there.
     """
     X = problem.data.X
     if is_warm or settings.engine not in ("auto", "compiled") or settings.solver != "auto":
@@ -210,9 +213,7 @@ def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
     values = X.data if sp.issparse(X) else X
     if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:
         return False
-    if problem.l1_ratio:
-        return is_available()
-    if settings.batch_size or settings.learning_rate:  # of minibatches
+    if (settings.batch_size or settings.learning_rate) and not problem.l1_ratio:  # of minibatches
         return False
     if settings.engine == "compiled":
         return True
@@ -232,16 +233,13 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
     def finish() -> Late:
         own, centre = less_means(problem)
         stats = moments(own, whole=gram_pays(own))
-        return Late(_newton(own, preconditioner(own, stats), stats, tol)[0], own, centre)
+        return Late(_finish(own, preconditioner(own, stats), stats, tol)[0], own, centre)
 
     most = _MAX_DUAL_EPOCHS if sp.issparse(problem.data.X) else _MAX_DENSE_DUAL_EPOCHS
     n_epochs = min(most, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
-    solver = dual(order, tol)
-    if problem.l1_ratio:  # Newton's steps would not keep zeros
-        stages = [Stage(solver, None)]
-    else:
-        stages = [Stage(solver, n_epochs), Stage(_when_needed("newton", finish), None)]
+    name = "proximal_newton" if problem.l1_ratio else "newton"
+    stages = [Stage(dual(order, tol), n_epochs), Stage(_when_needed(name, finish), None)]
     info: dict[str, object] = {
         "engine": "compiled",
         "batch_size": 1,
@@ -331,10 +329,14 @@ def _curvature(problem: Problem) -> _Curvature:
     return _Curvature(_rows_for_products(problem), False, 1, False)
 
 
-def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
+def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
     """The finish, and what its curvature is."""
     n_drawn, is_factorised, n_steps, _ = _curvature(problem)
     n, p = problem.n_samples, problem.n_features
+    how = "factorised" if is_factorised else "conjugate gradients"
+    curvature = f"{how}, {'all' if n_drawn == n else n_drawn} rows"
+    if problem.l1_ratio:
+        return proximal_newton(base, stats, tol, n_drawn=n_drawn, is_matrix=is_factorised), curvature
     class_products = np.inf
     if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
         class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS
@@ -347,8 +349,7 @@ def _newton(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
         n_steps=n_steps,
         class_products=class_products,
     )
-    how = "factorised" if is_factorised else "conjugate gradients"
-    return solver, f"{how}, {'all' if n_drawn == n else n_drawn} rows"
+    return solver, curvature
 
 
 def _rows_for_products(problem: Problem) -> int:

@@ -236,7 +236,7 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     is_whole = stats.second.ndim == 2
     spread = np.diagonal(stats.second) if is_whole else stats.second
     unit = _unit(stats.peak)
-    curvature = bound * np.maximum(spread, 0.0) + problem.alpha / unit / unit
+    curvature = bound * np.maximum(spread, 0.0) + problem.alpha * (1 - problem.l1_ratio) / unit / unit
     if batch_size is not None:
         curvature = curvature + bound / batch_size
     eps = float(np.finfo(problem.data.X.dtype).eps)

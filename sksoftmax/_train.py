@@ -13,6 +13,7 @@ from sksoftmax._newton import conjugate_gradients, relative_excess
 from sksoftmax._objective import hessian_products, null_value, value_and_grad
 from sksoftmax._plan import Plan, Stage
 from sksoftmax._precondition import Preconditioner
+from sksoftmax._proximal import expected_decrease
 from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._stopping import Progress, StopReason
 from sksoftmax._types import Params, Problem, Report, Solver, is_finite
@@ -185,6 +186,9 @@ def _certified(
 def _excess(problem: Problem, params: Params, metric: Preconditioner) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
+    if problem.l1_ratio:
+        left = expected_decrease(problem, metric, params, evaluation.grads, _CERTIFICATE_ACCURACY)
+        return relative_excess(problem, evaluation.value, left)
     hessian = hessian_products(problem, params)
     newton = conjugate_gradients(hessian, evaluation.grads, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(problem, evaluation.value, newton.decrease + newton.remaining)

@@ -76,18 +76,6 @@ def needs_engine(engine: str) -> None:
         raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
 
 
-def needs_smooth(estimator: Any, *, is_warm: bool = False, is_stream: bool = False) -> None:
-    """Raise ValueError if there is an L1 penalty, and no solver for it."""
-    if estimator.l1_ratio == 0:
-        return
-    served = estimator.solver == "auto" and estimator.engine in ("auto", "compiled") and is_available()
-    if is_warm or is_stream or not served:
-        raise ValueError(
-            f"l1_ratio={estimator.l1_ratio} is for fit with solver='auto', engine='auto' or 'compiled' and numba (pip "
-            "install 'sksoftmax[fast]'), and from the start, not for partial_fit or a warm start; else use l1_ratio=0."
-        )
-
-
 @contextmanager
 def unchanged_on_error(estimator: Any) -> Iterator[None]:
     """Whatever goes wrong inside, the estimator is left as it was: nothing half-fitted."""

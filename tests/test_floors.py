@@ -17,6 +17,7 @@ FLOORS = [
     ["_solvers._rows"],
     ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],
     ["_solvers._certificate"],
+    ["_proximal"],
     [
         "_solvers.sgd",
         "_solvers.adagrad",
@@ -25,6 +26,7 @@ FLOORS = [
         "_solvers.lbfgs",
         "_solvers.newton",
         "_solvers.preconditioned_sgd",
+        "_solvers.proximal_newton",
         "_solvers.schedule_free",
     ],
     ["_plan", "_validation"],

@@ -21,6 +21,7 @@ ESTIMATORS = [
     SoftmaxClassifier(batch_size=4, engine="naive"),
     SoftmaxClassifier(solver="sgd", average=True, schedule="constant"),
     SoftmaxClassifier(warm_start=True),
+    SoftmaxClassifier(l1_ratio=0.5),
 ]
 
 

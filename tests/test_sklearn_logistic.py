@@ -13,7 +13,6 @@ from tests.logistic_adapter import SoftmaxAsLogistic
 with mock.patch("sklearn.linear_model.LogisticRegression", SoftmaxAsLogistic):
     from sklearn.linear_model.tests import test_logistic as theirs
 
-_SLOW_L1 = "a dozen dense rows, an L1 penalty and a tol below 1e-12"
 _NO_CALLBACKS = "there are no callbacks yet"
 _DEPRECATED = "a deprecated parameter's warning"
 _REFUSAL = "asserts that a solver refuses what ours takes (int64 indices, large values, any solver name)"
@@ -21,8 +20,6 @@ _REFUSAL = "asserts that a solver refuses what ours takes (int64 indices, large 
 #: Pattern of the test's name (fnmatch): why it fails.
 EXPECTED_FAILURES = {
     "test_l1_ratio_non_elasticnet": _DEPRECATED,
-    "test_logistic_regression_cv_refit*1]": _SLOW_L1,
-    "test_logisticregression_liblinear_sample_weight*0]": _SLOW_L1,
     "test_logistic_regression_callback_*": _NO_CALLBACKS,
     "test_l1_ratio_None_deprecated": _DEPRECATED,
     "test_logisticregression_warns_with_n_jobs": _DEPRECATED,

@@ -21,7 +21,7 @@ GRADS = [Params(np.array([[g]]), np.array([g])) for g in (2.0, -1.0)]
 def directions(rule, memory):
     out = []
     for step, grads in enumerate(GRADS):
-        direction, memory = rule(grads, memory, step)
+        direction, memory, _ = rule(grads, memory, step)
         assert direction.coef[0, 0] == direction.intercept[0]
         out.append(direction.coef[0, 0])
     return out

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sksoftmax._objective import batch_value_and_grad
+from sksoftmax._objective import batch_value_and_grad, soft_threshold
 from sksoftmax._schedules import Schedule
 from sksoftmax._types import Batch, Params, Problem, Solver, plus
 
-#: ``(grads, memory, step) -> (direction, memory)``: the direction is added to the parameters times the rate.
-Rule = Callable[[Params, Any, int], tuple[Params, Any]]
+#: ``(grads, memory, step) -> (direction, memory, scale)``: the direction is added to the parameters times the rate;
+#: a gradient that stays as it is becomes minus ``scale`` times it, a number or one for each coefficient.
+Rule = Callable[[Params, Any, int], tuple[Params, Any, Any]]
 
 #: Exponent of the average's weights: late iterates count more, and no start has to be chosen.
 _AVERAGE_POWER = 3
@@ -52,6 +53,9 @@ def first_order(
 ) -> Solver:
     """Solver that adds ``rate * schedule * rule(gradient)`` after every batch.
 
+    With an L1 penalty a proximal step follows, in the rule's own scale, so that a step of F's minimum stays there:
+    Duchi, Shalev-Shwartz, Singer & Tewari (2010), Composite objective mirror descent, COLT.
+
     Parameters
     ----------
     horizon : int or None
@@ -66,8 +70,12 @@ def first_order(
 
     def step(problem: Problem, state: FirstOrderState, batch: Batch) -> FirstOrderState:
         grads = batch_value_and_grad(problem, state.iterate, batch).grads
-        direction, memory = rule(grads, state.memory, state.step)
-        iterate = plus(state.iterate, state.rate * schedule(state.step, horizon), direction)
+        direction, memory, scale = rule(grads, state.memory, state.step)
+        length = state.rate * schedule(state.step, horizon)
+        iterate = plus(state.iterate, length, direction)
+        if problem.l1_ratio:
+            threshold = length * scale * problem.alpha * problem.l1_ratio
+            iterate = iterate._replace(coef=soft_threshold(iterate.coef, threshold))
         params = iterate
         if average:
             share = (_AVERAGE_POWER + 1) / (state.step + 1 + _AVERAGE_POWER)

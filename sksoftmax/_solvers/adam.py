@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._solvers._first_order import Rule
-from sksoftmax._types import Params, zeros_like
+from sksoftmax._types import Array, Params, zeros_like
 
 
 class AdamMemory(NamedTuple):
@@ -24,12 +24,13 @@ def init_means(params: Params) -> AdamMemory:
 def adam_rule(beta_1: float, beta_2: float, epsilon: float) -> Rule:
     """``-m / (sqrt(v) + epsilon)``, bias-corrected: Kingma & Ba (2015), arXiv:1412.6980, algorithm 1."""
 
-    def rule(grads: Params, memory: AdamMemory, step: int) -> tuple[Params, AdamMemory]:
+    def rule(grads: Params, memory: AdamMemory, step: int) -> tuple[Params, AdamMemory, Array]:
         pairs = zip(memory.first, memory.second, grads, strict=True)
         means = [(beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g * g) for m, v, g in pairs]
         first, second = 1 - beta_1 ** (step + 1), 1 - beta_2 ** (step + 1)
-        direction = (-(m / first) / (np.sqrt(v / second) + epsilon) for m, v in means)
+        scales = Params(*(1 / (np.sqrt(v / second) + epsilon) for _, v in means))
+        direction = (-(m / first) * scale for (m, _), scale in zip(means, scales, strict=True))
         first_means, second_means = zip(*means, strict=True)
-        return Params(*direction), AdamMemory(Params(*first_means), Params(*second_means))
+        return Params(*direction), AdamMemory(Params(*first_means), Params(*second_means)), scales.coef
 
     return rule

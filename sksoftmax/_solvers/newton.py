@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._curvature import ClassPreconditioner, Factor, by_class, draw, factorised, leverage
-from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, relative_excess
+from sksoftmax._newton import Last, Newton, Pair, conjugate_gradients, corrected, left_after, relative_excess
 from sksoftmax._objective import hessian_products, value_and_grad
 from sksoftmax._precondition import Moments, Preconditioner, without_constants
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, Report, Solver, dot, plus, scaled
@@ -28,15 +28,6 @@ _POOR = 0.5
 
 #: F's fall since rows were drawn from which others hold the curvature.
 _CHANGED = 0.8
-
-#: The excess is that of a geometric series of expected decreases, of at most this ratio.
-_GREATEST_RATIO = 0.9
-
-#: What a step brought agrees with what it had promised, relative.
-_AGREEMENT = 0.2
-
-#: How much more than promised may be left after a step that brought less than promised.
-_GREATEST_DOUBT = 4.0
 
 #: Accuracy of conjugate gradients: first steps need little, the last no more than rounding allows, and part of the
 #: rows no more than they are worth.
@@ -235,23 +226,10 @@ def newton(
 
 
 def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: bool) -> NewtonState:
-    """The state with the direction ``aim``, and the excess that it certifies.
-
-    Were H the Hessian, and F quadratic, F would fall by what ``aim`` expects. Where part of the rows stands for
-    all, or F falls like an exponential, it falls from round to round by some ratio instead: what is left is the sum
-    of a geometric series, of what the next step is to bring or of what the last round has brought, whichever is
-    more. Where the last brought what its first step had promised the ratio is the last one, and otherwise the
-    greater of the last two; where it brought less, the next promise of the same rows is as doubtful.
-    """
-    value, promised = state.evaluation.value, state.promised
-    brought = max(0.0, state.value_before - value)
-    ratio = min(aim.decrease / promised, _GREATEST_RATIO) if promised > 0 else 0.0
-    left = aim.decrease + aim.remaining
-    if left > _noise(problem, state):
-        slowest = ratio if abs(brought - promised) <= _AGREEMENT * promised else max(ratio, state.ratio)
-        left = max(left, slowest * brought) / (1 - slowest)
-        if is_doubted and brought < promised:
-            left *= min(promised / brought, _GREATEST_DOUBT) if brought > 0 else _GREATEST_DOUBT
+    """The state with the direction ``aim``, and the excess that it certifies, from round to round."""
+    value = state.evaluation.value
+    last = Last(state.promised, max(0.0, state.value_before - value), state.ratio, is_doubted)
+    left, ratio = left_after(last, aim.decrease, aim.remaining, _noise(problem, state))
     return state._replace(
         newton=aim,
         excess=relative_excess(problem, value, left),

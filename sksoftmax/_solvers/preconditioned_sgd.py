@@ -92,8 +92,11 @@ def preconditioned_sgd(
         params = Params(coef, b - coef @ mean)
         total = len(batch.y) * problem.mean_weight
         loss, grads = problem.kernel.loss_grad(params, *batch, total)
-        value, n_before = loss + penalty(coef, problem.alpha)[0], n_steps % n_batches
-        grad_u = (grads.coef - np.outer(grads.intercept, mean) + problem.alpha * coef) * inverse_scale
+        penalty_value, pull = penalty(coef, problem.alpha, problem.l1_ratio)
+        if problem.l1_ratio:  # a subgradient will do for a start
+            pull = pull + problem.alpha * problem.l1_ratio * np.sign(coef)
+        value, n_before = loss + penalty_value, n_steps % n_batches
+        grad_u = (grads.coef - np.outer(grads.intercept, mean) + pull) * inverse_scale
         inverse = metric.inverse.astype(u.dtype, copy=False)
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
         change_b = metric.intercept_rate * grads.intercept

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._objective import batch_value_and_grad
+from sksoftmax._objective import batch_value_and_grad, soft_threshold
 from sksoftmax._precondition import Moments, Preconditioner, merged, moments, preconditioner
 from sksoftmax._types import Array, Batch, Params, Problem, Solver, plus, scaled
 
@@ -55,8 +55,8 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
         Step length in the metric; None for ``1 / (1 + dimension / rows of the batch)``, the metric's: the
         curvature of a batch exceeds that of all rows by this factor, on average over directions.
     whole : bool
-        Whether the metric is X'X's inverse or its diagonal's. It is made anew when the weight of the rows
-        seen has doubled, so a logarithmic number of times.
+        Whether the metric is X'X's inverse or its diagonal's, which an L1 penalty needs. It is made anew when the
+        weight of the rows seen has doubled, so a logarithmic number of times.
 
     References
     ----------
@@ -74,11 +74,20 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
         grads = batch_value_and_grad(problem, point, batch).grads
         length = rate or 1.0 / (1.0 + state.metric.dimension / len(batch.y))
         iterate = plus(state.iterate, -length, state.metric.apply(grads))
+        if problem.l1_ratio:
+            iterate = _thresholded(problem, state.metric, iterate, length)
         change = plus(iterate, -1.0, state.params)
         params = plus(state.params, 1.0 / (state.step + 1), change)
         return state._replace(params=params, iterate=iterate, step=state.step + 1)
 
     return Solver("schedule_free", init, step, None, batch_size)
+
+
+def _thresholded(problem: Problem, metric: Preconditioner, params: Params, length: float) -> Params:
+    """The proximal step of the L1 term in a diagonal metric; the intercepts of the centred columns stay."""
+    scale = metric.inverse / metric.scale / metric.scale
+    coef = soft_threshold(params.coef, length * problem.alpha * problem.l1_ratio * scale)
+    return Params(coef, params.intercept + (params.coef - coef) @ metric.mean)
 
 
 def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, whole: bool) -> ScheduleFreeState:

@@ -19,10 +19,11 @@ def sgd_rule(
     the variables of the look-ahead point. ``momentum=0`` is plain SGD.
     """
 
-    def rule(grads: Params, velocity: Params, step: int) -> tuple[Params, Params]:
+    def rule(grads: Params, velocity: Params, step: int) -> tuple[Params, Params, float]:
         change = precondition(grads)
         velocity = plus(scaled(momentum, velocity), -1.0, change)
-        return (plus(scaled(momentum, velocity), -1.0, change) if nesterov else velocity), velocity
+        direction = plus(scaled(momentum, velocity), -1.0, change) if nesterov else velocity
+        return direction, velocity, 1 / (1 - momentum)
 
     return rule
 

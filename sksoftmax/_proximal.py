@@ -1,0 +1,293 @@
+"""The quadratic model of F with an L1 penalty, and its minimum: what a proximal Newton step goes to.
+
+In the coordinates of ``_precondition``, an array ``theta`` of shape (n_rows, n_features + 1): the coefficients times
+their column's scale, and the intercept of the centred columns (without intercept one column less). The model is ::
+
+    <g, d> + 1/2 <d, H d> + sum_j t_j |theta_j + d_j|
+
+with g and H the gradient and (about) the Hessian of F's smooth part, t_j = alpha l1_ratio / scale_j, 0 for the
+intercept. Two ways alternate, as in Byrd, Nocedal & Solntsev (2016), Math. Program. 160: accelerated proximal gradient
+steps, which find out what is zero (Beck & Teboulle, 2009, SIAM J. Imaging Sci. 2(1), 183-202; restarted: O'Donoghue &
+Candes, 2015, Found. Comput. Math. 15, 715-732), and Newton's step among what is not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from sksoftmax._curvature import curvature_matrix
+from sksoftmax._objective import blocks, hessian_products, soft_threshold
+from sksoftmax._precondition import Preconditioner
+from sksoftmax._types import Array, Batch, Params, Problem
+
+#: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
+_FIRST_ROUND, _GROWTH = 10, 1.5
+
+#: Products of a minimisation.
+_MAX_PRODUCTS = 500
+
+#: Unknowns up to which the certificate takes H as a matrix.
+_SMALL = 256
+
+#: Halvings of a Newton step among the nonzero.
+_HALVINGS = 4
+
+#: Least of the diagonal, as a share of its largest.
+_LEAST_DIAGONAL = 1e-12
+
+
+def to_theta(problem: Problem, metric: Preconditioner, params: Params) -> Array:
+    is_constant = np.isinf(metric.scale)
+    u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, metric.scale))
+    return _joined(problem, u, params.intercept + params.coef @ metric.mean)
+
+
+def to_params(problem: Problem, metric: Preconditioner, theta: Array) -> Params:
+    coef = theta[:, : problem.n_features] / metric.scale
+    if not problem.fit_intercept:
+        return Params(coef, np.zeros(len(coef)))
+    return Params(coef, theta[:, -1] - coef @ metric.mean)
+
+
+def gradient_by_theta(problem: Problem, metric: Preconditioner, grads: Params) -> Array:
+    """The gradient in theta's coordinates; that of the intercepts sums to 0, rounding apart, and here to the digit."""
+    b = grads.intercept if problem.n_rows == 1 else grads.intercept - grads.intercept.mean()
+    return _joined(problem, (grads.coef - np.outer(grads.intercept, metric.mean)) / metric.scale, b)
+
+
+def _joined(problem: Problem, u: Array, b: Array) -> Array:
+    return np.hstack([u, b[:, None]]) if problem.fit_intercept else u
+
+
+def thresholds(problem: Problem, metric: Preconditioner) -> Array:
+    """t of each column of theta."""
+    t = problem.alpha * problem.l1_ratio / metric.scale
+    return np.append(t, 0.0) if problem.fit_intercept else t
+
+
+def without_shift(problem: Problem, metric: Preconditioner, theta: Array) -> Array:
+    """Of all that differ by one number a column, which no prediction sees, the theta of least penalty.
+
+    ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is least where s is the median of the x_k and of ``mean(x) + t (K - 2 j) /
+    (a K)``, j from 0 to K; for a = 0 a median of the x_k.
+    """
+    K, p = len(theta), problem.n_features
+    if K == 1:
+        return theta
+    coef = theta[:, :p] / metric.scale
+    candidates, middle = coef, (K - 1) // 2
+    if problem.l1_ratio < 1:
+        offset = problem.l1_ratio / (1 - problem.l1_ratio) * (1 - 2 * np.arange(K + 1) / K)
+        candidates, middle = np.vstack([coef, coef.mean(axis=0) + offset[:, None]]), K
+    shift = np.sort(candidates, axis=0)[middle]
+    moved = theta.copy()
+    moved[:, :p] = np.where(
+        shift == coef, 0.0, theta[:, :p] - shift * np.where(np.isinf(metric.scale), 0, metric.scale)
+    )
+    return moved
+
+
+class Model(NamedTuple):
+    """H, as products and its diagonal; and as a matrix where that is small."""
+
+    product: Callable[[Array], Array]
+    diagonal: Array
+    matrix: Array | None
+
+
+def model_of(problem: Problem, metric: Preconditioner, params: Params, rows: Batch, *, is_matrix: bool) -> Model:
+    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix if ``is_matrix``."""
+    if is_matrix:
+        matrix = curvature_matrix(problem, params, rows, metric)
+        matrix = np.tril(matrix) + np.tril(matrix, -1).T
+        shape = (problem.n_rows, problem.n_features + problem.fit_intercept)
+        if problem.fit_intercept and problem.n_rows > 1:  # a common shift, which F does not see, is given a curvature
+            intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]
+            intercepts += np.trace(intercepts) / problem.n_rows**2
+        return Model(lambda d: (matrix @ d.ravel()).reshape(shape), np.diagonal(matrix).reshape(shape), matrix)
+    hessian = hessian_products(problem, params, rows)
+
+    def product(direction: Array) -> Array:
+        return gradient_by_theta(problem, metric, hessian(to_params(problem, metric, direction)))
+
+    return Model(product, _diagonal(problem, metric, params, rows), None)
+
+
+def _diagonal(problem: Problem, metric: Preconditioner, params: Params, rows: Batch) -> Array:
+    part = problem._replace(data=rows)
+    total, linear, squares = 0.0, 0.0, 0.0
+    for block in blocks(part):
+        proba = problem.kernel.proba(params, block.X)
+        spread = (block.weight * proba * (1 - proba)).astype(block.X.dtype)
+        squared = block.X.multiply(block.X) if sp.issparse(block.X) else block.X * block.X
+        total, linear, squares = total + spread.sum(axis=1), linear + spread @ block.X, squares + spread @ squared
+    u = squares - 2 * metric.mean * linear + metric.mean**2 * np.asarray(total)[:, None]
+    u = np.maximum(u, 0) + problem.alpha * (1 - problem.l1_ratio)
+    return _joined(problem, u / metric.scale / metric.scale, np.asarray(total))
+
+
+class Point(NamedTuple):
+    """Where a minimisation stands: theta, the gradient of the model's smooth part there, and the model's value."""
+
+    theta: Array
+    grad: Array
+    value: float
+
+
+class Solution(NamedTuple):
+    """A minimum of the model, about.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_rows, q)
+    decrease : float
+        Of F, as the model expects it, from below.
+    remaining : float
+        What more rounds would add: as much as the last.
+    """
+
+    theta: Array
+    decrease: float
+    remaining: float
+
+
+def minimised(
+    model: Model, theta: Array, grad: Array, t: Array, settle: Callable[[Array], Array], accuracy: float
+) -> Solution:
+    """Minimise the model to ``accuracy`` of what that brings, or until the products are spent.
+
+    ``theta`` and ``grad`` are where the model stands; ``settle`` is ``without_shift``.
+    """
+    diagonal = np.maximum(model.diagonal, _LEAST_DIAGONAL * max(float(model.diagonal.max()), 1e-300))
+    start = float((t * np.abs(theta)).sum())
+
+    def at(theta_now: Array, grad_now: Array) -> Point:
+        smooth = 0.5 * float(np.vdot(theta_now - theta, grad + grad_now))
+        return Point(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
+
+    point, n_products, length, n_steps = Point(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
+    while True:
+        before = point.value
+        settled = settle(point.theta)
+        point = at(settled, point.grad + model.product(settled - point.theta))
+        n_products += 1
+        point, length, spent = _accelerated(model, diagonal, at, point, t, length, int(n_steps))
+        n_products += spent
+        point, spent = _on_the_face(model, diagonal, at, point, t, int(n_steps))
+        n_products += spent
+        gain = before - point.value
+        if gain <= max(accuracy * -point.value, 0.0) or n_products >= _MAX_PRODUCTS:
+            return Solution(point.theta, -point.value, max(gain, 0.0))
+        n_steps *= _GROWTH
+
+
+def expected_decrease(
+    problem: Problem, metric: Preconditioner, params: Params, grads: Params, accuracy: float
+) -> float:
+    """By how much F falls from ``params``, as its model by all rows expects it."""
+    data = problem.data
+    theta = to_theta(problem, metric, params)
+    rows = data._replace(weight=data.weight / data.weight.sum())
+    model = model_of(problem, metric, params, rows, is_matrix=theta.size <= _SMALL)
+    grad, t = gradient_by_theta(problem, metric, grads), thresholds(problem, metric)
+    found = minimised(model, theta, grad, t, functools.partial(without_shift, problem, metric), accuracy)
+    return found.decrease + found.remaining
+
+
+_At = Callable[[Array, Array], Point]
+
+
+def _accelerated(
+    model: Model, diagonal: Array, at: _At, point: Point, t: Array, length: float, n_steps: int
+) -> tuple[Point, float, int]:
+    """Proximal gradient steps of ``length`` over the diagonal, accelerated; the length, and the products spent.
+
+    The length is halved where the model rises faster than its square allows, and the momentum dropped where the model
+    rises.
+    """
+    momentum, last = 1.0, point
+    for k in range(n_steps):
+        following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
+        share = (momentum - 1) / following
+        y = point.theta + share * (point.theta - last.theta)
+        y_grad = point.grad + share * (point.grad - last.grad)
+        scale = length / diagonal
+        step = soft_threshold(y - scale * y_grad, scale * t) - y
+        product = model.product(step)
+        if np.vdot(step, product) > 1.01 * np.vdot(step, diagonal * step) / length:  # rounding apart
+            length *= 0.5
+            continue
+        new = at(y + step, y_grad + product)
+        if new.value >= point.value:
+            if share == 0:
+                return point, length, k + 1
+            momentum, last = 1.0, point
+            continue
+        point, last, momentum = new, point, following
+    return point, length, n_steps
+
+
+def _on_the_face(model: Model, diagonal: Array, at: _At, point: Point, t: Array, n_steps: int) -> tuple[Point, int]:
+    """Newton's step among the coefficients that are not 0 (or not penalised), at most to where they are."""
+    is_free = (point.theta != 0) | (t == 0)
+    slope = np.where(is_free, point.grad + t * np.sign(point.theta), 0.0)
+    if model.matrix is None:
+        direction, spent = _face_by_products(model, diagonal, slope, is_free, n_steps)
+    else:
+        direction, spent = _face_by_factor(model.matrix, slope, is_free), 0
+    for _ in range(_HALVINGS):
+        moved = point.theta + direction
+        moved = np.where((moved * point.theta > 0) | (t == 0), moved, 0.0)
+        step = moved - point.theta
+        new = at(moved, point.grad + model.product(step))
+        spent += 1
+        if new.value < point.value:
+            return new, spent
+        direction = 0.5 * direction
+    return point, spent
+
+
+def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> Array:
+    direction = np.zeros(slope.shape)
+    free = np.flatnonzero(is_free)
+    if not len(free):
+        return direction
+    part = matrix[np.ix_(free, free)]
+    unit = np.sqrt(np.maximum(np.diagonal(part), np.finfo(float).tiny))
+    part = part / unit / unit[:, None]
+    excess = float(np.finfo(float).eps)
+    while True:
+        np.fill_diagonal(part, 1.0 + excess)
+        try:
+            factor = scipy.linalg.cho_factor(part, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            excess *= 10
+            continue
+        direction.ravel()[free] = -scipy.linalg.cho_solve(factor, slope.ravel()[free] / unit) / unit
+        return direction
+
+
+def _face_by_products(model: Model, diagonal: Array, slope: Array, is_free: Array, n_steps: int) -> tuple[Array, int]:
+    """Conjugate gradients preconditioned by the diagonal."""
+    direction, residual = np.zeros_like(slope), slope
+    search = -residual / diagonal
+    size = -float(np.vdot(residual, search))
+    for k in range(n_steps):
+        product = np.where(is_free, model.product(search), 0.0)
+        curvature = float(np.vdot(search, product))
+        if not curvature > 1e-300:
+            return direction, k + 1
+        length = size / curvature
+        direction = direction + length * search
+        residual = residual + length * product
+        whitened = residual / diagonal
+        new_size = float(np.vdot(residual, whitened))
+        search = new_size / size * search - whitened
+        size = new_size
+    return direction, n_steps

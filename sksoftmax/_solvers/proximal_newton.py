@@ -1,0 +1,192 @@
+"""The solver for an L1 penalty: proximal Newton steps whose curvature is that of a part of the rows.
+
+A step goes to the minimum of the quadratic model of F plus the L1 term (``_proximal``), or as far towards it as F
+falls: Lee, Sun & Saunders (2014), SIAM J. Optim. 24(3), 1420-1443. What the model expects it to bring is the excess,
+as Newton's decrement is without an L1 term.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from sksoftmax._curvature import draw, leverage
+from sksoftmax._newton import Last, left_after, relative_excess
+from sksoftmax._objective import value_and_grad
+from sksoftmax._precondition import Moments, Preconditioner
+from sksoftmax._proximal import (
+    Solution,
+    gradient_by_theta,
+    minimised,
+    model_of,
+    thresholds,
+    to_params,
+    to_theta,
+    without_shift,
+)
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, Report, Solver, dot, plus
+
+#: Share of the expected decrease below which the rows drawn are suspected, and how much less curvature than all rows
+#: they must then see along the step to be doubled; and F's fall since rows were drawn from which others are.
+_POOR, _CHANGED = 0.5, 0.8
+
+#: Accuracy of the model's minimum that a step is worth, and that of the one which ends the fit.
+_LOOSE, _CERTIFYING = 0.3, 0.03
+
+#: Sufficient decrease, as a share of the expected one; halvings of a step; rounding of F, in units of its last digit.
+_ARMIJO, _MAX_HALVINGS, _NOISE = 1e-4, 40, 8
+
+
+class ProximalState(NamedTuple):
+    """State of the solver.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_rows, q)
+        The parameters in the coordinates of ``_proximal``.
+    params, evaluation : Params, Evaluation
+        The same, and F and its gradient there.
+    aim : Solution
+        The model's minimum.
+    excess, ratio, value_before, is_stuck
+        As in ``newton.NewtonState``.
+    n_drawn, rows, is_outworn, value_drawn, leverage
+        As there.
+    """
+
+    theta: Array
+    params: Params
+    evaluation: Evaluation
+    aim: Solution
+    excess: float
+    ratio: float
+    value_before: float
+    is_stuck: bool
+    n_drawn: int
+    rows: Batch
+    is_outworn: bool
+    value_drawn: float
+    leverage: Array | None
+
+
+def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn: int, is_matrix: bool) -> Solver:
+    """Solver whose step is one to the minimum of a model.
+
+    Parameters
+    ----------
+    base : Preconditioner
+        Centres and scales of the columns.
+    stats : Moments
+        Of the columns.
+    tol : float
+        Excess at which the fit is to end: the model's minimum is then found more accurately, to make sure.
+    n_drawn : int
+        Rows that the curvature is estimated from; doubled when they see too little.
+    is_matrix : bool
+        Whether their Hessian is formed.
+    """
+
+    def init(problem: Problem, params: Params) -> ProximalState:
+        theta = without_shift(problem, base, to_theta(problem, base, params))
+        params = to_params(problem, base, theta)
+        evaluation = value_and_grad(problem, params)
+        state = ProximalState(
+            theta=theta,
+            params=params,
+            evaluation=evaluation,
+            aim=Solution(theta, 0.0, 0.0),
+            excess=np.inf,
+            ratio=0.0,
+            value_before=evaluation.value,
+            is_stuck=False,
+            n_drawn=min(n_drawn, problem.n_samples),
+            rows=problem.data,
+            is_outworn=True,
+            value_drawn=np.inf,
+            leverage=None,
+        )
+        return _aimed(problem, state)
+
+    def step(problem: Problem, state: ProximalState, batch: Batch) -> ProximalState:
+        found = _line_search(problem, state)
+        if found is None:
+            return state._replace(is_stuck=True)
+        theta, params, evaluation = found
+        value, expected = state.evaluation.value, state.aim.decrease
+        if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
+            state = state._replace(n_drawn=2 * state.n_drawn, is_outworn=True)
+        is_stuck = expected <= _noise(problem, state) and evaluation.value >= value
+        state = state._replace(theta=theta, params=params, evaluation=evaluation, is_stuck=is_stuck, value_before=value)
+        return _aimed(problem, state)
+
+    def _line_search(problem: Problem, state: ProximalState) -> tuple[Array, Params, Evaluation] | None:
+        """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise; None if none does."""
+        expected, noise, theta = state.aim.decrease, _noise(problem, state), state.aim.theta
+        for halvings in range(_MAX_HALVINGS):
+            length = 0.5**halvings
+            params = to_params(problem, base, theta)
+            evaluation = value_and_grad(problem, params)
+            if evaluation.value <= state.evaluation.value - _ARMIJO * length * expected + noise:
+                return theta, params, evaluation
+            if length * expected <= noise:
+                break
+            theta = 0.5 * (state.theta + theta)
+        return None
+
+    def _aimed(problem: Problem, state: ProximalState) -> ProximalState:
+        """The state with the minimum of the model of where it stands, and the excess that it certifies."""
+        value, noise = state.evaluation.value, _noise(problem, state)
+        last = Last(state.aim.decrease, max(0.0, state.value_before - value), state.ratio, not state.is_outworn)
+        state = _with_rows(problem, state)
+        model = model_of(problem, base, state.params, state.rows, is_matrix=is_matrix)
+        grad, t = gradient_by_theta(problem, base, state.evaluation.grads), thresholds(problem, base)
+        settle = functools.partial(without_shift, problem, base)
+        for accuracy in (_LOOSE, _CERTIFYING):
+            aim = minimised(model, state.theta, grad, t, settle, accuracy)
+            left, ratio = left_after(last, aim.decrease, aim.remaining, noise)
+            excess = relative_excess(problem, value, left)
+            if excess > tol:
+                break
+        return state._replace(aim=aim, ratio=ratio, excess=excess)
+
+    def _with_rows(problem: Problem, state: ProximalState) -> ProximalState:
+        """The state with rows that hold the curvature where it stands."""
+        value = state.evaluation.value
+        if not state.is_outworn and (value >= _CHANGED * state.value_drawn or not _is_part(problem, state)):
+            return state
+        if state.leverage is None and state.n_drawn < problem.n_samples:
+            state = state._replace(leverage=leverage(problem, stats))
+        rows = draw(problem, state.params, state.leverage, state.n_drawn)
+        return state._replace(rows=rows, is_outworn=False, value_drawn=value)
+
+    def report(problem: Problem, state: ProximalState) -> Report:
+        return Report(state.evaluation.value, state.excess, state.is_stuck)
+
+    return Solver("proximal_newton", init, step, report, None)
+
+
+def _is_part(problem: Problem, state: ProximalState) -> bool:
+    """Whether the rows drawn are not all."""
+    return len(state.rows.y) < problem.n_samples
+
+
+def _is_underrated(problem: Problem, state: ProximalState, params: Params, evaluation: Evaluation) -> bool:
+    """Whether the rows drawn see much less curvature along the step to ``params`` than all rows do."""
+    if not _is_part(problem, state):
+        return False
+    step = plus(params, -1.0, state.params)
+    part = problem._replace(data=state.rows)
+    seen = _bend(problem, state.params, value_and_grad(part, state.params), step, value_and_grad(part, params))
+    return _bend(problem, state.params, state.evaluation, step, evaluation) > seen / _POOR
+
+
+def _bend(problem: Problem, params: Params, before: Evaluation, step: Params, after: Evaluation) -> float:
+    """By how much F's smooth part is above its tangent at the end of a step."""
+    rise = np.abs(params.coef + step.coef).sum() - np.abs(params.coef).sum()
+    return after.value - before.value - problem.alpha * problem.l1_ratio * float(rise) - dot(before.grads, step)
+
+
+def _noise(problem: Problem, state: ProximalState) -> float:
+    return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
