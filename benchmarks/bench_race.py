@@ -22,6 +22,7 @@ import queue
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,7 +165,7 @@ class Race:
             return
         start, load = time.perf_counter(), machine()["load"]
         try:
-            job = {**self.job(case, rival, core), "limits": limits, "skip": []}
+            job = {**self.job(case, rival, core), "limits": limits, "skip": [], "most_seconds": self.options.most}
         except OSError as error:
             self.say(f"{case.problem}: {error}")
             return
@@ -217,7 +218,7 @@ def _cores() -> list[int]:
 
 
 def in_lanes(tasks: Iterable[Callable[[int | None], None]], n_lanes: int) -> None:
-    """Do the tasks in their order, ``n_lanes`` at a time, each lane on a core of its own."""
+    """Do the tasks in their order, ``n_lanes`` at a time, each lane on a core of its own; a failure is one task's."""
     waiting: queue.SimpleQueue[Callable[[int | None], None]] = queue.SimpleQueue()
     for task in tasks:
         waiting.put(task)
@@ -228,7 +229,10 @@ def in_lanes(tasks: Iterable[Callable[[int | None], None]], n_lanes: int) -> Non
                 task = waiting.get_nowait()
             except queue.Empty:
                 return
-            task(core)
+            try:
+                task(core)
+            except Exception:
+                traceback.print_exc()
 
     cores = _cores() if n_lanes > 1 else [None]
     lanes = [threading.Thread(target=lane, args=(cores[i % len(cores)],)) for i in range(n_lanes)]
@@ -266,6 +270,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--targets", nargs="+", type=float, default=TARGETS, help="gaps")
     parser.add_argument("--limit", type=float, default=120.0, help="most seconds of a fit")
+    parser.add_argument(
+        "--most", type=float, default=200.0, help="seconds of lbfgs's 1000 iterations; else extrapolated"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing later than this")
     parser.add_argument("--lanes", type=int, default=1, help="workers at a time, each on a core of its own")
     parser.add_argument("--data", type=Path, help="folder to keep the problems in; default: a temporary one")

@@ -33,9 +33,6 @@ from sksoftmax._types import Array
 #: Our fits for each target in a search.
 _REPEATS = 3
 
-#: Seconds that the time of ``rival.most`` iterations may take to be measured, not extrapolated.
-_MOST_SECONDS = 200.0
-
 #: No rival gets a greater budget.
 _MAX_BUDGET = 2**20
 
@@ -71,6 +68,8 @@ class Job(NamedTuple):
         Fits (fields of ``Fit``) that need not be done again.
     core : int or None
         The only one that the process may use; None for any.
+    most_seconds : float
+        What the time of ``rival.most`` iterations may be to be measured, not extrapolated.
     """
 
     rival: str
@@ -83,6 +82,7 @@ class Job(NamedTuple):
     skip: list[int] = []
     known: list[list[float]] = []
     core: int | None = None
+    most_seconds: float = 200.0
 
     @property
     def targets(self) -> dict[float, float]:
@@ -252,7 +252,7 @@ def _race_to_the_most(bench: Bench, found: Search) -> None:
     most = bench.rival.most
     settings = named(bench.rival, longest.setting, most)
     seconds = longest.seconds * most / longest.budget
-    if longest.budget == most or seconds <= _MOST_SECONDS:
+    if longest.budget == most or seconds <= bench.job.most_seconds:
         fit = longest if longest.budget == most else bench.rival_fit(longest.setting, most, seconds)
         reached = [f"{target:g}" for target in bench.job.targets if fit.gap <= target]
         bench.result(0.0, [fit], settings, f"arrived at {', '.join(reached)}" if reached else "never arrives")

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
 from sksoftmax import _validation as border
@@ -435,7 +435,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X = border.prediction_data(self, X)
         coef = self.coef_.astype(X.dtype, copy=False)  # X is not to be copied into the coefficients' dtype
-        raw = safe_sparse_dot(X, coef.T, dense_output=True) + self.intercept_.astype(X.dtype, copy=False)
+        raw = safe_sparse_dot(X, coef.T, dense_output=True)
+        raw += self.intercept_.astype(X.dtype, copy=False)
         return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
 
     def predict(self, X: Any) -> Array:
@@ -469,7 +470,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         raw = self.decision_function(X)
         if raw.ndim == 1:
             return np.column_stack([expit(-raw), expit(raw)])
-        return np.asarray(softmax(raw, axis=1))
+        return np.asarray(softmax(raw, copy=False))
 
     def predict_log_proba(self, X: Any) -> Array:
         """Natural logarithm of the probabilities, accurate also where they underflow.
@@ -486,7 +487,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         if raw.ndim == 1:
             proba, logs = np.column_stack([expit(-raw), expit(raw)]), np.column_stack([log_expit(-raw), log_expit(raw)])
         else:
-            proba, logs = softmax(raw, axis=1), log_softmax(raw, axis=1)
+            proba, logs = softmax(raw), log_softmax(raw, axis=1)
         return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
 
     def __sklearn_tags__(self) -> Any:

@@ -292,6 +292,13 @@ def test_a_budget_from_elsewhere_is_settled_by_tenths(known, least, want):
     assert race_final._settled(fit, known, 1e-3, True)[0] == (known if known >= least else want)
 
 
+def test_a_task_that_fails_does_not_end_the_race(capsys):
+    done = []
+    bench_race.in_lanes([lambda core: 1 / 0, done.append], 1)
+    assert done == [None]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_tasks_are_begun_in_their_order_a_core_for_each_lane():
     begun = []
     bench_race.in_lanes([lambda core, i=i: begun.append((i, core)) for i in range(5)], 1)
