@@ -80,16 +80,15 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         What computes losses and gradients.
 
         - "vectorized": NumPy/SciPy.
-        - "compiled": for sparse X with ``solver="auto"``, visits of single rows compiled by numba (``pip install
+        - "compiled": for ``solver="auto"``, visits of single rows compiled by numba (``pip install
           'sksoftmax[fast]'``): dual coordinate ascent, which Newton steps finish should it not reach ``tol``. The
           first fit of a process compiles for some seconds, and later processes load what it kept in some tenths.
-          Dense X, a named solver, a warm start, ``partial_fit``, and a ``batch_size`` or ``learning_rate`` given
-          take the vectorized way: dense products are the BLAS's already. With ``l1_ratio > 0`` dense X is taken too,
-          copied as CSR, whatever ``batch_size`` and ``learning_rate``.
+          A named solver, a warm start, ``partial_fit``, and without L1 a ``batch_size`` or ``learning_rate`` given take
+          the vectorized way.
         - "naive": the same sums by explicit Python loops over samples, classes and features, for verification and
           teaching (a thousand times slower).
-        - "auto": "compiled" where numba is installed and it pays (sparse X of at least 200 columns and more than 256
-          rows, whose n_samples x n_classes probabilities take at most 64 MiB or 4 times X's memory), else
+        - "auto": "compiled" where numba is installed and it pays (X, dense or sparse, of at least 200 columns and more
+          than 256 rows, whose n_samples x n_classes probabilities take at most 64 MiB or 4 times X's memory), else
           "vectorized".
 
         What ran is in ``solver_info_``.
@@ -176,16 +175,17 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps the digits
-    that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered or non-CSR
-    matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the order of the
-    epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or all of a small
-    X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and either
-    the Hessian of up to 2000 unknowns (32 MB, and as much again while it is made) or n_classes matrices of
-    n_features x n_features where those are together no larger than X. Everything else is made of blocks of rows
-    of about 1 MiB. Compiled, a fit keeps besides X one more copy of its values, the order, and in X's dtype
-    n_samples x n_classes probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to a
-    multiple of 8 (1 for two classes).
+    Vectorized, X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps
+    the digits that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered
+    or non-CSR matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the
+    order of the epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or
+    all of a small X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's
+    dtype, and either the Hessian of up to 2000 unknowns (32 MB, and as much again while it is made) or n_classes
+    matrices of n_features x n_features where those are together no larger than X. Everything else is made of blocks
+    of rows of about 1 MiB. Compiled, a fit keeps besides X one more copy of a sparse X's values (or a copy as CSR
+    of a dense X of mostly zeros, at most half of it), the order, and in X's dtype n_samples x n_classes
+    probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to a multiple of 8 (1 for two
+    classes).
 
     See Also
     --------
