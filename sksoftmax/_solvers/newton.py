@@ -36,6 +36,13 @@ _LOOSEST, _TIGHTEST, _SAMPLED = 0.3, 1e-4, 0.1
 #: Accuracy of the direction that ends the fit: their first iterations say little of the small eigenvalues.
 _CERTIFYING = 0.03
 
+#: Factor on an excess by the curvature of one step before: curvature falls where classes separate.
+_CHORD = 4.0
+
+#: What an exponential has left, in units of what its Newton step is expected to bring; and the ratio of what two rounds
+#: are expected to bring above which F may be one: that of a parabola is next to 0.
+_EXPONENTIAL, _PARABOLIC = 2.0, 0.02
+
 #: Hessian products of a step, as in scikit-learn's newton-cg.
 MAX_PRODUCTS = 200
 
@@ -188,8 +195,8 @@ def newton(
                 break
             if i == 0 and is_near and state.factor is not None:  # the next factor would hardly be another
                 aimed = _aimed(problem, state, _direction(problem, state), is_doubted=True)
-                if aimed.excess <= tol:
-                    return aimed
+                if _CHORD * aimed.excess <= tol:
+                    return aimed._replace(excess=_CHORD * aimed.excess)
         return _renewed(problem, state)
 
     def report(problem: Problem, state: NewtonState) -> Report:
@@ -229,7 +236,9 @@ def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: boo
     """The state with the direction ``aim``, and the excess that it certifies, from round to round."""
     value = state.evaluation.value
     last = Last(state.promised, max(0.0, state.value_before - value), state.ratio, is_doubted)
-    left, ratio = left_after(last, aim.decrease, aim.remaining, _noise(problem, state))
+    is_exponential = not _is_part(problem, state) and aim.decrease > _PARABOLIC * state.promised > 0
+    expected = aim.decrease * (_EXPONENTIAL if is_exponential else 1.0)
+    left, ratio = left_after(last, expected, aim.remaining, _noise(problem, state))
     return state._replace(
         newton=aim,
         excess=relative_excess(problem, value, left),
