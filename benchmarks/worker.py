@@ -70,6 +70,8 @@ class Job(NamedTuple):
         The only one that the process may use; None for any.
     most_seconds : float
         What the time of ``rival.most`` iterations may be to be measured, not extrapolated.
+    near : dict
+        For each target, as text, the seconds up to which it is worth to find the least budget to a tenth.
     """
 
     rival: str
@@ -83,6 +85,7 @@ class Job(NamedTuple):
     known: list[list[float]] = []
     core: int | None = None
     most_seconds: float = 200.0
+    near: dict[str, float] = {}
 
     @property
     def targets(self) -> dict[float, float]:
@@ -227,7 +230,8 @@ def race_rival(bench: Bench) -> None:
     def run(setting: int, budget: int) -> Fit:
         return known.get((setting, budget)) or bench.rival_fit(setting, budget)
 
-    found = search(run, settings, job.targets, rival.most or _MAX_BUDGET)
+    near = {float(target): seconds for target, seconds in job.near.items()}
+    found = search(run, settings, job.targets, rival.most or _MAX_BUDGET, near)
     for target in job.targets:
         best = found.best.get(target)
         if best:
