@@ -5,7 +5,7 @@ For each problem, dtype and number of threads: seconds until ``(F - F*) / F*`` i
 oracle (``oracle.py``). Two phases, each fit in a process of its own (``worker.py``):
 
 - the search finds each rival's best settings and budget for each target, in float32 on one thread. It goes as far as
-  the comparison needs: scikit-learn's solvers may take 12 times our time (lbfgs 25), others 4 times; and none much
+  the comparison needs: scikit-learn's solvers may take 12 times our time (lbfgs 21), others 4 times; and none much
   longer than the soonest of its kind so far. Who has not arrived by then is "> so much". It may share the machine.
 - ``--final`` times ours and the contenders that the search found side by side, in rounds (``race_final.py``). Its rows
   are what the summary is of.
@@ -43,11 +43,14 @@ _QUICK_RIVALS = (OURS.name, LBFGS, "LogisticRegression(newton-cg)", "cyanure")
 
 #: Times ours that the fits of scikit-learn's solvers, of its default and of other rivals may take: our claims of them
 #: are 10, 20 and 2. At least so many seconds, however quick ours are.
-_FACTORS = {"sklearn": 12.0, "lbfgs": 25.0, "other": 4.0}
+_FACTORS = {"sklearn": 12.0, "lbfgs": 21.0, "other": 4.0}
 _LEAST_LIMIT = 0.25
 
+#: Times ours up to which a rival's least budget is found to a tenth, beyond to a fifth.
+_NEAR = 3.0
+
 #: Times the soonest of its kind so far that a fit may take.
-_BEHIND = 1.5
+_BEHIND = 1.25
 
 #: F below F* by more than this, relative, means that F* is wrong.
 _BELOW = 1e-9
@@ -137,21 +140,24 @@ class Race:
                 core = _cores()[-1]  # the first has the interrupts
             return {"rival": rival, "alpha": problem.alpha, "l1_ratio": problem.l1_ratio, "core": core, **known}
 
+    def our_seconds(self, case: Case) -> dict[str, float]:
+        """Of our fits in the search, by target, where they arrived."""
+        targets = {f"{target:g}" for target in self.options.targets}
+        rows = [row for row in self.found(case, "search", OURS.name) if race_report.has_arrived(row)]
+        return {row["target"]: float(row["seconds"]) for row in rows if row["target"] in targets}
+
     def limits(self, case: Case, rival: str) -> dict[str, float]:
         """Seconds for each target; empty where we have none to compare with."""
         targets = [f"{target:g}" for target in self.options.targets]
         if rival == OURS.name:
             return dict.fromkeys(targets, self.options.limit)
         limits, rows = {}, self.found(case, "search")
-        for target in targets:
-            here = [row for row in rows if row["target"] == target and race_report.has_arrived(row)]
-            ours = [float(row["seconds"]) for row in here if row["rival"] == OURS.name]
-            if not ours:
-                continue
-            others = [row for row in here if row["rival"] != OURS.name]
+        for target, ours in self.our_seconds(case).items():
+            arrived = [row for row in rows if row["target"] == target and race_report.has_arrived(row)]
+            others = [row for row in arrived if row["rival"] != OURS.name]
             peers = [row for row in others if row["rival"].startswith(LOGISTIC) == rival.startswith(LOGISTIC)]
             soonest = min((float(row["seconds"]) for row in peers), default=float("inf"))
-            limit = _FACTORS[kind(rival)] * ours[0]
+            limit = _FACTORS[kind(rival)] * ours
             limit = limit if rival == LBFGS else min(limit, _BEHIND * soonest)
             limits[target] = min(max(_LEAST_LIMIT, limit), self.options.limit)
         return limits
@@ -166,6 +172,7 @@ class Race:
         start, load = time.perf_counter(), machine()["load"]
         try:
             job = {**self.job(case, rival, core), "limits": limits, "skip": [], "most_seconds": self.options.most}
+            job["near"] = {target: _NEAR * seconds for target, seconds in self.our_seconds(case).items()}
         except OSError as error:
             self.say(f"{case.problem}: {error}")
             return

@@ -120,6 +120,8 @@ def draw_gaps(
     for ax in axes[::n_columns]:
         ax.set_ylabel("gap (F - F*) / F*")
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(
+        [handles[name] for name in names], names, loc="outside lower center", ncols=min(3, n_columns), frameon=False
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

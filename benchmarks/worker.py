@@ -33,6 +33,9 @@ from sksoftmax._types import Array
 #: Our fits for each target in a search.
 _REPEATS = 3
 
+#: Our tolerances for the picture, beside the targets.
+_TOLS = (1.0, 0.3, 0.1, 0.03, 3e-3, 3e-4)
+
 #: No rival gets a greater budget.
 _MAX_BUDGET = 2**20
 
@@ -70,6 +73,8 @@ class Job(NamedTuple):
         The only one that the process may use; None for any.
     most_seconds : float
         What the time of ``rival.most`` iterations may be to be measured, not extrapolated.
+    near : dict
+        For each target, as text, the seconds up to which it is worth to find the least budget to a tenth.
     """
 
     rival: str
@@ -83,6 +88,7 @@ class Job(NamedTuple):
     known: list[list[float]] = []
     core: int | None = None
     most_seconds: float = 200.0
+    near: dict[str, float] = {}
 
     @property
     def targets(self) -> dict[float, float]:
@@ -208,13 +214,9 @@ def race_ours(bench: Bench) -> None:
 
 
 def draw_ours(bench: Bench) -> None:
-    """A fit for each ``max_iter`` that doubles: the points of the picture."""
-    reason, budget = "max_iter", 1
-    while reason == "max_iter":
-        fit, estimator = bench.fit(0, budget, f"max_iter={budget}", max_iter=budget, tol=min(bench.job.targets))
-        reason, budget = estimator.stop_reason_, 2 * budget
-        if fit.seconds > max(bench.job.targets.values()):
-            break
+    """The picture's points beside the targets: fits that stop themselves elsewhere."""
+    for tol in _TOLS:
+        bench.our_fit(tol)
 
 
 def race_rival(bench: Bench) -> None:
@@ -227,7 +229,8 @@ def race_rival(bench: Bench) -> None:
     def run(setting: int, budget: int) -> Fit:
         return known.get((setting, budget)) or bench.rival_fit(setting, budget)
 
-    found = search(run, settings, job.targets, rival.most or _MAX_BUDGET)
+    near = {float(target): seconds for target, seconds in job.near.items()}
+    found = search(run, settings, job.targets, rival.most or _MAX_BUDGET, near)
     for target in job.targets:
         best = found.best.get(target)
         if best:
@@ -280,7 +283,7 @@ def serve(bench: Bench, lines: Iterator[str]) -> None:
             _, settings = bench.our_fit(asked["target"])
         else:
             draw_ours(bench)
-            settings = "max_iter"
+            settings = "the picture's"
         bench.report(kind="done", settings=settings)
 
 
