@@ -40,8 +40,8 @@ class Case(NamedTuple):
     def rows(self) -> Any:
         rng = np.random.default_rng(0)
         if self.container == "csr":
-            shape = (self.n_samples, N_SPARSE_FEATURES)
-            return sp.random_array(shape, density=DENSITY, format="csr", rng=rng).astype(self.dtype)
+            X = sp.random(self.n_samples, N_SPARSE_FEATURES, DENSITY, "csr", self.dtype, random_state=rng)
+            return sp.csr_array(X)
         X = rng.standard_normal((self.n_samples, N_FEATURES)).astype(self.dtype)
         return np.asfortranarray(X) if self.container == "F" else X
 

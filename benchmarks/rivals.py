@@ -15,6 +15,7 @@ import sklearn
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
+from sklearn.utils.fixes import parse_version
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._objective import alpha_from_C
@@ -88,7 +89,7 @@ def logistic(solver: str, of: Callable[[], Any] = lambda: LogisticRegression) ->
 
     def make(alpha: float, n_samples: int, **kwargs: Any) -> Any:
         C = alpha_from_C(alpha, n_samples)  # the same formula, both ways: C = 1 / (alpha * n)
-        if "l1_ratio" in kwargs and sklearn.__version__ < "1.8":
+        if "l1_ratio" in kwargs and parse_version(sklearn.__version__) < parse_version("1.8"):
             kwargs["penalty"] = "elasticnet"
         return of()(C=C, solver=solver, random_state=0, **kwargs)
 

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier, _plan, _vectorized
 from sksoftmax._batches import row_order
 from sksoftmax._objective import hessian_products, prior_params, value_and_grad
@@ -92,12 +93,7 @@ def test_its_minimum_is_logistic_regressions(dtype, n_classes, fit_intercept, al
 def test_with_l1_its_minimum_is_that_of_sagas(n_classes, l1_ratio, container):
     X, y, weight = sparse_data(n_classes)
     alpha = 1e-2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of penalty, which newer releases do without
-        C = 1 / (alpha * weight.sum())
-        best = LogisticRegression(
-            C=C, solver="saga", penalty="elasticnet", l1_ratio=l1_ratio, tol=1e-9, max_iter=20000, random_state=0
-        ).fit(X, y, weight)
+    best = logistic("saga")(alpha, weight.sum(), l1_ratio=l1_ratio, tol=1e-9, max_iter=20000).fit(X, y, weight)
     problem = as_problem(container(X), y, weight, alpha, l1_ratio=l1_ratio)
     reports, params = run(problem, 1e-8, 2000)
     want = value_and_grad(problem, prior_params(problem)._replace(coef=best.coef_, intercept=best.intercept_)).value
@@ -197,8 +193,8 @@ def test_products_are_those_of_the_hessian(n_classes):
     want = hessian_products(problem, state.params)(direction)
     got = certifier.product(Params(scaled.ravel(), intercept))
     # probabilities agree to the root of the excess, 1e-5
-    assert_allclose(got.coef.reshape(-1, n_lanes)[:, : problem.n_rows].T, want.coef * root, atol=1e-4)
-    assert_allclose(got.intercept[: problem.n_rows], want.intercept, atol=1e-4)
+    assert_allclose(got.coef.reshape(-1, n_lanes)[:, : problem.n_rows].T, want.coef * root, rtol=1e-3, atol=1e-4)
+    assert_allclose(got.intercept[: problem.n_rows], want.intercept, rtol=1e-3, atol=1e-4)
     shift = certifier.product(Params(np.empty(0), intercept))
     assert_allclose(shift.coef, certifier.product(Params(np.zeros(scaled.size), intercept)).coef, atol=1e-14)
 

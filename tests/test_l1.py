@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
+from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._objective import alpha_from_C, penalty, prior_params, value_and_grad
+from sksoftmax._objective import penalty, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
 from sksoftmax._proximal import to_params, to_theta, without_shift
 from sksoftmax._solvers.dual import is_available
@@ -109,14 +109,8 @@ def test_the_optimum_is_sagas(engine, l1_ratio, n_classes, fit_intercept, contai
     X[:, -1] = 0
     weight = np.random.RandomState(0).uniform(0.1, 2.0, len(y))
     alpha = 0.02
-    saga = LogisticRegression(
-        C=alpha_from_C(alpha, weight.sum()),
-        l1_ratio=l1_ratio,
-        solver="saga",
-        fit_intercept=fit_intercept,
-        tol=1e-10,
-        max_iter=10000,
-        random_state=0,
+    saga = logistic("saga")(
+        alpha, weight.sum(), l1_ratio=l1_ratio, fit_intercept=fit_intercept, tol=1e-10, max_iter=10000
     ).fit(X, y, weight)
     params = {"l1_ratio": l1_ratio, "fit_intercept": fit_intercept, "engine": engine, "random_state": 0}
     ours = SoftmaxClassifier(alpha, tol=1e-7, **params).fit(CONTAINERS[container](X), y, weight)
@@ -132,9 +126,7 @@ def test_class_weights_are_sagas():
     weights = {0: 1.0, 1: 3.0, 2: 0.5}
     total = sum(weights[label] for label in y)
     alpha = 0.02
-    saga = LogisticRegression(
-        C=alpha_from_C(alpha, total), l1_ratio=0.5, solver="saga", class_weight=weights, tol=1e-10, max_iter=10000
-    ).fit(X, y)
+    saga = logistic("saga")(alpha, total, l1_ratio=0.5, class_weight=weights, tol=1e-10, max_iter=10000).fit(X, y)
     ours = SoftmaxClassifier(alpha, l1_ratio=0.5, class_weight=weights, engine="vectorized", tol=1e-10).fit(X, y)
     assert_allclose(ours.coef_, saga.coef_, atol=1e-4)  # the root of F's excess
 

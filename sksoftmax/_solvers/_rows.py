@@ -128,7 +128,8 @@ class SparseRows(NamedTuple):
         X = self.X
         full = np.arange(X.shape[1])
         for every in (max(1, X.shape[0] // _N_COUNTED), 1):  # most columns have a 0 in some of a few rows
-            full = full[X[::every, full].count_nonzero(axis=0) == -(-X.shape[0] // every)] if len(full) else full
+            part = X[::every, full]
+            full = full[np.bincount(part.nonzero()[1], minlength=len(full)) == part.shape[0]]
         values = X[:, full].toarray()
         return full[values.max(axis=0) == values.min(axis=0)]
 
