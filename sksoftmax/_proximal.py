@@ -35,8 +35,8 @@ _MAX_PRODUCTS = 500
 #: Unknowns up to which the certificate takes H as a matrix.
 _SMALL = 256
 
-#: Halvings of a Newton step among the nonzero.
-_HALVINGS = 4
+#: Newton steps among the nonzero before others are let in.
+_FACES = 10
 
 #: Least of the diagonal, as a share of its largest.
 _LEAST_DIAGONAL = 1e-12
@@ -179,10 +179,10 @@ def minimised(
         n_products += 1
         point, length, spent = _accelerated(model, diagonal, at, point, t, length, int(n_steps))
         n_products += spent
-        point, spent = _on_the_face(model, diagonal, at, point, t, int(n_steps))
+        point, is_whole, spent = _on_the_face(model, diagonal, at, point, t, int(n_steps))
         n_products += spent
         gain = before - point.value
-        if gain <= max(accuracy * -point.value, 0.0) or n_products >= _MAX_PRODUCTS:
+        if (is_whole and gain <= max(accuracy * -point.value, 0.0)) or n_products >= _MAX_PRODUCTS:
             return Solution(point.theta, -point.value, max(gain, 0.0))
         n_steps *= _GROWTH
 
@@ -233,24 +233,40 @@ def _accelerated(
     return point, length, n_steps
 
 
-def _on_the_face(model: Model, diagonal: Array, at: _At, point: Point, t: Array, n_steps: int) -> tuple[Point, int]:
-    """Newton's step among the coefficients that are not 0 (or not penalised), at most to where they are."""
-    is_free = (point.theta != 0) | (t == 0)
-    slope = np.where(is_free, point.grad + t * np.sign(point.theta), 0.0)
-    if model.matrix is None:
-        direction, spent = _face_by_products(model, diagonal, slope, is_free, n_steps)
-    else:
-        direction, spent = _face_by_factor(model.matrix, slope, is_free), 0
-    for _ in range(_HALVINGS):
-        moved = point.theta + direction
-        moved = np.where((moved * point.theta > 0) | (t == 0), moved, 0.0)
-        step = moved - point.theta
-        new = at(moved, point.grad + model.product(step))
-        spent += 1
-        if new.value < point.value:
-            return new, spent
-        direction = 0.5 * direction
-    return point, spent
+def _on_the_face(
+    model: Model, diagonal: Array, at: _At, point: Point, t: Array, n_steps: int
+) -> tuple[Point, bool, int]:
+    """Newton's steps among the coefficients that are not 0 (or not penalised), until one is whole.
+
+    A step ends where coefficients that would change their sign are 0, if the model falls so far, and otherwise at the
+    latest where the first of them is: to there it falls. Returns whether the last was whole, and the products spent.
+    """
+    n_products = 0
+    for _ in range(_FACES):
+        is_free = (point.theta != 0) | (t == 0)
+        slope = np.where(is_free, point.grad + t * np.sign(point.theta), 0.0)
+        if model.matrix is None:
+            direction, spent = _face_by_products(model, diagonal, slope, is_free, n_steps)
+        else:
+            direction, spent = _face_by_factor(model.matrix, slope, is_free), 0
+        n_products += spent
+        shrinks = (t > 0) & (direction * point.theta < 0)
+        reach = np.where(shrinks, np.abs(point.theta), np.inf) / np.where(shrinks, np.abs(direction), 1.0)
+        first = min(1.0, float(reach.min()))
+        length, new = 1.0, point
+        while length >= first:
+            moved = np.where(reach <= length, 0.0, point.theta + length * direction)
+            new = at(moved, point.grad + model.product(moved - point.theta))
+            n_products += 1
+            if new.value < point.value or length == first:
+                break
+            length = max(0.5 * length, first)
+        if not new.value < point.value:
+            return point, True, n_products
+        point = new
+        if first == 1.0:
+            return point, True, n_products
+    return point, False, n_products
 
 
 def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> Array:
@@ -281,7 +297,7 @@ def _face_by_products(model: Model, diagonal: Array, slope: Array, is_free: Arra
     for k in range(n_steps):
         product = np.where(is_free, model.product(search), 0.0)
         curvature = float(np.vdot(search, product))
-        if not curvature > 1e-300:
+        if not curvature > _LEAST_DIAGONAL * float(np.vdot(search, diagonal * search)):
             return direction, k + 1
         length = size / curvature
         direction = direction + length * search

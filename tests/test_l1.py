@@ -5,14 +5,14 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
 from benchmarks.rivals import logistic
-from sksoftmax import SoftmaxClassifier
+from sksoftmax import SoftmaxClassifier, _plan
 from sksoftmax._objective import penalty, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
 from sksoftmax._proximal import to_params, to_theta, without_shift
@@ -145,6 +145,7 @@ def test_class_weights_are_sagas():
     fit_intercept=st.booleans(),
     is_sparse=st.booleans(),
 )
+@example(0, 49, 24, 3, -1.0, 0.5, 3.0, 2, 10.0, False, False)  # ill-conditioned, many signs change
 def test_the_subgradient_vanishes_at_the_end(
     seed, n, p, n_classes, log_alpha, l1_ratio, decades, n_twins, offset, fit_intercept, is_sparse
 ):
@@ -167,7 +168,11 @@ def test_the_subgradient_vanishes_at_the_end(
 @pytest.mark.parametrize("alpha", [1e-4, 1e-2])
 @pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_defaults_end_within_tol_of_the_minimum(load, alpha, l1_ratio, dtype):
+@pytest.mark.parametrize("is_matrix", [True, False])
+def test_defaults_end_within_tol_of_the_minimum(load, alpha, l1_ratio, dtype, is_matrix, monkeypatch):
+    if not is_matrix:
+        choice = _plan._curvature
+        monkeypatch.setattr(_plan, "_curvature", lambda problem: choice(problem)._replace(is_factorised=False))
     X, y = load(return_X_y=True)
     X = X.astype(dtype)
     clf = SoftmaxClassifier(alpha, l1_ratio=l1_ratio, random_state=0).fit(X, y)  # a ConvergenceWarning is an error
