@@ -132,6 +132,14 @@ def _diagonal(problem: Problem, metric: Preconditioner, params: Params, rows: Ba
     return _joined(problem, u / metric.scale / metric.scale, np.asarray(total))
 
 
+def damped(model: Model, damping: float) -> Model:
+    """The model with ``damping / 2 ||d||^2`` added."""
+    if damping == 0:
+        return model
+    matrix = None if model.matrix is None else model.matrix + damping * np.eye(len(model.matrix))
+    return Model(lambda d: model.product(d) + damping * d, model.diagonal + damping, matrix)
+
+
 class Point(NamedTuple):
     """Where a minimisation stands: theta, the gradient of the model's smooth part there, and the model's value."""
 

@@ -18,6 +18,7 @@ from sksoftmax._objective import value_and_grad
 from sksoftmax._precondition import Moments, Preconditioner
 from sksoftmax._proximal import (
     Solution,
+    damped,
     gradient_by_theta,
     minimised,
     model_of,
@@ -34,6 +35,10 @@ _POOR, _CHANGED = 0.5, 0.8
 
 #: Accuracy of the model's minimum that a step is worth, and that of the one which ends the fit.
 _LOOSE, _CERTIFYING = 0.3, 0.03
+
+#: Least damping but none, in units of the bound of the loss's curvature (``_precondition``), and its factor when a step
+#: had to be shortened; by the same it falls when none had to.
+_LEAST_DAMPING, _FACTOR = 0.1, 4.0
 
 #: Sufficient decrease, as a share of the expected one; halvings of a step; rounding of F, in units of its last digit.
 _ARMIJO, _MAX_HALVINGS, _NOISE = 1e-4, 40, 8
@@ -52,6 +57,8 @@ class ProximalState(NamedTuple):
         The model's minimum.
     excess, ratio, value_before, is_stuck
         As in ``newton.NewtonState``.
+    damping : float
+        What the model's curvature is raised by. Where the probabilities are near 0 or 1 its own tells little of F.
     n_drawn, rows, is_outworn, value_drawn, leverage
         As there.
     """
@@ -62,6 +69,7 @@ class ProximalState(NamedTuple):
     aim: Solution
     excess: float
     ratio: float
+    damping: float
     value_before: float
     is_stuck: bool
     n_drawn: int
@@ -99,6 +107,7 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
             aim=Solution(theta, 0.0, 0.0),
             excess=np.inf,
             ratio=0.0,
+            damping=0.0,
             value_before=evaluation.value,
             is_stuck=False,
             n_drawn=min(n_drawn, problem.n_samples),
@@ -113,23 +122,27 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         found = _line_search(problem, state)
         if found is None:
             return state._replace(is_stuck=True)
-        theta, params, evaluation = found
+        theta, params, evaluation, halvings = found
         value, expected = state.evaluation.value, state.aim.decrease
         if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
             state = state._replace(n_drawn=2 * state.n_drawn, is_outworn=True)
         is_stuck = expected <= _noise(problem, state) and evaluation.value >= value
         state = state._replace(theta=theta, params=params, evaluation=evaluation, is_stuck=is_stuck, value_before=value)
+        state = state._replace(damping=_next_damping(state.damping, is_whole=halvings == 0))
         return _aimed(problem, state)
 
-    def _line_search(problem: Problem, state: ProximalState) -> tuple[Array, Params, Evaluation] | None:
-        """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise; None if none does."""
+    def _line_search(problem: Problem, state: ProximalState) -> tuple[Array, Params, Evaluation, int] | None:
+        """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise, and how often it was halved.
+
+        None if none does.
+        """
         expected, noise, theta = state.aim.decrease, _noise(problem, state), state.aim.theta
         for halvings in range(_MAX_HALVINGS):
             length = 0.5**halvings
             params = to_params(problem, base, theta)
             evaluation = value_and_grad(problem, params)
             if evaluation.value <= state.evaluation.value - _ARMIJO * length * expected + noise:
-                return theta, params, evaluation
+                return theta, params, evaluation, halvings
             if length * expected <= noise:
                 break
             theta = 0.5 * (state.theta + theta)
@@ -143,8 +156,8 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         model = model_of(problem, base, state.params, state.rows, is_matrix=is_matrix)
         grad, t = gradient_by_theta(problem, base, state.evaluation.grads), thresholds(problem, base)
         settle = functools.partial(without_shift, problem, base)
-        for accuracy in (_LOOSE, _CERTIFYING):
-            aim = minimised(model, state.theta, grad, t, settle, accuracy)
+        for accuracy, damping in ((_LOOSE, state.damping), (_CERTIFYING, 0.0)):
+            aim = minimised(damped(model, damping), state.theta, grad, t, settle, accuracy)
             left, ratio = left_after(last, aim.decrease, aim.remaining, noise)
             excess = relative_excess(problem, value, left)
             if excess > tol:
@@ -165,6 +178,13 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         return Report(state.evaluation.value, state.excess, state.is_stuck)
 
     return Solver("proximal_newton", init, step, report, None)
+
+
+def _next_damping(damping: float, *, is_whole: bool) -> float:
+    """After Levenberg (1944) and Marquardt (1963): more where the model promised too much, and in the end none."""
+    if not is_whole:
+        return max(_LEAST_DAMPING, _FACTOR * damping)
+    return damping / _FACTOR if damping > _LEAST_DAMPING else 0.0
 
 
 def _is_part(problem: Problem, state: ProximalState) -> bool:
