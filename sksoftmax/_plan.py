@@ -21,6 +21,7 @@ from sksoftmax._precondition import (
     preconditioner,
 )
 from sksoftmax._solvers._first_order import first_order
+from sksoftmax._solvers._rows import is_mostly_zeros
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
@@ -71,10 +72,12 @@ _SPECTRUM_COLUMNS = 8
 #: Epochs of the dual before the finish: a share of all, and at most; of dense rows, fewer: Newton is quicker there.
 _DUAL_SHARE, _MAX_DUAL_EPOCHS, _MAX_DENSE_DUAL_EPOCHS = 0.85, 85, 25
 
-#: Columns from which the dual comes first.
+#: Columns from which the dual comes first; and columns, and coefficients, of dense rows without L1.
 _MIN_DUAL_COLUMNS = 200
+_MIN_DENSE_COLUMNS, _MIN_DENSE_COEFFICIENTS = 500, 5000
 
-#: Memory of the dual's table of n_samples x n_classes, in units of X's, or in bytes.
+#: Memory of the dual's table of n_samples x n_classes, in units of X's; and what a solver's tables may take in any
+#: case, in bytes.
 _MAX_TABLE, _SMALL_TABLE = 4.0, 2**26
 
 #: Largest number whose square, summed, is one.
@@ -204,8 +207,8 @@ def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
     """Whether the dual comes first; it takes X as it is, whatever its columns' means.
 
     Asked for, always where it can: X's squares finite, nothing asked for that is of minibatches, which an L1 penalty's
-    other solver does not take either. By "auto" if there are many columns (few make Newton's matrices small), its table
-    is small or at most 4 times X, and numba is there.
+    other solver does not take either. By "auto" if there are many columns (few make Newton's matrices small, most of
+    all of dense rows without L1), its table is small or at most 4 times X, and numba is there.
     """
     X = problem.data.X
     if is_warm or settings.engine not in ("auto", "compiled") or settings.solver != "auto":
@@ -219,8 +222,12 @@ def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
         return True
     table = problem.n_samples * problem.n_rows * X.dtype.itemsize
     is_small = problem.n_samples <= _MIN_BATCH  # and Newton's polish free
-    is_wide = problem.n_features >= _MIN_DUAL_COLUMNS
-    return is_wide and not is_small and table <= max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE) and is_available()
+    if is_small or table > max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE) or not is_available():
+        return False
+    p = problem.n_features
+    if problem.l1_ratio or sp.issparse(X) or (p >= _MIN_DUAL_COLUMNS and is_mostly_zeros(X)):
+        return p >= _MIN_DUAL_COLUMNS
+    return p >= _MIN_DENSE_COLUMNS and problem.n_rows * p >= _MIN_DENSE_COEFFICIENTS
 
 
 def _n_bytes(X: Any) -> int:
@@ -332,13 +339,13 @@ def _curvature(problem: Problem) -> _Curvature:
 def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
     """The finish, and what its curvature is."""
     n_drawn, is_factorised, n_steps, _ = _curvature(problem)
-    n, p = problem.n_samples, problem.n_features
+    X, n, p = problem.data.X, problem.n_samples, problem.n_features
     how = "factorised" if is_factorised else "conjugate gradients"
     curvature = f"{how}, {'all' if n_drawn == n else n_drawn} rows"
     if problem.l1_ratio:
         return proximal_newton(base, stats, tol, n_drawn=n_drawn, is_matrix=is_factorised), curvature
     class_products = np.inf
-    if base.inverse.ndim == 2 and problem.n_rows * p <= n:  # no larger than X
+    if base.inverse.ndim == 2 and problem.n_rows * p * p * X.dtype.itemsize <= max(_n_bytes(X), _SMALL_TABLE):
         class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS
     solver = newton(
         base,

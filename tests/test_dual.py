@@ -497,6 +497,25 @@ def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
 
 
 @needs_numba
+@pytest.mark.parametrize(
+    ("p", "n_classes", "changes", "want"),
+    [
+        (600, 10, {}, True),
+        (600, 3, {}, False),  # few coefficients
+        (300, 30, {}, False),  # few columns
+        (300, 3, {"l1_ratio": 0.5}, True),
+        (100, 3, {"l1_ratio": 0.5}, False),
+    ],
+)
+def test_auto_takes_the_dual_for_dense_rows_of_more_columns(p, n_classes, changes, want):
+    X = np.random.default_rng(0).standard_normal((400, p))
+    y = np.arange(400) % n_classes
+    assert _plan.takes_dual(as_problem(X, y, **changes), settings(), is_warm=False) is want
+    X[:, 20:] = 0  # mostly zeros: as sparse ones
+    assert _plan.takes_dual(as_problem(X, y, **changes), settings(), is_warm=False) is (p >= 200)
+
+
+@needs_numba
 def test_auto_leaves_tables_far_larger_than_x_to_newton(monkeypatch):
     X, y, _ = sparse_data(9, n=1000, p=1000)
     monkeypatch.setattr(_plan, "_SMALL_TABLE", 0)

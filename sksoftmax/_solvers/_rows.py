@@ -70,7 +70,7 @@ class Rows(Protocol):
 def rows_of(problem: Problem) -> Rows:
     """The problem's rows, not scaled yet; dense ones that are mostly zeros as CSR."""
     X, y, weight = problem.data
-    if not sp.issparse(X) and _is_mostly_zeros(X):
+    if not sp.issparse(X) and is_mostly_zeros(X):
         X = _as_csr(X)
     weight, share = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
     if sp.issparse(X):
@@ -78,7 +78,7 @@ def rows_of(problem: Problem) -> Rows:
     return DenseRows(X, y, weight, share, *_located(problem))
 
 
-def _is_mostly_zeros(X: Array) -> bool:
+def is_mostly_zeros(X: Array) -> bool:
     """Whether CSR is quicker to visit and takes at most half of X's memory: nonzeros of some rows."""
     some = X[:: max(1, len(X) // _N_COUNTED)]
     return bool(np.count_nonzero(some) <= _SPARSE * some.size)
