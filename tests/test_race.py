@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
-from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks import bench_race, minima, problems, race_final, race_jobs, race_report, readme_table, report
@@ -109,6 +109,19 @@ def test_the_elastic_net_objective_by_hand():
     F = objective(X, y, 0.5, 0.2)
     loss = (np.log1p(np.exp(-3.0)) + np.log(2)) / 2
     assert F(Params(np.array([[3.0]]), np.zeros(1))) == pytest.approx(loss + 0.5 * (0.8 * 4.5 + 0.2 * 3))
+
+
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+def test_a_minimum_with_l1_is_that_of_the_exact_method(l1_ratio):
+    X, y = load_digits(return_X_y=True)
+    X = sp.csr_array(X[:400] / 16)
+    problem = problems.RaceProblem("digits", lambda: (X, y[:400]), 1e-2, l1_ratio)
+    row = minima.compute(problem, "float64", X, y[:400])
+    exact, _ = newton(X, y[:400], 1e-2, l1_ratio)
+    assert float(row["bound"]) <= 1e-8
+    assert float(row["minimum"]) == pytest.approx(objective(X, y[:400], 1e-2, l1_ratio)(exact), rel=1e-9)
+    assert row["nonzero"] == np.count_nonzero(exact.coef)
+
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
