@@ -123,7 +123,6 @@ def test_a_minimum_with_l1_is_that_of_the_exact_method(l1_ratio):
     assert row["nonzero"] == np.count_nonzero(exact.coef)
 
 
-
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
 def test_the_exact_method_with_l1_is_bounded_by_its_dual(n_classes, l1_ratio):
