@@ -262,7 +262,7 @@ def _on_the_face(
         reach = np.where(shrinks, np.abs(point.theta), np.inf) / np.where(shrinks, np.abs(direction), 1.0)
         first = min(1.0, float(reach.min()))
         length, new = 1.0, point
-        while length >= first:
+        while True:
             moved = np.where(reach <= length, 0.0, point.theta + length * direction)
             new = at(moved, point.grad + model.product(moved - point.theta))
             n_products += 1

@@ -127,9 +127,9 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
             state = state._replace(n_drawn=2 * state.n_drawn, is_outworn=True)
         is_stuck = expected <= _noise(problem, state) and evaluation.value >= value
-        state = state._replace(theta=theta, params=params, evaluation=evaluation, is_stuck=is_stuck, value_before=value)
-        state = state._replace(damping=_next_damping(state.damping, is_whole=halvings == 0))
-        return _aimed(problem, state)
+        damping = _next_damping(state.damping, is_whole=halvings == 0)
+        state = state._replace(theta=theta, params=params, evaluation=evaluation, is_stuck=is_stuck)
+        return _aimed(problem, state._replace(damping=damping, value_before=value))
 
     def _line_search(problem: Problem, state: ProximalState) -> tuple[Array, Params, Evaluation, int] | None:
         """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise, and how often it was halved.
