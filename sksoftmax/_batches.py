@@ -51,6 +51,16 @@ def row_order(n_samples: int, rng: np.random.RandomState, *, shuffle: bool) -> A
     return rng.permutation(n_samples) if shuffle else np.arange(n_samples)
 
 
+def piece_order(n_pieces: int, rng: np.random.RandomState | None) -> Array:
+    """The order in which an epoch reads pieces of rows: a permutation, or as they come."""
+    return np.arange(n_pieces) if rng is None else rng.permutation(n_pieces)
+
+
+def uniform(size: int, rng: np.random.RandomState) -> Array:
+    """Numbers in [0, 1)."""
+    return rng.uniform(size=size)
+
+
 def normal(shape: tuple[int, ...], rng: np.random.RandomState) -> Array:
     """Standard normal numbers: where ``check_gradient`` looks."""
     return rng.standard_normal(shape)

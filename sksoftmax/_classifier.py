@@ -17,14 +17,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax import _sources as sources
 from sksoftmax import _validation as border
 from sksoftmax import _vectorized
-from sksoftmax._objective import centred, less_means, prior_params, shifted
-from sksoftmax._plan import Settings, choose, choose_engine, choose_for_stream, takes_dual
+from sksoftmax._fit import minimum
+from sksoftmax._objective import centred, prior_params
+from sksoftmax._plan import Settings, choose_engine, choose_for_stream
 from sksoftmax._stopping import StopReason
 from sksoftmax._threads import one_blas_thread
-from sksoftmax._train import Result, Rules, one_pass, train
-from sksoftmax._types import Array, Batch, Params, Problem, is_finite
+from sksoftmax._train import Result, Rules, one_pass
+from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
 
 
 class _Stream(NamedTuple):
@@ -161,8 +163,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, if X had names and all of them strings.
     loss_curve_ : list of float
-        F after each epoch, over all training rows; of the minibatches of ``solver="auto"`` and of compiled epochs the
-        mean of F over the epoch, as its batches or visits saw it, and F itself where a compiled one was near ``tol``.
+        F after each epoch, over all training rows (a sample's epochs are not among them); of the minibatches of
+        ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
+        itself where a compiled one was near ``tol``.
     validation_scores_ : list of float
         Accuracy on the rows set aside, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
@@ -171,7 +174,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
     solver_info_ : dict
         What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
-        "batch_size", "learning_rate", "metric", "curvature".
+        "batch_size", "learning_rate", "metric", "curvature"; and "sample", the rows that a model was fitted to first
+        where memory does not hold all.
 
     Notes
     -----
@@ -275,7 +279,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers of any scale. float32 is kept, anything else becomes float64; CSR is used as it is.
+            Finite numbers of any scale. float32 is kept, anything else becomes float64; CSR is used as it is. Of a
+            numpy.memmap, or another array that reads a file as it is sliced and has ``chunks`` (HDF5's, Zarr's), of
+            more than 128 MiB, memory holds a sample: see ``fit_batches``.
         y : array-like of shape (n_samples,)
             Labels of at least two classes, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -298,31 +304,106 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
-            before = self._fitted_params() if self.warm_start else None
-            data = border.training_data(self, X, y, sample_weight, reset=True)
-            classes, codes = np.unique(data.y, return_inverse=True)
-            border.at_least_two(classes)
-            data = border.with_class_weight(data._replace(y=codes), self.class_weight, classes)
-            rng = check_random_state(self.random_state)
-            data, held = self._held_out(data, rng)
-            problem = self._problem(data, len(classes), float(data.weight.mean()))
-            params, settings, is_warm = prior_params(problem), self._settings(), before is not None
-            if before is not None:
-                params = self._warm_params(before, params, classes)
-            centre = None
-            if not takes_dual(problem, settings, is_warm=is_warm):
-                problem, centre = less_means(problem)
-            plan = choose(problem, settings, is_warm=is_warm, rng=rng)
-            rules = Rules(self.max_iter, self.tol, _scorer(held, centre), self.n_iter_no_change)
-            start = shifted(params, centre, 1.0)
-            result = train(problem, start, plan, rules, shuffle=self.shuffle, rng=rng, on_epoch=self._announce)
-            self._forget_outcome()
-            self.classes_ = classes
-            self._set_params(shifted(result.params, centre, -1.0), data.X.dtype)
-            self._set_outcome(result, plan.info)
-            self._stream = self._new_stream(problem.n_samples, float(data.weight.sum()))
+            if y is not None and sources.is_on_disk(X):
+                result = self._fit_read(sources.of_array(X, y, sample_weight), None)
+            else:
+                data = border.training_data(self, X, y, sample_weight, reset=True)
+                classes, codes = np.unique(data.y, return_inverse=True)
+                border.at_least_two(classes)
+                result = self._fit_rows(data._replace(y=codes), classes)
         self._warn_if_above_tol(result)
         return self
+
+    @border.checks_parameters
+    def fit_batches(self, batches: Any, classes: ArrayLike | None = None) -> Self:
+        """Fit the model to rows that memory does not hold, read in several passes.
+
+        The same minimum as ``fit``'s, and the same stop. One pass checks the rows and keeps a sample of them, of at
+        most 128 MiB; a model is fitted to the sample; and from there Newton steps, with the gradient of all rows and
+        the curvature of the sample, lead to the minimum over all rows, a pass or two each. If the sample is all rows
+        there are no more passes, and the result is that of ``fit``. The solvers by name take their epochs over all
+        rows instead, a pass each and one for F, shuffled by windows of some 32 MiB.
+
+        Parameters
+        ----------
+        batches : iterable, or callable that returns an iterator
+            What gives the rows, the same in every pass, as tuples ``(X, y)`` or ``(X, y, sample_weight)``, each as
+            ``fit`` takes them; of any numbers of rows, all dense or all sparse. Such as a list, an object with
+            ``__iter__``, or a generator function; not a generator, which can be read only once.
+        classes : array-like of shape (n_classes,), default=None
+            All labels; None for those that are there.
+
+        Returns
+        -------
+        self : SoftmaxClassifier
+
+        Raises
+        ------
+        TypeError
+            If ``batches`` can be read only once, or does not give tuples.
+        ValueError
+            As ``fit``; if the rows are not the same in every pass; or with ``early_stopping=True`` where they are more
+            than the sample.
+
+        Warns
+        -----
+        ConvergenceWarning
+            As ``fit``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sksoftmax import SoftmaxClassifier
+        >>> X, y = load_digits(return_X_y=True)
+        >>> def batches():  # files, say
+        ...     for start in range(0, len(y), 500):
+        ...         yield X[start : start + 500], y[start : start + 500]
+        >>> clf = SoftmaxClassifier(random_state=0).fit_batches(batches)
+        >>> clf.score(X, y) > 0.99
+        True
+        """
+        with border.unchanged_on_error(self), one_blas_thread():
+            border.needs_engine(self.engine)
+            result = self._fit_read(sources.of_batches(batches), classes)
+        self._warn_if_above_tol(result)
+        return self
+
+    def _fit_read(self, read: sources.Read, classes: ArrayLike | None) -> Result:
+        """Fit to rows that are read in passes: as ``fit_batches`` says."""
+        found = sources.survey(self, read, classes, check_random_state(self.random_state))
+        if found.is_all:
+            return self._fit_rows(found.data, found.classes)
+        if self.early_stopping:
+            raise ValueError(
+                "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Set "
+                "early_stopping=False, and test the model on rows of your own."
+            )
+        sample, whole = sources.with_class_weight(found, read, self.class_weight)
+        return self._fit_coded(sample, found.classes, whole)
+
+    def _fit_rows(self, data: Batch, classes: Array) -> Result:
+        """Fit to coded rows in memory."""
+        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None)
+
+    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None) -> Result:
+        """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in."""
+        before = self._fitted_params() if self.warm_start else None
+        rng = check_random_state(self.random_state)
+        data, held = self._held_out(data, rng)
+        problem = self._problem(data, len(classes), float(data.weight.mean()), whole)
+        params = prior_params(problem)
+        if before is not None:
+            params = self._warm_params(before, params, classes)
+        rules = Rules(self.max_iter, self.tol, _scorer(held), self.n_iter_no_change)
+        result, info = minimum(
+            problem, params, self._settings(), rules, is_warm=before is not None, rng=rng, on_epoch=self._announce
+        )
+        self._forget_outcome()
+        self.classes_ = classes
+        self._set_params(result.params, data.X.dtype)
+        self._set_outcome(result, info)
+        self._stream = self._new_stream(problem.n_all, problem.n_all * problem.mean_weight)
+        return result
 
     @border.checks_parameters
     def partial_fit(
@@ -420,6 +501,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     def _new_stream(self, n_samples: int, weight: float) -> _Stream:
         return _Stream(self.solver, self._l1_ratio() > 0, self.learning_rate, None, n_samples, weight)
 
+    @sources.by_pieces
     def decision_function(self, X: Any) -> Array:
         """Raw predictions ``X @ coef_.T + intercept_``.
 
@@ -439,6 +521,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         raw += self.intercept_.astype(X.dtype, copy=False)
         return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
 
+    @sources.by_pieces
     def predict(self, X: Any) -> Array:
         """Most probable class of each row.
 
@@ -455,6 +538,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
         return np.asarray(self.classes_[codes])
 
+    @sources.by_pieces
     def predict_proba(self, X: Any) -> Array:
         """Probability of each class: the softmax of the raw predictions.
 
@@ -472,6 +556,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             return np.column_stack([expit(-raw), expit(raw)])
         return np.asarray(softmax(raw, copy=False))
 
+    @sources.by_pieces
     def predict_log_proba(self, X: Any) -> Array:
         """Natural logarithm of the probabilities, accurate also where they underflow.
 
@@ -501,9 +586,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             values[name] = None if values[name] == "auto" else values[name]
         return Settings(**values)
 
-    def _problem(self, data: Batch, n_classes: int, mean_weight: float) -> Problem:
+    def _problem(self, data: Batch, n_classes: int, mean_weight: float, whole: Whole | None = None) -> Problem:
         kernel = border.KERNELS[choose_engine(self.engine)]
-        return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight, self._l1_ratio())
+        if whole is not None:
+            mean_weight = float(whole.class_weights.sum()) / whole.n_samples
+        l1_ratio = self._l1_ratio()
+        return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight, l1_ratio, whole)
 
     def _l1_ratio(self) -> float:
         """The share of L1, 0 where there is no penalty to share: F is then smooth."""
@@ -589,14 +677,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         )
 
 
-def _scorer(held: Batch | None, centre: Array | None) -> Callable[[Params], float] | None:
-    """Accuracy on the rows set aside, of parameters for X less ``centre``."""
+def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
+    """Accuracy on the rows set aside."""
     if held is None:
         return None
     X, y, weight = held
 
     def score(params: Params) -> float:
-        raw = _vectorized.raw_prediction(shifted(params, centre, -1.0), X)
+        raw = _vectorized.raw_prediction(params, X)
         predicted = raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0
         return float(np.average(predicted == y, weights=weight))
 

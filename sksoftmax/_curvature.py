@@ -13,8 +13,8 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._objective import blocks, probabilities
-from sksoftmax._precondition import Moments, Preconditioner, inverse_of_unit_diagonal, lower_gram
-from sksoftmax._types import Array, Batch, Params, Problem
+from sksoftmax._precondition import Preconditioner, inverse_of_unit_diagonal, lower_gram
+from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
 #: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
 #: large one, which takes as long to add to as to compute.

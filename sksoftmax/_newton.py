@@ -21,6 +21,9 @@ _GREATEST_RATIO = 0.9
 #: What a step brought agrees with what it had promised, relative.
 _AGREEMENT = 0.2
 
+#: Accuracy of a metric that is itself solved for, which has to be nearly linear, and its products.
+_SOLVED, _MAX_SOLVING = 1e-2, 50
+
 #: How much more than promised may be left after a step that brought less than promised.
 _GREATEST_DOUBT = 4.0
 
@@ -91,6 +94,20 @@ def conjugate_gradients(
         search = plus(scaled(-1.0, whitened), new_slope / slope, search)
         slope = new_slope
     return Newton(direction, decrease, max_products * gain, max_products)
+
+
+class SampleMetric(NamedTuple):
+    """The inverse Hessian of some rows, by conjugate gradients: what those of all rows are preconditioned by.
+
+    Zhang & Lin (2015), DiSCO: Distributed optimization for self-concordant empirical loss, ICML.
+    """
+
+    hessian: Callable[[Params], Params]
+    metric: Metric
+
+    def apply(self, grads: Params) -> Params:
+        solved = conjugate_gradients(self.hessian, grads, self.metric, _SOLVED, _MAX_SOLVING)
+        return scaled(-1.0, solved.direction)
 
 
 def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Newton]) -> Newton:

@@ -10,6 +10,7 @@ and Hessians are those of F's smooth part, all but the L1 term, whose steps are 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,7 +93,13 @@ def _in_dtype(params: Params, dtype: Any) -> Params:
 
 def value_and_grad(problem: Problem, params: Params) -> Evaluation:
     """F and its gradient over all rows, in float64 whatever X's dtype."""
-    total = float(problem.data.weight.sum())
+    total = total_weight(problem)
+    summed = loss_grad if problem.whole is None else problem.whole.loss_grad
+    return _regularised(problem, *summed(problem, params, total), params)
+
+
+def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
+    """The kernel's, over the rows in memory, in float64."""
     loss = 0.0
     coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
     cast = _in_dtype(params, problem.data.X.dtype)
@@ -101,7 +108,7 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
         loss += block_loss
         coef += grads.coef
         intercept += grads.intercept
-    return _regularised(problem, loss, Params(coef, intercept), params)
+    return loss, Params(coef, intercept)
 
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
@@ -114,25 +121,23 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
     """The Hessian of F's smooth part at ``params``, as a function of what it multiplies.
 
     Keeps the probabilities of the rows, in X's dtype, where they are no larger than a dense X (n_rows up to
-    n_features); computes them anew for each product otherwise.
+    n_features); computes them anew for each product otherwise, and of rows that memory does not hold.
 
     Parameters
     ----------
     rows : Batch or None
         Rows that stand for all, weights that sum to about 1; None for all rows.
     """
-    data, total = (problem.data, float(problem.data.weight.sum())) if rows is None else (rows, 1.0)
-    summed = problem._replace(data=data)
-    kept = list(probabilities(summed, params)) if problem.n_rows <= problem.n_features else None
+    if rows is None and problem.whole is not None:
+        data_term = functools.partial(problem.whole.hessian_product, problem, params, total=total_weight(problem))
+    else:
+        part = problem if rows is None else problem._replace(data=rows)
+        kept = list(probabilities(part, params)) if problem.n_rows <= problem.n_features else None
+        total = total_weight(problem) if rows is None else 1.0
+        data_term = functools.partial(hessian_product, part, params, total=total, kept=kept)
 
     def product(direction: Params) -> Params:
-        table = probabilities(summed, params) if kept is None else kept
-        coef, intercept = np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape)
-        cast = _in_dtype(direction, data.X.dtype)
-        for block, proba in zip(blocks(summed), table, strict=True):
-            part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
-            coef += part.coef
-            intercept += part.intercept
+        coef, intercept = data_term(direction)
         if not problem.fit_intercept:
             intercept[:] = 0
         coef += problem.alpha * (1 - problem.l1_ratio) * direction.coef
@@ -141,7 +146,28 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
     return product
 
 
+def hessian_product(
+    problem: Problem, params: Params, direction: Params, total: float, kept: list[Array] | None = None
+) -> Params:
+    """The kernel's, over the rows in memory, in float64; ``kept`` are their ``probabilities``, if at hand."""
+    table = probabilities(problem, params) if kept is None else kept
+    coef, intercept = np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape)
+    cast = _in_dtype(direction, problem.data.X.dtype)
+    for block, proba in zip(blocks(problem), table, strict=True):
+        part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
+        coef += part.coef
+        intercept += part.intercept
+    return Params(coef, intercept)
+
+
+def total_weight(problem: Problem) -> float:
+    """Sum of the weights of all rows."""
+    return float((problem.data.weight if problem.whole is None else problem.whole.class_weights).sum())
+
+
 def _class_weights(problem: Problem) -> Array:
+    if problem.whole is not None:
+        return problem.whole.class_weights
     return np.bincount(problem.data.y, problem.data.weight, problem.n_classes)
 
 
@@ -149,7 +175,7 @@ def null_value(problem: Problem) -> float:
     """F of the model that ignores X: the entropy of the class priors, or log(n_classes) without intercept."""
     if not problem.fit_intercept:
         return float(np.log(problem.n_classes))
-    priors = _class_weights(problem) / problem.data.weight.sum()
+    priors = _class_weights(problem) / total_weight(problem)
     return float(scipy.special.entr(priors).sum())
 
 
@@ -179,7 +205,8 @@ def less_means(problem: Problem) -> tuple[Problem, Array | None]:
     if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
         return problem, None
     centre = np.asarray(X.mean(axis=0, dtype=np.float64).astype(np.float32))
-    return problem._replace(data=problem.data._replace(X=X - centre)), centre
+    whole = None if problem.whole is None else problem.whole.less(centre)
+    return problem._replace(data=problem.data._replace(X=X - centre), whole=whole), centre
 
 
 def shifted(params: Params, centre: Array | None, sign: float) -> Params:

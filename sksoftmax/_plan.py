@@ -13,7 +13,6 @@ from sksoftmax import _schedules
 from sksoftmax._batches import row_order
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._precondition import (
-    Moments,
     Preconditioner,
     curvature_bound,
     gram_pays,
@@ -31,7 +30,7 @@ from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.proximal_newton import proximal_newton
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
-from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
+from sksoftmax._types import Array, Batch, Moments, Params, Problem, Report, Solver
 
 #: Least rows of an "auto" batch: fewer would not keep a matrix product busy.
 _MIN_BATCH = 256
@@ -153,7 +152,7 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
         return _dual_plan(problem, settings, rng)
     batch_size = settings.batch_size or _auto_batch_size(problem)
     is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
-    n_batches = -(-problem.n_samples // batch_size)
+    n_batches = -(-problem.n_all // batch_size)
     has_batches = not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1))
     is_exact = settings.solver == "auto" and not has_batches and _curvature(problem).is_exact
     stats = moments(problem, whole=not is_exact and gram_pays(problem))
@@ -173,7 +172,7 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
     finish, curvature = _finish(problem, base, stats, tol)
     stages.append(Stage(finish, None))
     info = {
-        "batch_size": batch_size if rate else problem.n_samples,
+        "batch_size": batch_size if rate else problem.n_all,
         "learning_rate": rate or 1.0,
         "metric": "none" if is_exact else _metric_name(stats),
         "curvature": curvature,
@@ -326,9 +325,10 @@ def _curvature(problem: Problem) -> _Curvature:
     """With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
     ``4 n d`` slower ones. It is used while it costs a few passes, or a millisecond, and a round has as many steps.
     """
-    n, p = problem.n_samples, problem.n_features
+    n, p = problem.n_all, problem.n_features
     d = problem.n_rows * (p + problem.fit_intercept)
-    n_drawn = _unless_most(max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d)), n)
+    n_drawn = max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d))
+    n_drawn = problem.n_samples if problem.whole is not None else _unless_most(n_drawn, problem.n_samples)
     work = d * d * (n_drawn + d / 3)
     n_steps = round((work + _LEAST_OPERATIONS) / (_FACTOR_PER_PASS * n * d + _LEAST_OPERATIONS))
     if work <= _LEAST_WORK or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES):
@@ -339,9 +339,9 @@ def _curvature(problem: Problem) -> _Curvature:
 def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
     """The finish, and what its curvature is."""
     n_drawn, is_factorised, n_steps, _ = _curvature(problem)
-    X, n, p = problem.data.X, problem.n_samples, problem.n_features
+    X, p = problem.data.X, problem.n_features
     how = "factorised" if is_factorised else "conjugate gradients"
-    curvature = f"{how}, {'all' if n_drawn == n else n_drawn} rows"
+    curvature = f"{how}, {'all' if n_drawn == problem.n_all else n_drawn} rows"
     if problem.l1_ratio:
         return proximal_newton(base, stats, tol, n_drawn=n_drawn, is_matrix=is_factorised), curvature
     class_products = np.inf
@@ -361,9 +361,10 @@ def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
 
 def _rows_for_products(problem: Problem) -> int:
     """Rows whose Hessian conjugate gradients take."""
-    n, p = problem.n_samples, problem.n_features
+    p = problem.n_features
     worth_it = _LEAST_WORK // (4 * problem.n_rows * (p + problem.fit_intercept))
-    return _unless_most(max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * n), worth_it), n)
+    n_drawn = max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * problem.n_samples), worth_it)
+    return problem.n_samples if problem.whole is not None else _unless_most(n_drawn, problem.n_samples)
 
 
 def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
@@ -384,7 +385,7 @@ def _unless_most(n_drawn: int, n_samples: int) -> int:
 
 def _auto_batch_size(problem: Problem) -> int:
     """Rows enough that the metric, n_features^2 a batch, costs little next to the batch's own products."""
-    return int(np.clip(max(problem.n_features, problem.n_samples // _MAX_BATCHES), _MIN_BATCH, _MAX_BATCH))
+    return int(np.clip(max(problem.n_features, problem.n_all // _MAX_BATCHES), _MIN_BATCH, _MAX_BATCH))
 
 
 def _preconditioned_sgd(
@@ -421,7 +422,7 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *
     if rate is None:
         assert stats is not None
         rate = auto_rate(problem, stats, batch_size)
-    n_batches = -(-problem.n_samples // batch_size)
+    n_batches = -(-problem.n_all // batch_size)
     solver = first_order(
         settings.solver,
         rule,
@@ -460,7 +461,7 @@ def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
         matrix = np.outer(mean, mean)
         matrix[:-1, :-1] += second * np.outer(peak, peak)
         largest = float(np.linalg.eigvalsh(matrix)[-1])
-    spread_of_batches = trace * (1.0 / batch_size - 1.0 / problem.n_samples)
+    spread_of_batches = trace * (1.0 / batch_size - 1.0 / problem.n_all)
     curvature = curvature_bound(problem) * (largest + spread_of_batches)
     return 1.0 / (curvature * unit * unit + problem.alpha)
 

@@ -17,8 +17,9 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from sksoftmax import _vectorized
 from sksoftmax._objective import blocks
-from sksoftmax._types import Array, Batch, Params, Problem
+from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
 #: X'X is worth at most this many passes over the data; above it, its diagonal is used.
 _GRAM_PASSES = 200
@@ -40,24 +41,6 @@ _GRAM_PER_PASS = 16
 
 #: And at most this many columns: 128 MiB.
 _MAX_GRAM_FEATURES = 4096
-
-
-class Moments(NamedTuple):
-    """Weighted statistics of the columns.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (n_features,)
-        0 for a model without intercept, whose columns cannot be centred.
-    peak : ndarray of shape (n_features,)
-        Largest ``|x - mean|``; exactly 0 for a column of one value.
-    second : ndarray of shape (n_features, n_features) or (n_features,)
-        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / peak``; 0 where peak is.
-    """
-
-    mean: Array
-    peak: Array
-    second: Array
 
 
 class Preconditioner(NamedTuple):
@@ -135,6 +118,12 @@ def curvature_bound(problem: Problem) -> float:
     return 0.25 if problem.n_rows == 1 else 0.5
 
 
+def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
+    """Statistics of some rows, without X'X but for its diagonal."""
+    problem = Problem(rows, 2, 0.0, fit_intercept, _vectorized, 1.0)
+    return moments(problem, whole=False)
+
+
 def _location(problem: Problem) -> tuple[Array, Array]:
     """Weighted mean and largest distance from it of each column, in one pass."""
     total = problem.data.weight.sum()
@@ -160,16 +149,24 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
     """Statistics of the columns in two passes; ``whole`` asks for all of X'X, not its diagonal.
 
     Where X'X of dense rows would cost more than a pass it is that of 20 rows a column or more, spread evenly but with
-    no period; and columns of which these rows see little have the variance that all rows have.
+    no period; and columns of which these rows see little have the variance that all rows have. Where memory does not
+    hold all rows X'X is the sample's, in the same way.
     """
-    mean, peak = _location(problem)
     n_drawn = _rows_of_gram(problem)
-    if not whole or n_drawn == problem.n_samples:
-        return Moments(mean, peak, _second(problem, mean, peak, whole=whole))
-    spread = _second(problem, mean, peak, whole=False)
-    rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
-    part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
-    centre = np.average(part.data.X, axis=0, weights=part.data.weight) if problem.fit_intercept else mean
+    if problem.whole is not None:
+        mean, peak, spread = problem.whole.moments
+        if not whole:
+            return problem.whole.moments
+    else:
+        mean, peak = _location(problem)
+        if not whole or n_drawn == problem.n_samples:
+            return Moments(mean, peak, _second(problem, mean, peak, whole=whole))
+        spread = _second(problem, mean, peak, whole=False)
+    part = problem
+    if n_drawn < problem.n_samples:
+        rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
+        part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+    centre = part.data.weight @ part.data.X / part.data.weight.sum() if problem.fit_intercept else mean
     second = _second(part, centre, peak, whole=True)
     seen = np.diagonal(second).copy()
     np.einsum("ii->i", second)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)

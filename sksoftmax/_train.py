@@ -82,7 +82,8 @@ def train(
         Told the epoch (from 1), F, the estimated excess and the validation score (None without).
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    start = value_and_grad(problem, params).value if params.coef.any() else null_value(problem)
+    is_cold = problem.whole is not None or not params.coef.any()  # or as good as that: a pass over the whole is dear
+    start = null_value(problem) if is_cold else value_and_grad(problem, params).value
     limit = 2.0 * max(start, null_value(problem))
     progress = Progress(value=start)
     curve: list[float] = []
@@ -147,7 +148,11 @@ def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> Sto
 
 def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState) -> Any:
     """The state after a step on each batch."""
-    for batch in epoch_batches(problem.data, solver.batch_size, rng, shuffle=shuffle):
+    if problem.whole is None or solver.batch_size is None:
+        batches = epoch_batches(problem.data, solver.batch_size, rng, shuffle=shuffle)
+    else:
+        batches = problem.whole.batches(solver.batch_size, rng, shuffle=shuffle)
+    for batch in batches:
         state = solver.step(problem, state, batch)
     return state
 

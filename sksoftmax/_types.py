@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,24 @@ class Batch(NamedTuple):
     weight: Array
 
 
+class Moments(NamedTuple):
+    """Weighted statistics of the columns.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        0 for a model without intercept, whose columns cannot be centred.
+    peak : ndarray of shape (n_features,)
+        Largest ``|x - mean|``; exactly 0 for a column of one value.
+    second : ndarray of shape (n_features, n_features) or (n_features,)
+        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / peak``; 0 where peak is.
+    """
+
+    mean: Array
+    peak: Array
+    second: Array
+
+
 class Kernel(Protocol):
     """An engine: the sums over rows that every solver is made of (see ``_vectorized``)."""
 
@@ -74,13 +92,40 @@ class Kernel(Protocol):
     def hessian_product(self, proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params: ...
 
 
+class Whole(Protocol):
+    """All rows, where memory does not hold them: what is asked of them are sums, and batches if need be."""
+
+    @property
+    def n_samples(self) -> int: ...
+
+    @property
+    def class_weights(self) -> Array:
+        """Sum of the weights of each class, (n_classes,)."""
+
+    @property
+    def moments(self) -> Moments:
+        """Of the columns; ``second`` is the diagonal."""
+
+    def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
+        """The kernel's, over all rows; of ``problem`` the data are not used."""
+
+    def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
+        """The kernel's, over all rows, at ``params``."""
+
+    def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
+        """One pass."""
+
+    def less(self, centre: Array) -> Self:
+        """The same rows, with ``centre`` taken off X."""
+
+
 class Problem(NamedTuple):
     """Validated data and the objective's constants; what F is a function of, but the parameters.
 
     Attributes
     ----------
     data : Batch
-        All rows; weights are positive.
+        All rows, or a sample of ``whole``; weights are positive.
     n_classes : int
         At least 2.
     alpha : float
@@ -92,6 +137,8 @@ class Problem(NamedTuple):
         Mean weight of a row: over all rows, on a stream over those seen so far.
     l1_ratio : float
         Share of L1 in the penalty, in [0, 1]; only solvers that do not need F smooth take any but 0.
+    whole : Whole or None
+        All rows, where memory does not hold them: F and its gradient are theirs, and its curvature the sample's.
     """
 
     data: Batch
@@ -101,10 +148,17 @@ class Problem(NamedTuple):
     kernel: Kernel
     mean_weight: float
     l1_ratio: float = 0.0
+    whole: Whole | None = None
 
     @property
     def n_samples(self) -> int:
+        """Rows in memory."""
         return int(self.data.X.shape[0])
+
+    @property
+    def n_all(self) -> int:
+        """Rows of which F is the mean."""
+        return self.n_samples if self.whole is None else self.whole.n_samples
 
     @property
     def n_features(self) -> int:

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
+    _num_samples,
     check_array,
     check_consistent_length,
     validate_data,
@@ -100,29 +101,39 @@ def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
         If X, y or the weights hold NaN or inf, lengths differ, y is continuous, or the weights are negative
         or all 0.
     """
+    data = piece_of_data(estimator, X, y, sample_weight, reset=reset, is_stream=is_stream)
+    some_weight(len(data.y))
+    return data
+
+
+def piece_of_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = True) -> Batch:
+    """What `training_data` gives, of rows of which none need count."""
     X, y = validate_data(estimator, X, y, order="C", reset=reset, **_X_CHECKS)
     with warnings.catch_warnings():
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
         check_classification_targets(y)
-    weight = _positive_somewhere(_check_sample_weight(sample_weight, X, dtype=np.float64))
-    X = _canonical(X)
-    return _used(Batch(X, y, weight))
+    weight = _not_negative(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    return used(Batch(canonical(X), y, weight))
 
 
-def _used(data: Batch) -> Batch:
+def used(data: Batch) -> Batch:
     """The rows of positive weight."""
     is_used = data.weight > 0
     return data if is_used.all() else Batch(*(part[is_used] for part in data))
 
 
-def _positive_somewhere(weight: Array) -> Array:
-    """The weights; ValueError if one is negative or none positive."""
+def _not_negative(weight: Array) -> Array:
+    """The weights; ValueError if one is negative."""
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative, got {weight.min():g}; 0 leaves a row out.")
-    if not (weight > 0).any():
-        raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
     return weight
+
+
+def some_weight(n_used: int) -> None:
+    """Raise ValueError if no row has a positive weight."""
+    if n_used == 0:
+        raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
 
 
 def prediction_data(estimator: Any, X: Any) -> Any:
@@ -132,17 +143,35 @@ def prediction_data(estimator: Any, X: Any) -> Any:
 
 def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     """What `training_data` gives, in float64 and coded, for functions that have no estimator; and the classes."""
-    X = _canonical(check_array(X, accept_sparse="csr", dtype=np.float64))
+    X = canonical(check_array(X, accept_sparse="csr", dtype=np.float64))
     y = check_array(y, ensure_2d=False, dtype=None)
     check_consistent_length(X, y)
     check_classification_targets(y)
-    weight = _positive_somewhere(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    weight = _not_negative(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    some_weight(int(np.count_nonzero(weight)))
     classes, codes = np.unique(y, return_inverse=True)
     at_least_two(classes)
     return Batch(X, codes, weight), classes
 
 
-def _canonical(X: Any) -> Any:
+def of_one_length(*columns: Any) -> None:
+    """Raise ValueError if they have not as many rows; None is left out."""
+    check_consistent_length(*columns)
+
+
+def n_rows_of(X: Any) -> int:
+    """Rows of anything that X may be."""
+    return int(_num_samples(X))
+
+
+def as_rows(X: Any, dtype: Any) -> Any:
+    """X, checked before, as `training_data` gives it."""
+    if sp.issparse(X):
+        return canonical(sp.csr_array(X).astype(dtype, copy=False))
+    return np.ascontiguousarray(X, dtype=dtype)
+
+
+def canonical(X: Any) -> Any:
     """A sparse X as a csr_array without duplicate entries; a dense one as it is."""
     if not sp.issparse(X):
         return X
@@ -209,13 +238,19 @@ def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
     """
     if class_weight is None:
         return data
+    factors = class_factors(class_weight, classes, np.bincount(data.y, data.weight, len(classes)))
+    return used(data._replace(weight=data.weight * factors[data.y]))
+
+
+def class_factors(class_weight: Any, classes: Array, totals: Array) -> Array:
+    """What to multiply the weights of each class's rows by, where ``totals`` are their sums; as `with_class_weight`."""
+    if class_weight is None:
+        return np.ones(len(classes))
     if class_weight == "balanced":  # of the weighted rows: integer weights are repeated rows here too
-        totals = np.bincount(data.y, data.weight, len(classes))
-        return data._replace(weight=data.weight * (data.weight.sum() / (np.count_nonzero(totals) * totals[data.y])))
-    by_class = compute_class_weight(class_weight, classes=classes, y=classes)
-    if not (np.isfinite(by_class).all() and (by_class >= 0).all()):
+        return totals.sum() / (np.count_nonzero(totals) * np.where(totals > 0, totals, 1.0))
+    factors = np.asarray(compute_class_weight(class_weight, classes=classes, y=classes))
+    if not (np.isfinite(factors).all() and (factors >= 0).all()):
         raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}.")
-    weight = data.weight * by_class[data.y]
-    if not (weight > 0).any():
+    if not (factors * totals > 0).any():
         raise ValueError(f"class_weight must be positive for a class of the rows given, got {class_weight!r}.")
-    return _used(data._replace(weight=weight))
+    return factors

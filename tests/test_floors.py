@@ -14,6 +14,7 @@ FLOORS = [
     ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
     ["loss", "_objective", "_compiled_row"],
     ["_precondition", "_compiled"],
+    ["_pieces"],
     ["_solvers._rows"],
     ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],
     ["_solvers._certificate"],
@@ -30,7 +31,8 @@ FLOORS = [
         "_solvers.schedule_free",
     ],
     ["_plan", "_validation"],
-    ["_train", "verify"],
+    ["_train", "verify", "_sources"],
+    ["_fit"],
     ["_classifier"],
     ["__init__"],
 ]

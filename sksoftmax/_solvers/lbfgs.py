@@ -17,8 +17,8 @@ import scipy.sparse as sp
 
 from sksoftmax._newton import Newton, Pair, corrected, relative_excess
 from sksoftmax._objective import hessian_products, value_and_grad
-from sksoftmax._precondition import Moments, Spectrum, spectrum, without_constants
-from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, Report, Solver, dot, plus, scaled
+from sksoftmax._precondition import Spectrum, spectrum, without_constants
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
 
 #: Pairs that are kept.
 _N_PAIRS = 20

@@ -13,11 +13,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import ClassPreconditioner, Factor, by_class, draw, factorised, leverage
-from sksoftmax._newton import Last, Newton, Pair, conjugate_gradients, corrected, left_after, relative_excess
+from sksoftmax._curvature import Factor, by_class, draw, factorised, leverage
+from sksoftmax._newton import (
+    Last,
+    Newton,
+    Pair,
+    SampleMetric,
+    conjugate_gradients,
+    corrected,
+    left_after,
+    relative_excess,
+)
 from sksoftmax._objective import hessian_products, value_and_grad
-from sksoftmax._precondition import Moments, Preconditioner, without_constants
-from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, Report, Solver, dot, plus, scaled
+from sksoftmax._precondition import Metric, Preconditioner, without_constants
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
 
 #: Pairs that are kept.
 _N_PAIRS = 20
@@ -25,6 +34,9 @@ _N_PAIRS = 20
 #: Share of the expected decrease below which the rows drawn are suspected, and how much less curvature than all
 #: rows they must then see along the step to be doubled.
 _POOR = 0.5
+
+#: The same where memory holds no more rows: all have to be read for each product, so only where steps get nowhere.
+_HOPELESS = 0.1
 
 #: F's fall since rows were drawn from which others hold the curvature.
 _CHANGED = 0.8
@@ -83,8 +95,8 @@ class NewtonState(NamedTuple):
         The last steps.
     n_drawn : int
         Rows to draw.
-    rows : Batch
-        Rows drawn.
+    rows : Batch or None
+        Rows drawn; None for all where memory does not hold them: a product is then a pass.
     is_outworn : bool
         Whether others are to be drawn.
     value_drawn : float
@@ -93,7 +105,7 @@ class NewtonState(NamedTuple):
     is_factorised : bool
         Whether their Hessian is to be factorised.
     factor : Factor or None
-    metric : Preconditioner or ClassPreconditioner
+    metric : Preconditioner, ClassPreconditioner, Factor or SampleMetric
         What conjugate gradients are preconditioned by.
     unpaid : int
         Hessian products in this metric: when they have cost what a better one does, it is bought.
@@ -109,13 +121,13 @@ class NewtonState(NamedTuple):
     is_stuck: bool
     pairs: tuple[Pair, ...]
     n_drawn: int
-    rows: Batch
+    rows: Batch | None
     is_outworn: bool
     value_drawn: float
     leverage: Array | None
     is_factorised: bool
     factor: Factor | None
-    metric: Preconditioner | ClassPreconditioner
+    metric: Metric
     unpaid: int
 
 
@@ -206,10 +218,13 @@ def newton(
         """The state with the curvature of where it stands, the direction by it, and the excess that it certifies."""
         is_doubted = not state.is_outworn  # rows that were taken for too few are others now
         state = _with_rows(problem, state)
-        if state.is_factorised:
-            state = state._replace(factor=factorised(problem, state.params, state.rows, base), pairs=())
+        rows = state.rows
+        if rows is None:
+            state = state._replace(metric=_of_sample(problem, state), factor=None)
+        elif state.is_factorised:
+            state = state._replace(factor=factorised(problem, state.params, rows, base), pairs=())
         elif state.unpaid > class_products:
-            state = state._replace(metric=by_class(problem, state.params, state.rows, base), unpaid=0, factor=None)
+            state = state._replace(metric=by_class(problem, state.params, rows, base), unpaid=0, factor=None)
         else:
             state = state._replace(factor=None)
         if not _is_part(problem, state):
@@ -219,11 +234,20 @@ def newton(
             aimed = _aimed(problem, state, _direction(problem, state, _CERTIFYING), is_doubted=is_doubted)
         return aimed
 
+    def _of_sample(problem: Problem, state: NewtonState) -> Metric:
+        """The inverse Hessian of the sample."""
+        rows = draw(problem, state.params, None, problem.n_samples)
+        if is_factorised:
+            return factorised(problem, state.params, rows, base)
+        return SampleMetric(hessian_products(problem, state.params, rows), base)
+
     def _with_rows(problem: Problem, state: NewtonState) -> NewtonState:
         """The state with rows that hold the curvature where it stands."""
         value = state.evaluation.value
         if not state.is_outworn and (value >= _CHANGED * state.value_drawn or not _is_part(problem, state)):
             return state
+        if problem.whole is not None and state.n_drawn > problem.n_samples:
+            return state._replace(rows=None, is_outworn=False, is_factorised=False, pairs=())
         if state.leverage is None and state.n_drawn < problem.n_samples:
             state = state._replace(leverage=leverage(problem, stats))
         rows = draw(problem, state.params, state.leverage, state.n_drawn)
@@ -251,7 +275,7 @@ def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: boo
 
 def _is_part(problem: Problem, state: NewtonState) -> bool:
     """Whether the rows drawn are not all."""
-    return len(state.rows.y) < problem.n_samples
+    return state.rows is not None and len(state.rows.y) < problem.n_all
 
 
 def _direction(problem: Problem, state: NewtonState, accuracy: float | None = None) -> Newton:
@@ -299,14 +323,14 @@ def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluat
 
     If they see as much, it is F's curvature that changes along the step, and more rows would not help.
     """
-    if not _is_part(problem, state):
+    if state.rows is None or not _is_part(problem, state):
         return False
     step = plus(params, -1.0, state.params)
-    part = problem._replace(data=state.rows)
+    part = problem._replace(data=state.rows, whole=None)
     before, after = value_and_grad(part, state.params), value_and_grad(part, params)
     seen = after.value - before.value - dot(before.grads, step)
     there = evaluation.value - state.evaluation.value - dot(state.evaluation.grads, step)
-    return there > seen / _POOR
+    return there > seen / (_POOR if problem.whole is None else _HOPELESS)
 
 
 def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluation] | None:

@@ -15,7 +15,7 @@ import numpy as np
 from sksoftmax._curvature import draw, leverage
 from sksoftmax._newton import Last, left_after, relative_excess
 from sksoftmax._objective import value_and_grad
-from sksoftmax._precondition import Moments, Preconditioner
+from sksoftmax._precondition import Preconditioner
 from sksoftmax._proximal import (
     Solution,
     damped,
@@ -27,7 +27,7 @@ from sksoftmax._proximal import (
     to_theta,
     without_shift,
 )
-from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, Report, Solver, dot, plus
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus
 
 #: Share of the expected decrease below which the rows drawn are suspected, and how much less curvature than all rows
 #: they must then see along the step to be doubled; and F's fall since rows were drawn from which others are.
@@ -189,15 +189,15 @@ def _next_damping(damping: float, *, is_whole: bool) -> float:
 
 def _is_part(problem: Problem, state: ProximalState) -> bool:
     """Whether the rows drawn are not all."""
-    return len(state.rows.y) < problem.n_samples
+    return len(state.rows.y) < problem.n_all
 
 
 def _is_underrated(problem: Problem, state: ProximalState, params: Params, evaluation: Evaluation) -> bool:
     """Whether the rows drawn see much less curvature along the step to ``params`` than all rows do."""
-    if not _is_part(problem, state):
+    if len(state.rows.y) >= problem.n_samples:  # there are no more to draw
         return False
     step = plus(params, -1.0, state.params)
-    part = problem._replace(data=state.rows)
+    part = problem._replace(data=state.rows, whole=None)
     seen = _bend(problem, state.params, value_and_grad(part, state.params), step, value_and_grad(part, params))
     return _bend(problem, state.params, state.evaluation, step, evaluation) > seen / _POOR
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._objective import batch_value_and_grad, soft_threshold
-from sksoftmax._precondition import Moments, Preconditioner, merged, moments, preconditioner
-from sksoftmax._types import Array, Batch, Params, Problem, Solver, plus, scaled
+from sksoftmax._precondition import Preconditioner, merged, moments, preconditioner
+from sksoftmax._types import Array, Batch, Moments, Params, Problem, Solver, plus, scaled
 
 #: Share of the average in the point where gradients are taken; Defazio et al. (2024), 4: 0.9.
 _INTERPOLATION = 0.9

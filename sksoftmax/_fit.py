@@ -1,0 +1,70 @@
+"""From a problem to its minimum: the choice, and the training; of a sample first, if memory does not hold all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sksoftmax._objective import less_means, shifted
+from sksoftmax._plan import Settings, choose, takes_dual
+from sksoftmax._train import Result, Rules, train
+from sksoftmax._types import Params, Problem
+
+#: Excess up to which a model is fitted to a sample: the sample's minimum itself is further from that of all rows.
+_TOL_OF_SAMPLE = 1e-2
+
+#: What is told of an epoch: its number, F, the estimated excess, the validation score.
+OnEpoch = Callable[[int, float, float, float | None], None]
+
+
+def minimum(
+    problem: Problem,
+    params: Params,
+    settings: Settings,
+    rules: Rules,
+    *,
+    is_warm: bool,
+    rng: np.random.RandomState,
+    on_epoch: OnEpoch,
+) -> tuple[Result, dict[str, object]]:
+    """The parameters that minimise F, from ``params``, and what was chosen.
+
+    ``is_warm`` says whether these are better than none. Of rows that memory does not hold ``solver="auto"`` fits the
+    sample first, and goes on from there.
+    """
+    if problem.whole is None or is_warm or settings.solver != "auto":
+        return _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
+    sample = problem._replace(whole=None, mean_weight=float(problem.data.weight.mean()))
+    tol = max(_TOL_OF_SAMPLE, rules.tol)
+    start, _ = _trained(
+        *(sample, params, settings._replace(tol=tol), rules._replace(tol=tol)), is_warm=False, rng=rng, on_epoch=_silent
+    )
+    result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, on_epoch=on_epoch)
+    return result, {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
+
+
+def _trained(
+    problem: Problem,
+    params: Params,
+    settings: Settings,
+    rules: Rules,
+    *,
+    is_warm: bool,
+    rng: np.random.RandomState,
+    on_epoch: OnEpoch,
+) -> tuple[Result, dict[str, object]]:
+    centre = None
+    if not takes_dual(problem, settings, is_warm=is_warm):
+        problem, centre = less_means(problem)
+    plan = choose(problem, settings, is_warm=is_warm, rng=rng)
+    score = rules.score
+    if score is not None:
+        rules = rules._replace(score=lambda params: score(shifted(params, centre, -1.0)))
+    start = shifted(params, centre, 1.0)
+    result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, on_epoch=on_epoch)
+    return result._replace(params=shifted(result.params, centre, -1.0)), plan.info
+
+
+def _silent(epoch: int, value: float, excess: float, score: float | None) -> None:
+    pass

@@ -1,0 +1,148 @@
+"""Rows that memory does not hold: read piece by piece as often as it takes, and a sample of them that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from sksoftmax._batches import epoch_batches, uniform
+from sksoftmax._objective import hessian_product, loss_grad
+from sksoftmax._types import Array, Batch, Moments, Params, Problem
+
+#: Bytes of the sample: what a model is fitted to first, and what the curvature is estimated from after that.
+SAMPLE_SIZE = 2**27
+
+#: Bytes of the rows that are shuffled together.
+_WINDOW_SIZE = 2**25
+
+#: Rows of a class that are not thinned out of the sample.
+_LEAST_OF_CLASS = 64
+
+
+class Pieces(NamedTuple):
+    """All rows, in pieces: a ``Whole``.
+
+    Attributes
+    ----------
+    read : callable
+        ``rng or None -> iterator of Batch``, one pass; in an order drawn from ``rng``, if the rows can be had in any.
+    n_samples : int
+    class_weights : ndarray of shape (n_classes,)
+    moments : Moments
+    centre : ndarray of shape (n_features,) or None
+        What X is less by.
+    """
+
+    read: Callable[[np.random.RandomState | None], Iterator[Batch]]
+    n_samples: int
+    class_weights: Array
+    moments: Moments
+    centre: Array | None = None
+
+    def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
+        loss = 0.0
+        coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
+        for piece in self._centred(self.read(None)):
+            piece_loss, grads = loss_grad(problem._replace(data=piece, whole=None), params, total)
+            loss += piece_loss
+            coef += grads.coef
+            intercept += grads.intercept
+        return loss, Params(coef, intercept)
+
+    def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
+        coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
+        for piece in self._centred(self.read(None)):
+            part = hessian_product(problem._replace(data=piece, whole=None), params, direction, total)
+            coef += part.coef
+            intercept += part.intercept
+        return Params(coef, intercept)
+
+    def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
+        """Shuffled by windows of some 32 MiB, of pieces from anywhere if they can be had in any order."""
+        for window in _windows(self._centred(self.read(rng if shuffle else None))):
+            yield from epoch_batches(window, batch_size, rng, shuffle=shuffle)
+
+    def less(self, centre: Array) -> Self:
+        return self._replace(centre=centre, moments=self.moments._replace(mean=self.moments.mean - centre))
+
+    def _centred(self, pieces: Iterator[Batch]) -> Iterator[Batch]:
+        return pieces if self.centre is None else (piece._replace(X=piece.X - self.centre) for piece in pieces)
+
+
+def n_bytes(X: Any) -> int:
+    """Of the numbers of X."""
+    return int(X.data.nbytes + X.indices.nbytes + X.indptr.nbytes if sp.issparse(X) else X.nbytes)
+
+
+def joined(pieces: list[Batch]) -> Batch:
+    """The rows of all."""
+    if len(pieces) == 1:
+        return pieces[0]
+    X = [piece.X for piece in pieces]
+    stacked = sp.csr_array(sp.vstack(X, format="csr")) if sp.issparse(X[0]) else np.concatenate(X)
+    return Batch(stacked, *(np.concatenate(column) for column in list(zip(*pieces, strict=True))[1:]))
+
+
+def _windows(pieces: Iterator[Batch]) -> Iterator[Batch]:
+    """Pieces together, of the size of a window."""
+    waiting: list[Batch] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += n_bytes(piece.X)
+        if size >= _WINDOW_SIZE:
+            yield joined(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield joined(waiting)
+
+
+class Sample:
+    """A sample of rows that come once, in ``SAMPLE_SIZE`` bytes: of each class all rows, or a half, a quarter, ... .
+
+    Classes are thinned together, but for those of which few rows are left: rare ones are not lost. A row stands for
+    ``1 / rate`` rows of its class. ``is_all`` says whether none has been left out; no random number is then drawn.
+    """
+
+    def __init__(self, rng: np.random.RandomState) -> None:
+        self._rng = rng
+        self._rows: list[Batch] = []
+        self._heights: list[Array] = []
+        self._rate = np.ones(0)
+        self._size = 0
+        self.is_all = True
+
+    def add(self, rows: Batch, n_classes: int) -> None:
+        """Rows, and the number of classes so far: codes are below it."""
+        self._rate = np.concatenate([self._rate, np.ones(n_classes - len(self._rate))])
+        self._rows.append(rows)
+        self._size += n_bytes(rows.X)
+        if not self.is_all:
+            self._heights.append(uniform(len(rows.y), self._rng))
+            self._thin(-1)
+        while self._size > SAMPLE_SIZE:
+            if self.is_all:
+                self.is_all = False
+                self._heights = [uniform(len(piece.y), self._rng) for piece in self._rows]
+            counts = np.sum([np.bincount(piece.y, minlength=n_classes) for piece in self._rows], axis=0)
+            is_common = counts > _LEAST_OF_CLASS
+            self._rate[is_common if is_common.any() else slice(None)] *= 0.5
+            for i in range(len(self._rows)):
+                self._thin(i)
+
+    def _thin(self, i: int) -> None:
+        piece, height = self._rows[i], self._heights[i]
+        is_kept = height < self._rate[piece.y]
+        if not is_kept.all():
+            self._rows[i] = Batch(*(column[is_kept] for column in piece))
+            self._size -= n_bytes(piece.X) - n_bytes(self._rows[i].X)
+            self._heights[i] = height[is_kept]
+
+    def rows(self) -> Batch:
+        """The sample, each row's weight that of those that it stands for."""
+        rows = joined(self._rows)
+        self._rows = []
+        return rows if self.is_all else rows._replace(weight=rows.weight / self._rate[rows.y])
