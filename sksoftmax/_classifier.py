@@ -91,7 +91,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
           teaching (a thousand times slower).
         - "auto": "compiled" where numba is installed and it pays, else "vectorized". It pays for more than 256 rows of
           at least 200 columns, if n_samples x n_classes probabilities take at most 64 MiB or 4 times X's memory;
-          without L1, dense X of which more than a quarter is not 0 must have 500 columns and 5000 coefficients.
+          without L1, dense X of which more than a quarter is not 0 must have 500 columns and 30000 coefficients.
 
         What ran is in ``solver_info_``.
     batch_size : int or "auto", default="auto"

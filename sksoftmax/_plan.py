@@ -73,7 +73,7 @@ _DUAL_SHARE, _MAX_DUAL_EPOCHS, _MAX_DENSE_DUAL_EPOCHS = 0.85, 85, 25
 
 #: Columns from which the dual comes first; and columns, and coefficients, of dense rows without L1.
 _MIN_DUAL_COLUMNS = 200
-_MIN_DENSE_COLUMNS, _MIN_DENSE_COEFFICIENTS = 500, 5000
+_MIN_DENSE_COLUMNS, _MIN_DENSE_COEFFICIENTS = 500, 30_000
 
 #: Memory of the dual's table of n_samples x n_classes, in units of X's; and what a solver's tables may take in any
 #: case, in bytes.

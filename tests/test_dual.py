@@ -500,8 +500,8 @@ def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
 @pytest.mark.parametrize(
     ("p", "n_classes", "changes", "want"),
     [
-        (600, 10, {}, True),
-        (600, 3, {}, False),  # few coefficients
+        (600, 60, {}, True),
+        (600, 10, {}, False),  # few coefficients
         (300, 30, {}, False),  # few columns
         (300, 3, {"l1_ratio": 0.5}, True),
         (100, 3, {"l1_ratio": 0.5}, False),
