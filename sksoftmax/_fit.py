@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._plan import Settings, choose, takes_dual
 from sksoftmax._train import Result, Rules, train
-from sksoftmax._types import Params, Problem
+from sksoftmax._types import Array, Params, Problem
 
 #: Excess up to which a model is fitted to a sample: the sample's minimum itself is further from that of all rows.
 _TOL_OF_SAMPLE = 1e-2
@@ -54,6 +56,8 @@ def _trained(
     rng: np.random.RandomState,
     on_epoch: OnEpoch,
 ) -> tuple[Result, dict[str, object]]:
+    if problem.whole is None and (used := _used_columns(problem.data.X)) is not None:
+        return _on_columns(used, problem, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
     centre = None
     if not takes_dual(problem, settings, is_warm=is_warm):
         problem, centre = less_means(problem)
@@ -64,6 +68,36 @@ def _trained(
     start = shifted(params, centre, 1.0)
     result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, on_epoch=on_epoch)
     return result._replace(params=shifted(result.params, centre, -1.0)), plan.info
+
+
+def _used_columns(X: Any) -> Array | None:
+    """The columns of a sparse X that have entries, if they are less than half: the others' coefficients are 0."""
+    if not sp.issparse(X):
+        return None
+    used = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]))
+    return used if 0 < 2 * len(used) < X.shape[1] else None
+
+
+def _on_columns(
+    used: Array, problem: Problem, params: Params, settings: Settings, rules: Rules, **rest: Any
+) -> tuple[Result, dict[str, object]]:
+    """As ``_trained``, of the problem of these columns of a sparse X."""
+    X = problem.data.X
+    place = np.zeros(X.shape[1], X.indices.dtype)
+    place[used] = np.arange(len(used))
+    narrow = sp.csr_array((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(used)))
+
+    def widened(params: Params) -> Params:
+        coef = np.zeros((len(params.coef), X.shape[1]))
+        coef[:, used] = params.coef
+        return params._replace(coef=coef)
+
+    score = rules.score
+    if score is not None:
+        rules = rules._replace(score=lambda params: score(widened(params)))
+    part = problem._replace(data=problem.data._replace(X=narrow))
+    result, info = _trained(part, params._replace(coef=params.coef[:, used]), settings, rules, **rest)
+    return result._replace(params=widened(result.params)), info
 
 
 def _silent(epoch: int, value: float, excess: float, score: float | None) -> None:

@@ -220,7 +220,7 @@ def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
     if settings.engine == "compiled":
         return True
     table = problem.n_samples * problem.n_rows * X.dtype.itemsize
-    is_small = problem.n_samples <= _MIN_BATCH  # and Newton's polish free
+    is_small = problem.n_samples <= _MIN_BATCH and not problem.l1_ratio  # and Newton's polish free
     if is_small or table > max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE) or not is_available():
         return False
     p = problem.n_features
