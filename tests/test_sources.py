@@ -137,6 +137,20 @@ def test_a_sample_that_misses_columns_of_the_rest_still_ends_at_the_minimum(smal
     assert excess(clf, X, y, alpha=1e-4) < 1e-3
 
 
+@pytest.mark.parametrize(("n_features", "n_classes"), [(150, 2), (300, 5)])  # factorised, and conjugate gradients
+def test_a_sample_of_fewer_rows_than_columns_still_leads_to_the_minimum(
+    n_features, n_classes, small_sample, monkeypatch
+):
+    products = []
+    one = _pieces.hessian_product
+    monkeypatch.setattr(_pieces, "hessian_product", lambda *args: products.append(1) or one(*args))
+    X, y = sorted_data(n_samples=3000, n_features=n_features, n_classes=n_classes, scales=(0, 0))
+    clf = SoftmaxClassifier(1e-3, random_state=0).fit_batches(Batches(X, y))
+    assert int(clf.solver_info_["sample"].split()[0]) < n_features
+    assert products  # the sample alone would get nowhere: Hessian products of all rows take over
+    assert excess(clf, X, y) < 1e-3
+
+
 def test_a_rare_class_is_not_lost(small_sample):
     X, y = sorted_data(n_classes=3)
     y = y.copy()
