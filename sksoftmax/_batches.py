@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -54,6 +54,11 @@ def row_order(n_samples: int, rng: np.random.RandomState, *, shuffle: bool) -> A
 def piece_order(n_pieces: int, rng: np.random.RandomState | None) -> Array:
     """The order in which an epoch reads pieces of rows: a permutation, or as they come."""
     return np.arange(n_pieces) if rng is None else rng.permutation(n_pieces)
+
+
+def generator(seed: Sequence[int]) -> np.random.RandomState:
+    """A source of random numbers of its own."""
+    return np.random.RandomState(seed)
 
 
 def uniform(size: int, rng: np.random.RandomState) -> Array:

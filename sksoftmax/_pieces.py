@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,11 +15,14 @@ from sksoftmax._types import Array, Batch, Moments, Params, Problem
 #: Bytes of the sample: what a model is fitted to first, and what the curvature is estimated from after that.
 SAMPLE_SIZE = 2**27
 
+#: Bytes of a piece of rows that lie together.
+PIECE_SIZE = 2**20
+
 #: Bytes of the rows that are shuffled together.
 _WINDOW_SIZE = 2**25
 
 #: Rows of a class that are not thinned out of the sample.
-_LEAST_OF_CLASS = 64
+LEAST_OF_CLASS = 64
 
 
 class Pieces(NamedTuple):
@@ -43,33 +46,56 @@ class Pieces(NamedTuple):
     centre: Array | None = None
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        loss = 0.0
-        coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
-        for piece in self._centred(self.read(None)):
-            piece_loss, grads = loss_grad(problem._replace(data=piece, whole=None), params, total)
-            loss += piece_loss
-            coef += grads.coef
-            intercept += grads.intercept
-        return loss, Params(coef, intercept)
+        return summed_loss_grad(self._centred(None), problem, params, total)
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
-        for piece in self._centred(self.read(None)):
-            part = hessian_product(problem._replace(data=piece, whole=None), params, direction, total)
-            coef += part.coef
-            intercept += part.intercept
-        return Params(coef, intercept)
+        return summed_hessian_product(self._centred(None), problem, params, direction, total)
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         """Shuffled by windows of some 32 MiB, of pieces from anywhere if they can be had in any order."""
-        for window in _windows(self._centred(self.read(rng if shuffle else None))):
+        for window in _windows(self._centred(rng if shuffle else None)):
             yield from epoch_batches(window, batch_size, rng, shuffle=shuffle)
 
     def less(self, centre: Array) -> Self:
         return self._replace(centre=centre, moments=self.moments._replace(mean=self.moments.mean - centre))
 
-    def _centred(self, pieces: Iterator[Batch]) -> Iterator[Batch]:
-        return pieces if self.centre is None else (piece._replace(X=piece.X - self.centre) for piece in pieces)
+    def _centred(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
+        return centred(self.read(rng), self.centre)
+
+
+def centred(pieces: Iterable[Batch], centre: Array | None) -> Iterator[Batch]:
+    """The pieces, with ``centre`` taken off X."""
+    return iter(pieces) if centre is None else (piece._replace(X=piece.X - centre) for piece in pieces)
+
+
+def summed_loss_grad(pieces: Iterable[Batch], problem: Problem, params: Params, total: float) -> tuple[float, Params]:
+    """The kernel's, over all pieces; of ``problem`` the data are not used."""
+    loss, coef, intercept = 0.0, np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
+    for piece in pieces:
+        piece_loss, grads = loss_grad(problem._replace(data=piece, whole=None), params, total)
+        loss += piece_loss
+        coef += grads.coef
+        intercept += grads.intercept
+    return loss, Params(coef, intercept)
+
+
+def summed_hessian_product(
+    pieces: Iterable[Batch], problem: Problem, params: Params, direction: Params, total: float
+) -> Params:
+    """The kernel's, over all pieces, at ``params``."""
+    coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
+    for piece in pieces:
+        part = hessian_product(problem._replace(data=piece, whole=None), params, direction, total)
+        coef += part.coef
+        intercept += part.intercept
+    return Params(coef, intercept)
+
+
+def split(rows: Batch) -> Iterator[Batch]:
+    """The rows in pieces of 1 MiB or so."""
+    size = max(1, PIECE_SIZE * len(rows.y) // max(1, n_bytes(rows.X)))
+    for start in range(0, len(rows.y), size):
+        yield Batch(*(column[start : start + size] for column in rows))
 
 
 def n_bytes(X: Any) -> int:
@@ -128,7 +154,7 @@ class Sample:
                 self.is_all = False
                 self._heights = [uniform(len(piece.y), self._rng) for piece in self._rows]
             counts = np.sum([np.bincount(piece.y, minlength=n_classes) for piece in self._rows], axis=0)
-            is_common = counts > _LEAST_OF_CLASS
+            is_common = counts > LEAST_OF_CLASS
             self._rate[is_common if is_common.any() else slice(None)] *= 0.5
             for i in range(len(self._rows)):
                 self._thin(i)

@@ -18,9 +18,6 @@ from sksoftmax._types import Array, Batch, Moments
 
 _Predict = TypeVar("_Predict", bound=Callable[..., Array])
 
-#: Bytes of a piece of an array on disk.
-_PIECE_SIZE = 2**20
-
 #: Reads all rows once: pieces of X, y and the weights, or None for weights of 1; in an order drawn, if it can.
 Read = Callable[[np.random.RandomState | None], Iterator[tuple[Any, Any, Any]]]
 
@@ -63,7 +60,7 @@ def is_on_disk(X: Any) -> bool:
 def slices(X: Any) -> list[slice]:
     """Consecutive rows of X, a piece each, of whole chunks if it has such."""
     n_samples = X.shape[0]
-    size = max(1, _PIECE_SIZE // max(1, X.shape[1] * X.dtype.itemsize))
+    size = max(1, _pieces.PIECE_SIZE // max(1, X.shape[1] * X.dtype.itemsize))
     chunk = (getattr(X, "chunks", None) or [1])[0]
     if isinstance(chunk, int):
         size = -(-size // chunk) * chunk
@@ -172,13 +169,17 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
     return Survey(data._replace(y=rank[data.y]), known, class_weights, class_counts, n_read, moments, sample.is_all)
 
 
+def stratified(sample: Batch, class_weights: Array) -> Batch:
+    """The sample, with weights that sum to ``class_weights`` over each class of which it has rows."""
+    sampled = np.bincount(sample.y, sample.weight, len(class_weights))
+    return sample._replace(weight=sample.weight * (class_weights / np.where(sampled > 0, sampled, 1.0))[sample.y])
+
+
 def with_class_weight(found: Survey, read: Read, class_weight: Any) -> tuple[Batch, Pieces]:
     """The sample and all rows, with class weights multiplied in; the sample's classes weigh what all their rows do."""
     factors = border.class_factors(class_weight, found.classes, found.class_weights)
     class_weights = factors * found.class_weights
-    data = border.used(found.data._replace(weight=found.data.weight * factors[found.data.y]))
-    sampled = np.bincount(data.y, data.weight, len(class_weights))
-    data = data._replace(weight=data.weight * (class_weights / np.where(sampled > 0, sampled, 1.0))[data.y])
+    data = stratified(border.used(found.data._replace(weight=found.data.weight * factors[found.data.y])), class_weights)
     dtype = data.X.dtype
 
     def coded(rng: np.random.RandomState | None) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ def test_examples_of_the_pages(name):
     assert results.attempted > 10
 
 
-@pytest.mark.parametrize("name", ["loss", "verify", "_classifier"])
+@pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "dask"])
 def test_examples_of_the_docstrings(name):
     results = doctest.testmod(importlib.import_module(f"sksoftmax.{name}"), optionflags=FLAGS)
     assert results.failed == 0

@@ -34,11 +34,12 @@ FLOORS = [
     ["_train", "verify", "_sources"],
     ["_fit"],
     ["_classifier"],
+    ["dask"],
     ["__init__"],
 ]
 
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
-SKLEARN_IMPORTERS = {"_validation", "_classifier"}
+SKLEARN_IMPORTERS = {"_validation", "_classifier", "dask"}
 
 #: Modules that may import numba; those that import them are imported only inside the functions that need them.
 NUMBA_IMPORTERS = {"_lanes"}
@@ -89,8 +90,15 @@ def test_numba_is_imported_only_where_kernels_are_made():
     assert importers == NUMBA_IMPORTERS
 
 
-def test_importing_the_package_does_not_import_numba():
-    code = "import sys, sksoftmax; print([m for m in ('numba', 'llvmlite') if m in sys.modules])"
+def test_dask_is_imported_by_its_own_module_only():
+    foreign = {"dask", "distributed"}
+    importers = {name for name, path in _modules() if any(m.split(".")[0] in foreign for m, _ in _imports(path))}
+    assert importers == {"dask"}
+
+
+def test_importing_the_package_does_not_import_its_extras():
+    extras = ("numba", "llvmlite", "dask", "distributed", "matplotlib")
+    code = f"import sys, sksoftmax; print([m for m in {extras} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
 

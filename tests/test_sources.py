@@ -12,7 +12,7 @@ import zarr
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
-from sksoftmax import SoftmaxClassifier, _pieces, _sources
+from sksoftmax import SoftmaxClassifier, _pieces
 from sksoftmax._objective import value_and_grad
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, problem, random_data
@@ -227,7 +227,7 @@ def test_a_warm_start_needs_fewer_passes(small_sample):
 def test_memory_does_not_grow_with_the_file(solver, tmp_path, monkeypatch):
     monkeypatch.setattr(_pieces, "SAMPLE_SIZE", 2**18)
     monkeypatch.setattr(_pieces, "_WINDOW_SIZE", 2**18)
-    monkeypatch.setattr(_sources, "_PIECE_SIZE", 2**16)
+    monkeypatch.setattr(_pieces, "PIECE_SIZE", 2**16)
     peaks = []
     for n_samples in (20_000, 80_000):  # 1.6 and 6.4 MB of X
         X, y = random_data(n_samples, 10, 3)

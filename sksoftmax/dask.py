@@ -1,0 +1,503 @@
+"""``DaskSoftmaxClassifier``: the same model of rows that lie on the workers of a Dask cluster.
+
+A fit asks the workers for sums over their rows, as ``fit`` asks a file for them: of a ``Whole`` these are the only
+questions. What travels is said by ``communication_``; see docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+try:
+    import dask.array as da
+    import dask.dataframe as dd
+    from dask import delayed
+    from distributed import Client, Future, get_client, wait
+except ImportError as error:
+    raise ImportError(
+        "sksoftmax.dask needs dask and distributed: pip install 'sksoftmax[dask]', or use SoftmaxClassifier, which "
+        "fits files larger than memory on one machine."
+    ) from error
+
+from sksoftmax import _pieces
+from sksoftmax import _validation as border
+from sksoftmax._batches import generator, uniform
+from sksoftmax._classifier import SoftmaxClassifier
+from sksoftmax._pieces import LEAST_OF_CLASS, centred, joined, n_bytes, split, summed_hessian_product, summed_loss_grad
+from sksoftmax._precondition import merged, moments_of
+from sksoftmax._sources import stratified
+from sksoftmax._threads import one_blas_thread
+from sksoftmax._types import Array, Batch, Moments, Params, Problem
+
+#: Results that a worker adds up at a time: a tree of them, in the order of the partitions.
+_BRANCHES = 8
+
+#: Share of the sample's size that is asked for: chance may bring more.
+_FULL = 0.9
+
+#: Seconds between two looks at whether there is still a worker.
+_LOOK = 1.0
+
+
+class Communication(NamedTuple):
+    """What a fit sent.
+
+    Attributes
+    ----------
+    rounds : int
+        Times that the workers were asked and had answered.
+    bytes_sent, bytes_received : int
+        By the client: a round's parameters, once to each worker, and its sums, one from each; the sample.
+    n_sampled : int
+        Rows that came to the client.
+    n_workers : int
+        When the fit began.
+    """
+
+    rounds: int
+    bytes_sent: int
+    bytes_received: int
+    n_sampled: int
+    n_workers: int
+
+
+class _Found(NamedTuple):
+    """What a partition says of its rows."""
+
+    n_rows: int
+    labels: Array
+    weights: Array
+    counts: Array
+    moments: Moments | None
+    n_features: int
+    names: Array | None
+    dtype: Any
+    is_sparse: bool
+    n_bytes: int
+
+
+# --- what the workers do: pure functions, so that a lost result is computed anew ----------------------------------
+
+
+def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[Batch | None, _Found | None]:
+    """The rows of a partition that count, and what they are; None if it has none."""
+    if border.n_rows_of(X) == 0 or (sample_weight is not None and not np.any(sample_weight)):
+        return None, None
+    seen = SoftmaxClassifier()
+    rows = border.piece_of_data(seen, X, y, sample_weight, reset=True)
+    labels, codes = np.unique(rows.y, return_inverse=True)
+    weights, counts = (np.bincount(codes, weight, len(labels)) for weight in (rows.weight, None))
+    moments = moments_of(rows, fit_intercept=fit_intercept)
+    names = getattr(seen, "feature_names_in_", None)
+    kind = (seen.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
+    return rows, _Found(len(rows.y), labels, weights, counts, moments, *kind)
+
+
+def _said(checked: tuple[Batch | None, _Found | None]) -> _Found | None:
+    return checked[1]
+
+
+def _coded(checked: tuple[Batch | None, _Found | None], classes: Array, factors: Array, dtype: Any) -> Batch | None:
+    """The rows, coded, with class weights multiplied in."""
+    rows = checked[0]
+    if rows is None:
+        return None
+    codes = np.searchsorted(classes, rows.y)
+    return border.used(Batch(border.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
+
+
+def _sampled(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch | None:
+    """Of each class a share of the rows, each with the weight of those that it stands for."""
+    if rows is None:
+        return None
+    is_kept = uniform(len(rows.y), generator(seed)) < rates[rows.y]
+    X, y, weight = (column[is_kept] for column in rows)
+    return Batch(X, y, weight / rates[y])
+
+
+def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+    centre, *rest = asked
+    with one_blas_thread():
+        loss, grads = summed_loss_grad(_centred_pieces(rows, centre), *rest)
+    return loss, *grads
+
+
+def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+    centre, *rest = asked
+    with one_blas_thread():
+        return tuple(summed_hessian_product(_centred_pieces(rows, centre), *rest))
+
+
+def _centred_pieces(rows: Batch | None, centre: Array | None) -> Iterator[Batch]:
+    return iter(()) if rows is None else centred(split(rows), centre)
+
+
+def _summed(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Number by number, in this order."""
+    return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*results, strict=True))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+# --- what the client does -----------------------------------------------------------------------------------------
+
+
+class _Cluster:
+    """Asks the workers, and counts what travels; ``workers_timeout`` are the seconds without any that it bears."""
+
+    def __init__(self, client: Client, workers_timeout: float) -> None:
+        self.client, self.workers_timeout = client, workers_timeout
+        self.n_workers = self._count()
+        self.rounds = self.bytes_sent = self.bytes_received = 0
+
+    def each(self, function: Callable[..., Any], pieces: Sequence[Future], *args: Any) -> list[Future]:
+        return [self.client.submit(function, piece, *args, pure=False) for piece in pieces]
+
+    def summed(self, function: Callable[..., Any], pieces: Sequence[Future], asked: tuple[Any, ...]) -> Any:
+        """The sum over the pieces: a round."""
+        sent = self.client.submit(_same, asked, pure=False)  # a task, so that it survives its worker
+        parts = self.each(function, pieces, sent)
+        while len(parts) > 1:
+            groups = [parts[i : i + _BRANCHES] for i in range(0, len(parts), _BRANCHES)]
+            parts = [self.client.submit(_summed, group, pure=False) for group in groups]
+        self.bytes_sent += self.n_workers * _size(asked)
+        (result,) = self.gathered(parts)
+        self.bytes_received += (self.n_workers - 1) * _size(result)  # from worker to worker
+        return result
+
+    def gathered(self, futures: Sequence[Future]) -> list[Any]:
+        """Their results, here: a round.
+
+        Raises
+        ------
+        RuntimeError
+            If for ``workers_timeout`` seconds there is no worker.
+        """
+        lonely_since = None
+        while waiting := [future for future in futures if not future.done()]:
+            with contextlib.suppress(TimeoutError):
+                wait(waiting, timeout=_LOOK)
+                break
+            if self._count():
+                lonely_since = None
+                continue
+            lonely_since = lonely_since or time.monotonic()
+            if time.monotonic() - lonely_since > self.workers_timeout:
+                raise RuntimeError(
+                    f"the cluster has had no worker for {self.workers_timeout:g} seconds, and the fit cannot go on: "
+                    "start workers, and fit again."
+                )
+        results: list[Any] = self.client.gather(list(futures))
+        self.rounds += 1
+        self.bytes_received += _size(results)
+        return results
+
+    def _count(self) -> int:
+        return len(self.client.nthreads())
+
+
+def _size(value: Any) -> int:
+    """Bytes of the arrays in it."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if sp.issparse(value):
+        return n_bytes(value)
+    return sum(map(_size, value)) if isinstance(value, tuple | list) else 0
+
+
+class _Rows(NamedTuple):
+    """All rows, on the workers: a ``Whole``."""
+
+    cluster: _Cluster
+    pieces: list[Future]
+    n_samples: int
+    class_weights: Array
+    moments: Moments
+    centre: Array | None = None
+
+    def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
+        asked = (self.centre, _without_rows(problem), params, total)
+        loss, *grads = self.cluster.summed(_loss_grad, self.pieces, asked)
+        return loss, Params(*grads)
+
+    def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
+        asked = (self.centre, _without_rows(problem), params, direction, total)
+        return Params(*self.cluster.summed(_hessian_product, self.pieces, asked))
+
+    def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def less(self, centre: Array) -> Self:
+        return self._replace(centre=centre, moments=self.moments._replace(mean=self.moments.mean - centre))
+
+
+def _without_rows(problem: Problem) -> Problem:
+    nothing = np.zeros((0, problem.n_features), problem.data.X.dtype)
+    return problem._replace(data=Batch(nothing, np.zeros(0, np.intp), np.zeros(0)), whole=None)
+
+
+class DaskSoftmaxClassifier(SoftmaxClassifier):
+    """``SoftmaxClassifier`` of rows that lie on the workers of a Dask cluster, where they stay.
+
+    The same parameters, the same minimum whatever the partitions, and the same stop. ``fit`` takes dask arrays of dense
+    or CSR blocks, or dask dataframes; ``predict*`` of such are lazy, of anything else as ``SoftmaxClassifier``'s. Only
+    ``solver="auto"`` without ``early_stopping`` fits a cluster's rows. For the parameters and the other attributes see
+    ``SoftmaxClassifier``.
+
+    Each worker checks its rows and says what their columns and classes are; a sample of the rows, of at most 128 MiB
+    over all, comes to the client, which fits it; and from there Newton steps lead to the minimum of all rows, by the
+    gradient of all rows, a round each, and the curvature of the sample: docs/scaling.md. If the sample is all rows, the
+    fit is the client's alone.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        The cluster; if none was set, the one that is current.
+    workers_timeout : float
+        Seconds without any worker, > 0, after which a fit gives up; 60 to begin with.
+    communication_ : Communication
+        Rounds of the last fit, bytes that travelled, rows of the sample.
+
+    References
+    ----------
+    Zhang & Lin (2015), DiSCO: Distributed optimization for self-concordant empirical loss, ICML.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from distributed import Client
+    >>> from sklearn.datasets import load_digits
+    >>> from sksoftmax.dask import DaskSoftmaxClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> with Client(processes=False, dashboard_address=":0") as client:
+    ...     X_da, y_da = da.from_array(X, chunks=(500, -1)), da.from_array(y, chunks=500)
+    ...     clf = DaskSoftmaxClassifier(random_state=0).fit(X_da, y_da)
+    ...     score = (clf.predict(X_da) == y_da).mean().compute()
+    >>> bool(score > 0.99)
+    True
+    """
+
+    workers_timeout = 60.0
+    _client: ClassVar[Client | None] = None
+
+    @property
+    def client(self) -> Client:
+        return get_client() if self._client is None else self._client
+
+    @client.setter
+    def client(self, client: Client | None) -> None:
+        self.__dict__["_client"] = client
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_client"}
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the model to the rows of X, where they are.
+
+        Parameters
+        ----------
+        X : dask array of shape (n_samples, n_features), or dask dataframe
+            Blocks are ndarrays or CSR matrices of finite numbers.
+        y : dask array of shape (n_samples,), or dask series
+            Labels of at least two classes, in the partitions of X.
+        sample_weight : dask array of shape (n_samples,), or dask series, default=None
+            Weights, >= 0.
+
+        Returns
+        -------
+        self : DaskSoftmaxClassifier
+
+        Raises
+        ------
+        TypeError
+            If X is no dask collection.
+        ValueError
+            As ``SoftmaxClassifier.fit``, for any partition; if y or the weights are in other partitions than X; if
+            the solver is not "auto", or ``early_stopping`` is set.
+        RuntimeError
+            If for ``workers_timeout`` seconds there is no worker.
+
+        Warns
+        -----
+        ConvergenceWarning
+            As ``SoftmaxClassifier.fit``.
+        """
+        self._validate_params()
+        with border.unchanged_on_error(self), one_blas_thread():
+            border.needs_engine(self.engine)
+            if self.solver != "auto" or self.early_stopping:
+                raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
+            cluster = _Cluster(self.client, self.workers_timeout)
+            partitions = _partitions(cluster.client, X, y, sample_weight)
+            checked = [cluster.client.submit(_checked, *parts, self.fit_intercept, pure=False) for parts in partitions]
+            found = _together(cluster.gathered(cluster.each(_said, checked)))
+            factors = border.class_factors(self.class_weight, found.labels, found.weights)
+            pieces = cluster.each(_coded, checked, found.labels, factors, found.dtype)
+            rates = _rates(found)
+            seed = int(check_random_state(self.random_state).randint(2**31))
+            drawn = [cluster.client.submit(_sampled, p, rates, (seed, i), pure=False) for i, p in enumerate(pieces)]
+            parts = [rows for rows in cluster.gathered(drawn) if rows is not None and len(rows.y)]
+            class_weights = factors * found.weights
+            sample, whole = stratified(joined(parts), class_weights), None
+            if (rates < 1).any():
+                assert found.moments is not None
+                n_samples = int(found.counts[factors > 0].sum())
+                whole = _Rows(cluster, pieces, n_samples, class_weights, found.moments)
+            self.n_features_in_ = found.n_features
+            self.__dict__.pop("feature_names_in_", None)
+            if found.names is not None:
+                self.feature_names_in_ = found.names
+            result = self._fit_coded(sample, found.labels, whole)
+            told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
+            self.communication_ = Communication(*told)
+        self._warn_if_above_tol(result)
+        return self
+
+    def to_local(self) -> SoftmaxClassifier:
+        """The same model, of its own coefficients, as a ``SoftmaxClassifier``."""
+        return _as(SoftmaxClassifier, self)
+
+    @classmethod
+    def from_local(cls, model: SoftmaxClassifier) -> Self:
+        """A model of this class with ``model``'s parameters and coefficients."""
+        return _as(cls, model)
+
+    def decision_function(self, X: Any) -> Any:
+        """As ``SoftmaxClassifier.decision_function``; lazy, if X is."""
+        return self._lazily("decision_function", X, self.coef_.dtype)
+
+    def predict(self, X: Any) -> Any:
+        """As ``SoftmaxClassifier.predict``; lazy, if X is."""
+        return self._lazily("predict", X, self.classes_.dtype)
+
+    def predict_proba(self, X: Any) -> Any:
+        """As ``SoftmaxClassifier.predict_proba``; lazy, if X is."""
+        return self._lazily("predict_proba", X, self.coef_.dtype)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """As ``SoftmaxClassifier.predict_log_proba``; lazy, if X is."""
+        return self._lazily("predict_log_proba", X, self.coef_.dtype)
+
+    def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
+        check_is_fitted(self)
+        predict = getattr(self.to_local(), method)
+        if not _is_dask(X):
+            return predict(X)
+        n_columns = len(self.classes_) if "proba" in method or len(self.classes_) > 2 else 1
+        is_flat = method == "predict" or n_columns == 1
+        meta = np.empty(0 if is_flat else (0, n_columns), dtype)
+        if isinstance(X, da.Array):
+            X = X.rechunk({1: -1})
+            shape = {"drop_axis": 1} if is_flat else {"chunks": (X.chunks[0], (n_columns,))}
+            return X.map_blocks(_predicted, predict, meta.shape[1:], dtype=dtype, meta=meta, **shape)
+        parts = [
+            da.from_delayed(_delayed_prediction(predict, part, meta.shape[1:]), (np.nan, *meta.shape[1:]), meta=meta)
+            for part in X.to_delayed()
+        ]
+        return da.concatenate(parts, allow_unknown_chunksizes=True)
+
+
+def _predicted(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
+    """A block's predictions; it may have no row."""
+    if border.n_rows_of(X) == 0:
+        return np.empty((0, *shape))
+    return predict(X)
+
+
+@delayed
+def _delayed_prediction(predict: Callable[[Any], Array], X: Any, shape: tuple[int, ...]) -> Array:
+    return _predicted(X, predict, shape)
+
+
+def _as(kind: type[Any], model: SoftmaxClassifier) -> Any:
+    """A model of the other class."""
+    new = kind(**model.get_params(deep=False))
+    state = {name: value for name, value in vars(model).items() if name not in ("_client", "communication_")}
+    vars(new).update(copy.deepcopy(state))
+    return new
+
+
+def _is_dask(X: Any) -> bool:
+    return isinstance(X, da.Array | dd.DataFrame)
+
+
+def _partitions(client: Client, X: Any, y: Any, sample_weight: Any) -> list[list[Any]]:
+    """X, y and the weights (None for 1) of each partition: futures, which the workers hold."""
+    if not _is_dask(X):
+        raise TypeError(
+            f"X must be a dask array or dataframe, got {type(X).__name__}: for rows in memory or in files use "
+            "SoftmaxClassifier."
+        )
+    columns: list[list[Any] | None] = []
+    for name, column in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+        if column is None and name == "sample_weight":
+            columns.append(None)
+            continue
+        if isinstance(column, da.Array):
+            if column.ndim == 2:
+                column = column.rechunk({1: -1})
+            elif isinstance(X, da.Array) and column.shape == X.shape[:1] and not np.isnan(X.shape[0]):
+                column = column.rechunk((X.chunks[0],))
+        elif not hasattr(column, "to_delayed"):
+            raise TypeError(f"{name} must be a dask collection as X is, got {type(column).__name__}.")
+        columns.append(list(np.ravel(column.to_delayed())))
+        if len(columns[-1] or []) != len(columns[0] or []):
+            raise ValueError(
+                f"{name} must be in the partitions of X, got {len(columns[-1] or [])} of them, and X has "
+                f"{len(columns[0] or [])}."
+            )
+    held = [client.compute(column) if column is not None else [None] * len(columns[0] or []) for column in columns]
+    return [list(parts) for parts in zip(*held, strict=True)]
+
+
+def _together(all_found: Sequence[_Found | None]) -> _Found:
+    """What all partitions say, in their order.
+
+    Raises
+    ------
+    ValueError
+        If they have not the same columns, no row counts, or there is one class only.
+    """
+    found = [one for one in all_found if one is not None]
+    border.some_weight(len(found))
+    kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, kinds))}."
+        )
+    labels = np.unique(np.concatenate([one.labels for one in found]))
+    border.at_least_two(labels)
+    weights, counts = np.zeros(len(labels)), np.zeros(len(labels))
+    moments: Moments | None = None
+    for one in found:
+        assert one.moments is not None
+        total = weights.sum()
+        moments = one.moments if moments is None else merged(moments, total, one.moments, one.weights.sum())
+        where = np.searchsorted(labels, one.labels)
+        weights[where] += one.weights
+        counts[where] += one.counts
+    sizes = (sum(one.n_rows for one in found), labels, weights, counts, moments, found[0].n_features, found[0].names)
+    dtype = np.result_type(*(one.dtype for one in found))
+    return _Found(*sizes, dtype, found[0].is_sparse, sum(one.n_bytes for one in found))
+
+
+def _rates(found: _Found) -> Array:
+    """Of each class the share of its rows that the sample is to have; rare classes are not thinned."""
+    share = min(1.0, _FULL * _pieces.SAMPLE_SIZE / found.n_bytes)
+    return (
+        np.minimum(1.0, np.maximum(share, LEAST_OF_CLASS / np.maximum(found.counts, 1)))
+        if share < 1
+        else np.ones(len(found.counts))
+    )
