@@ -78,8 +78,8 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 
 
 def decisive(rows: list[Row]) -> list[Row]:
-    """Of each problem, dtype and number of threads the final's rows of its last commit; without one the search's."""
-    keys = ("problem", "dtype", "threads")
+    """Of each problem, dtype, number of threads and target the final's rows of its last commit, else the search's."""
+    keys = ("problem", "dtype", "threads", "target")
     chosen: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         chosen.setdefault(tuple(row[key] for key in keys), []).append(row)
