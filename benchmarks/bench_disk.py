@@ -118,7 +118,7 @@ def measure(folder: Path, gigabytes: float, *, is_in_memory_too: bool) -> dict[s
     told = told_by(folder, "file")
     best = told_by(folder, "minimum")
     memory = told_by(folder, "in memory") if is_in_memory_too else None
-    minimum = min(best["F"], *([memory["F"]] if memory else []))
+    minimum = min([best["F"], *([memory["F"]] if memory else [])])
     return {
         **{"gigabytes": f"{gigabytes:g}", "gap": f"{told['F'] / minimum - 1:.1e}", "excess": f"{told['excess']:.1e}"},
         **{"MiB": f"{told['MiB']:.0f}", "seconds": f"{told['seconds']:.1f}", "epochs": str(told["epochs"])},
