@@ -221,11 +221,11 @@ def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
         return True
     table = problem.n_samples * problem.n_rows * X.dtype.itemsize
     is_small = problem.n_samples <= _MIN_BATCH and not problem.l1_ratio  # and Newton's polish free
-    if is_small or table > max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE) or not is_available():
-        return False
     p = problem.n_features
-    if problem.l1_ratio or sp.issparse(X) or (p >= _MIN_DUAL_COLUMNS and is_mostly_zeros(X)):
-        return p >= _MIN_DUAL_COLUMNS
+    if is_small or p < _MIN_DUAL_COLUMNS or table > max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE) or not is_available():
+        return False
+    if problem.l1_ratio or sp.issparse(X) or is_mostly_zeros(X):
+        return True
     return p >= _MIN_DENSE_COLUMNS and problem.n_rows * p >= _MIN_DENSE_COEFFICIENTS
 
 
