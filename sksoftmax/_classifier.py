@@ -184,12 +184,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     or non-CSR matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the
     order of the epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or
     all of a small X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's
-    dtype, and either the Hessian of up to 2000 unknowns (32 MB, and as much again while it is made) or n_classes
-    matrices of n_features x n_features where those are together no larger than X. Everything else is made of blocks
-    of rows of about 1 MiB. Compiled, a fit keeps besides X one more copy of a sparse X's values (or a copy as CSR
-    of a dense X of mostly zeros, at most half of it), the order, and in X's dtype n_samples x n_classes
-    probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to a multiple of 8 (1 for two
-    classes).
+    dtype, and the Hessian of up to 1000 unknowns (8 MB, and as much again while it is made) or, where it is no
+    larger than X or 64 MiB, of more; or n_classes matrices of n_features x n_features in the same limits.
+    Everything else is made of blocks of rows of about 1 MiB. Compiled, a fit keeps besides X one more copy of a
+    sparse X's values (or a copy as CSR of a dense X of mostly zeros, at most half of it), the order, and in X's
+    dtype n_samples x n_classes probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to
+    a multiple of 8 (1 for two classes).
 
     See Also
     --------

@@ -12,9 +12,9 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._objective import blocks, probabilities
+from sksoftmax._objective import blocks, probabilities, value_and_grad
 from sksoftmax._precondition import Preconditioner, inverse_of_unit_diagonal, lower_gram
-from sksoftmax._types import Array, Batch, Moments, Params, Problem
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, plus
 
 #: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
 #: large one, which takes as long to add to as to compute.
@@ -132,6 +132,28 @@ def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn:
     return Batch(X[rows], y[rows], share[rows] / chance[rows])
 
 
+def share_seen(
+    problem: Problem, rows: Batch, start: tuple[Params, Evaluation], end: tuple[Params, Evaluation]
+) -> float:
+    """Share that ``rows`` see of the curvature of F's smooth part along a step, by its height over the tangent."""
+    params, ahead = start[0], end[0]
+    step = plus(ahead, -1.0, params)
+    rise = problem.alpha * problem.l1_ratio * float(np.abs(ahead.coef).sum() - np.abs(params.coef).sum())
+
+    def bend(before: Evaluation, after: Evaluation) -> float:
+        return after.value - before.value - rise - dot(before.grads, step)
+
+    part = problem._replace(data=rows, whole=None)
+    seen, there = bend(value_and_grad(part, params), value_and_grad(part, ahead)), bend(start[1], end[1])
+    return seen / there if there > 0 else 1.0
+
+
+def more_rows(problem: Problem, n_drawn: int) -> int:
+    """Twice as many rows to draw; all instead of most, which are hardly cheaper, and past all where F is of others."""
+    doubled = 2 * n_drawn
+    return problem.n_samples if problem.whole is None and 2 * doubled > problem.n_samples else doubled
+
+
 def _chances(height: Array, n_drawn: int) -> Array:
     """Chances of being drawn, in proportion to ``height``, at most 1, that sum to ``n_drawn``."""
     height = np.maximum(height, np.finfo(float).tiny)
@@ -158,6 +180,15 @@ def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditi
     matrix *= unit
     matrix *= unit[:, None]
     return Factor(metric.mean, metric.scale, unit, _cholesky(matrix))
+
+
+def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preconditioner, *, n_rows: int) -> Factor:
+    """``factorised`` of ``n_rows`` of the rows drawn, evenly spread."""
+    if n_rows < len(rows.y):
+        part = np.arange(n_rows) * len(rows.y) // n_rows
+        rows = Batch(*(column[part] for column in rows))
+        rows = rows._replace(weight=rows.weight / rows.weight.sum())
+    return factorised(problem, params, rows, metric)
 
 
 def curvature_matrix(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Array:

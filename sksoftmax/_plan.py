@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from sksoftmax import _schedules
 from sksoftmax._batches import row_order
+from sksoftmax._curvature import by_class, factorised_from
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._precondition import (
     Preconditioner,
@@ -25,7 +26,7 @@ from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._solvers.lbfgs import lbfgs
-from sksoftmax._solvers.newton import newton
+from sksoftmax._solvers.newton import Offer, newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.proximal_newton import proximal_newton
 from sksoftmax._solvers.schedule_free import schedule_free
@@ -344,9 +345,14 @@ def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
     curvature = f"{how}, {'all' if n_drawn == problem.n_all else n_drawn} rows"
     if problem.l1_ratio:
         return proximal_newton(base, stats, tol, n_drawn=n_drawn, is_matrix=is_factorised), curvature
-    class_products = np.inf
+    offers = []
     if base.inverse.ndim == 2 and problem.n_rows * p * p * X.dtype.itemsize <= max(_n_bytes(X), _SMALL_TABLE):
-        class_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS
+        offers.append(Offer(by_class, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS))
+    d = problem.n_rows * (p + problem.fit_intercept)
+    if 8 * d * d <= max(_n_bytes(X), _SMALL_TABLE) and not is_factorised:
+        n_rows = min(n_drawn, _ROWS_PER_UNKNOWN * d)
+        make = functools.partial(factorised_from, n_rows=n_rows)
+        offers.append(Offer(make, d * (n_rows + d / 3) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS))
     solver = newton(
         base,
         stats,
@@ -354,7 +360,7 @@ def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
         n_drawn=n_drawn,
         is_factorised=is_factorised,
         n_steps=n_steps,
-        class_products=class_products,
+        offers=offers,
     )
     return solver, curvature
 

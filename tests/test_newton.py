@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sksoftmax._curvature import factorised
+from sksoftmax._curvature import by_class, factorised, factorised_from
 from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, decrease_of_excess, relative_excess
 from sksoftmax._objective import hessian_products, null_value, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
-from sksoftmax._solvers.newton import newton
+from sksoftmax._solvers.newton import Offer, newton
 from sksoftmax._types import Params, dot, plus, scaled
 from tests.problems import problem, random_data, random_problem
 
@@ -128,7 +128,7 @@ def test_the_estimated_excess_is_the_true_one_or_somewhat_more(n_classes, n_draw
     case = problem(X, y, alpha=1e-2)
     stats = moments(case, whole=True)
     base = preconditioner(case, stats)
-    solver = newton(base, stats, 0.0, n_drawn=n_drawn, is_factorised=HOW[how], n_steps=2, class_products=10)
+    solver = newton(base, stats, 0.0, n_drawn=n_drawn, is_factorised=HOW[how], n_steps=2, offers=[Offer(by_class, 10)])
     states = [solver.init(case, prior_params(case))]
     for _ in range(25):
         states.append(solver.step(case, states[-1], case.data))
@@ -152,12 +152,12 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
     case = problem(X, y, alpha=1e-6)
     stats = moments(case, whole=True)
     base = preconditioner(case, stats)
-    solver = newton(base, stats, 0.0, n_drawn=40, is_factorised=True, n_steps=1, class_products=np.inf)
+    solver = newton(base, stats, 0.0, n_drawn=40, is_factorised=True, n_steps=1, offers=[])
     state = solver.init(case, prior_params(case))
     for _ in range(30):
         state = solver.step(case, state, case.data)
     assert state.n_drawn > 40 or not state.is_factorised
-    exact = newton(base, stats, 0.0, n_drawn=3000, is_factorised=True, n_steps=1, class_products=np.inf)
+    exact = newton(base, stats, 0.0, n_drawn=3000, is_factorised=True, n_steps=1, offers=[])
     best = exact.init(case, prior_params(case))
     for _ in range(30):
         best = exact.step(case, best, case.data)
@@ -169,7 +169,7 @@ def test_along_an_exponential_a_step_is_taken_twice():
     case = problem(X, y, alpha=0.0, fit_intercept=False)
     stats = moments(case, whole=True)
     base = preconditioner(case, stats)
-    solver = newton(base, stats, 0.0, n_drawn=2, is_factorised=True, n_steps=1, class_products=np.inf)
+    solver = newton(base, stats, 0.0, n_drawn=2, is_factorised=True, n_steps=1, offers=[])
     states = [solver.init(case, prior_params(case))]
     for _ in range(2):
         states.append(solver.step(case, states[-1], case.data))
@@ -192,9 +192,7 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
     X, y = random_data(n_samples=400, n_classes=3)
     case = problem(X, y, alpha=1e-2)
     stats = moments(case, whole=False)
-    solver = newton(
-        preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, class_products=np.inf
-    )
+    solver = newton(preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, offers=[])
     states = [solver.init(case, prior_params(case))]
     while states[-1].excess > 1e-3:
         states.append(solver.step(case, states[-1], case.data))
@@ -217,11 +215,48 @@ def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):
     X, y = random_data(n_samples=400, n_classes=3)
     case = problem(X, y, alpha=1e-2)
     stats = moments(case, whole=True)
-    solver = newton(
-        preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, class_products=np.inf
-    )
+    solver = newton(preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, offers=[])
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-3:
         state = solver.step(case, state, case.data)
     for (grads, accuracy), (next_grads, next_accuracy) in pairwise(calls):
         assert next_grads is not grads or next_accuracy < accuracy
+
+
+def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
+    bought = []
+
+    def offer(name, make, products):
+        def noted(*arguments):
+            bought.append(name)
+            return make(*arguments)
+
+        return Offer(noted, products)
+
+    X, y = random_data(n_samples=400, n_features=6, n_classes=4)
+    case = problem(X * 10.0 ** np.arange(-3, 3), y, alpha=1e-6)
+    stats = moments(case, whole=False)
+    base = preconditioner(case, stats)
+    offers = [offer("classes", by_class, 5), offer("factor", lambda *a: factorised_from(*a, n_rows=400), 12)]
+    solver = newton(base, stats, 0.0, n_drawn=400, is_factorised=False, n_steps=1, offers=offers)
+    state = solver.init(case, prior_params(case))
+    while state.excess > 1e-9:
+        n_factors = bought.count("factor")
+        state = solver.step(case, state, case.data)
+        if bought.count("factor") > n_factors:
+            assert state.newton.n_products <= 2  # the Hessian itself leaves nothing to conjugate gradients
+    assert bought[:2] == ["classes", "factor"]
+    assert set(bought[2:]) <= {"factor"}  # nothing cheaper after it
+
+
+def test_a_factor_of_an_even_part_of_the_rows_is_near_that_of_all():
+    X, y = random_data(n_samples=4000, n_classes=3)
+    case = problem(X, y, alpha=1e-2)
+    base = preconditioner(case, moments(case, whole=False))
+    params = prior_params(case)
+    rows = case.data._replace(weight=case.data.weight / 4000)
+    grads = value_and_grad(case, params).grads
+    want = factorised(case, params, rows, base).apply(grads)
+    assert_allclose(factorised_from(case, params, rows, base, n_rows=2000).apply(grads).coef, want.coef, atol=0.05)
+    same = factorised_from(case, params, rows, base, n_rows=5000).apply(grads)
+    assert_allclose(same.coef, want.coef, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""The finish: Newton steps whose curvature is that of a part of the rows, corrected by the gradients of all.
+"""The finish: Newton steps with the gradient of all rows and the curvature of a part of them.
 
 A step solves ``H d = -g``, g the gradient of F over all rows and H the Hessian of the rows drawn, by its Cholesky
 factor or by conjugate gradients; L-BFGS pairs of the steps before correct what the part of the rows misses. So a
@@ -9,11 +9,12 @@ Sub-sampled Newton: Roosta-Khorasani & Mahoney (2019), Math. Program. 174, 293-3
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import Factor, by_class, draw, factorised, leverage
+from sksoftmax._curvature import Factor, draw, factorised, leverage, more_rows, share_seen
 from sksoftmax._newton import (
     Last,
     Newton,
@@ -28,14 +29,15 @@ from sksoftmax._objective import hessian_products, value_and_grad
 from sksoftmax._precondition import Metric, Preconditioner, without_constants
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
 
-#: Pairs that are kept.
-_N_PAIRS = 20
+#: Pairs that are kept; and by how much, relative, what a step brings may differ from its promise: beyond it F is no
+#: parabola there, and what the gradients changed by along other steps tells nothing of the curvature.
+_N_PAIRS, _PARABOLA = 20, 0.5
 
-#: Share of the expected decrease below which the rows drawn are suspected, and how much less curvature than all
-#: rows they must then see along the step to be doubled.
-_POOR = 0.5
+#: Share of the expected decrease below which the rows drawn are suspected; and the share of the curvature along the
+#: step below which they then are too few.
+_POOR, _TOO_LITTLE = 0.5, 0.5
 
-#: The same where memory holds no more rows: all have to be read for each product, so only where steps get nowhere.
+#: The latter where memory holds no more rows: all have to be read for each product, so only where steps get nowhere.
 _HOPELESS = 0.1
 
 #: F's fall since rows were drawn from which others hold the curvature.
@@ -92,7 +94,7 @@ class NewtonState(NamedTuple):
         F before the last round.
     is_stuck : bool
     pairs : tuple of Pair
-        The last steps.
+        The last steps, while F was a parabola along them.
     n_drawn : int
         Rows to draw.
     rows : Batch or None
@@ -107,8 +109,9 @@ class NewtonState(NamedTuple):
     factor : Factor or None
     metric : Preconditioner, ClassPreconditioner, Factor or SampleMetric
         What conjugate gradients are preconditioned by.
-    unpaid : int
-        Hessian products in this metric: when they have cost what a better one does, it is bought.
+    unpaid : tuple of int
+        For each metric that can be bought the Hessian products since it was, or since the start; those that are
+        cheaper than the metric at hand no longer count.
     """
 
     params: Params
@@ -128,7 +131,14 @@ class NewtonState(NamedTuple):
     is_factorised: bool
     factor: Factor | None
     metric: Metric
-    unpaid: int
+    unpaid: tuple[float, ...]
+
+
+class Offer(NamedTuple):
+    """A metric, made from the problem, the parameters, the rows drawn and the bound, and what it costs in products."""
+
+    make: Callable[[Problem, Params, Batch, Preconditioner], Metric]
+    products: float
 
 
 def newton(
@@ -139,7 +149,7 @@ def newton(
     n_drawn: int,
     is_factorised: bool,
     n_steps: int,
-    class_products: float,
+    offers: Sequence[Offer],
 ) -> Solver:
     """Solver whose step is a round: a new curvature, and the Newton steps that pay for it.
 
@@ -157,9 +167,10 @@ def newton(
         Whether to factorise their Hessian; given up, for conjugate gradients, if a step along its direction fails.
     n_steps : int
         Steps of a round with the same factor.
-    class_products : float
-        Hessian products that the classes' own curvature costs: it takes the place of ``base`` once as many have
-        been spent, so that never more than twice the cost of the better choice is.
+    offers : sequence of Offer
+        Metrics closer to F's curvature than ``base``, the cheapest first: each takes the place of the one before
+        once as many Hessian products have been spent as it costs, and is made anew once as many more have, so that
+        never more than twice the cost of the better choice is.
     """
 
     def init(problem: Problem, params: Params) -> NewtonState:
@@ -185,7 +196,7 @@ def newton(
             is_factorised=is_factorised,
             factor=None,
             metric=base,
-            unpaid=0,
+            unpaid=(0.0,) * len(offers),
         )
         return _renewed(problem, state)
 
@@ -223,16 +234,23 @@ def newton(
             state = state._replace(metric=_of_sample(problem, state), factor=None)
         elif state.is_factorised:
             state = state._replace(factor=factorised(problem, state.params, rows, base), pairs=())
-        elif state.unpaid > class_products:
-            state = state._replace(metric=by_class(problem, state.params, rows, base), unpaid=0, factor=None)
         else:
-            state = state._replace(factor=None)
+            state = _with_metric(problem, state._replace(factor=None), rows)
         if not _is_part(problem, state):
             state = state._replace(pairs=())
         aimed = _aimed(problem, state, _direction(problem, state), is_doubted=is_doubted)
         if aimed.excess <= tol and aimed.newton.remaining > _CERTIFYING * aimed.newton.decrease:  # make sure
             aimed = _aimed(problem, state, _direction(problem, state, _CERTIFYING), is_doubted=is_doubted)
         return aimed
+
+    def _with_metric(problem: Problem, state: NewtonState, rows: Batch) -> NewtonState:
+        """The state with the dearest metric whose cost has been spent on products, if any."""
+        due = [i for i, offer in enumerate(offers) if state.unpaid[i] > offer.products]
+        if not due:
+            return state
+        metric = offers[due[-1]].make(problem, state.params, rows, base)
+        cheaper = (-np.inf,) * due[-1]
+        return state._replace(metric=metric, unpaid=(*cheaper, 0.0, *state.unpaid[due[-1] + 1 :]))
 
     def _of_sample(problem: Problem, state: NewtonState) -> Metric:
         """The inverse Hessian of the sample."""
@@ -269,7 +287,7 @@ def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: boo
         ratio=ratio,
         promised=aim.decrease,
         value_before=value,
-        unpaid=state.unpaid + aim.n_products,
+        unpaid=tuple(n + aim.n_products for n in state.unpaid),
     )
 
 
@@ -307,14 +325,17 @@ def _noise(problem: Problem, state: NewtonState) -> float:
 def _moved(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> NewtonState:
     """The state at the end of a step; with more rows to draw, should those drawn have misled it."""
     before, aim = state.evaluation, state.newton
+    brought = before.value - evaluation.value
     pair = Pair(plus(params, -1.0, state.params), plus(evaluation.grads, -1.0, before.grads))
     eps = float(np.finfo(problem.data.X.dtype).eps)
     pairs = state.pairs
-    if dot(*pair) > eps * np.sqrt(dot(pair.step, pair.step) * dot(pair.change, pair.change)):
+    if abs(brought - aim.decrease) > _PARABOLA * aim.decrease:
+        pairs = ()
+    elif dot(*pair) > eps * np.sqrt(dot(pair.step, pair.step) * dot(pair.change, pair.change)):
         pairs = (*pairs, pair)[-_N_PAIRS:]
-    is_stuck = aim.decrease <= _noise(problem, state) and evaluation.value >= before.value
-    if before.value - evaluation.value < _POOR * aim.decrease and _is_underrated(problem, state, params, evaluation):
-        state = state._replace(n_drawn=2 * state.n_drawn, is_outworn=True)
+    is_stuck = aim.decrease <= _noise(problem, state) and brought <= 0
+    if brought < _POOR * aim.decrease and _is_underrated(problem, state, params, evaluation):
+        state = state._replace(n_drawn=more_rows(problem, state.n_drawn), is_outworn=True)
     return state._replace(params=params, evaluation=evaluation, pairs=pairs, is_stuck=is_stuck)
 
 
@@ -325,12 +346,8 @@ def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluat
     """
     if state.rows is None or not _is_part(problem, state):
         return False
-    step = plus(params, -1.0, state.params)
-    part = problem._replace(data=state.rows, whole=None)
-    before, after = value_and_grad(part, state.params), value_and_grad(part, params)
-    seen = after.value - before.value - dot(before.grads, step)
-    there = evaluation.value - state.evaluation.value - dot(state.evaluation.grads, step)
-    return there > seen / (_POOR if problem.whole is None else _HOPELESS)
+    share = share_seen(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
+    return share < (_TOO_LITTLE if problem.whole is None else _HOPELESS)
 
 
 def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluation] | None:

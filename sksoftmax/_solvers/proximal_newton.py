@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import draw, leverage
+from sksoftmax._curvature import draw, leverage, more_rows, share_seen
 from sksoftmax._newton import Last, left_after, relative_excess
 from sksoftmax._objective import value_and_grad
 from sksoftmax._precondition import Preconditioner
@@ -27,11 +27,14 @@ from sksoftmax._proximal import (
     to_theta,
     without_shift,
 )
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver
 
-#: Share of the expected decrease below which the rows drawn are suspected, and how much less curvature than all rows
-#: they must then see along the step to be doubled; and F's fall since rows were drawn from which others are.
-_POOR, _CHANGED = 0.5, 0.8
+#: Share of the expected decrease below which the rows drawn are suspected; and the share of the curvature along the
+#: step below which they then are too few.
+_POOR, _TOO_LITTLE = 0.5, 0.5
+
+#: F's fall since rows were drawn from which others hold the curvature.
+_CHANGED = 0.8
 
 #: Accuracy of the model's minimum that a step is worth, and that of the one which ends the fit.
 _LOOSE, _CERTIFYING = 0.3, 0.03
@@ -125,7 +128,7 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         theta, params, evaluation, halvings = found
         value, expected = state.evaluation.value, state.aim.decrease
         if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
-            state = state._replace(n_drawn=2 * state.n_drawn, is_outworn=True)
+            state = state._replace(n_drawn=more_rows(problem, state.n_drawn), is_outworn=True)
         is_stuck = expected <= _noise(problem, state) and evaluation.value >= value
         damping = _next_damping(state.damping, is_whole=halvings == 0)
         state = state._replace(theta=theta, params=params, evaluation=evaluation, is_stuck=is_stuck)
@@ -196,16 +199,7 @@ def _is_underrated(problem: Problem, state: ProximalState, params: Params, evalu
     """Whether the rows drawn see much less curvature along the step to ``params`` than all rows do."""
     if len(state.rows.y) >= problem.n_samples:  # there are no more to draw
         return False
-    step = plus(params, -1.0, state.params)
-    part = problem._replace(data=state.rows, whole=None)
-    seen = _bend(problem, state.params, value_and_grad(part, state.params), step, value_and_grad(part, params))
-    return _bend(problem, state.params, state.evaluation, step, evaluation) > seen / _POOR
-
-
-def _bend(problem: Problem, params: Params, before: Evaluation, step: Params, after: Evaluation) -> float:
-    """By how much F's smooth part is above its tangent at the end of a step."""
-    rise = np.abs(params.coef + step.coef).sum() - np.abs(params.coef).sum()
-    return after.value - before.value - problem.alpha * problem.l1_ratio * float(rise) - dot(before.grads, step)
+    return share_seen(problem, state.rows, (state.params, state.evaluation), (params, evaluation)) < _TOO_LITTLE
 
 
 def _noise(problem: Problem, state: ProximalState) -> float:
