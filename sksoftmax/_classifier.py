@@ -85,8 +85,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         - "compiled": for ``solver="auto"``, visits of single rows compiled by numba (``pip install
           'sksoftmax[fast]'``): dual coordinate ascent, which Newton steps finish should it not reach ``tol``. The
           first fit of a process compiles for some seconds, and later processes load what it kept in some tenths.
-          A named solver, a warm start, ``partial_fit``, and without L1 a ``batch_size`` or ``learning_rate`` given take
-          the vectorized way.
+          A named solver and, without L1, a ``batch_size`` or ``learning_rate`` given take the vectorized way.
         - "naive": the same sums by explicit Python loops over samples, classes and features, for verification and
           teaching (a thousand times slower).
         - "auto": "compiled" where numba is installed and it pays, else "vectorized". It pays for more than 256 rows of

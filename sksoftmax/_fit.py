@@ -59,7 +59,7 @@ def _trained(
     if problem.whole is None and (used := _used_columns(problem.data.X)) is not None:
         return _on_columns(used, problem, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
     centre = None
-    if not takes_dual(problem, settings, is_warm=is_warm):
+    if not takes_dual(problem, settings):
         problem, centre = less_means(problem)
     plan = choose(problem, settings, is_warm=is_warm, rng=rng)
     score = rules.score

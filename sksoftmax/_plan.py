@@ -147,9 +147,9 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
     their size or rate was given, then Newton-CG to the end; L-BFGS in between where the unknowns are as many as the
     rows. The metric is X'X's inverse while that costs no more than 200 passes over the data, and its diagonal's
     otherwise; none is needed where the Hessian of all rows is factorised. A warm start, which the first steps of
-    minibatches would leave, goes to Newton-CG at once.
+    minibatches would leave, goes to Newton-CG at once, unless the dual takes it.
     """
-    if takes_dual(problem, settings, is_warm=is_warm):
+    if takes_dual(problem, settings):
         return _dual_plan(problem, settings, rng)
     batch_size = settings.batch_size or _auto_batch_size(problem)
     is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
@@ -203,15 +203,15 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     return Plan([Stage(solver, 1)], None, 0.0, info)
 
 
-def takes_dual(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
+def takes_dual(problem: Problem, settings: Settings) -> bool:
     """Whether the dual comes first; it takes X as it is, whatever its columns' means.
 
-    Asked for, always where it can: X's squares finite, nothing asked for that is of minibatches, which an L1 penalty's
-    other solver does not take either. By "auto" if there are many columns (few make Newton's matrices small, most of
-    all of dense rows without L1), its table is small or at most 4 times X, and numba is there.
+    Asked for, always where it can: X in memory, its squares finite, nothing asked for that is of minibatches, which an
+    L1 penalty's other solver does not take either. By "auto" if there are many columns (few make Newton's matrices
+    small, most of all of dense rows without L1), its table is small or at most 4 times X, and numba is there.
     """
     X = problem.data.X
-    if is_warm or settings.engine not in ("auto", "compiled") or settings.solver != "auto":
+    if problem.whole is not None or settings.engine not in ("auto", "compiled") or settings.solver != "auto":
         return False
     values = X.data if sp.issparse(X) else X
     if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:

@@ -82,8 +82,9 @@ def train(
         Told the epoch (from 1), F, the estimated excess and the validation score (None without).
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    is_cold = problem.whole is not None or not params.coef.any()  # or as good as that: a pass over the whole is dear
-    start = null_value(problem) if is_cold else value_and_grad(problem, params).value
+    start = null_value(problem)
+    if params.coef.any() and plan.stages[0].solver.batch_size is not None:  # others do not overshoot
+        start = value_and_grad(problem, params).value
     limit = 2.0 * max(start, null_value(problem))
     progress = Progress(value=start)
     curve: list[float] = []

@@ -410,12 +410,33 @@ def test_the_vectorized_engine_runs_where_there_is_no_compiled_way(params, conta
 
 
 @needs_numba
-def test_a_warm_start_goes_to_newton():
-    X, y, _ = sparse_data(3, n=600)
-    clf = SoftmaxClassifier(engine="compiled", warm_start=True, random_state=0).fit(X, y)
+@pytest.mark.parametrize("container", [sp.csr_array, dense_of])
+@pytest.mark.parametrize(("n_classes", "l1_ratio"), [(2, 0.0), (4, 0.0), (2, 0.5), (4, 0.5), (4, 1.0)])
+def test_a_warm_start_keeps_what_was_learned(container, n_classes, l1_ratio):
+    X, y, weight = sparse_data(n_classes, n=600)
+    clf = SoftmaxClassifier(1e-3, l1_ratio=l1_ratio, engine="compiled", warm_start=True, random_state=0, tol=1e-6)
+    cold = clf.fit(container(X), y, weight).n_iter_
+    before = as_problem(container(X), y, weight, l1_ratio=l1_ratio)
+    value = value_and_grad(before, Params(clf.coef_, clf.intercept_)).value
+    clf.fit(container(X), y, weight)
     assert clf.solver_info_["solver"] == "dual"
-    assert clf.fit(X, y).solver_info_["solver"] == "newton"
-    assert clf.n_iter_ <= 2
+    assert clf.loss_curve_[0] <= value * (1 + 1e-3)  # the mean along an epoch, whose rows do not all rest
+    assert clf.n_iter_ < cold
+    assert value_and_grad(before, Params(clf.coef_, clf.intercept_)).value == pytest.approx(value, rel=2e-6)
+
+
+@needs_numba
+@pytest.mark.parametrize("container", [sp.csr_array, dense_of])
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_a_warm_start_from_elsewhere_reaches_the_same_minimum(container, l1_ratio):
+    X, y, _ = sparse_data(3, n=600)
+    params = {"l1_ratio": l1_ratio, "engine": "compiled", "random_state": 0, "tol": 1e-7}
+    cold = SoftmaxClassifier(1e-3, **params).fit(container(X), y)
+    warm = SoftmaxClassifier(1e-1, warm_start=True, **params).fit(container(X), y)
+    warm.set_params(alpha=1e-3).fit(container(X), y)
+    problem = as_problem(container(X), y, l1_ratio=l1_ratio)
+    want = value_and_grad(problem, Params(cold.coef_, cold.intercept_)).value
+    assert value_and_grad(problem, Params(warm.coef_, warm.intercept_)).value == pytest.approx(want, rel=1e-6)
 
 
 @needs_numba
@@ -491,9 +512,9 @@ def settings(**changes):
 )
 def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
     X, y, _ = sparse_data(n_classes, n=n, p=p)
-    assert _plan.takes_dual(as_problem(X, y), settings(), is_warm=False) is want
-    assert _plan.takes_dual(as_problem(X, y), settings(engine="compiled"), is_warm=False)
-    assert not _plan.takes_dual(as_problem(X, y), settings(engine="vectorized"), is_warm=False)
+    assert _plan.takes_dual(as_problem(X, y), settings()) is want
+    assert _plan.takes_dual(as_problem(X, y), settings(engine="compiled"))
+    assert not _plan.takes_dual(as_problem(X, y), settings(engine="vectorized"))
 
 
 @needs_numba
@@ -510,9 +531,9 @@ def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
 def test_auto_takes_the_dual_for_dense_rows_of_more_columns(p, n_classes, changes, want):
     X = np.random.default_rng(0).standard_normal((400, p))
     y = np.arange(400) % n_classes
-    assert _plan.takes_dual(as_problem(X, y, **changes), settings(), is_warm=False) is want
+    assert _plan.takes_dual(as_problem(X, y, **changes), settings()) is want
     X[:, 20:] = 0  # mostly zeros: as sparse ones
-    assert _plan.takes_dual(as_problem(X, y, **changes), settings(), is_warm=False) is (p >= 200)
+    assert _plan.takes_dual(as_problem(X, y, **changes), settings()) is (p >= 200)
 
 
 @needs_numba
@@ -520,7 +541,7 @@ def test_auto_leaves_tables_far_larger_than_x_to_newton(monkeypatch):
     X, y, _ = sparse_data(9, n=1000, p=1000)
     monkeypatch.setattr(_plan, "_SMALL_TABLE", 0)
     monkeypatch.setattr(_plan, "_MAX_TABLE", 0.01)
-    assert not _plan.takes_dual(as_problem(X, y), settings(), is_warm=False)
+    assert not _plan.takes_dual(as_problem(X, y), settings())
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import entr
 
 from sksoftmax._newton import decrease_of_excess, relative_excess
 from sksoftmax._objective import null_value
@@ -153,12 +154,17 @@ def dual(next_order: Callable[[], Array], tol: float) -> Solver:
 
 
 def _started(problem: Problem, params: Params) -> DualState:
+    """The state with these parameters."""
+    state = _cold(problem, params.intercept)
+    return _warmed(problem, state, params) if params.coef.any() else state
+
+
+def _cold(problem: Problem, intercept: Array) -> DualState:
     """The state in which each row agrees to its truth, which makes all coefficients 0."""
     from sksoftmax import _compiled as compiled
     from sksoftmax._compiled_row import tools
     from sksoftmax._lanes import LANES
 
-    assert not params.coef.any(), "the dual starts from coefficients of 0"
     X, y, _ = problem.data
     n, K = problem.n_samples, problem.n_classes
     n_lanes = 1 if K == 2 else -(-K // LANES) * LANES
@@ -170,13 +176,13 @@ def _started(problem: Problem, params: Params) -> DualState:
         soft.astype(X.dtype) if soft.any() else np.empty(0, X.dtype),
         np.full(n_lanes, -1e9, X.dtype),  # so that the padding has no probability
     )
-    model.intercept[: problem.n_rows] = params.intercept
+    model.intercept[: problem.n_rows] = intercept
     proba = (y == 1).astype(X.dtype) if K == 2 else np.zeros((n, n_lanes), X.dtype)
     if K > 2:
         proba[np.arange(n), y] = 1
     centre = np.zeros((len(metric.active) + 1, n_lanes), X.dtype)
     if problem.fit_intercept:
-        centre[-1, : problem.n_rows] = params.intercept / metric.root[-1]
+        centre[-1, : problem.n_rows] = intercept / metric.root[-1]
     return DualState(
         rows=rows.scaled(metric.root),
         model=model,
@@ -197,6 +203,38 @@ def _started(problem: Problem, params: Params) -> DualState:
         n_rows=problem.n_rows,
         n_columns=problem.n_features,
     )
+
+
+def _warmed(problem: Problem, state: DualState, params: Params) -> DualState:
+    """The state in which each row agrees to what ``params`` predict of it, and the centre is where they are from.
+
+    That of a column which has none is then what the rows agree to: near the minimum of F the same.
+    """
+    from sksoftmax import _compiled as compiled
+
+    metric, n_rows, (_, soft, intercept) = state.metric, state.n_rows, state.model
+    soft = soft[:, None] if len(soft) else 0.0
+    table = state.model.table.reshape(state.n_columns, -1)
+    inverse = np.divide(1, metric.root[:-1], out=np.zeros(state.n_columns), where=metric.root[:-1] > 0)
+    table[:, :n_rows] = params.coef.T * inverse[:, None]
+    table += soft * np.sign(table)
+    intercept[:n_rows] = params.intercept + params.coef @ state.rows.mean
+    slope = compiled.Sums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
+    state.rows.weighing(1 / problem.n_samples).measure(state.model, state.agreed, slope, state.tools)
+    of_rows = -slope.table.reshape(table.shape)
+    is_free = table == 0  # with L1, what keeps it 0; without, the same as any
+    table[is_free] = np.clip(of_rows, -soft, soft)[is_free]
+    has_none = np.ones(len(table), dtype=bool)
+    has_none[metric.active] = False
+    table[has_none] = of_rows[has_none]
+    at = np.zeros_like(state.centre.at)
+    at[:-1] = (table - of_rows)[metric.active] / metric.share[:-1, None]
+    if metric.scale[-1]:
+        at[-1, :n_rows] = intercept[:n_rows] / metric.root[-1] + metric.root[-1] * slope.intercept[:n_rows]
+    proba = state.agreed.proba
+    state.agreed.entropy[:] = entr(proba) + entr(1 - proba) if n_rows == 1 else entr(proba).sum(axis=1)
+    state = state._replace(centre=Centre(at), penalty=_penalty(problem, state))
+    return state._replace(centre=state.centre._replace(target=_stacked(state)))
 
 
 def _softened(state: DualState) -> Array:
