@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,26 +22,12 @@ from sksoftmax import _validation as border
 from sksoftmax import _vectorized
 from sksoftmax._fit import minimum
 from sksoftmax._objective import centred, prior_params
-from sksoftmax._plan import Settings, choose_engine, choose_for_stream
+from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._stopping import StopReason
+from sksoftmax._stream import Stream, advanced, begun, widened, with_classes
 from sksoftmax._threads import one_blas_thread
-from sksoftmax._train import Result, Rules, one_pass
+from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
-
-
-class _Stream(NamedTuple):
-    """What ``partial_fit`` keeps from call to call, besides the coefficients.
-
-    ``solver`` and ``learning_rate`` are those that the state is of: after a change of them it starts anew, or
-    goes on at the new rate; ``has_l1`` is whether there was an L1 penalty, which has a metric of its own.
-    """
-
-    solver: str
-    has_l1: bool
-    learning_rate: float | str
-    solver_state: Any
-    n_samples: int
-    weight: float
 
 
 class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -66,7 +52,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     l1_ratio : float, default=0.0
         Share of L1 in the penalty, in [0, 1], as ``LogisticRegression``'s: 0 is L2, 1 is L1, anything between is the
         elastic net. With any but 0 many coefficients are exactly 0, but for averages over the updates, which
-        ``partial_fit`` with ``solver="auto"`` and ``average=True`` answer with.
+        ``average=True`` and ``partial_fit``, of rows that it does not keep, answer with.
     fit_intercept : bool, default=True
         Whether the model has an intercept for each class.
     solver : {"auto", "sgd", "adagrad", "adam"}, default="auto"
@@ -138,6 +124,17 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Factors on the sample weights by class label; "balanced" makes all classes weigh the same.
     warm_start : bool, default=False
         Whether ``fit`` starts from the coefficients of the last fit, if there was one.
+    keep_rows : bool, default=True
+        Whether ``partial_fit`` with ``solver="auto"`` keeps the rows it is given, up to 256 MiB of X, and is fitted to
+        all of them again when the new ones ask for it. The model is then near F's minimum over all rows so far; and it,
+        and its pickle, hold these rows. Beyond that, and with False, each row is seen once and forgotten.
+    half_life : float or None, default=None
+        Rows after which what ``partial_fit`` has learned weighs half, > 0: for streams whose meaning drifts; no rows
+        are kept. None forgets nothing. For ``solver="auto"`` alone; the others adapt at the pace of
+        ``learning_rate``.
+    allow_new_classes : bool, default=False
+        Whether ``partial_fit`` takes labels that it has not been told of: ``classes_`` then grows. A new class starts
+        with a probability of at most 1 / 2n after n rows, so that old predictions hardly move.
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling and of the early stopping split. The same int gives the same coefficients, bit
         for bit, on one machine.
@@ -156,7 +153,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
     n_iter_ : int
-        Epochs run.
+        Epochs run; of ``partial_fit`` those of its last fit to the rows kept, or 1.
     n_features_in_ : int
         Columns seen in fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -174,7 +171,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     solver_info_ : dict
         What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
         "batch_size", "learning_rate", "metric", "curvature"; and "sample", the rows that a model was fitted to first
-        where memory does not hold all.
+        where memory does not hold all, or "kept", the rows of a stream and how many of them its last fit was to.
 
     Notes
     -----
@@ -242,6 +239,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         n_iter_no_change: int = 5,
         class_weight: dict[Any, float] | str | None = None,
         warm_start: bool = False,
+        keep_rows: bool = True,
+        half_life: float | None = None,
+        allow_new_classes: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -268,6 +268,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
         self.warm_start = warm_start
+        self.keep_rows = keep_rows
+        self.half_life = half_life
+        self.allow_new_classes = allow_new_classes
         self.random_state = random_state
         self.verbose = verbose
 
@@ -412,12 +415,16 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Take one pass of minibatches over the rows of X, from where the last call ended.
+        """Learn the rows of X, from where the last call ended.
 
-        With ``solver="auto"`` the columns' scales and correlations are learned as the rows come, and the
-        coefficients are an average over the updates (schedule-free: Defazio et al., 2024), so that neither
-        scaling nor an end of the stream need be known. Under ``l1_ratio > 0`` the average nears the minimum, but
-        has few exact zeros: "sgd", "adagrad" and "adam" give them. ``max_iter``, ``tol`` and ``early_stopping`` do not
+        With ``solver="auto"`` a stream of up to 256 MiB is kept (see ``keep_rows``), and the model is fitted to all
+        rows so far, to an excess of 1e-2, whenever a class first comes, or the new rows show that F at its
+        coefficients is 2 % above the minimum or they are as many as those before; not before they are a quarter as
+        many, unless a fit is next to nothing. Between such fits the coefficients stay. The rows of a longer stream,
+        or of one after ``fit``, are seen once: the columns' scales and correlations are learned as they come, and the
+        coefficients are an average over the updates (schedule-free: Defazio et al., 2024), so that neither scaling
+        nor an end of the stream need be known; under ``l1_ratio > 0`` it has few exact zeros. "sgd", "adagrad" and
+        "adam" take a step a batch. ``max_iter`` bounds a fit to the rows kept; ``tol`` and ``early_stopping`` do not
         apply.
 
         Parameters
@@ -427,7 +434,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels; not all classes need be there.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call only.
+            All labels that will ever come; needed in the first call only, and not there with
+            ``allow_new_classes=True``, which wants two classes.
         sample_weight : array-like of shape (n_samples,), default=None
             As in ``fit``.
 
@@ -440,6 +448,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If X, y or the weights are not as above, y holds a label that is not among the classes, the number
             of columns has changed, or ``class_weight="balanced"``. The model is then as it was.
+        FloatingPointError
+            If a named solver's coefficients overflow. The model is then as it was.
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
@@ -450,55 +460,42 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                     "classes=classes, y=y_sample)))."
                 )
             is_first = not hasattr(self, "classes_")
-            known = border.first_classes(self, classes)
             data = border.training_data(self, X, y, sample_weight, reset=is_first, is_stream=True)
-            codes = border.codes_of(data.y, known)
+            known = border.stream_classes(self, classes, data.y)
+            codes = border.codes_of(
+                data.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
+            )
             data = border.with_class_weight(data._replace(y=codes), self.class_weight, known)
             self._forget_outcome()
-            self.classes_ = known
-            self._pass_over(data)
+            self._advance(data, known)
         return self
 
-    def _pass_over(self, data: Batch) -> None:
-        """One pass, the state kept; the attributes follow."""
-        stream = getattr(self, "_stream", self._new_stream(0, 0.0))
-        if (stream.solver, stream.has_l1) != (self.solver, self._l1_ratio() > 0):
-            stream = self._new_stream(stream.n_samples, stream.weight)
-        n_samples = stream.n_samples + len(data.y)
-        total = stream.weight + float(data.weight.sum())
-        problem = self._problem(data, len(self.classes_), total / n_samples)
-        state = stream.solver_state
-        settings = self._settings()
-        if state is not None and self.solver != "auto" and self.learning_rate == stream.learning_rate:
-            settings = settings._replace(learning_rate=state.rate)  # found from the first rows
-        plan = choose_for_stream(problem, settings, getattr(state, "stats", None))
-        solver = plan.stages[0].solver
-        if state is None:
-            state = solver.init(problem, self._fitted_params() or prior_params(problem))
-            if self.solver == "auto":  # whose average counts the rows of a fit before the stream
-                state = state._replace(step=-(-stream.n_samples // (solver.batch_size or 1)))
-        elif self.solver != "auto":
-            state = state._replace(rate=plan.info["learning_rate"])
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-            state = one_pass(problem, solver, state, self.shuffle, check_random_state(self.random_state))
-        rate = plan.info["learning_rate"] if self.solver == "auto" else state.rate  # "auto": that of each batch
-        if not is_finite(state.params):
-            raise FloatingPointError(
-                f"the coefficients of this pass overflow at learning_rate={rate}; the model is as it was. Lower "
-                "learning_rate, scale the columns, or use solver='auto'."
-            )
-        self._set_params(state.params, data.X.dtype)
-        self._stream = _Stream(self.solver, self._l1_ratio() > 0, self.learning_rate, state, n_samples, total)
-        self.n_iter_ = 1
-        self.solver_info_ = {
-            "engine": choose_engine(self.engine),
-            "solver": solver.name,
-            **plan.info,
-            "learning_rate": rate,
-        }
+    def _advance(self, data: Batch, classes: Array) -> None:
+        """The stream after these rows, whose codes are of ``classes``; the attributes follow."""
+        stream = getattr(self, "_stream", None) or self._new_stream(0, 0.0)
+        before = self._fitted_params()
+        if before is not None and len(classes) > len(self.classes_):
+            places = np.searchsorted(classes, self.classes_)
+            before = widened(before, places, len(classes), stream.n_samples, **self._kind())
+            stream = with_classes(stream, places, len(classes), **self._kind())
+        problem = self._problem(data, len(classes), 1.0)
+        rng = check_random_state(self.random_state)
+        stream, params, info, n_epochs = advanced(stream, problem, before, self._settings(), rng)
+        if params is not None:
+            if not is_finite(params):
+                raise FloatingPointError(
+                    f"the coefficients of this pass overflow at learning_rate={info['learning_rate']}; the model is as "
+                    "it was. Lower learning_rate, scale the columns, or use solver='auto'."
+                )
+            self._set_params(params, data.X.dtype)
+        self.classes_ = classes
+        self._stream, self.solver_info_, self.n_iter_ = stream, info, n_epochs
 
-    def _new_stream(self, n_samples: int, weight: float) -> _Stream:
-        return _Stream(self.solver, self._l1_ratio() > 0, self.learning_rate, None, n_samples, weight)
+    def _kind(self) -> dict[str, bool]:
+        return {"has_l1": self._l1_ratio() > 0, "has_intercept": bool(self.fit_intercept)}
+
+    def _new_stream(self, n_samples: int, weight: float) -> Stream:
+        return begun(self._settings(), has_l1=self._l1_ratio() > 0, n_samples=n_samples, weight=weight)
 
     @sources.by_pieces
     def decision_function(self, X: Any) -> Array:

@@ -40,7 +40,7 @@ def minimum(
     sample = problem._replace(whole=None, mean_weight=float(problem.data.weight.mean()))
     tol = max(_TOL_OF_SAMPLE, rules.tol)
     start, _ = _trained(
-        *(sample, params, settings._replace(tol=tol), rules._replace(tol=tol)), is_warm=False, rng=rng, on_epoch=_silent
+        *(sample, params, settings._replace(tol=tol), rules._replace(tol=tol)), is_warm=False, rng=rng, on_epoch=silent
     )
     result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, on_epoch=on_epoch)
     return result, {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
@@ -100,5 +100,5 @@ def _on_columns(
     return result._replace(params=widened(result.params)), info
 
 
-def _silent(epoch: int, value: float, excess: float, score: float | None) -> None:
+def silent(epoch: int, value: float, excess: float, score: float | None) -> None:
     pass

@@ -117,6 +117,18 @@ def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     return (problem.kernel.proba(params, block.X) for block in blocks(problem))
 
 
+def loss(problem: Problem, params: Params) -> float:
+    """Sum of the weighted losses of the rows in memory, each at most the logarithm of the least number of X's dtype."""
+    total = 0.0
+    for block, proba in zip(blocks(problem), probabilities(problem, params), strict=True):
+        if problem.n_rows == 1:
+            of_truth = np.where(block.y == 1, proba[0], 1 - proba[0])
+        else:
+            of_truth = proba[block.y, np.arange(len(block.y))]
+        total -= float(block.weight @ np.log(np.maximum(of_truth, np.finfo(proba.dtype).tiny)))
+    return total
+
+
 def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:
     """The Hessian of F's smooth part at ``params``, as a function of what it multiplies.
 

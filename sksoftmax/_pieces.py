@@ -104,11 +104,12 @@ def n_bytes(X: Any) -> int:
 
 
 def joined(pieces: list[Batch]) -> Batch:
-    """The rows of all."""
+    """The rows of all; sparse if any are."""
     if len(pieces) == 1:
         return pieces[0]
     X = [piece.X for piece in pieces]
-    stacked = sp.csr_array(sp.vstack(X, format="csr")) if sp.issparse(X[0]) else np.concatenate(X)
+    is_sparse = any(sp.issparse(rows) for rows in X)
+    stacked = sp.csr_array(sp.vstack(X, format="csr")) if is_sparse else np.concatenate(X)
     return Batch(stacked, *(np.concatenate(column) for column in list(zip(*pieces, strict=True))[1:]))
 
 

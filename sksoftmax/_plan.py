@@ -105,6 +105,8 @@ class Settings(NamedTuple):
     tol: float
     engine: str = "auto"
     shuffle: bool = True
+    keep_rows: bool = True
+    half_life: float | None = None
 
 
 class Stage(NamedTuple):
@@ -197,7 +199,8 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     whole = not problem.l1_ratio and gram_pays(problem, is_stream=True)
     if known is not None:
         whole = known.second.ndim == 2
-    solver = schedule_free(batch_size, settings.learning_rate, whole=whole)
+    half_life = np.inf if settings.half_life is None else settings.half_life
+    solver = schedule_free(batch_size, settings.learning_rate, whole=whole, half_life=half_life)
     info: dict[str, object] = {
         "batch_size": batch_size,
         "learning_rate": settings.learning_rate or "auto",

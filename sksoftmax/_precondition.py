@@ -30,7 +30,7 @@ _ROWS_PER_COLUMN = 4
 
 #: Rows a column that tell X'X well enough for a metric: along any direction to some (1 / 20)^(1/2), relative; and
 #: the share of a column's variance below which they have missed the rows that hold it.
-_ROWS_PER_VARIANCE = 20
+ROWS_PER_VARIANCE = 20
 _SEEN = 0.5
 
 #: Multiples of it, modulo 1, are spread evenly and have no period.
@@ -124,7 +124,7 @@ def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
     return moments(problem, whole=False)
 
 
-def _location(problem: Problem) -> tuple[Array, Array]:
+def location(problem: Problem) -> tuple[Array, Array]:
     """Weighted mean and largest distance from it of each column, in one pass."""
     total = problem.data.weight.sum()
     mean = np.zeros(problem.n_features)
@@ -158,7 +158,7 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
         if not whole:
             return problem.whole.moments
     else:
-        mean, peak = _location(problem)
+        mean, peak = location(problem)
         if not whole or n_drawn == problem.n_samples:
             return Moments(mean, peak, _second(problem, mean, peak, whole=whole))
         spread = _second(problem, mean, peak, whole=False)
@@ -176,7 +176,7 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
 def _rows_of_gram(problem: Problem) -> int:
     """As many rows as make X'X no dearer than a pass, and at least 20 a column; all of them instead of most."""
     n, p = problem.n_samples, problem.n_features
-    n_drawn = max(_ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_rows * n // p)
+    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_rows * n // p)
     return n if sp.issparse(problem.data.X) or 2 * n_drawn > n else n_drawn
 
 
@@ -309,15 +309,19 @@ def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
     return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_rows
 
 
+def merged_peak(known: Moments, mean: Array, peak: Array) -> Array:
+    """A bound of the largest ``|x - known.mean|`` of those rows and of some with this mean and peak."""
+    return np.asarray(np.maximum(known.peak, peak + np.abs(mean - known.mean)))
+
+
 def merged(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
     """Statistics of two sets of rows together: Chan, Golub & LeVeque (1983), Am. Stat. 37(3), 242-247.
 
     ``peak`` becomes a bound of the largest ``|x - mean|``.
     """
     share = right_weight / (left_weight + right_weight)
-    shift = right.mean - left.mean
-    mean = left.mean + share * shift
-    peak = np.maximum(left.peak + np.abs(mean - left.mean), right.peak + np.abs(right.mean - mean))
+    mean = left.mean + share * (right.mean - left.mean)
+    peak = merged_peak(left._replace(mean=mean, peak=left.peak + np.abs(mean - left.mean)), right.mean, right.peak)
     unit = _unit(peak)
     is_whole = left.second.ndim == 2
     second = np.zeros_like(left.second)

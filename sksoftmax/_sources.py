@@ -151,7 +151,7 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
         moments = own if moments is None else merged(moments, totals[0].sum(), own, rows.weight.sum())
         labels, which = np.unique(rows.y, return_inverse=True)
         if classes is not None:
-            border.codes_of(labels, known)
+            border.codes_of(labels, known, "give them in classes as well, or leave it out.")
         elif not set(labels.tolist()) <= code_of.keys():
             known = np.union1d(known, labels) if len(known) else labels
         codes = np.array([code_of.setdefault(label, len(code_of)) for label in labels.tolist()], dtype=np.intp)[which]

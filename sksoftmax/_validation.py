@@ -58,6 +58,9 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "class_weight": [dict, StrOptions({"balanced"}), None],
     "warm_start": ["boolean"],
+    "keep_rows": ["boolean"],
+    "half_life": [Interval(Real, 0, None, closed="neither"), None],
+    "allow_new_classes": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
@@ -191,41 +194,57 @@ def at_least_two(classes: Array) -> None:
         )
 
 
-def codes_of(y: Array, classes: Array) -> Array:
-    """Codes of the labels y; ValueError if one is not among ``classes`` (sorted)."""
+def codes_of(y: Array, classes: Array, advice: str) -> Array:
+    """Codes of the labels y; ValueError, which ends with the advice, if one is not among ``classes`` (sorted)."""
     unseen = np.setdiff1d(y, classes)
     if len(unseen):
         raise ValueError(
-            f"y must hold labels of the classes {classes.tolist()} only, got {unseen.tolist()} as well; give "
-            "all classes that will ever come in the first call of partial_fit."
+            f"y must hold labels of the classes {classes.tolist()} only, got {unseen.tolist()} as well; {advice}"
         )
     return np.searchsorted(classes, y)
 
 
-def first_classes(estimator: Any, classes: Any) -> Array:
-    """The classes of a partial_fit: those given, or those known from an earlier call.
+def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
+    """The classes of a partial_fit: those given, or those known from an earlier call; with the estimator's
+    ``allow_new_classes`` those that y has besides.
 
     Raises
     ------
     ValueError
-        If none are known and none given, or if those given differ from those known.
+        If none are known and none given, if those given differ from those known, or if there is one only.
     """
     known = getattr(estimator, "classes_", None)
-    if classes is None:
+    given = None if classes is None else np.unique(np.asarray(classes))
+    if estimator.allow_new_classes:
+        return _joined_classes([labels for labels in (known, given, np.unique(y)) if labels is not None])
+    if given is None:
         if known is None:
             raise ValueError(
                 "classes must be passed on the first call to partial_fit: all labels that will ever come, "
-                "such as numpy.unique(y_all)."
+                "such as numpy.unique(y_all); or set allow_new_classes=True."
             )
         return np.asarray(known)
-    classes = np.unique(np.asarray(classes))
-    at_least_two(classes)
-    if known is not None and not np.array_equal(classes, known):
+    at_least_two(given)
+    if known is not None and not np.array_equal(given, known):
         raise ValueError(
-            f"classes={classes.tolist()} is not the same as on the last call to partial_fit, "
-            f"{np.asarray(known).tolist()}; leave classes out, or start from a new estimator."
+            f"classes={given.tolist()} is not the same as on the last call to partial_fit, "
+            f"{np.asarray(known).tolist()}; leave classes out, set allow_new_classes=True, or start from a new "
+            "estimator."
         )
-    return classes
+    return given
+
+
+def _joined_classes(parts: list[Array]) -> Array:
+    """All labels, sorted."""
+    labels = np.unique(np.concatenate(parts))
+    if labels.dtype.kind in "US" and any(part.dtype.kind not in "USO" for part in parts):
+        raise ValueError(f"labels must be all strings or all numbers, got {labels.tolist()}.")
+    if len(labels) == 1:
+        raise ValueError(
+            f"the first call to partial_fit must know at least two classes, got only {labels.tolist()[0]!r}; pass "
+            "classes=, with others that will come, or rows of another class."
+        )
+    return labels
 
 
 def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:

@@ -33,6 +33,7 @@ FLOORS = [
     ["_plan", "_validation"],
     ["_train", "verify", "_sources"],
     ["_fit"],
+    ["_stream"],
     ["_classifier"],
     ["dask"],
     ["__init__"],

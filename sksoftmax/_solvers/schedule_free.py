@@ -7,7 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._objective import batch_value_and_grad, soft_threshold
-from sksoftmax._precondition import Preconditioner, merged, moments, preconditioner
+from sksoftmax._precondition import (
+    ROWS_PER_VARIANCE,
+    Preconditioner,
+    location,
+    merged,
+    merged_peak,
+    moments,
+    preconditioner,
+)
 from sksoftmax._types import Array, Batch, Moments, Params, Problem, Solver, plus, scaled
 
 #: Share of the average in the point where gradients are taken; Defazio et al. (2024), 4: 0.9.
@@ -45,7 +53,7 @@ class ScheduleFreeState(NamedTuple):
     metric_peak: Array | None
 
 
-def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver:
+def schedule_free(batch_size: int, rate: float | None, *, whole: bool, half_life: float = np.inf) -> Solver:
     """Preconditioned SGD that needs no horizon and answers with an average.
 
     Parameters
@@ -57,6 +65,9 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
     whole : bool
         Whether the metric is X'X's inverse or its diagonal's, which an L1 penalty needs. It is made anew when the
         weight of the rows seen has doubled, so a logarithmic number of times.
+    half_life : float
+        Rows after which what was learned weighs half, > 0: a floor under the weight of an iterate in the average, and
+        a decay of the statistics' weight. inf forgets nothing.
 
     References
     ----------
@@ -68,6 +79,8 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
         return ScheduleFreeState(params, params, 0, None, 0.0, None, 0.0, None)
 
     def step(problem: Problem, state: ScheduleFreeState, batch: Batch) -> ScheduleFreeState:
+        left = 0.5 ** (len(batch.y) / half_life)
+        state = state._replace(weight=left * state.weight, metric_weight=left * state.metric_weight)
         state = _observed(problem, state, batch, whole=whole)
         assert state.metric is not None
         point = plus(scaled(1 - _INTERPOLATION, state.iterate), _INTERPOLATION, state.params)
@@ -77,10 +90,19 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool) -> Solver
         if problem.l1_ratio:
             iterate = _thresholded(problem, state.metric, iterate, length)
         change = plus(iterate, -1.0, state.params)
-        params = plus(state.params, 1.0 / (state.step + 1), change)
+        params = plus(state.params, max(1.0 / (state.step + 1), 1.0 - left), change)
         return state._replace(params=params, iterate=iterate, step=state.step + 1)
 
     return Solver("schedule_free", init, step, None, batch_size)
+
+
+def known_from(
+    problem: Problem, state: ScheduleFreeState, rows: Batch, batch_size: int, *, whole: bool
+) -> ScheduleFreeState:
+    """The state with the statistics of rows that are behind it, and their metric."""
+    seen = problem._replace(data=rows)
+    stats, weight = moments(seen, whole=whole), float(rows.weight.sum())
+    return _measured(seen, state, stats, weight, batch_size)
 
 
 def _thresholded(problem: Problem, metric: Preconditioner, params: Params, length: float) -> Params:
@@ -91,20 +113,37 @@ def _thresholded(problem: Problem, metric: Preconditioner, params: Params, lengt
 
 
 def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, whole: bool) -> ScheduleFreeState:
-    """The state with the batch's rows in its statistics and, where they are news enough, in its metric."""
+    """The state with the batch's rows in its statistics and, where they are news enough, in its metric.
+
+    X'X is known well enough by some rows a column: from there on only the columns' peaks are looked at.
+    """
     seen = problem._replace(data=batch)
+    n_known = state.weight / problem.mean_weight
+    if whole and state.stats is not None and n_known >= ROWS_PER_VARIANCE * problem.n_features:
+        return _outgrown(state, merged_peak(state.stats, *location(seen)))
     stats, weight = moments(seen, whole=whole), float(batch.weight.sum())
     if state.stats is not None:
         stats = merged(state.stats, state.weight, stats, weight)
         weight += state.weight
-    state = state._replace(stats=stats, weight=weight)
     if state.metric is None or weight >= 2 * state.metric_weight:
-        metric = preconditioner(seen, stats, batch_size=len(batch.y))
-        return state._replace(metric=metric, metric_weight=weight, metric_peak=stats.peak)
+        return _measured(seen, state, stats, weight, len(batch.y))
+    return _outgrown(state._replace(stats=stats, weight=weight), stats.peak)
+
+
+def _measured(
+    seen: Problem, state: ScheduleFreeState, stats: Moments, weight: float, batch_size: int
+) -> ScheduleFreeState:
+    """The state with these statistics and the metric that they make."""
+    metric = preconditioner(seen, stats, batch_size=batch_size)
+    return state._replace(stats=stats, weight=weight, metric=metric, metric_weight=weight, metric_peak=stats.peak)
+
+
+def _outgrown(state: ScheduleFreeState, peak: Array) -> ScheduleFreeState:
+    """The state whose metric's scales grow at once with the columns' peaks, where values outgrow those it knows."""
+    assert state.metric is not None
     assert state.metric_peak is not None
-    # a column's values may outgrow those that the metric knows: its scale grows with them at once
-    growth = stats.peak / np.where(state.metric_peak > 0, state.metric_peak, np.inf)
+    growth = peak / np.where(state.metric_peak > 0, state.metric_peak, np.inf)
     if (growth > 1).any():
         metric = state.metric._replace(scale=state.metric.scale * np.maximum(growth, 1.0))
-        state = state._replace(metric=metric, metric_peak=np.maximum(stats.peak, state.metric_peak))
+        return state._replace(metric=metric, metric_peak=np.maximum(peak, state.metric_peak))
     return state
