@@ -171,7 +171,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     solver_info_ : dict
         What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
         "batch_size", "learning_rate", "metric", "curvature"; and "sample", the rows that a model was fitted to first
-        where memory does not hold all, or "kept", the rows of a stream and how many of them its last fit was to.
+        where memory does not hold all, or, of a stream, "kept", its rows and how many of them the last fit was to, or
+        "waiting", those that are too few for a step.
 
     Notes
     -----
@@ -423,9 +424,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         many, unless a fit is next to nothing. Between such fits the coefficients stay. The rows of a longer stream,
         or of one after ``fit``, are seen once: the columns' scales and correlations are learned as they come, and the
         coefficients are an average over the updates (schedule-free: Defazio et al., 2024), so that neither scaling
-        nor an end of the stream need be known; under ``l1_ratio > 0`` it has few exact zeros. "sgd", "adagrad" and
-        "adam" take a step a batch. ``max_iter`` bounds a fit to the rows kept; ``tol`` and ``early_stopping`` do not
-        apply.
+        nor an end of the stream need be known; under ``l1_ratio > 0`` it has few exact zeros. Pieces wait until
+        together they make a batch, or an eighth of the rows before. "sgd", "adagrad" and "adam" take a step a batch.
+        ``max_iter`` bounds a fit to the rows kept; ``tol`` and ``early_stopping`` do not apply.
 
         Parameters
         ----------
@@ -473,14 +474,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     def _advance(self, data: Batch, classes: Array) -> None:
         """The stream after these rows, whose codes are of ``classes``; the attributes follow."""
         stream = getattr(self, "_stream", None) or self._new_stream(0, 0.0)
-        before = self._fitted_params()
-        if before is not None and len(classes) > len(self.classes_):
-            places = np.searchsorted(classes, self.classes_)
-            before = widened(before, places, len(classes), stream.n_samples, **self._kind())
+        known = getattr(self, "classes_", classes)
+        places = np.searchsorted(classes, known)
+        if len(known) < len(classes):
             stream = with_classes(stream, places, len(classes), **self._kind())
+
+        def before() -> Params | None:
+            params = self._fitted_params()
+            n_samples = stream.n_samples
+            return None if params is None else widened(params, places, len(classes), n_samples, **self._kind())
+
         problem = self._problem(data, len(classes), 1.0)
         rng = check_random_state(self.random_state)
-        stream, params, info, n_epochs = advanced(stream, problem, before, self._settings(), rng)
+        after, params, info, n_epochs = advanced(stream, problem, before, self._settings(), rng)
         if params is not None:
             if not is_finite(params):
                 raise FloatingPointError(
@@ -489,7 +495,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 )
             self._set_params(params, data.X.dtype)
         self.classes_ = classes
-        self._stream, self.solver_info_, self.n_iter_ = stream, info, n_epochs
+        self._stream, self.solver_info_, self.n_iter_ = after, info, n_epochs
 
     def _kind(self) -> dict[str, bool]:
         return {"has_l1": self._l1_ratio() > 0, "has_intercept": bool(self.fit_intercept)}

@@ -53,7 +53,8 @@ def soft_threshold(coef: Array, threshold: Array | float) -> Array:
 def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -> Evaluation:
     value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
-    return Evaluation(loss + value, Params(grads.coef + coef_grad, intercept))
+    coef_grad += grads.coef
+    return Evaluation(loss + value, Params(coef_grad, intercept))
 
 
 def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Evaluation:

@@ -38,6 +38,9 @@ _MIN_BATCH = 256
 _MAX_BATCH = 4096
 _MAX_BATCHES = 512
 
+#: Rows that a stream may wait for, as a share of those before.
+_WAIT = 0.125
+
 #: Batches in an epoch from which minibatches come before the finish, and their epochs.
 _MIN_BATCHES = 16
 _SGD_STEPS = 256
@@ -207,6 +210,13 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
         "metric": "gram" if whole else "diagonal",
     }
     return Plan([Stage(solver, 1)], None, 0.0, info)
+
+
+def rows_of_a_step(problem: Problem, settings: Settings, n_before: int) -> int:
+    """Rows that a stream waits for, so that a step costs little next to them: a batch, or an eighth of those before."""
+    batch_size = settings.batch_size or _auto_batch_size(problem)
+    half_life = np.inf if settings.half_life is None else settings.half_life
+    return int(min(batch_size, _WAIT * n_before, _WAIT * half_life))
 
 
 def takes_dual(problem: Problem, settings: Settings) -> bool:

@@ -60,9 +60,14 @@ class Preconditioner(NamedTuple):
 
     def apply(self, grads: Params) -> Params:
         """The inverse times ``grads``, in the coordinates of the parameters."""
-        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
-        u = u @ self.inverse if self.inverse.ndim == 2 else u * self.inverse
-        coef = u / self.scale
+        coef = np.outer(grads.intercept, self.mean)
+        np.subtract(grads.coef, coef, out=coef)
+        coef /= self.scale
+        if self.inverse.ndim == 2:
+            coef = coef @ self.inverse
+        else:
+            coef *= self.inverse
+        coef /= self.scale
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 

@@ -7,6 +7,7 @@ is small. A longer stream goes on by schedule-free steps, each row seen once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from sksoftmax._fit import minimum, silent
 from sksoftmax._objective import centred, loss, penalty, prior_params
 from sksoftmax._pieces import joined, n_bytes
-from sksoftmax._plan import Settings, choose_engine, choose_for_stream
+from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
 from sksoftmax._solvers.schedule_free import known_from
 from sksoftmax._train import Rules, one_pass
 from sksoftmax._types import Array, Batch, Params, Problem
@@ -94,6 +95,10 @@ class Stream(NamedTuple):
         Rows that the parameters were fitted to, which count in the average that steps start with.
     kept : Kept or None
         None where rows are not kept, or no longer.
+    waiting : tuple of Batch
+        Rows that are too few for a step of "auto", in pieces as those kept.
+    info : dict
+        Of the last step.
     """
 
     solver: str
@@ -104,6 +109,8 @@ class Stream(NamedTuple):
     weight: float
     n_fitted: int
     kept: Kept | None
+    waiting: tuple[Batch, ...] = ()
+    info: dict[str, object] = {}
 
 
 class Advance(NamedTuple):
@@ -124,27 +131,25 @@ def begun(settings: Settings, *, has_l1: bool, n_samples: int, weight: float) ->
 def advanced(
     stream: Stream,
     problem: Problem,
-    params: Params | None,
+    before: Callable[[], Params | None],
     settings: Settings,
     rng: np.random.RandomState,
 ) -> Advance:
-    """The stream after the rows of ``problem``; ``params`` are None at its beginning."""
+    """The stream after the rows of ``problem``; ``before`` tells the parameters so far, None at its beginning."""
     has_l1 = problem.l1_ratio > 0
     data = problem.data
     n_samples, weight = stream.n_samples + len(data.y), stream.weight + float(data.weight.sum())
     problem = problem._replace(mean_weight=weight / n_samples)
-    kept = stream.kept if _keeps_rows(settings) else None
-    if kept is not None and kept.n_bytes + n_bytes(data.X) <= KEPT_SIZE:
-        before, kept = kept.params, _learned(kept, problem, settings, rng)
-        learned = None if kept.params is before else kept.params
-        stream = Stream(settings.solver, has_l1, settings.learning_rate, None, n_samples, weight, n_samples, kept)
+    if (stream.solver, stream.has_l1) != (settings.solver, has_l1):
+        stream = stream._replace(solver=settings.solver, has_l1=has_l1, solver_state=None)
+    stream = stream._replace(n_samples=n_samples, weight=weight)
+    if stream.kept is not None and _keeps_rows(settings) and stream.kept.n_bytes + n_bytes(data.X) <= KEPT_SIZE:
+        kept = _learned(stream.kept, problem, settings, rng)
         kept_info = {"kept": f"{n_samples} rows, {kept.n_learned} of them in the last fit"}
         info = {"engine": choose_engine(settings.engine), **kept.info, **kept_info}
-        return Advance(stream, learned, info, kept.n_epochs)
-    state = stream.solver_state if (stream.solver, stream.has_l1) == (settings.solver, has_l1) else None
-    state, info = _stepped(stream, state, problem, params, settings, rng)
-    stream = Stream(settings.solver, has_l1, settings.learning_rate, state, n_samples, weight, n_samples, None)
-    return Advance(stream, state.params, info, 1)
+        learned = None if kept.params is stream.kept.params else kept.params
+        return Advance(stream._replace(kept=kept, n_fitted=n_samples), learned, info, kept.n_epochs)
+    return _stepped(stream, problem, before, settings, rng)
 
 
 def _keeps_rows(settings: Settings) -> bool:
@@ -159,8 +164,7 @@ def _learned(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ra
     data = problem.data
     seen = np.union1d(kept.seen, data.y)
     has_new_class = len(seen) > len(kept.seen)
-    piece = Batch(*(column.copy() for column in data))  # the caller's arrays may be filled anew
-    kept = kept._replace(pieces=_added(kept.pieces, piece), seen=seen)
+    kept = kept._replace(pieces=_added(kept.pieces, _copied(data)), seen=seen)
     if has_new_class or kept.params is None:
         return _fitted(kept, problem, settings, rng)
     surplus = loss(problem, kept.params) - float(data.weight.sum()) * kept.loss
@@ -207,6 +211,11 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
     mean_loss = loss(whole, fitted) / float(rows.weight.sum())
     value = mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0]
     return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, fitted, info, n_epochs)
+
+
+def _copied(rows: Batch) -> Batch:
+    """The rows in arrays of their own: the caller may fill its own anew."""
+    return Batch(*(column.copy() for column in rows))
 
 
 def _added(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
@@ -286,10 +295,11 @@ def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool,
     if kept is not None and kept.params is not None:
         pieces = tuple(piece._replace(y=places[piece.y]) for piece in kept.pieces)
         kept = kept._replace(pieces=pieces, seen=places[kept.seen], params=wide(kept.params))
+    waiting = tuple(piece._replace(y=places[piece.y]) for piece in stream.waiting)
     if state is not None:
         start = wide(state.params)
         state = state._replace(params=start, iterate=start, step=0) if stream.solver == "auto" else None
-    return stream._replace(kept=kept, solver_state=state, n_fitted=0)
+    return stream._replace(kept=kept, solver_state=state, n_fitted=0, waiting=waiting)
 
 
 # --- rows that are not ------------------------------------------------------------------------------------
@@ -297,20 +307,27 @@ def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool,
 
 def _stepped(
     stream: Stream,
-    state: Any,
     problem: Problem,
-    params: Params | None,
+    before: Callable[[], Params | None],
     settings: Settings,
     rng: np.random.RandomState,
-) -> tuple[Any, dict[str, object]]:
-    """The solver's state after one pass over the new rows, and what ran."""
-    is_auto = settings.solver == "auto"
-    if state is not None and not is_auto and settings.learning_rate == stream.learning_rate:
+) -> Advance:
+    """The stream after a pass of steps over the new rows, with those that wait; of too few it waits for more."""
+    is_auto, state, asked = settings.solver == "auto", stream.solver_state, settings.learning_rate
+    if state is not None and not is_auto and asked == stream.learning_rate:
         settings = settings._replace(learning_rate=state.rate)  # found from the first rows
+    stream = stream._replace(learning_rate=asked)
+    if is_auto and state is not None:
+        waiting = _added(stream.waiting, _copied(problem.data))
+        n_waiting = sum(len(piece.y) for piece in waiting)
+        if n_waiting < rows_of_a_step(problem, settings, stream.n_samples - n_waiting):
+            info = {**stream.info, "waiting": f"{n_waiting} rows, too few for a step"}
+            return Advance(stream._replace(waiting=waiting), None, info, 1)
+        problem = problem._replace(data=joined(list(waiting)))
     plan = choose_for_stream(problem, settings, getattr(state, "stats", None))
     solver = plan.stages[0].solver
     if state is None:
-        state = solver.init(problem, prior_params(problem) if params is None else params)
+        state = solver.init(problem, before() or prior_params(problem))
         if is_auto:
             batch_size = solver.batch_size or 1
             state = state._replace(step=-(-stream.n_fitted // batch_size))
@@ -322,9 +339,6 @@ def _stepped(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         state = one_pass(problem, solver, state, settings.shuffle, rng)
     rate = plan.info["learning_rate"] if is_auto else state.rate  # "auto": that of each batch
-    return state, {
-        "engine": choose_engine(settings.engine),
-        "solver": solver.name,
-        **plan.info,
-        "learning_rate": rate,
-    }
+    info = {"engine": choose_engine(settings.engine), "solver": solver.name, **plan.info, "learning_rate": rate}
+    stream = stream._replace(solver_state=state, n_fitted=stream.n_samples, kept=None, waiting=(), info=info)
+    return Advance(stream, state.params, info, 1)

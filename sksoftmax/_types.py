@@ -37,7 +37,17 @@ def scaled(factor: float, params: Params) -> Params:
 
 def plus(params: Params, factor: float, other: Params) -> Params:
     """``params + factor * other``."""
-    return Params(params.coef + factor * other.coef, params.intercept + factor * other.intercept)
+    coef = factor * other.coef
+    coef += params.coef  # in place: of wide data new memory costs more than the sum
+    return Params(coef, params.intercept + factor * other.intercept)
+
+
+def between(left: Params, share: float, right: Params) -> Params:
+    """``left + share * (right - left)``."""
+    coef = right.coef - left.coef
+    coef *= share
+    coef += left.coef
+    return Params(coef, left.intercept + share * (right.intercept - left.intercept))
 
 
 def dot(left: Params, right: Params) -> float:

@@ -362,3 +362,31 @@ def test_the_loss_alone_is_that_of_the_kernel(n_classes, container):
     far = Params(1e4 * params.coef, params.intercept)
     assert np.isfinite(loss(problem, far))
     assert np.isfinite(value_and_grad(problem, far).value)
+
+
+# --- steps wait for rows ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+def test_steps_wait_for_an_eighth_of_the_rows_before(container):
+    X, y = random_rows(900)
+    clf = SoftmaxClassifier(keep_rows=False, random_state=0).partial_fit(container(X[:800]), y[:800], [0, 1, 2])
+    before = clf.coef_.copy()
+    clf.partial_fit(container(X[800:899]), y[800:899])
+    assert_array_equal(clf.coef_, before)
+    assert clf.solver_info_["waiting"] == "99 rows, too few for a step"
+    clf.partial_fit(container(X[899:]), y[899:])
+    at_once = SoftmaxClassifier(keep_rows=False, random_state=0).partial_fit(container(X[:800]), y[:800], [0, 1, 2])
+    assert_array_equal(clf.coef_, at_once.partial_fit(container(X[800:]), y[800:]).coef_)
+    assert "waiting" not in clf.solver_info_
+
+
+def test_steps_wait_no_longer_than_an_eighth_of_the_half_life_or_a_batch():
+    X, y = random_rows(5000)
+    for settings, n_waiting in (({"half_life": 160.0}, 20), ({"batch_size": 40, "keep_rows": False}, 40)):
+        clf = SoftmaxClassifier(random_state=0, **settings).partial_fit(X[:4000], y[:4000], [0, 1, 2])
+        before = clf.coef_.copy()
+        clf.partial_fit(X[4000 : 4000 + n_waiting - 1], y[4000 : 4000 + n_waiting - 1])
+        assert_array_equal(clf.coef_, before)
+        clf.partial_fit(X[-1:], y[-1:])
+        assert (clf.coef_ != before).any()

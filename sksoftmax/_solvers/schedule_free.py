@@ -16,7 +16,7 @@ from sksoftmax._precondition import (
     moments,
     preconditioner,
 )
-from sksoftmax._types import Array, Batch, Moments, Params, Problem, Solver, plus, scaled
+from sksoftmax._types import Array, Batch, Moments, Params, Problem, Solver, between, plus
 
 #: Share of the average in the point where gradients are taken; Defazio et al. (2024), 4: 0.9.
 _INTERPOLATION = 0.9
@@ -83,14 +83,13 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool, half_life
         state = state._replace(weight=left * state.weight, metric_weight=left * state.metric_weight)
         state = _observed(problem, state, batch, whole=whole)
         assert state.metric is not None
-        point = plus(scaled(1 - _INTERPOLATION, state.iterate), _INTERPOLATION, state.params)
+        point = between(state.iterate, _INTERPOLATION, state.params)
         grads = batch_value_and_grad(problem, point, batch).grads
         length = rate or 1.0 / (1.0 + state.metric.dimension / len(batch.y))
         iterate = plus(state.iterate, -length, state.metric.apply(grads))
         if problem.l1_ratio:
             iterate = _thresholded(problem, state.metric, iterate, length)
-        change = plus(iterate, -1.0, state.params)
-        params = plus(state.params, max(1.0 / (state.step + 1), 1.0 - left), change)
+        params = between(state.params, max(1.0 / (state.step + 1), 1.0 - left), iterate)
         return state._replace(params=params, iterate=iterate, step=state.step + 1)
 
     return Solver("schedule_free", init, step, None, batch_size)
