@@ -69,10 +69,12 @@ _ROWS_PER_COLUMN = 5
 _LEAST_WORK = 2**26  # operations, about a millisecond: less is not worth a draw
 _SHARE_OF_ROWS = 0.1
 
-#: Steps of L-BFGS before the finish, rows per class that tell a curvature, and the most columns per class for which
-#: X'X's spectrum costs a few passes.
+#: Steps of L-BFGS before the finish; rows per class that tell a curvature, and the most, as a share; its pairs; and the
+#: most columns per class for which X'X's spectrum costs a few passes.
 _LBFGS_EPOCHS = 20
 _ROWS_PER_CLASS = 20
+_MOST_ROWS_DRAWN = 0.25
+_LEAST_PAIRS, _MOST_PAIRS = 10, 20
 _SPECTRUM_COLUMNS = 8
 
 #: Epochs of the dual before the finish: a share of all, and at most; of dense rows, fewer: Newton is quicker there.
@@ -174,9 +176,7 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
         solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
         if _lbfgs_pays(problem, stats):
-            n_drawn = max(int(_SHARE_OF_ROWS * problem.n_samples), _ROWS_PER_CLASS * problem.n_rows)
-            solver = lbfgs(stats, _unless_most(n_drawn, problem.n_samples))
-            stages.append(Stage(solver, _LBFGS_EPOCHS))
+            stages.append(Stage(_lbfgs(problem, stats), _LBFGS_EPOCHS))
     tol = _tolerance(problem, settings)
     finish, curvature = _finish(problem, base, stats, tol)
     stages.append(Stage(finish, None))
@@ -398,6 +398,15 @@ def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
     is_cheap = stats.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_rows
     is_misled = _rows_for_products(problem) < problem.n_samples == _unless_most(n_unknowns, problem.n_samples)
     return problem.l1_ratio == 0 and is_cheap and is_misled
+
+
+def _lbfgs(problem: Problem, stats: Moments) -> Solver:
+    """Its rows tell a number for each class, and cost less than the pass of a step; its pairs are no larger than X."""
+    n = problem.n_samples
+    n_drawn = max(int(_SHARE_OF_ROWS * n), min(_ROWS_PER_CLASS * problem.n_rows, int(_MOST_ROWS_DRAWN * n)))
+    of_pair = 2 * 8 * problem.n_rows * problem.n_features
+    most = max(_n_bytes(problem.data.X), _SMALL_TABLE) // of_pair
+    return lbfgs(stats, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)))
 
 
 def _unless_most(n_drawn: int, n_samples: int) -> int:

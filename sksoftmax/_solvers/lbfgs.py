@@ -16,12 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._newton import Newton, Pair, corrected, relative_excess
-from sksoftmax._objective import hessian_products, value_and_grad
+from sksoftmax._objective import blocks, hessian_products, probabilities, value_and_grad
 from sksoftmax._precondition import Spectrum, spectrum, without_constants
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
-
-#: Pairs that are kept.
-_N_PAIRS = 20
 
 #: Sufficient decrease, as a share of the slope, and halvings of a step.
 _ARMIJO, _MAX_HALVINGS = 1e-4, 8
@@ -76,7 +73,7 @@ class LbfgsState(NamedTuple):
     spectrum: Spectrum
 
 
-def lbfgs(stats: Moments, n_drawn: int) -> Solver:
+def lbfgs(stats: Moments, n_drawn: int, n_pairs: int) -> Solver:
     """Solver whose step is one of L-BFGS.
 
     Parameters
@@ -85,12 +82,13 @@ def lbfgs(stats: Moments, n_drawn: int) -> Solver:
         Of the columns, with all of X'X.
     n_drawn : int
         Rows, evenly spread, that tell a curvature.
+    n_pairs : int
+        Pairs that are kept, each of two sets of parameters.
     """
 
     def init(problem: Problem, params: Params) -> LbfgsState:
         rows = _spread_out(problem, n_drawn)
-        proba = problem.kernel.proba(params, rows.X)
-        basis = spectrum(problem, stats, float(_mean_curvature(proba, rows.weight).mean()))
+        basis = spectrum(problem, stats, float(_mean_curvature(problem, params, rows).mean()))
         params = without_constants(basis, params)
         evaluation = value_and_grad(problem, params)
         start = LbfgsState(params, evaluation, evaluation.grads, 0.0, 0.0, 0.0, np.inf, False, (), rows, basis)
@@ -105,7 +103,7 @@ def lbfgs(stats: Moments, n_drawn: int) -> Solver:
             params = plus(state.params, length, state.step)
             evaluation = value_and_grad(problem, params)
             if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
-                return _aimed(problem, _moved(problem, state, params, evaluation))
+                return _aimed(problem, _moved(problem, state, params, evaluation, n_pairs))
         return state._replace(is_stuck=True)
 
     def report(problem: Problem, state: LbfgsState) -> Report:
@@ -120,19 +118,22 @@ def _spread_out(problem: Problem, n_drawn: int) -> Batch:
     return Batch(X if sp.issparse(X) else np.ascontiguousarray(X), y, weight / weight.sum())
 
 
-def _mean_curvature(proba: Array, weight: Array) -> Array:
+def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
     """Each class's mean ``p_c (1 - p_c)``."""
-    spread = (proba * (1 - proba)) @ weight
-    return np.asarray(np.maximum(spread, np.finfo(proba.dtype).eps))
+    part = problem._replace(data=rows)
+    spread = np.zeros(problem.n_rows)
+    for block, proba in zip(blocks(part), probabilities(part, params), strict=True):
+        spread += (proba * (1 - proba)) @ block.weight
+    return np.maximum(spread, np.finfo(rows.X.dtype).eps)
 
 
 def _noise(problem: Problem, state: LbfgsState) -> float:
     return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
 
 
-def _moved(problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation) -> LbfgsState:
+def _moved(problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation, n_pairs: int) -> LbfgsState:
     pair = Pair(plus(params, -1.0, state.params), plus(evaluation.grads, -1.0, state.evaluation.grads))
-    pairs = (*state.pairs, pair)[-_N_PAIRS:] if dot(*pair) > 0 else state.pairs
+    pairs = (*state.pairs, pair)[-n_pairs:] if dot(*pair) > 0 else state.pairs
     brought = state.evaluation.value - evaluation.value
     is_stuck = state.decrease <= _noise(problem, state) and brought <= 0
     return state._replace(params=params, evaluation=evaluation, brought=brought, is_stuck=is_stuck, pairs=pairs)
@@ -145,7 +146,7 @@ def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
     to bring or of what the last has brought, whichever is more, at the greater of the last two ratios.
     """
     params, grads, rows = state.params, state.evaluation.grads, state.rows
-    metric = state.spectrum.metric(_mean_curvature(problem.kernel.proba(params, rows.X), rows.weight))
+    metric = state.spectrum.metric(_mean_curvature(problem, params, rows))
 
     def solve(gradient: Params) -> Newton:
         return Newton(scaled(-1.0, metric.apply(gradient)), 0.0, 0.0, 0)
