@@ -42,7 +42,7 @@ WORDS, OWN_WORDS = 60, 2000
 
 
 def hashed(n_samples: int, n_classes: int) -> tuple[Any, Array]:
-    """Rows of 60 hashed words of 2^20: three of ten of the class's own 2000, the others of all, of which few are frequent."""
+    """Rows of 60 hashed words of 2^20: three of ten of the class's own 2000, the others of all, few of them often."""
     rng = np.random.default_rng(0)
     n_features = 2**20
     own = rng.integers(0, n_features, size=(n_classes, OWN_WORDS))
