@@ -53,7 +53,7 @@ RIVER_ROWS = 500
 REPEATS = 5
 
 #: The stream that drifts.
-DRIFT_ROWS, DRIFT_PIECE, DRIFT_WINDOW, HALF_LIFE = 60_000, 100, 1000, 1000.0
+DRIFT_ROWS, DRIFT_PIECE, DRIFT_WINDOW, HALF_LIVES = 60_000, 100, 1000, (300.0, 1000.0)
 
 
 def pieces(X: Any, y: Array, size: int) -> Iterator[tuple[Any, Array]]:
@@ -145,7 +145,7 @@ def rates(problem: RaceProblem, folder: Path, sizes: dict[int, int], repeats: in
     river = _river_rate(scaled[:RIVER_ROWS], y[:RIVER_ROWS])
     for size, most in sizes.items():
         n = min(most, len(y))
-        if n < 2 * size:
+        if n <= size:
             continue
         seconds: dict[str, list[float]] = {name: [] for name in makers}
         for _ in range(repeats):
@@ -238,7 +238,7 @@ def drift(n_samples: int) -> list[dict[str, str]]:
     """Accuracy of each model in each window."""
     X, y = drifting(n_samples)
     entrants: dict[str, Any] = {
-        f"SoftmaxClassifier(half_life={HALF_LIFE:g})": ours(1e-4, half_life=HALF_LIFE),
+        **{f"SoftmaxClassifier(half_life={rows:g})": ours(1e-4, half_life=rows) for rows in HALF_LIVES},
         "SoftmaxClassifier": ours(1e-4),
         "SGDClassifier": _Scaled(),
         "SGDClassifier(constant, eta0=0.01)": _Scaled(learning_rate="constant", eta0=0.01),
