@@ -4,8 +4,9 @@
 ``LocalCluster`` of processes of one thread each; 1.2 GB in all, 16 partitions: more than the sample. It tells
 
 - fits on one worker and on two: seconds, rounds, bytes, the gap to a fit in memory with ``tol=1e-6``;
-- what a model says of their seconds: rounds times (the rows of a worker times the seconds of a row, measured on one
-  partition, plus the seconds of an empty round);
+- what a model says of their seconds: the rows of a worker times the seconds that a row takes to be checked and, a pass,
+  to be summed, both measured on one partition; an empty round's seconds a round; bytes at the speed at which they come
+  from a worker; and the client's own work, what a fit of the same pieces in one process takes beyond its passes;
 - passes to a gap of 1e-3 of L-BFGS on standardised columns, a full pass a step, which is the way of Spark ML's and
   dask-ml's solvers: each is a round there too.
 
@@ -17,9 +18,9 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -108,7 +109,13 @@ def fitted(n_workers: int, n_samples: int) -> dict[str, Any]:
             start = time.perf_counter()
             client.gather([client.submit(_nothing, i, pure=False) for i in range(N_PARTITIONS)])
             empty.append(time.perf_counter() - start)
-        return {"seconds": seconds, "empty": float(np.median(empty)), "model": model.to_local(), **_said(model)}
+        big = client.submit(np.zeros, 2**23)
+        wait(big)
+        start = time.perf_counter()
+        client.gather(big)
+        byte = (time.perf_counter() - start) / 2**26
+        times = {"seconds": seconds, "empty": float(np.median(empty)), "byte": byte}
+        return {**times, "model": model.to_local(), **_said(model)}
 
 
 def _nothing(i: int) -> int:
@@ -120,16 +127,45 @@ def _said(model: Any) -> dict[str, Any]:
     return {"rounds": told.rounds, "bytes": told.bytes_sent + told.bytes_received, "epochs": model.n_iter_}
 
 
-def seconds_of_a_row(n_samples: int) -> float:
-    """Of F and its gradient."""
-    X, y = part(0, n_samples)
-    problem = Problem(Batch(X, y, np.ones(len(y))), N_CLASSES, ALPHA, True, _vectorized, 1.0)
-    params, seconds = prior_params(problem), []
+def _median(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        value_and_grad(problem, params)
+        call()
         seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)) / n_samples
+    return float(np.median(seconds))
+
+
+class Costs(NamedTuple):
+    """Seconds of the check of a row, of a row in a pass, and of what is not done by rows."""
+
+    check: float
+    row: float
+    client: float
+
+
+def costs(pieces: list[tuple[Array, Array]]) -> Costs:
+    """Measured in this process."""
+    from sksoftmax.dask import _checked
+
+    X, y = pieces[0]
+    problem = Problem(Batch(X, y, np.ones(len(y))), N_CLASSES, ALPHA, True, _vectorized, 1.0)
+    params = prior_params(problem)
+    check = _median(lambda: _checked(X, y, None, True)) / len(y)
+    row = _median(lambda: value_and_grad(problem, params)) / len(y)
+    n_passes = 0
+
+    def batches() -> Iterator[tuple[Array, Array]]:
+        nonlocal n_passes
+        n_passes += 1
+        yield from pieces
+
+    start = time.perf_counter()
+    SoftmaxClassifier(ALPHA, random_state=0).fit_batches(batches)
+    seconds = time.perf_counter() - start
+    n_samples = len(pieces) * len(y)
+    return Costs(check, row, max(0.0, seconds - n_samples * (check + (n_passes - 1) * row)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     n_samples = N_PARTITIONS * (2000 if options.quick else 190_000)
     sample = 2**21 if options.quick else _pieces.SAMPLE_SIZE
     found = [part(i, n_samples // N_PARTITIONS) for i in range(N_PARTITIONS)]
+    with mock.patch.object(_pieces, "SAMPLE_SIZE", sample):
+        cost = costs(found)
     X, y = np.concatenate([rows for rows, _ in found]), np.concatenate([labels for _, labels in found])
     F = objective(X, y, ALPHA)
     start = time.perf_counter()
@@ -149,7 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     best = min(F(OURS.params(clf)) for clf in (local, SoftmaxClassifier(ALPHA, tol=1e-6, random_state=0).fit(X, y)))
     passes = lbfgs_passes(X, y, best)
     said = {"samples": str(n_samples), "lbfgs_passes": str(passes) if passes > 0 else f"> {-passes}"}
-    row_seconds = seconds_of_a_row(n_samples // N_PARTITIONS)
     rows = [
         {
             "workers": "in memory",
@@ -164,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with mock.patch.object(_pieces, "SAMPLE_SIZE", sample):
         for n_workers in (1, 2):
             run = fitted(n_workers, n_samples)
-            predicted = run["rounds"] * (n_samples / n_workers * row_seconds + run["empty"])
+            of_rows = n_samples / n_workers * (cost.check + (run["rounds"] - 2) * cost.row)
+            predicted = of_rows + run["rounds"] * run["empty"] + run["bytes"] * run["byte"] + cost.client
             rows.append(
                 {"workers": str(n_workers), "seconds": f"{run['seconds']:.2f}", "rounds": str(run["rounds"])}
                 | {"MB": f"{run['bytes'] / 1e6:.1f}", "epochs": str(run["epochs"])}
