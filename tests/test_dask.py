@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 
 import dask.array as da
 import dask.dataframe as dd
@@ -24,13 +25,20 @@ from tests.test_sources import ALPHA, excess, sorted_data
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore:.*heartbeat")
 
 
+@contextmanager
+def cluster_of(n_workers):
+    """Processes; that one was killed before the cluster had heard of it is an error as it closes, and none of ours."""
+    cluster = LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0")
+    try:
+        yield cluster
+    finally:
+        with suppress(KeyError):
+            cluster.close()
+
+
 @pytest.fixture(scope="module")
 def client():
-    """Two processes."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+    with cluster_of(2) as cluster, Client(cluster) as client:
         yield client
 
 
@@ -179,10 +187,7 @@ def test_a_worker_that_dies_changes_nothing(client, monkeypatch):
 
 def test_a_cluster_without_workers_is_an_error_within_a_bounded_time(monkeypatch):
     X, y = sorted_data()
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+    with cluster_of(1) as cluster, Client(cluster) as client:
         clf = DaskSoftmaxClassifier(ALPHA, tol=1e-8)
         clf.client, clf.workers_timeout = client, 2.0
         before_the_second_round(monkeypatch, lambda: cluster.scale(0))
