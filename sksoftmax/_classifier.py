@@ -586,6 +586,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         values = {name: getattr(self, name) for name in Settings._fields}
         for name in ("batch_size", "learning_rate"):
             values[name] = None if values[name] == "auto" else values[name]
+        values["half_life"] = np.inf if self.half_life is None else self.half_life
         return Settings(**values)
 
     def _problem(self, data: Batch, n_classes: int, mean_weight: float, whole: Whole | None = None) -> Problem:

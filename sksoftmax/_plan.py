@@ -111,7 +111,7 @@ class Settings(NamedTuple):
     engine: str = "auto"
     shuffle: bool = True
     keep_rows: bool = True
-    half_life: float | None = None
+    half_life: float = np.inf
 
 
 class Stage(NamedTuple):
@@ -202,8 +202,7 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     whole = not problem.l1_ratio and gram_pays(problem, is_stream=True)
     if known is not None:
         whole = known.second.ndim == 2
-    half_life = np.inf if settings.half_life is None else settings.half_life
-    solver = schedule_free(batch_size, settings.learning_rate, whole=whole, half_life=half_life)
+    solver = schedule_free(batch_size, settings.learning_rate, whole=whole, half_life=settings.half_life)
     info: dict[str, object] = {
         "batch_size": batch_size,
         "learning_rate": settings.learning_rate or "auto",
@@ -215,8 +214,7 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
 def rows_of_a_step(problem: Problem, settings: Settings, n_before: int) -> int:
     """Rows that a stream waits for, so that a step costs little next to them: a batch, or an eighth of those before."""
     batch_size = settings.batch_size or _auto_batch_size(problem)
-    half_life = np.inf if settings.half_life is None else settings.half_life
-    return int(min(batch_size, _WAIT * n_before, _WAIT * half_life))
+    return int(min(batch_size, _WAIT * n_before, _WAIT * settings.half_life))
 
 
 def takes_dual(problem: Problem, settings: Settings) -> bool:

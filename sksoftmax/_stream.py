@@ -153,7 +153,7 @@ def advanced(
 
 
 def _keeps_rows(settings: Settings) -> bool:
-    return settings.keep_rows and settings.solver == "auto" and settings.half_life is None
+    return settings.keep_rows and settings.solver == "auto" and settings.half_life == np.inf
 
 
 # --- rows that are kept -----------------------------------------------------------------------------------
