@@ -73,7 +73,7 @@ class Kept(NamedTuple):
 
     @property
     def n_samples(self) -> int:
-        return sum(len(piece.y) for piece in self.pieces)
+        return _n_rows(self.pieces)
 
 
 class Stream(NamedTuple):
@@ -213,6 +213,10 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
     return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, fitted, info, n_epochs)
 
 
+def _n_rows(pieces: tuple[Batch, ...]) -> int:
+    return sum(len(piece.y) for piece in pieces)
+
+
 def _copied(rows: Batch) -> Batch:
     """The rows in arrays of their own: the caller may fill its own anew."""
     return Batch(*(column.copy() for column in rows))
@@ -317,10 +321,11 @@ def _stepped(
     if state is not None and not is_auto and asked == stream.learning_rate:
         settings = settings._replace(learning_rate=state.rate)  # found from the first rows
     stream = stream._replace(learning_rate=asked)
-    if is_auto and state is not None:
+    may_wait = is_auto and state is not None
+    if may_wait or stream.waiting:
         waiting = _added(stream.waiting, _copied(problem.data))
-        n_waiting = sum(len(piece.y) for piece in waiting)
-        if n_waiting < rows_of_a_step(problem, settings, stream.n_samples - n_waiting):
+        n_waiting = _n_rows(waiting)
+        if may_wait and n_waiting < rows_of_a_step(problem, settings, stream.n_samples - n_waiting):
             info = {**stream.info, "waiting": f"{n_waiting} rows, too few for a step"}
             return Advance(stream._replace(waiting=waiting), None, info, 1)
         problem = problem._replace(data=joined(list(waiting)))

@@ -390,3 +390,18 @@ def test_steps_wait_no_longer_than_an_eighth_of_the_half_life_or_a_batch():
         assert_array_equal(clf.coef_, before)
         clf.partial_fit(X[-1:], y[-1:])
         assert (clf.coef_ != before).any()
+
+
+@pytest.mark.parametrize("change", [{"solver": "sgd", "learning_rate": 0.1}, {"l1_ratio": 0.5}])
+def test_rows_that_wait_are_learned_when_the_solver_changes(change):
+    X, y = random_rows(1000)
+    coefs = []
+    for has_waiting in (True, False):
+        clf = SoftmaxClassifier(keep_rows=False, random_state=0).partial_fit(X[:800], y[:800], [0, 1, 2])
+        if has_waiting:
+            clf.partial_fit(X[800:850], y[800:850])
+            assert "waiting" in clf.solver_info_
+        clf.set_params(**change).partial_fit(X[850:] if has_waiting else X[800:], y[850:] if has_waiting else y[800:])
+        assert clf._stream.waiting == ()
+        coefs.append(clf.coef_)
+    assert_array_equal(*coefs)  # as if they had come together
