@@ -130,8 +130,9 @@ def _windows(pieces: Iterator[Batch]) -> Iterator[Batch]:
 class Sample:
     """A sample of rows that come once, in ``SAMPLE_SIZE`` bytes: of each class all rows, or a half, a quarter, ... .
 
-    Classes are thinned together, but for those of which few rows are left: rare ones are not lost. A row stands for
-    ``1 / rate`` rows of its class. ``is_all`` says whether none has been left out; no random number is then drawn.
+    The classes of which the greatest share is left are thinned first, so that all have about the same, in whatever
+    order they come; but for those of which few rows are left: rare ones are not lost. A row stands for ``1 / rate``
+    rows of its class. ``is_all`` says whether none has been left out; no random number is then drawn.
     """
 
     def __init__(self, rng: np.random.RandomState) -> None:
@@ -155,8 +156,8 @@ class Sample:
                 self.is_all = False
                 self._heights = [uniform(len(piece.y), self._rng) for piece in self._rows]
             counts = np.sum([np.bincount(piece.y, minlength=n_classes) for piece in self._rows], axis=0)
-            is_common = counts > LEAST_OF_CLASS
-            self._rate[is_common if is_common.any() else slice(None)] *= 0.5
+            is_common = counts > LEAST_OF_CLASS if (counts > LEAST_OF_CLASS).any() else counts > 0
+            self._rate[is_common & (self._rate == self._rate[is_common].max())] *= 0.5
             for i in range(len(self._rows)):
                 self._thin(i)
 

@@ -105,6 +105,14 @@ def test_rare_classes_are_not_thinned(monkeypatch):
     assert (rows.weight[rows.y == 1] == 1).all()
 
 
+@pytest.mark.parametrize("counts", [[3000] * 10, [8000, 500, 4000, 2000]])
+def test_classes_are_thinned_alike_though_they_come_one_after_the_other(counts, monkeypatch):
+    rows = sampled(counts, 2**17, monkeypatch).rows()
+    weight_of = [np.unique(rows.weight[rows.y == label]) for label in range(len(counts))]
+    assert all(len(weights) == 1 for weights in weight_of)
+    assert max(weight_of) <= 2 * min(weight_of)
+
+
 def test_a_sample_that_holds_all_rows_draws_no_random_number(monkeypatch):
     sample = sampled([100, 50], 2**20, monkeypatch)
     assert sample.is_all
