@@ -117,7 +117,7 @@ def test_it_is_the_minimum_of_logistic_regression(small_sample):
     clf = SoftmaxClassifier(ALPHA, tol=1e-10, random_state=0).fit_batches(Batches(X, y))
     peer = LogisticRegression(C=1 / (ALPHA * len(y)), solver="newton-cg", tol=1e-10, max_iter=1000).fit(X, y)
     assert_allclose(clf.coef_, peer.coef_, atol=1e-4)  # both within 1e-10 of F*: coefficients within its root
-    assert_allclose(clf.predict_proba(X), peer.predict_proba(X), atol=1e-5)
+    assert_allclose(clf.predict_proba(X), peer.predict_proba(X), atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 7, 4000])
