@@ -21,6 +21,9 @@ PIECE_SIZE = 2**20
 #: Bytes of the rows that are shuffled together.
 _WINDOW_SIZE = 2**25
 
+#: Share of the rows that are kept when they are too many: a full sample is at least that full.
+_KEPT_SHARE = 0.8
+
 #: Rows of a class that are not thinned out of the sample.
 LEAST_OF_CLASS = 64
 
@@ -128,7 +131,7 @@ def _windows(pieces: Iterator[Batch]) -> Iterator[Batch]:
 
 
 class Sample:
-    """A sample of rows that come once, in ``SAMPLE_SIZE`` bytes: of each class all rows, or a half, a quarter, ... .
+    """A sample of rows that come once, in ``SAMPLE_SIZE`` bytes: of each class all rows, or 4 of 5, or 4 of 5 of these, ... .
 
     The classes of which the greatest share is left are thinned first, so that all have about the same, in whatever
     order they come; but for those of which few rows are left: rare ones are not lost. A row stands for ``1 / rate``
@@ -157,7 +160,7 @@ class Sample:
                 self._heights = [uniform(len(piece.y), self._rng) for piece in self._rows]
             counts = np.sum([np.bincount(piece.y, minlength=n_classes) for piece in self._rows], axis=0)
             is_common = counts > LEAST_OF_CLASS if (counts > LEAST_OF_CLASS).any() else counts > 0
-            self._rate[is_common & (self._rate == self._rate[is_common].max())] *= 0.5
+            self._rate[is_common & (self._rate == self._rate[is_common].max())] *= _KEPT_SHARE
             for i in range(len(self._rows)):
                 self._thin(i)
 

@@ -91,7 +91,7 @@ def sampled(counts, size, monkeypatch, n_features=16, seed=0):
 @pytest.mark.parametrize("size", [2**14, 2**16])
 def test_the_sample_keeps_to_its_size_and_to_the_weights(size, counts, monkeypatch):
     rows = sampled(counts, size, monkeypatch).rows()
-    assert size / 4 < n_bytes(rows.X) <= size
+    assert size / 2 < n_bytes(rows.X) <= size
     kept = np.bincount(rows.y, minlength=len(counts))
     stands_for = np.bincount(rows.y, rows.weight, len(counts))
     rate = kept / np.maximum(stands_for, 1)
@@ -105,12 +105,12 @@ def test_rare_classes_are_not_thinned(monkeypatch):
     assert (rows.weight[rows.y == 1] == 1).all()
 
 
-@pytest.mark.parametrize("counts", [[3000] * 10, [8000, 500, 4000, 2000]])
+@pytest.mark.parametrize("counts", [[3000] * 10, [8000, 1500, 4000, 2000]])
 def test_classes_are_thinned_alike_though_they_come_one_after_the_other(counts, monkeypatch):
     rows = sampled(counts, 2**17, monkeypatch).rows()
     weight_of = [np.unique(rows.weight[rows.y == label]) for label in range(len(counts))]
     assert all(len(weights) == 1 for weights in weight_of)
-    assert max(weight_of) <= 2 * min(weight_of)
+    assert max(weight_of) <= 3 * min(weight_of)  # the last fill what a thinning has left
 
 
 def test_a_sample_that_holds_all_rows_draws_no_random_number(monkeypatch):
