@@ -116,7 +116,7 @@ def piece_of_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
         check_classification_targets(y)
-    weight = _not_negative(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    weight = row_weights(sample_weight, X)
     return used(Batch(canonical(X), y, weight))
 
 
@@ -126,8 +126,9 @@ def used(data: Batch) -> Batch:
     return data if is_used.all() else Batch(*(part[is_used] for part in data))
 
 
-def _not_negative(weight: Array) -> Array:
-    """The weights; ValueError if one is negative."""
+def row_weights(sample_weight: Any, X: Any) -> Array:
+    """A finite weight for each row of X, 1 for None; ValueError if one is negative."""
+    weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64))
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative, got {weight.min():g}; 0 leaves a row out.")
     return weight
@@ -150,7 +151,7 @@ def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     y = check_array(y, ensure_2d=False, dtype=None)
     check_consistent_length(X, y)
     check_classification_targets(y)
-    weight = _not_negative(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    weight = row_weights(sample_weight, X)
     some_weight(int(np.count_nonzero(weight)))
     classes, codes = np.unique(y, return_inverse=True)
     at_least_two(classes)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+DISPLAYS = ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -17,7 +18,7 @@ def test_examples_of_the_pages(name):
     assert results.attempted > 10
 
 
-@pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "dask"])
+@pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "dask", *DISPLAYS])
 def test_examples_of_the_docstrings(name):
     results = doctest.testmod(importlib.import_module(f"sksoftmax.{name}"), optionflags=FLAGS)
     assert results.failed == 0

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sksoftmax
 
 ROOT = Path(sksoftmax.__file__).parent
@@ -35,12 +37,21 @@ FLOORS = [
     ["_fit"],
     ["_stream"],
     ["_classifier"],
-    ["dask"],
+    ["dask", "plotting._parts"],
+    ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"],
+    ["plotting.__init__"],
     ["__init__"],
 ]
 
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
-SKLEARN_IMPORTERS = {"_validation", "_classifier", "dask"}
+SKLEARN_IMPORTERS = {
+    "_validation",
+    "_classifier",
+    "dask",
+    "plotting._parts",
+    "plotting._calibration",
+    "plotting._coefficients",
+}
 
 #: Modules that may import numba; those that import them are imported only inside the functions that need them.
 NUMBA_IMPORTERS = {"_lanes"}
@@ -97,9 +108,15 @@ def test_dask_is_imported_by_its_own_module_only():
     assert importers == {"dask"}
 
 
-def test_importing_the_package_does_not_import_its_extras():
+def test_matplotlib_is_imported_in_one_module():
+    importers = {name for name, path in _modules() if any(m.split(".")[0] == "matplotlib" for m, _ in _imports(path))}
+    assert importers == {"plotting._parts"}
+
+
+@pytest.mark.parametrize("name", ["sksoftmax", "sksoftmax.plotting"])
+def test_importing_the_package_does_not_import_its_extras(name):
     extras = ("numba", "llvmlite", "dask", "distributed", "matplotlib")
-    code = f"import sys, sksoftmax; print([m for m in {extras} if m in sys.modules])"
+    code = f"import sys, {name}; print([m for m in {extras} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
 
