@@ -1,6 +1,10 @@
 """The pictures show the model: lines, bars, images and texts are its numbers and names."""
 
+import runpy
+import struct
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +29,8 @@ from sksoftmax import SoftmaxClassifier
 from sksoftmax.plotting import CalibrationComparisonDisplay, CoefficientDisplay, LossCurve, LossCurveDisplay
 
 mpl.use("Agg")
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -619,3 +625,18 @@ def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'sksoftmax\[plot\]'"):
         draw()
+
+
+def test_the_pictures_of_the_documentation_are_made(tmp_path):
+    made = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "make_images.py")))
+    made.main(tmp_path)
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == sorted(made.PICTURES)
+    for path in tmp_path.glob("*.png"):
+        kept = ROOT / "docs" / "images" / path.name
+        assert kept.stat().st_size < 60_000
+        assert png_size(kept) == png_size(path)
+
+
+def png_size(path):
+    """Width and height in pixels; PNG specification, 11.2.2."""
+    return struct.unpack(">II", path.read_bytes()[16:24])
