@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._objective import less_means, shifted
-from sksoftmax._plan import Settings, choose, takes_dual
+from sksoftmax._plan import Settings, choose, statistics, takes_dual
 from sksoftmax._train import Result, Rules, train
-from sksoftmax._types import Array, Params, Problem
+from sksoftmax._types import Array, Moments, Params, Problem
 
 #: Excess up to which a model is fitted to a sample: the sample's minimum itself is further from that of all rows.
 _TOL_OF_SAMPLE = 1e-2
@@ -58,10 +58,48 @@ def _trained(
 ) -> tuple[Result, dict[str, object]]:
     if problem.whole is None and (used := _used_columns(problem.data.X)) is not None:
         return _on_columns(used, problem, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
-    centre = None
-    if not takes_dual(problem, settings):
-        problem, centre = less_means(problem)
-    plan = choose(problem, settings, is_warm=is_warm, rng=rng)
+    ready = Ready(problem) if takes_dual(problem, settings) else Ready(*less_means(problem))
+    return trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
+
+
+class Ready(NamedTuple):
+    """A problem as its solvers take it.
+
+    Attributes
+    ----------
+    problem : Problem
+    centre : ndarray of shape (n_features,) or None
+        What its columns are less by.
+    stats : Moments or None
+        Their statistics, if known.
+    """
+
+    problem: Problem
+    centre: Array | None = None
+    stats: Moments | None = None
+
+
+def made_ready(problem: Problem, settings: Settings) -> Ready:
+    """The problem with what fits of any penalty to these rows, or to most of them, share."""
+    if takes_dual(problem, settings):
+        return Ready(problem)
+    problem, centre = less_means(problem)
+    return Ready(problem, centre, statistics(problem, settings, is_warm=False))
+
+
+def trained_from(
+    ready: Ready,
+    params: Params,
+    settings: Settings,
+    rules: Rules,
+    *,
+    is_warm: bool,
+    rng: np.random.RandomState,
+    on_epoch: OnEpoch,
+) -> tuple[Result, dict[str, object]]:
+    """As ``minimum``; the parameters are those of X as it was given."""
+    problem, centre, stats = ready
+    plan = choose(problem, settings, is_warm=is_warm, rng=rng, known=stats)
     score = rules.score
     if score is not None:
         rules = rules._replace(score=lambda params: score(shifted(params, centre, -1.0)))

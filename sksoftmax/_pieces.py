@@ -131,7 +131,8 @@ def _windows(pieces: Iterator[Batch]) -> Iterator[Batch]:
 
 
 class Sample:
-    """A sample of rows that come once, in ``SAMPLE_SIZE`` bytes: of each class all rows, or 4 of 5, or 4 of 5 of these, ... .
+    """A sample of rows that come once, in ``SAMPLE_SIZE`` bytes: of each class all rows, or 4 of 5, or 4 of 5 of
+    these, ... .
 
     The classes of which the greatest share is left are thinned first, so that all have about the same, in whatever
     order they come; but for those of which few rows are left: rare ones are not lost. A row stands for ``1 / rate``

@@ -147,8 +147,10 @@ def choose_engine(engine: str) -> str:
     return "naive" if engine == "naive" else "vectorized"
 
 
-def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState) -> Plan:
-    """Plan of a fit; ``rng`` is for solvers that visit single rows.
+def choose(
+    problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState, known: Moments | None = None
+) -> Plan:
+    """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand.
 
     Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With an L1
     penalty proximal Newton steps take the place of Newton-CG everywhere.
@@ -162,11 +164,9 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
     if takes_dual(problem, settings):
         return _dual_plan(problem, settings, rng)
     batch_size = settings.batch_size or _auto_batch_size(problem)
-    is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
     n_batches = -(-problem.n_all // batch_size)
-    has_batches = not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1))
-    is_exact = settings.solver == "auto" and not has_batches and _curvature(problem).is_exact
-    stats = moments(problem, whole=not is_exact and gram_pays(problem))
+    has_batches = _has_batches(problem, settings, is_warm=is_warm)
+    stats = statistics(problem, settings, is_warm=is_warm) if known is None else known
     if settings.solver != "auto":
         return _plan_by_name(problem, settings, stats, is_stream=False)
     base = preconditioner(problem, stats)
@@ -183,10 +183,29 @@ def choose(problem: Problem, settings: Settings, *, is_warm: bool, rng: np.rando
     info = {
         "batch_size": batch_size if rate else problem.n_all,
         "learning_rate": rate or 1.0,
-        "metric": "none" if is_exact else _metric_name(stats),
+        "metric": "none" if _is_exact(problem, settings, is_warm=is_warm) else _metric_name(stats),
         "curvature": curvature,
     }
     return Plan(stages, base, tol, info)
+
+
+def statistics(problem: Problem, settings: Settings, *, is_warm: bool) -> Moments:
+    """The columns' statistics, of the kind that a fit needs."""
+    is_exact = _is_exact(problem, settings, is_warm=is_warm)
+    return moments(problem, whole=not is_exact and gram_pays(problem))
+
+
+def _has_batches(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
+    """Whether minibatches come before the finish."""
+    n_batches = -(-problem.n_all // (settings.batch_size or _auto_batch_size(problem)))
+    is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
+    return not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1))
+
+
+def _is_exact(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
+    """Whether the Hessian of all rows is factorised, and no metric needed."""
+    is_auto = settings.solver == "auto" and not _has_batches(problem, settings, is_warm=is_warm)
+    return is_auto and _curvature(problem).is_exact
 
 
 def choose_for_stream(problem: Problem, settings: Settings, known: Moments | None) -> Plan:

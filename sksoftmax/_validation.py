@@ -12,10 +12,13 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import _fit_context
 from sklearn.linear_model._base import SparseCoefMixin
+from sklearn.metrics import get_scorer_names
 from sklearn.utils import compute_class_weight
+from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
+    _check_method_params,
     _check_sample_weight,
     _num_samples,
     check_array,
@@ -65,6 +68,22 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "verbose": ["verbose"],
 }
 
+#: Those of a sweep over the penalty.
+SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
+    "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
+    "l1_ratios": ["array-like"],
+    "cv": ["cv_object"],
+    "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+    "refit": ["boolean"],
+    "n_alphas_no_change": [Interval(Integral, 1, None, closed="left"), None],
+    "store_coefs": ["boolean"],
+    "n_jobs": [Integral, None],
+    **{
+        name: PARAMETER_CONSTRAINTS[name]
+        for name in ("fit_intercept", "engine", "max_iter", "tol", "class_weight", "random_state", "verbose")
+    },
+}
+
 _X_CHECKS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
 
 
@@ -78,6 +97,33 @@ def needs_engine(engine: str) -> None:
     """Raise ImportError if the engine asked for needs numba, and there is none."""
     if engine == "compiled" and not is_available():
         raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
+
+
+def raise_for_params(params: dict[str, Any], owner: Any, method: str) -> None:
+    """Raise ValueError if there are keywords for other objects, and metadata routing is not enabled."""
+    _raise_for_params(params, owner, method)
+
+
+def routing_enabled() -> bool:
+    """Whether scikit-learn's metadata routing is."""
+    return bool(_routing_enabled())
+
+
+def params_of_rows(X: Any, params: dict[str, Any], rows: Array) -> dict[str, Any]:
+    """The keywords, those that have an entry for each row of X for these rows."""
+    return dict(_check_method_params(X, params=params, indices=rows))
+
+
+def in_range(name: str, values: Any, least: float, most: float) -> Array:
+    """The values, an array in one dimension; ValueError if there is none, or one is out of range."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if (
+        numbers.ndim != 1
+        or len(numbers) == 0
+        or not ((numbers >= least) & (numbers <= most) & np.isfinite(numbers)).all()
+    ):
+        raise ValueError(f"{name} must hold finite numbers from {least:g} to {most:g}, at least one, got {values!r}.")
+    return numbers
 
 
 @contextmanager
@@ -111,13 +157,18 @@ def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
 
 def piece_of_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = True) -> Batch:
     """What `training_data` gives, of rows of which none need count."""
+    return used(all_rows(estimator, X, y, sample_weight, reset=reset, is_stream=is_stream))
+
+
+def all_rows(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False) -> Batch:
+    """X, y and the weights, checked, with the rows of weight 0; y are still labels."""
     X, y = validate_data(estimator, X, y, order="C", reset=reset, **_X_CHECKS)
     with warnings.catch_warnings():
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
         check_classification_targets(y)
     weight = row_weights(sample_weight, X)
-    return used(Batch(canonical(X), y, weight))
+    return Batch(canonical(X), y, weight)
 
 
 def used(data: Batch) -> Batch:

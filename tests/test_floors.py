@@ -35,8 +35,9 @@ FLOORS = [
     ["_plan", "_validation"],
     ["_train", "verify", "_sources"],
     ["_fit"],
-    ["_stream"],
+    ["_stream", "_sweep"],
     ["_classifier"],
+    ["_classifier_cv"],
     ["dask", "plotting._parts"],
     ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"],
     ["plotting.__init__"],
@@ -47,6 +48,7 @@ FLOORS = [
 SKLEARN_IMPORTERS = {
     "_validation",
     "_classifier",
+    "_classifier_cv",
     "dask",
     "plotting._parts",
     "plotting._calibration",

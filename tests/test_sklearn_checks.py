@@ -5,7 +5,7 @@ import warnings
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sksoftmax import SoftmaxClassifier
+from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
 from sksoftmax._solvers.dual import is_available
 
 ESTIMATORS = [
@@ -22,6 +22,7 @@ ESTIMATORS = [
     SoftmaxClassifier(solver="sgd", average=True, schedule="constant"),
     SoftmaxClassifier(warm_start=True),
     SoftmaxClassifier(l1_ratio=0.5),
+    SoftmaxClassifierCV(alphas=3, cv=2),
 ]
 
 

@@ -1,0 +1,279 @@
+"""The sweep chooses as a grid search does, by models that have not seen what they are scored on."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import sklearn
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import load_digits, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV, _fit, _sweep
+from sksoftmax._solvers.dual import is_available
+from tests.problems import random_data
+
+FOLDS = StratifiedKFold(4, shuffle=True, random_state=0)
+ALPHAS = np.array([1.0, 0.1, 0.01, 1e-3])
+
+
+def grid(X, y, alphas=ALPHAS, **settings):
+    model = SoftmaxClassifier(tol=1e-6, random_state=0, **settings)
+    return GridSearchCV(model, {"alpha": alphas}, cv=FOLDS, scoring="neg_log_loss").fit(X, y)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_it_chooses_as_a_grid_search_does(l1_ratio, n_classes, container):
+    X, y = random_data(600, n_classes=n_classes)
+    X = container(X)
+    sweep = SoftmaxClassifierCV(
+        ALPHAS, l1_ratios=[l1_ratio], cv=FOLDS, scoring="neg_log_loss", tol=1e-6, random_state=0
+    ).fit(X, y)
+    search = grid(X, y, l1_ratio=l1_ratio)
+    assert sweep.alpha_ == search.best_params_["alpha"]
+    losses = -search.cv_results_["mean_test_score"]
+    assert_allclose(-sweep.scores_.mean(axis=(0, 1)), losses, rtol=1e-2)  # models within a tenth of what rows tell
+    assert_allclose(sweep.coef_, search.best_estimator_.coef_, atol=5e-3)  # both within 1e-6: coefficients to its root
+    assert_allclose(sweep.predict_proba(X), search.predict_proba(X), atol=5e-3)
+
+
+def test_its_scores_are_of_the_coefficients_kept():
+    X, y = random_data(400)
+    sweep = SoftmaxClassifierCV(ALPHAS, cv=FOLDS, scoring="neg_log_loss", random_state=0).fit(X, y)
+    for k, (_, test) in enumerate(FOLDS.split(X, y)):
+        for j in range(len(ALPHAS)):
+            raw = X[test] @ sweep.coefs_paths_[k, 0, j, :, :-1].T + sweep.coefs_paths_[k, 0, j, :, -1]
+            log_proba = raw - np.logaddexp.reduce(raw, axis=1)[:, None]
+            mean = log_proba[np.arange(len(test)), np.searchsorted(sweep.classes_, y[test])].mean()
+            assert mean == pytest.approx(sweep.scores_[k, 0, j], rel=1e-9)
+
+
+def test_the_models_of_a_fold_do_not_depend_on_the_rows_held_out():
+    # rows of noise in many columns can be fitted: had a model seen the rows it is scored on, it would know their labels
+    rng = np.random.RandomState(0)
+    X, y = rng.normal(size=(300, 200)), rng.randint(3, size=300)
+    sweep = SoftmaxClassifierCV(cv=FOLDS, random_state=0).fit(X, y)
+    assert abs(sweep.scores_.mean() - 1 / 3) < 0.06  # 3000 correlated guesses
+    train, _ = next(FOLDS.split(X, y))
+    weakest = sweep.coefs_paths_[0, 0, -1]
+    assert np.mean((X[train] @ weakest[:, :-1].T + weakest[:, -1]).argmax(axis=1) == y[train]) == 1.0
+
+
+def test_labels_of_the_rows_held_out_change_no_coefficient():
+    X, y = random_data(400, n_classes=3)
+    train, test = next(FOLDS.split(X, y))
+    other = y.copy()
+    other[test] = np.roll(y[test], 1)
+    paths = [
+        SoftmaxClassifierCV([0.1], cv=[(train, test)], tol=1e-6, random_state=0).fit(X, labels).coefs_paths_
+        for labels in (y, other)
+    ]
+    assert_array_equal(*paths)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_attributes_have_the_shapes_of_logistic_regression_cv(n_classes):
+    X, y = random_data(300, n_classes=n_classes)
+    kept = {"cv": 3, "l1_ratios": (0.0, 0.5)}
+    sweep = SoftmaxClassifierCV(4, random_state=0, **kept).fit(X, y)
+    assert sweep.alphas_.shape == (4,)
+    assert sweep.scores_.shape == sweep.n_iter_.shape == (3, 2, 4)
+    assert sweep.coefs_paths_.shape == (3, 2, 4, *sweep.coef_.shape[:1], X.shape[1] + 1)
+    assert sweep.l1_ratio_ in (0.0, 0.5)
+    assert (sweep.n_iter_ >= 1).all()
+    bare = SoftmaxClassifierCV(4, random_state=0, fit_intercept=False, store_coefs=False, **kept).fit(X, y)
+    assert not hasattr(bare, "coefs_paths_")
+    assert_array_equal(bare.intercept_, 0)
+
+
+def test_a_number_of_alphas_is_the_grid_of_logistic_regression_cv():
+    X, y = load_wine(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    sweep = SoftmaxClassifierCV(5, random_state=0).fit(X, y)
+    assert_allclose(1 / (sweep.alphas_ * len(y)), np.logspace(-4, 4, 5))
+
+
+def test_scores_are_those_of_logistic_regression_cv():
+    X, y = load_wine(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    alphas = np.array([1.0, 0.1, 1e-2])
+    sweep = SoftmaxClassifierCV(alphas, cv=FOLDS, scoring="neg_log_loss", tol=1e-8, random_state=0).fit(X, y)
+    for k, (train, test) in enumerate(FOLDS.split(X, y)):
+        Cs = 1 / (alphas * len(train))
+        peer = LogisticRegressionCV(
+            Cs=Cs, cv=[(train, test)], scoring="neg_log_loss", l1_ratios=(0.0,), tol=1e-8, max_iter=1000,
+            use_legacy_attributes=False,
+        ).fit(X, y)  # fmt: skip
+        assert_allclose(sweep.scores_[k].ravel(), peer.scores_.ravel(), rtol=1e-2)
+
+
+def test_refit_false_is_the_mean_of_the_folds_best_models():
+    X, y = random_data(300)
+    sweep = SoftmaxClassifierCV(ALPHAS, cv=3, scoring="neg_log_loss", refit=False, random_state=0).fit(X, y)
+    best = sweep.scores_[:, 0].argmax(axis=1)
+    models = sweep.coefs_paths_[np.arange(3), 0, best]
+    assert_allclose(np.column_stack([sweep.coef_, sweep.intercept_]), models.mean(axis=0), atol=1e-12)
+    assert sweep.alpha_ == pytest.approx(ALPHAS[best].mean())
+    assert not hasattr(sweep, "stop_reason_")
+    assert sweep.predict(X).shape == y.shape
+
+
+def test_the_bad_end_is_left_out_when_asked():
+    X, y = random_data(120, n_features=60)
+    alphas = np.logspace(1, -8, 10)
+    whole = SoftmaxClassifierCV(alphas, cv=3, scoring="neg_log_loss", random_state=0).fit(X, y)
+    short = SoftmaxClassifierCV(alphas, cv=3, scoring="neg_log_loss", n_alphas_no_change=2, random_state=0).fit(X, y)
+    for scores, all_scores in zip(short.scores_[:, 0], whole.scores_[:, 0], strict=True):
+        n_run = np.count_nonzero(~np.isnan(scores))
+        assert n_run == np.argmax(all_scores) + 3
+        assert_array_equal(scores[:n_run], all_scores[:n_run])
+        assert np.isnan(scores[n_run:]).all()
+    assert short.alpha_ == whole.alpha_
+    assert (short.n_iter_[np.isnan(short.scores_)] == 0).all()
+
+
+def test_alphas_are_tried_from_the_strongest():
+    X, y = random_data(100)
+    sweep = SoftmaxClassifierCV([1e-3, 1.0, 0.1, 0.1], cv=2, random_state=0).fit(X, y)
+    assert_array_equal(sweep.alphas_, [1.0, 0.1, 1e-3])
+
+
+def test_alpha_may_be_zero():
+    X, y = random_data(300)
+    sweep = SoftmaxClassifierCV([0.1, 0.01, 0.0], cv=2, scoring="neg_log_loss", random_state=0).fit(X, y)
+    assert np.isfinite(sweep.scores_).all()
+
+
+@pytest.mark.parametrize("is_refitted", [True, False])
+def test_processes_change_nothing(is_refitted):
+    X, y = random_data(300)
+    one, two = (
+        SoftmaxClassifierCV(ALPHAS, cv=3, refit=is_refitted, n_jobs=n_jobs, random_state=0).fit(X, y)
+        for n_jobs in (None, 2)
+    )
+    assert_array_equal(one.coefs_paths_, two.coefs_paths_)
+    assert_array_equal(one.coef_, two.coef_)
+
+
+def test_integer_weights_are_repeated_rows():
+    X, y = random_data(200)
+    weight = np.random.RandomState(0).randint(0, 3, len(y))
+    folds = list(FOLDS.split(X, y))
+    rows = np.repeat(np.arange(len(y)), weight)
+    repeated = [tuple(np.flatnonzero(np.isin(rows, part)) for part in fold) for fold in folds]
+    settings = {"alphas": ALPHAS, "scoring": "neg_log_loss", "tol": 1e-9, "random_state": 0}
+    weighted = SoftmaxClassifierCV(cv=folds, **settings).fit(X, y, sample_weight=weight)
+    plain = SoftmaxClassifierCV(cv=repeated, **settings).fit(X[rows], y[rows])
+    assert_allclose(weighted.scores_, plain.scores_, rtol=1e-2)
+    assert weighted.alpha_ == plain.alpha_
+    assert_allclose(weighted.coef_, plain.coef_, atol=1e-3)
+
+
+def test_class_weight_is_of_the_fits():
+    X, y = random_data(300)
+    sweep = SoftmaxClassifierCV(
+        [0.1], cv=FOLDS, scoring="neg_log_loss", class_weight="balanced", tol=1e-6, random_state=0
+    ).fit(X, y)
+    model = SoftmaxClassifier(0.1, class_weight="balanced", tol=1e-6, random_state=0)
+    assert_allclose(sweep.scores_.ravel(), cross_val_score(model, X, y, cv=FOLDS, scoring="neg_log_loss"), rtol=1e-3)
+
+
+def test_a_class_that_a_fold_lacks_costs_little():
+    X, y = random_data(200, n_classes=3)
+    y[:] = np.where(y == 2, 1, y)
+    y[7] = 2
+    sweep = SoftmaxClassifierCV(ALPHAS, cv=StratifiedKFold(3), random_state=0)
+    with pytest.warns(UserWarning, match="least populated class"):
+        sweep.fit(X, y)
+    assert_array_equal(sweep.classes_, [0, 1, 2])
+    assert np.isfinite(sweep.scores_).all()
+
+
+def test_it_is_used_in_a_pipeline_with_names():
+    pd = pytest.importorskip("pandas")
+    X, y = load_wine(return_X_y=True)
+    X = pd.DataFrame(X, columns=[f"column {j}" for j in range(X.shape[1])])
+    pipe = make_pipeline(StandardScaler().set_output(transform="pandas"), SoftmaxClassifierCV(5, random_state=0))
+    pipe.fit(X, y)
+    assert list(pipe[-1].feature_names_in_) == list(X.columns)
+    assert pipe.score(X, y) > 0.95
+
+
+@pytest.mark.skipif(not is_available(), reason="needs numba")
+def test_wide_rows_go_to_the_dual_and_their_weak_end_to_newton(monkeypatch):
+    X, y = load_digits(return_X_y=True)
+    X = np.hstack([X, np.random.RandomState(0).normal(size=(len(y), 300)) * (np.arange(300) % 7 == 0)])
+    solvers = []
+    trained = _fit.trained_from
+
+    def told(*arguments, **settings):
+        result = trained(*arguments, **settings)
+        solvers.append(result[0].solver)
+        return result
+
+    monkeypatch.setattr(_sweep, "trained_from", told)
+    SoftmaxClassifierCV(np.logspace(0, -8, 6), cv=[next(FOLDS.split(X, y))], refit=False, random_state=0).fit(X, y)
+    is_dual = ["dual" in solver for solver in solvers]
+    assert is_dual[0]
+    assert not is_dual[-1]
+    assert is_dual == sorted(is_dual, reverse=True)
+
+
+def test_a_line_a_path_is_printed_when_asked(capsys):
+    X, y = random_data(100)
+    SoftmaxClassifierCV(3, cv=2, verbose=1, random_state=0).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all("best score" in line for line in lines)
+
+
+def test_models_that_do_not_get_there_are_told_of_once():
+    X, y = load_digits(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match="models that SoftmaxClassifierCV compared ended above"):
+        SoftmaxClassifierCV([1e-9, 1e-10], cv=2, max_iter=1, refit=False, random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alphas": [0.1, -1.0]}, "alphas must hold finite numbers from 0"),
+        ({"alphas": []}, "alphas must hold"),
+        ({"alphas": [[0.1]]}, "alphas must hold"),
+        ({"alphas": 0}, "'alphas' parameter"),
+        ({"l1_ratios": [2.0]}, "l1_ratios must hold finite numbers from 0 to 1"),
+        ({"cv": [(np.arange(10), np.arange(0))]}, "hold out rows"),
+        ({"cv": [(np.array([0, 2]), np.arange(10))]}, "at least two classes"),
+        ({"scoring": "no such"}, "'scoring' parameter"),
+    ],
+)
+def test_errors_say_what_must_hold(settings, message):
+    X, y = random_data(40, n_classes=2)
+    y = np.arange(40) % 2
+    sweep = SoftmaxClassifierCV(**settings)
+    with pytest.raises(ValueError, match=message):
+        sweep.fit(X, y)
+    assert not hasattr(sweep, "classes_")
+    assert not hasattr(sweep, "n_features_in_")
+
+
+def test_groups_are_routed_to_the_splitter():
+    X, y = random_data(120, n_classes=2)
+    groups = np.arange(120) // 10
+    sweep = SoftmaxClassifierCV(3, cv=GroupKFold(3), random_state=0)
+    with pytest.raises(ValueError, match="groups"):
+        sweep.fit(X, y, groups=groups)
+    with sklearn.config_context(enable_metadata_routing=True):
+        sweep.fit(X, y, groups=groups)
+        assert sweep.scores_.shape == (3, 1, 3)
+
+
+def test_score_is_by_scoring():
+    X, y = random_data(200)
+    sweep = SoftmaxClassifierCV(3, cv=3, scoring="neg_log_loss", random_state=0).fit(X, y)
+    codes = np.searchsorted(sweep.classes_, y)
+    assert sweep.score(X, y) == pytest.approx(sweep.predict_log_proba(X)[np.arange(len(y)), codes].mean())
