@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import bench_bundled, bench_epoch, bench_predict, report
+from benchmarks import bench_bundled, bench_epoch, bench_import, bench_predict, report
 from benchmarks.race_rivals import RACE_RIVALS
 from benchmarks.rivals import OURS, RIVALS, objective
 
@@ -129,6 +129,15 @@ def test_the_epoch_benchmark_writes_what_it_says(tmp_path, capsys):
     assert all(row["epoch_of"] in row["solver"] and row["not_epochs"].endswith("%") for row in rows)
     assert {row["limit_is"] for row in rows} <= {"read", "products", "touch", ""}  # "": without numba
     assert "wrote" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("taken", "verdict"), [(0.02, "below"), (0.08, "ABOVE")])
+def test_the_import_benchmark_writes_what_it_says(taken, verdict, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_import, "seconds", lambda n_starts: [[1.0, taken]] * n_starts)
+    bench_import.main(["--quick", "--output", str(tmp_path)])
+    rows = report.read_csv(tmp_path / "import.csv")
+    assert [float(row["median_s"]) for row in rows] == [1.0, taken]
+    assert f"sksoftmax is {verdict} 50 ms; wrote" in capsys.readouterr().out
 
 
 def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch, tmp_path):

@@ -279,7 +279,8 @@ def test_only_the_default_solver_fits_a_cluster(settings, client):
         fitted(*sorted_data(), **settings)
 
 
-def test_without_dask_the_error_says_what_to_install():
-    code = "import sys; sys.modules['distributed'] = None; import sksoftmax; import sksoftmax.dask"
+@pytest.mark.parametrize("missing", ["dask", "distributed"])
+def test_without_dask_the_error_says_what_to_install(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; import sksoftmax; import sksoftmax.dask"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'sksoftmax[dask]'" in told.stderr

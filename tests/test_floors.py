@@ -42,6 +42,7 @@ FLOORS = [
     ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"],
     ["plotting.__init__"],
     ["__init__"],
+    ["__main__"],
 ]
 
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
@@ -53,6 +54,7 @@ SKLEARN_IMPORTERS = {
     "plotting._parts",
     "plotting._calibration",
     "plotting._coefficients",
+    "__main__",
 }
 
 #: Modules that may import numba; those that import them are imported only inside the functions that need them.
@@ -87,9 +89,8 @@ def test_a_module_imports_only_from_floors_below():
         for module, full in _imports(path):
             if not module.startswith("sksoftmax"):
                 continue
-            target = next(
-                t for t in (full.removeprefix("sksoftmax."), module.removeprefix("sksoftmax.")) if t in floor_of
-            )
+            names = (full.removeprefix("sksoftmax."), module.removeprefix("sksoftmax."), "__init__")
+            target = next(t for t in names if t in floor_of)
             assert floor_of[target] < floor_of[name], f"{name} imports {target}"
 
 
@@ -116,11 +117,25 @@ def test_matplotlib_is_imported_in_one_module():
 
 
 @pytest.mark.parametrize("name", ["sksoftmax", "sksoftmax.plotting"])
-def test_importing_the_package_does_not_import_its_extras(name):
+def test_importing_a_module_does_not_import_its_extras(name):
     extras = ("numba", "llvmlite", "dask", "distributed", "matplotlib")
     code = f"import sys, {name}; print([m for m in {extras} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_importing_the_package_imports_nothing_foreign_beyond_scikit_learns_linear_model():
+    code = """
+import sys, sklearn.linear_model
+before = set(sys.modules)
+import sksoftmax
+extras = {"numba", "llvmlite", "dask", "distributed", "matplotlib"}
+print(sorted(extras & set(sys.modules)))
+added = {name.split(".")[0] for name in set(sys.modules) - before}
+print(sorted(added - sys.stdlib_module_names))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["[]", "['sksoftmax']"]
 
 
 def test_random_numbers_are_drawn_in_one_module():

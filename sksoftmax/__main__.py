@@ -1,0 +1,109 @@
+"""``python -m sksoftmax``: what a bug report needs, and a self-test; ends with 1 if that fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import sksoftmax
+from sksoftmax import SoftmaxClassifier, check_gradient
+from sksoftmax._validation import KERNELS
+
+REQUIRED = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")
+
+#: What each extra that users install brings.
+EXTRAS = {"fast": ("numba",), "dask": ("dask", "distributed"), "plot": ("matplotlib",)}
+
+#: What the self-test admits: check_gradient's own promise; the fit's ``tol``, and as much for what it is compared to.
+_MOST_ERROR = 1e-4
+_TOL = 1e-6
+
+
+def main() -> int:
+    """Print versions, engines, threads and the self-test; 0, or 1 if that fails."""
+    for lines in (_versions(), _engines(), _threads()):
+        for name, value in lines:
+            print(f"{name:<14}{value}")
+    passed = []
+    for name, figure, is_right in (_gradient(), _fit()):
+        print(f"{name:<14}{figure}: {'ok' if is_right else 'FAILED'}", flush=True)
+        passed.append(is_right)
+    return 0 if all(passed) else 1
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "sksoftmax", f"{sksoftmax.__version__} ({os.path.dirname(sksoftmax.__file__)})"
+    yield "python", f"{platform.python_version()} ({platform.platform()})"
+    for name in REQUIRED:
+        yield name, version(name)
+    for extra, names in EXTRAS.items():
+        for name in names:
+            yield name, _version_or_none(name) or f"not installed; pip install 'sksoftmax[{extra}]'"
+
+
+def _version_or_none(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _engines() -> Iterator[tuple[str, str]]:
+    names = ", ".join(KERNELS)
+    try:
+        importlib.import_module("sksoftmax._compiled")
+    except ImportError as error:  # numba is not there, or is not made for this NumPy
+        yield "engines", f"{names}; not compiled ({error}): pip install 'sksoftmax[fast]'"
+    else:
+        yield "engines", f"{names}, compiled"
+
+
+def _threads() -> Iterator[tuple[str, str]]:
+    yield "cores", str(os.cpu_count())
+    for pool in threadpool_info():
+        kind = " ".join(filter(None, (pool["internal_api"], pool["version"])))
+        yield pool["user_api"], f"{pool['num_threads']} threads, {kind} ({os.path.basename(pool['filepath'])})"
+
+
+def _gradient() -> tuple[str, str, bool]:
+    """Name, figure and verdict: the gradient against finite differences."""
+    X, y = _digits()
+    error = check_gradient(X[:100], y[:100], alpha=1e-2, max_checks=30)
+    return "gradient", f"largest relative error {error:.1e} by scipy.optimize.check_grad", error < _MOST_ERROR
+
+
+def _fit() -> tuple[str, str, bool]:
+    """Name, figure and verdict: F at the end of a fit and at ``LogisticRegression``'s optimum."""
+    X, y = _digits()
+    alpha = 1e-2
+    ours = SoftmaxClassifier(alpha, tol=_TOL, random_state=0).fit(X, y)
+    with threadpool_limits(1):  # the default, a thread a core, can take a hundred times as long beside another process
+        theirs = LogisticRegression(C=1 / (alpha * len(y)), tol=1e-7, max_iter=1000).fit(X, y)
+    found, best = (_objective(model, X, y, alpha) for model in (ours, theirs))
+    gap = (found - best) / best
+    return "fit", f"F = {found:.8f}, (F - F*) / F* = {gap:.1e}, F* LogisticRegression's", abs(gap) < 2 * _TOL
+
+
+def _objective(model: Any, X: Any, y: Any, alpha: float) -> float:
+    """F, by scikit-learn's loss."""
+    return float(log_loss(y, model.predict_proba(X)) + alpha / 2 * np.sum(model.coef_**2))
+
+
+def _digits() -> tuple[Any, Any]:
+    X, y = load_digits(return_X_y=True)
+    return X / 16, y
+
+
+if __name__ == "__main__":
+    sys.exit(main())
