@@ -1,4 +1,9 @@
-"""A list of .npz files, one in memory at a time."""
+"""
+A list of .npz files
+====================
+
+One of them is in memory at a time: ``fit_batches`` calls a function that reads them, anew for each pass.
+"""
 
 import tempfile
 from pathlib import Path

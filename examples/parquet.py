@@ -1,6 +1,9 @@
-"""A Parquet dataset of any size, read by pyarrow a batch at a time.
+"""
+A Parquet dataset of any size
+=============================
 
-``fit_batches`` reads the rows several times: it takes what can be iterated over again and again.
+It is read by pyarrow a batch at a time. ``fit_batches`` reads the rows several times: it takes what can be
+iterated over again and again.
 """
 
 import tempfile

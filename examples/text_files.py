@@ -1,4 +1,9 @@
-"""Text files, hashed as they are read: no vocabulary, and no text, is ever in memory as a whole."""
+"""
+Text files, hashed as they are read
+===================================
+
+No vocabulary, and no text, is ever in memory as a whole.
+"""
 
 import random
 import tempfile

@@ -1,0 +1,71 @@
+"""Sphinx's settings: ``python -m sphinx -W --keep-going -b html docs docs/_build/html``."""
+
+import re
+import sys
+from pathlib import Path
+
+import sksoftmax
+
+sys.path.insert(0, str(Path(__file__).parent))  # sphinx_gallery looks for conf.place_in_gallery
+
+project = "sksoftmax"
+author = "the sksoftmax developers"
+copyright = author
+version = release = sksoftmax.__version__
+
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery"]
+exclude_patterns = ["_build"]
+nitpicky = False  # scikit-learn's names are not resolved: that would need the network
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"sksoftmax {release}"
+html_show_sourcelink = False
+html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_prev_next": False}
+
+autodoc_typehints = "none"  # the docstrings say more
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False  # autodoc shows them
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+EXAMPLES = [
+    "plot_first_steps.py",
+    "plot_digits_templates.py",
+    "plot_text_words.py",
+    "plot_linear_probe.py",
+    "plot_sweep.py",
+    "plot_one_vs_rest.py",
+    "plot_gradient_check.py",
+    "npz_files.py",
+    "parquet.py",
+    "text_files.py",
+]
+
+
+def place_in_gallery(name: str) -> int:
+    """Where an example stands; one that is not listed is an error."""
+    return EXAMPLES.index(name)
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"\.py$",  # all of them run
+    "within_subsection_order": "conf.place_in_gallery",
+    "download_all_examples": False,
+    "write_computation_times": False,
+    "show_signature": False,
+    "reset_modules": ("matplotlib",),
+    "capture_repr": ("_repr_html_", "__repr__"),
+}
+
+#: Pages of the repository that are no part of the documentation: MyST would look for them among its own.
+_PAGE_ELSEWHERE = re.compile(r"\]\((\.\./[^)#]+\.md)\)")
+
+
+def setup(app):
+    def link_files(app, docname, source):
+        source[0] = _PAGE_ELSEWHERE.sub(r"](path:\1)", source[0])
+
+    app.connect("source-read", link_files)
