@@ -60,12 +60,14 @@ sphinx_gallery_conf = {
     "capture_repr": ("_repr_html_", "__repr__"),
 }
 
-#: Pages of the repository that are no part of the documentation: MyST would look for them among its own.
+#: Links of the pages, which are right in the repository: to an example, whose page is in the gallery; and to a page
+#: that is no part of the documentation, where MyST would look for it.
+_EXAMPLE = re.compile(r"\]\(\.\./examples/(\w+)\.py\)")
 _PAGE_ELSEWHERE = re.compile(r"\]\((\.\./[^)#]+\.md)\)")
 
 
 def setup(app):
-    def link_files(app, docname, source):
-        source[0] = _PAGE_ELSEWHERE.sub(r"](path:\1)", source[0])
+    def relink(app, docname, source):
+        source[0] = _EXAMPLE.sub(r"](auto_examples/\1.rst)", _PAGE_ELSEWHERE.sub(r"](path:\1)", source[0]))
 
-    app.connect("source-read", link_files)
+    app.connect("source-read", relink)

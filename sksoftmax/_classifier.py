@@ -143,9 +143,6 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    ``loss_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit``; ``partial_fit`` drops
-    them.
-
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
         Coefficients; float32 if X was. With more than two classes the rows sum to 0, unless ``l1_ratio > 0``.
     intercept_ : ndarray of shape (n_classes,) or (1,)
@@ -156,7 +153,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Epochs run; of ``partial_fit`` those of its last fit to the rows kept, or 1.
     n_features_in_ : int
         Columns seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, if X had names and all of them strings.
     loss_curve_ : list of float
         F after each epoch, over all training rows (a sample's epochs are not among them); of the minibatches of
@@ -176,6 +173,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
+    ``loss_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit`` and ``fit_batches``;
+    ``partial_fit`` drops them.
+
     Vectorized, X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps
     the digits that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered
     or non-CSR matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the
@@ -299,6 +299,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If X, y or the weights are not as above, a parameter is out of range, or ``warm_start`` meets other
             classes or another number of columns than the last fit.
+        ImportError
+            If ``engine="compiled"``, and numba is missing: the command that installs it.
 
         Warns
         -----
@@ -347,6 +349,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ValueError
             As ``fit``; if the rows are not the same in every pass; or with ``early_stopping=True`` where they are more
             than the sample.
+        ImportError
+            As ``fit``.
 
         Warns
         -----
@@ -447,8 +451,11 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X, y or the weights are not as above, y holds a label that is not among the classes, the number
-            of columns has changed, or ``class_weight="balanced"``. The model is then as it was.
+            If X, y or the weights are not as above, a parameter is out of range, y holds a label that is not among
+            the classes, the number of columns has changed, or ``class_weight="balanced"``. The model is then as it
+            was.
+        ImportError
+            As ``fit``.
         FloatingPointError
             If a named solver's coefficients overflow. The model is then as it was.
         """
@@ -510,11 +517,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes the log odds of ``classes_[1]``.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
         """
         check_is_fitted(self)
         X = border.prediction_data(self, X)
@@ -530,11 +545,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
 
         Returns
         -------
         ndarray of shape (n_samples,)
             Labels from ``classes_``.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
         """
         raw = self.decision_function(X)
         codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
@@ -547,11 +570,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
             In [0, 1], rows sum to 1; columns in the order of ``classes_``.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
         """
         raw = self.decision_function(X)
         if raw.ndim == 1:
@@ -565,10 +596,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
+            At most 0; columns in the order of ``classes_``.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
         """
         raw = self.decision_function(X)
         if raw.ndim == 1:

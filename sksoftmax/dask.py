@@ -328,6 +328,8 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             the solver is not "auto", or ``early_stopping`` is set.
         RuntimeError
             If for ``workers_timeout`` seconds there is no worker.
+        ImportError
+            As ``SoftmaxClassifier.fit``.
 
         Warns
         -----
@@ -366,28 +368,117 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         return self
 
     def to_local(self) -> SoftmaxClassifier:
-        """The same model, of its own coefficients, as a ``SoftmaxClassifier``."""
+        """The same model, of its own coefficients, as a ``SoftmaxClassifier``.
+
+        Returns
+        -------
+        SoftmaxClassifier
+            Its parameters and fitted attributes are copies, but for ``communication_``.
+        """
         return _as(SoftmaxClassifier, self)
 
     @classmethod
     def from_local(cls, model: SoftmaxClassifier) -> Self:
-        """A model of this class with ``model``'s parameters and coefficients."""
+        """A model of this class with ``model``'s parameters and coefficients.
+
+        Parameters
+        ----------
+        model : SoftmaxClassifier
+            Fitted or not.
+
+        Returns
+        -------
+        DaskSoftmaxClassifier
+            Its parameters and fitted attributes are copies.
+        """
         return _as(cls, model)
 
     def decision_function(self, X: Any) -> Any:
-        """As ``SoftmaxClassifier.decision_function``; lazy, if X is."""
+        """Raw predictions; lazy, if X is.
+
+        Parameters
+        ----------
+        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
+            Finite numbers, in the columns of the fit.
+
+        Returns
+        -------
+        dask array or ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            As ``SoftmaxClassifier.decision_function``; a dask array, in the partitions of X, if X is a dask collection.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            As ``SoftmaxClassifier.decision_function``; of a dask collection when it is computed.
+        """
         return self._lazily("decision_function", X, self.coef_.dtype)
 
     def predict(self, X: Any) -> Any:
-        """As ``SoftmaxClassifier.predict``; lazy, if X is."""
+        """Most probable class of each row; lazy, if X is.
+
+        Parameters
+        ----------
+        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
+            Finite numbers, in the columns of the fit.
+
+        Returns
+        -------
+        dask array or ndarray of shape (n_samples,)
+            As ``SoftmaxClassifier.predict``; a dask array, in the partitions of X, if X is a dask collection.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            As ``SoftmaxClassifier.predict``; of a dask collection when it is computed.
+        """
         return self._lazily("predict", X, self.classes_.dtype)
 
     def predict_proba(self, X: Any) -> Any:
-        """As ``SoftmaxClassifier.predict_proba``; lazy, if X is."""
+        """Probability of each class; lazy, if X is.
+
+        Parameters
+        ----------
+        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
+            Finite numbers, in the columns of the fit.
+
+        Returns
+        -------
+        dask array or ndarray of shape (n_samples, n_classes)
+            As ``SoftmaxClassifier.predict_proba``; a dask array, in the partitions of X, if X is a dask collection.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            As ``SoftmaxClassifier.predict_proba``; of a dask collection when it is computed.
+        """
         return self._lazily("predict_proba", X, self.coef_.dtype)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """As ``SoftmaxClassifier.predict_log_proba``; lazy, if X is."""
+        """Natural logarithm of the probabilities; lazy, if X is.
+
+        Parameters
+        ----------
+        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
+            Finite numbers, in the columns of the fit.
+
+        Returns
+        -------
+        dask array or ndarray of shape (n_samples, n_classes)
+            As ``SoftmaxClassifier.predict_log_proba``; a dask array, in the partitions of X, if X is a dask collection.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            As ``SoftmaxClassifier.predict_log_proba``; of a dask collection when it is computed.
+        """
         return self._lazily("predict_log_proba", X, self.coef_.dtype)
 
     def _lazily(self, method: str, X: Any, dtype: Any) -> Any:

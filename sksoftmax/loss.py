@@ -68,7 +68,40 @@ def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[
 def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[float, Array]:
     """Softmax cross-entropy loss and its gradient without any Python loop.
 
-    Parameters, returns and errors are those of `softmax_loss_naive`, to which it is equal up to rounding.
+    Equal to `softmax_loss_naive` up to rounding.
+
+    Parameters
+    ----------
+    W : array-like of shape (n_features, n_classes)
+        Weights, one column a class, finite; n_classes >= 2.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows are samples, finite; n_samples >= 1. Sparse matrices are read as CSR.
+    y : array-like of int of shape (n_samples,)
+        Class codes, 0 to n_classes - 1.
+    reg : float
+        L2 strength, >= 0.
+
+    Returns
+    -------
+    loss : float
+        ``mean_i [ logsumexp(x_i W) - (x_i W)[y_i] ] + reg / 2 * sum(W * W)``; finite for logits of any finite
+        size.
+    dW : ndarray of shape (n_features, n_classes)
+        ``X^T (p - t) / n_samples + reg * W``, p the softmax of X W and t the one-hot labels.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, W has fewer than two columns, y holds anything but class codes, or reg is
+        negative or not finite.
+
+    See Also
+    --------
+    softmax_loss_naive : The same in loops.
+
+    References
+    ----------
+    Bishop (2006), Pattern Recognition and Machine Learning, eqs. 4.104, 4.108 and 4.109.
 
     Examples
     --------
