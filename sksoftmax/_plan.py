@@ -469,7 +469,7 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *
     rate = settings.learning_rate
     if rate is None:
         assert stats is not None
-        rate = auto_rate(problem, stats, batch_size)
+        rate = float(auto_rate(problem, stats, batch_size))  # NumPy's own float prints its type
     n_batches = -(-problem.n_all // batch_size)
     solver = first_order(
         settings.solver,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sksoftmax import _schedules
+from sksoftmax import SoftmaxClassifier, _schedules
 from sksoftmax._objective import batch_value_and_grad, prior_params, value_and_grad
 from sksoftmax._solvers._first_order import first_order
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
@@ -12,10 +12,25 @@ from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
 from sksoftmax._types import Batch, Params
+from sksoftmax._validation import PARAMETER_CONSTRAINTS
+from tests import test_classifier, test_sklearn_checks
 from tests.problems import problem, random_data, random_problem
 
 #: Gradients of two steps on one parameter (and an intercept, the same).
 GRADS = [Params(np.array([[g]]), np.array([g])) for g in (2.0, -1.0)]
+
+
+def test_every_solver_that_users_may_ask_for_is_tested():
+    names = PARAMETER_CONSTRAINTS["solver"][0].options
+    assert names == set(test_classifier.SOLVERS)
+    assert names == {estimator.solver for estimator in test_sklearn_checks.ESTIMATORS}
+
+
+@pytest.mark.parametrize("name", test_classifier.SOLVERS)
+def test_what_is_told_of_a_fit_is_plain_python(name):
+    X, y = random_data()
+    clf = SoftmaxClassifier(solver=name, max_iter=1, tol=10.0).fit(X, y)
+    assert {type(value) for value in clf.solver_info_.values()} <= {str, int, float}
 
 
 def directions(rule, memory):
