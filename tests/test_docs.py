@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import sksoftmax
+from sksoftmax._validation import PARAMETER_CONSTRAINTS
 
 ROOT = Path(__file__).parent.parent
 DISPLAYS = ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"]
@@ -201,6 +202,14 @@ def test_a_classs_docstring_has_its_parameters(name):
         base = kind.__mro__[1]
         assert base in CLASSES.values()
         assert f"``{base.__name__}``" in kind.__doc__
+
+
+@pytest.mark.parametrize("name", ["solver", "engine", "schedule"])
+def test_every_choice_of_a_parameter_is_documented(name):
+    kind, text = _entries(_sections(sksoftmax.SoftmaxClassifier)["Parameters"])[name]
+    for choice in PARAMETER_CONSTRAINTS[name][0].options:
+        assert f'"{choice}"' in kind
+        assert f'"{choice}"' in text or name == "schedule"
 
 
 @pytest.mark.parametrize("name", sksoftmax.__all__)

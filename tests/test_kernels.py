@@ -6,12 +6,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
 
 from sksoftmax import _loops, _vectorized
+from sksoftmax import _validation as border
+from sksoftmax._plan import choose_engine
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, KERNELS, random_data, random_params
 
 KERNEL = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 CONTAINER = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
 N_CLASSES = pytest.mark.parametrize("n_classes", [2, 3, 5])
+
+
+def test_every_engine_that_users_may_ask_for_is_tested():
+    assert border.KERNELS == KERNELS
+    assert border.PARAMETER_CONSTRAINTS["engine"][0].options == {"auto", "compiled", *KERNELS}
+    assert {choose_engine(name) for name in KERNELS} == set(KERNELS)
 
 
 def case(n_classes, container=np.asarray, seed=0, dtype=np.float64):

@@ -25,7 +25,7 @@ def test_it_prints_versions_engines_threads_and_the_self_test():
     assert lines["numpy"] == np.__version__
     for name in command.REQUIRED:
         assert lines[name] == importlib.metadata.version(name)
-    assert lines["engines"].startswith("vectorized, naive")
+    assert lines["engines"].startswith(", ".join(command.KERNELS))
     assert re.match(r"\d+ threads, \w+", lines["blas"])
     assert re.fullmatch(r"largest relative error \S+ by scipy.optimize.check_grad: ok", lines["gradient"])
     assert re.fullmatch(r"F = \S+, \(F - F\*\) / F\* = \S+, F\* LogisticRegression's: ok", lines["fit"])
@@ -55,9 +55,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     out = capsys.readouterr().out
     assert re.search(r"^numba +not installed; pip install 'sksoftmax\[fast\]'$", out, re.MULTILINE)
     assert re.search(r"^distributed +not installed; pip install 'sksoftmax\[dask\]'$", out, re.MULTILINE)
-    assert re.search(
-        r"^engines +vectorized, naive; not compiled \(.+\): pip install 'sksoftmax\[fast\]'$", out, re.MULTILINE
-    )
+    engines = ", ".join(command.KERNELS)
+    assert re.search(rf"^engines +{engines}; not compiled \(.+\): pip install 'sksoftmax\[fast\]'$", out, re.MULTILINE)
 
 
 class _WrongFit(sksoftmax.SoftmaxClassifier):
