@@ -1,6 +1,7 @@
 """The layout: a module imports only from floors below it, and foreign packages only where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,13 @@ def _modules():
 def test_every_module_stands_on_one_floor():
     named = [name for floor in FLOORS for name in floor]
     assert sorted(named) == sorted(name for name, _ in _modules())
+
+
+def test_every_module_is_on_the_map_of_those_who_contribute():
+    page = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named == {name for name, _ in _modules() if not name.startswith("_solvers.")}
 
 
 def test_a_module_imports_only_from_floors_below():
