@@ -37,8 +37,8 @@ for model in models.values():
 
 # %%
 # The curves are the models' probabilities of versicolor; the bars the share of versicolor among the flowers of
-# that length. Setosa is recognised well, and so one-vs-rest is right by elimination between setosa and
-# versicolor; but at the long end it gives versicolor a third, where there is none.
+# that length. At both ends one-vs-rest gives versicolor a share where there is none: a sixth at the short one, a
+# third at the long one, whatever else is certain there.
 
 grid = np.linspace(0.5, 7.5, 200)[:, None]
 styles = {"softmax": ("#0072B2", "-"), "one-vs-rest": ("#D55E00", "--"), "SGDClassifier": ("#009E73", ":")}
