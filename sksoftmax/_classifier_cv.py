@@ -350,6 +350,11 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            If X or y are not as above, or a keyword is for no one.
         """
         border.raise_for_params(score_params, self, "score")
         if sample_weight is not None:

@@ -175,7 +175,7 @@ def test_the_reference_has_every_public_name():
 def test_a_functions_docstring_has_its_parameters_returns_and_errors(name):
     function = FUNCTIONS[name]
     sections = _sections(function)
-    entries = _entries(sections.get("Parameters", ""))
+    entries = {name.lstrip("*"): entry for name, entry in _entries(sections.get("Parameters", "")).items()}
     assert list(entries) == _parameters(function)
     for parameter, (kind, text) in entries.items():
         assert kind, parameter

@@ -43,6 +43,7 @@ def test_the_example_says_and_shows_what_it_should(name, capsys, monkeypatch):
 
     monkeypatch.setattr(plt, "show", show)
     plt.switch_backend("agg")
+    plt.close("all")  # what other tests have left
     runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     pattern, n_figures = SAYS[name]
     assert re.search(pattern, capsys.readouterr().out)
