@@ -150,12 +150,12 @@ def test_the_coefficients_are_the_same_bit_for_bit_on_any_number_of_workers(n_wo
     X, y = sorted_data(n_samples=2000)
     want = fitted(X, y).coef_
     client.cluster.scale(n_workers)
-    client.wait_for_workers(n_workers)
+    client.wait_for_workers(n_workers, timeout=60)
     try:
         assert_array_equal(fitted(X, y).coef_, want)
     finally:
         client.cluster.scale(2)
-        client.wait_for_workers(2)
+        client.wait_for_workers(2, timeout=60)
 
 
 def before_the_second_round(monkeypatch, action):
@@ -181,7 +181,7 @@ def test_a_worker_that_dies_changes_nothing(client, monkeypatch):
     got = fitted(X, y, tol=1e-8).coef_
     assert len(calls) > 2
     assert_array_equal(got, want)
-    client.wait_for_workers(2)
+    client.wait_for_workers(2, timeout=60)
     assert victim not in client.run(os.getpid).values()
 
 
