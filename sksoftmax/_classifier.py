@@ -18,6 +18,7 @@ from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
 from sksoftmax import _sources as sources
+from sksoftmax import _state as saved
 from sksoftmax import _validation as border
 from sksoftmax import _vectorized
 from sksoftmax._fit import minimum
@@ -576,6 +577,12 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         else:
             proba, logs = softmax(raw), log_softmax(raw, axis=1)
         return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
+
+    def __getstate__(self) -> dict[str, Any]:
+        return saved.written(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(saved.read(state, type(self)))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

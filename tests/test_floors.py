@@ -10,7 +10,7 @@ import sksoftmax
 ROOT = Path(sksoftmax.__file__).parent
 
 FLOORS = [
-    ["_types"],
+    ["_types", "_version"],
     ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
     ["loss", "_objective", "_compiled_row"],
     ["_precondition", "_compiled"],
@@ -34,6 +34,7 @@ FLOORS = [
     ["_train", "verify", "_sources"],
     ["_fit"],
     ["_stream"],
+    ["_state"],
     ["_classifier"],
     ["dask"],
     ["__init__"],
