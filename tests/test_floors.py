@@ -34,14 +34,14 @@ FLOORS = [
     ["_train", "verify", "_sources"],
     ["_fit"],
     ["_stream"],
-    ["_state"],
+    ["_sklearn_model", "_state"],
     ["_classifier"],
     ["dask"],
     ["__init__"],
 ]
 
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
-SKLEARN_IMPORTERS = {"_validation", "_classifier", "dask"}
+SKLEARN_IMPORTERS = {"_validation", "_sklearn_model", "_classifier", "dask"}
 
 #: Modules that may import numba; those that import them are imported only inside the functions that need them.
 NUMBA_IMPORTERS = {"_lanes"}
