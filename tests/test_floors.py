@@ -36,12 +36,12 @@ FLOORS = [
     ["_stream"],
     ["_sklearn_model", "_state"],
     ["_classifier"],
-    ["dask"],
+    ["dask", "onnx"],
     ["__init__"],
 ]
 
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
-SKLEARN_IMPORTERS = {"_validation", "_sklearn_model", "_classifier", "dask"}
+SKLEARN_IMPORTERS = {"_validation", "_sklearn_model", "_classifier", "dask", "onnx"}
 
 #: Modules that may import numba; those that import them are imported only inside the functions that need them.
 NUMBA_IMPORTERS = {"_lanes"}
@@ -98,8 +98,14 @@ def test_dask_is_imported_by_its_own_module_only():
     assert importers == {"dask"}
 
 
+def test_skl2onnx_is_imported_by_its_own_module_only():
+    foreign = {"skl2onnx", "onnx", "onnxruntime"}
+    importers = {name for name, path in _modules() if any(m.split(".")[0] in foreign for m, _ in _imports(path))}
+    assert importers == {"onnx"}
+
+
 def test_importing_the_package_does_not_import_its_extras():
-    extras = ("numba", "llvmlite", "dask", "distributed", "matplotlib")
+    extras = ("numba", "llvmlite", "dask", "distributed", "matplotlib", "skl2onnx", "onnx", "onnxruntime")
     code = f"import sys, sksoftmax; print([m for m in {extras} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
