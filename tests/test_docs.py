@@ -10,14 +10,14 @@ ROOT = Path(__file__).parent.parent
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/derivation.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/derivation.md", "docs/deployment.md"])
 def test_examples_of_the_pages(name):
     results = doctest.testfile(str(ROOT / name), module_relative=False, optionflags=FLAGS, encoding="utf-8")
     assert results.failed == 0
     assert results.attempted > 10
 
 
-@pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "dask"])
+@pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "dask", "onnx"])
 def test_examples_of_the_docstrings(name):
     results = doctest.testmod(importlib.import_module(f"sksoftmax.{name}"), optionflags=FLAGS)
     assert results.failed == 0
