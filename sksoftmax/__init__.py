@@ -1,9 +1,8 @@
 """Softmax (multinomial logistic) regression for scikit-learn, trained by minibatches."""
 
-from importlib.metadata import version
-
 from sksoftmax._classifier import SoftmaxClassifier
 from sksoftmax._classifier_cv import SoftmaxClassifierCV
+from sksoftmax._version import __version__ as __version__
 from sksoftmax.loss import softmax_loss_naive, softmax_loss_vectorized
 from sksoftmax.verify import check_gradient
 
@@ -14,4 +13,3 @@ __all__ = [
     "softmax_loss_naive",
     "softmax_loss_vectorized",
 ]
-__version__ = version("sksoftmax")

@@ -23,7 +23,7 @@ from sksoftmax._validation import KERNELS
 REQUIRED = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")
 
 #: What each extra that users install brings.
-EXTRAS = {"fast": ("numba",), "dask": ("dask", "distributed"), "plot": ("matplotlib",)}
+EXTRAS = {"fast": ("numba",), "dask": ("dask", "distributed"), "plot": ("matplotlib",), "onnx": ("skl2onnx",)}
 
 #: What the self-test admits: check_gradient's own promise; the fit's ``tol``, and as much for what it is compared to.
 _MOST_ERROR = 1e-4

@@ -12,12 +12,15 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax import _sklearn_model as sklearn_model
 from sksoftmax import _sources as sources
+from sksoftmax import _state as saved
 from sksoftmax import _validation as border
 from sksoftmax import _vectorized
 from sksoftmax._fit import minimum
@@ -616,6 +619,89 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         else:
             proba, logs = softmax(raw), log_softmax(raw, axis=1)
         return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
+
+    def to_sklearn(self) -> LogisticRegression:
+        """The same model as scikit-learn's ``LogisticRegression``, fitted, for all that takes one.
+
+        Its predictions are this model's, and its parameters say the same objective: ``C = 1 / (alpha * the sum of the
+        weights of the rows fitted to)``, class weights multiplied in and the rows that ``early_stopping`` sets aside
+        left out, and inf for ``alpha=0``; so that its clone, fitted to these rows, has the same minimum. ``max_iter``
+        is handed on, ``tol`` as the smaller of its root and 1e-4, since ``LogisticRegression``'s is of the gradient.
+        With L1 the solver is "saga", otherwise "lbfgs": these need columns of similar scale.
+
+        Returns
+        -------
+        LogisticRegression
+            With ``coef_`` of shape (n_classes, n_features), or (1, n_features) for two classes, dense; of copies.
+
+        Raises
+        ------
+        NotFittedError
+            If this model is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from sksoftmax import SoftmaxClassifier
+        >>> X, y = load_wine(return_X_y=True)
+        >>> SoftmaxClassifier(random_state=0).fit(X, y).to_sklearn().score(X, y)
+        1.0
+        """
+        check_is_fitted(self)
+        return sklearn_model.to_logistic(self, self._stream.weight)
+
+    @classmethod
+    def from_sklearn(cls, model: LogisticRegression, *, total_weight: float) -> Self:
+        """A model of this class that predicts as a fitted ``LogisticRegression`` does.
+
+        From there ``partial_fit`` goes on, and ``fit`` with ``warm_start=True``. ``alpha = 1 / (C * total_weight)``,
+        ``l1_ratio``, ``fit_intercept``, ``class_weight``, ``random_state``, ``warm_start`` and ``max_iter`` are handed
+        on; the other parameters, ``tol`` among them, have their defaults. (The minimum of "liblinear" is another one,
+        where the intercept is penalised.)
+
+        Parameters
+        ----------
+        model : LogisticRegression
+            Fitted; of two classes, or multinomial.
+        total_weight : float
+            Sum of the weights of the rows that ``model`` was fitted to, class weights multiplied in, > 0: their number
+            where there were no weights. ``C`` counts against the sum of their losses, ``alpha`` against the mean, and
+            a ``LogisticRegression`` does not say how many they were. What they weigh beside those of ``partial_fit``
+            depends on it, too.
+
+        Returns
+        -------
+        SoftmaxClassifier
+
+        Raises
+        ------
+        TypeError
+            If ``model`` is no ``LogisticRegression``.
+        NotFittedError
+            If it is not fitted.
+        ValueError
+            If it is one-vs-rest, or ``total_weight`` is not > 0.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sksoftmax import SoftmaxClassifier
+        >>> X, y = load_wine(return_X_y=True)
+        >>> model = LogisticRegression(C=0.1, max_iter=10000).fit(X, y)
+        >>> clf = SoftmaxClassifier.from_sklearn(model, total_weight=len(y))
+        >>> bool((clf.predict(X) == model.predict(X)).all()), round(clf.alpha, 4)
+        (True, 0.0562)
+        """
+        new: Self = sklearn_model.from_logistic(cls, model, total_weight)
+        new._stream = new._new_stream(max(1, round(total_weight)), float(total_weight))
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        return saved.written(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(saved.read(state, type(self)))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import _fit_context
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import compute_class_weight
@@ -85,6 +86,17 @@ SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 _X_CHECKS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
+
+
+class OtherVersionWarning(InconsistentVersionWarning):  # type: ignore[misc]
+    """scikit-learn's warning, of this package's versions."""
+
+    def __str__(self) -> str:
+        return (
+            f"a {self.estimator_name} that sksoftmax {self.original_sklearn_version} wrote is read by sksoftmax "
+            f"{self.current_sklearn_version}. The format of its state is the same, so it should predict and go on as "
+            "it did; fit it again, or install the other version, to be sure."
+        )
 
 
 def checks_parameters(method: _Method) -> _Method:

@@ -250,6 +250,16 @@ def test_it_is_cloned_and_pickled_without_its_client(client):
     assert_array_equal(pickle.loads(pickle.dumps(clf)).predict(X), clf.predict(X))
 
 
+def test_it_becomes_a_logistic_regression_of_all_the_rows_on_the_cluster(client):
+    X, y = sorted_data()
+    clf = fitted(X, y)
+    model = clf.to_sklearn()
+    assert pytest.approx(1 / (ALPHA * len(y))) == model.C
+    assert_array_equal(model.predict(X), clf.predict(X))
+    back = DaskSoftmaxClassifier.from_sklearn(model, total_weight=len(y))
+    assert_array_equal(back.predict(chunked(X, y)[0]).compute(), clf.predict(X))
+
+
 # --- what comes in ----------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 PAGES_THAT_RUN = [
     "README.md",
+    "docs/deployment.md",
     "docs/derivation.md",
     "docs/from_logistic_regression.md",
     "docs/from_sgd_classifier.md",
@@ -98,7 +99,7 @@ def test_the_files_that_the_pages_link_to_are_there():
                 assert path.exists(), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "dask", *DISPLAYS])
+@pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "_classifier_cv", "dask", "onnx", *DISPLAYS])
 def test_examples_of_the_docstrings(name):
     results = doctest.testmod(importlib.import_module(f"sksoftmax.{name}"), optionflags=FLAGS)
     assert results.failed == 0
@@ -184,7 +185,7 @@ def test_a_functions_docstring_has_its_parameters_returns_and_errors(name):
         default = inspect.signature(function).parameters[parameter].default
         assert (default is inspect.Parameter.empty) == ("default=" not in kind), parameter
         assert text or "of shape" in kind, parameter
-    assert "Returns" in sections
+    assert ("Returns" in sections) == (inspect.signature(function).return_annotation not in (None, "None"))
     source = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
     if "X" in entries or any(isinstance(node, ast.Raise) for node in ast.walk(source)):  # any X can be wrong
         assert "Raises" in sections

@@ -13,7 +13,7 @@ import sksoftmax
 ROOT = Path(sksoftmax.__file__).parent
 
 FLOORS = [
-    ["_types"],
+    ["_types", "_version"],
     ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
     ["loss", "_objective", "_compiled_row"],
     ["_precondition", "_compiled"],
@@ -37,9 +37,10 @@ FLOORS = [
     ["_train", "verify", "_sources"],
     ["_fit"],
     ["_stream", "_sweep"],
+    ["_sklearn_model", "_state"],
     ["_classifier"],
     ["_classifier_cv"],
-    ["dask", "plotting._parts"],
+    ["dask", "onnx", "plotting._parts"],
     ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"],
     ["plotting.__init__"],
     ["__init__"],
@@ -49,9 +50,11 @@ FLOORS = [
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
 SKLEARN_IMPORTERS = {
     "_validation",
+    "_sklearn_model",
     "_classifier",
     "_classifier_cv",
     "dask",
+    "onnx",
     "plotting._parts",
     "plotting._calibration",
     "plotting._coefficients",
@@ -126,9 +129,15 @@ def test_matplotlib_is_imported_in_one_module():
     assert importers == {"plotting._parts"}
 
 
+def test_skl2onnx_is_imported_by_its_own_module_only():
+    foreign = {"skl2onnx", "onnx", "onnxruntime"}
+    importers = {name for name, path in _modules() if any(m.split(".")[0] in foreign for m, _ in _imports(path))}
+    assert importers == {"onnx"}
+
+
 @pytest.mark.parametrize("name", ["sksoftmax", "sksoftmax.plotting"])
 def test_importing_a_module_does_not_import_its_extras(name):
-    extras = ("numba", "llvmlite", "dask", "distributed", "matplotlib")
+    extras = ("numba", "llvmlite", "dask", "distributed", "matplotlib", "skl2onnx", "onnx", "onnxruntime")
     code = f"import sys, {name}; print([m for m in {extras} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
