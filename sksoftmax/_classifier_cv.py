@@ -100,11 +100,17 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         Its intercepts.
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
-    loss_curve_, stop_reason_, excess_, solver_info_
-        How the last fit went, see ``SoftmaxClassifier``; only with ``refit=True``.
+    loss_curve_ : list of float
+        F after each epoch of the last fit; this and the next three only with ``refit=True``.
+    stop_reason_ : str
+        Why it ended, see ``SoftmaxClassifier``.
+    excess_ : float
+        Estimate of ``(F - F*) / F*`` at its end.
+    solver_info_ : dict
+        What ran.
     n_features_in_ : int
         Columns seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, if X had names and all of them strings.
 
     Notes
