@@ -11,7 +11,8 @@ ROOT = Path(sksoftmax.__file__).parent
 
 FLOORS = [
     ["_types"],
-    ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
+    ["_device"],
+    ["_vectorized", "_array_api", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
     ["loss", "_objective", "_compiled_row"],
     ["_precondition", "_compiled"],
     ["_pieces"],
@@ -31,6 +32,7 @@ FLOORS = [
         "_solvers.schedule_free",
     ],
     ["_plan", "_validation"],
+    ["_placement"],
     ["_train", "verify", "_sources"],
     ["_fit"],
     ["_stream"],
