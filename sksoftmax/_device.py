@@ -40,6 +40,8 @@ class DeviceArray(NDArrayOperatorsMixin):
     array : array of the array API
     xp : module
         Its namespace.
+    widest : dtype of the namespace or None
+        See ``widest``; None if it is not known yet.
     """
 
     def __init__(self, array: Any, xp: Any, widest: Any = None) -> None:

@@ -2,9 +2,14 @@
 
 import doctest
 import importlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests import libraries
 
 ROOT = Path(__file__).parent.parent
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
@@ -15,6 +20,18 @@ def test_examples_of_the_pages(name):
     results = doctest.testfile(str(ROOT / name), module_relative=False, optionflags=FLAGS, encoding="utf-8")
     assert results.failed == 0
     assert results.attempted > 10
+
+
+def test_examples_of_the_page_on_arrays(monkeypatch):
+    pytest.importorskip("torch")
+    with libraries.dispatch(monkeypatch):  # sets SCIPY_ARRAY_API=1, as the page says, for a new process
+        told = subprocess.run(
+            [sys.executable, "-m", "doctest", "-o", "NORMALIZE_WHITESPACE", str(ROOT / "docs/arrays.md"), "-v"],
+            capture_output=True,
+            text=True,
+        )
+    assert told.returncode == 0, told.stdout
+    assert int(re.search(r"(\d+) passed", told.stdout)[1]) > 10
 
 
 @pytest.mark.parametrize("name", ["loss", "verify", "_classifier", "dask"])
