@@ -17,7 +17,7 @@ UPDATES = 64
 
 
 class TorchSoftmax:
-    """Minimise F by minibatches, or by torch's L-BFGS over all rows.
+    """Minimise F by minibatches, or by torch's L-BFGS over all rows; of tensors on their device.
 
     Parameters
     ----------
@@ -53,17 +53,18 @@ class TorchSoftmax:
         self.is_standardised = is_standardised
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Array) -> TorchSoftmax:
+    def fit(self, X: Any, y: Any) -> TorchSoftmax:
         torch.set_num_threads(N_THREADS)
         torch.manual_seed(0)
         n_classes = int(y.max()) + 1
-        dtype = torch.float32 if X.dtype == np.float32 else torch.float64
-        rows: Any = _SparseRows(X) if sp.issparse(X) else _DenseRows(X)
+        rows: Any = _SparseRows(X) if sp.issparse(X) else _DenseRows(torch.as_tensor(X))
         mean, std = rows.standardise() if self.is_standardised else (0.0, 1.0)
-        coef = torch.zeros((X.shape[1], 1 if n_classes == 2 else n_classes), dtype=dtype, requires_grad=True)
-        intercept = torch.zeros(coef.shape[1], dtype=dtype, requires_grad=True)
-        strength = torch.as_tensor(self.alpha / np.square(std), dtype=dtype).reshape(-1, 1)
-        target = torch.from_numpy(y if n_classes > 2 else y.astype(X.dtype))
+        place: dict[str, Any] = {"dtype": rows.dtype, "device": rows.device}
+        coef = torch.zeros((X.shape[1], 1 if n_classes == 2 else n_classes), requires_grad=True, **place)
+        intercept = torch.zeros(coef.shape[1], requires_grad=True, **place)
+        strength = torch.as_tensor(self.alpha / np.square(std), **place).reshape(-1, 1)
+        target = torch.as_tensor(y, device=rows.device)
+        target = target if n_classes > 2 else target.to(rows.dtype)
 
         def loss(idx: Any) -> Any:
             z, truth = rows.times(coef, idx) + intercept, target if idx is None else target[idx]
@@ -75,9 +76,9 @@ class TorchSoftmax:
         else:
             curvature = 0.5 * rows.mean_square() + float(strength.max())
             self._minibatches(loss, [coef, intercept], len(y), curvature)
-        scaled = coef.detach().numpy().T / std
+        scaled = coef.detach().cpu().numpy().T / std
         self.coef_ = scaled
-        self.intercept_ = intercept.detach().numpy() - scaled @ np.broadcast_to(mean, scaled.shape[1])
+        self.intercept_ = intercept.detach().cpu().numpy() - scaled @ np.broadcast_to(mean, scaled.shape[1])
         return self
 
     def _full_passes(self, loss: Any, weights: list[Any]) -> None:
@@ -112,21 +113,21 @@ class TorchSoftmax:
         for update in range(n_updates):
             optimizer.param_groups[0]["lr"] = largest * (1 - update / n_updates)
             if not batches:
-                batches = list(torch.randperm(n_samples).split(self.batch_size))
+                batches = list(torch.randperm(n_samples, device=weights[0].device).split(self.batch_size))
             optimizer.zero_grad()
             loss(batches.pop()).backward()
             optimizer.step()
 
 
 class _DenseRows:
-    def __init__(self, X: Array) -> None:
-        self.X = torch.from_numpy(X)
+    def __init__(self, X: Any) -> None:
+        self.X, self.dtype, self.device = X, X.dtype, X.device
 
     def standardise(self) -> tuple[Array, Array]:
         std, mean = torch.std_mean(self.X, dim=0, correction=0)
         std[std == 0] = 1
         self.X = (self.X - mean) / std
-        return mean.numpy(), std.numpy()
+        return mean.cpu().numpy(), std.cpu().numpy()
 
     def mean_square(self) -> float:
         return float(self.X.square().sum(dim=1).mean())
@@ -138,8 +139,10 @@ class _DenseRows:
 class _SparseRows:
     """CSR rows as bags of columns, torch's quick way to multiply a few of them."""
 
+    device = "cpu"
+
     def __init__(self, X: Any) -> None:
-        self.X = X
+        self.X, self.dtype = X, torch.float32 if X.dtype == np.float32 else torch.float64
 
     def standardise(self) -> tuple[Array, Array]:
         raise ValueError("Standardised columns would not be sparse.")

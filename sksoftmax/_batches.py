@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import scipy.sparse as sp
 
 from sksoftmax._types import Array, Batch
 
@@ -26,15 +25,15 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
     Yields
     ------
     Batch
-        Dense rows share one buffer: a batch is valid until the next one is drawn.
+        Rows of a NumPy array share one buffer: a batch is valid until the next one is drawn.
     """
     n_samples = data.X.shape[0]
     if batch_size is None or batch_size >= n_samples:
         yield data
         return
     order = rng.permutation(n_samples) if shuffle else None
-    is_sparse = sp.issparse(data.X)
-    buffer = None if is_sparse else np.empty((batch_size, data.X.shape[1]), data.X.dtype)
+    is_in_numpy = isinstance(data.X, np.ndarray)
+    buffer = np.empty((batch_size, data.X.shape[1]), data.X.dtype) if is_in_numpy else None
     n_batches = -(-n_samples // batch_size)
     for i in range(n_batches):
         span = slice(i * n_samples // n_batches, (i + 1) * n_samples // n_batches)

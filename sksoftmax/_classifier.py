@@ -18,13 +18,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax import _array_api, _vectorized
 from sksoftmax import _sklearn_model as sklearn_model
 from sksoftmax import _sources as sources
 from sksoftmax import _state as saved
 from sksoftmax import _validation as border
-from sksoftmax import _vectorized
+from sksoftmax._device import DeviceArray, beside, host, in_numpy
 from sksoftmax._fit import minimum
 from sksoftmax._objective import centred, prior_params
+from sksoftmax._placement import labels_like, labels_of, placed, where_the_fit_was
 from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._stopping import StopReason
 from sksoftmax._stream import Stream, advanced, begun, widened, with_classes
@@ -81,6 +83,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
           at least 200 columns, if n_samples x n_classes probabilities take at most 64 MiB or 4 times X's memory;
           without L1, dense X of which more than a quarter is not 0 must have 500 columns and 30000 coefficients.
 
+        X of another library than NumPy (see ``fit``) is computed with by that, under "auto" and "vectorized".
         What ran is in ``solver_info_``.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch, >= 1. For ``solver="auto"``, "auto" is n_features, at least 256 and at most 4096,
@@ -149,9 +152,10 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
         Coefficients; float32 if X was. With more than two classes the rows sum to 0, unless ``l1_ratio > 0``.
     intercept_ : ndarray of shape (n_classes,) or (1,)
-        Intercepts; zeros if ``fit_intercept=False``.
+        Intercepts; zeros if ``fit_intercept=False``. They and ``coef_`` are arrays of X's library, on its device (see
+        ``fit``).
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted.
+        Class labels, sorted; of y's library.
     n_iter_ : int
         Epochs run; of ``partial_fit`` those of its last fit to the rows kept, or 1.
     n_features_in_ : int
@@ -287,9 +291,11 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Finite numbers of any scale. float32 is kept, anything else becomes float64; CSR is used as it is. Of a
             numpy.memmap, or another array that reads a file as it is sliced and has ``chunks`` (HDF5's, Zarr's), of
-            more than 128 MiB, memory holds a sample: see ``fit_batches``.
+            more than 128 MiB, memory holds a sample: see ``fit_batches``. Under
+            ``sklearn.config_context(array_api_dispatch=True)`` also a dense array of another library, such as a PyTorch
+            tensor, on any device: what is done to its rows is done there.
         y : array-like of shape (n_samples,)
-            Labels of at least two classes, numbers or strings.
+            Labels of at least two classes, numbers or strings; of any library and device that X may be of.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, >= 0; an integer weight is the same as that many rows, 0 as none.
 
@@ -300,8 +306,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X, y or the weights are not as above, a parameter is out of range, or ``warm_start`` meets other
-            classes or another number of columns than the last fit.
+            If X, y or the weights are not as above, a parameter is out of range, ``warm_start`` meets other classes or
+            another number of columns than the last fit, or ``engine`` is "compiled" or "naive" and X of another library
+            than NumPy or SciPy.
         ImportError
             If ``engine="compiled"``, and numba is missing: the command that installs it.
 
@@ -319,6 +326,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 classes, codes = np.unique(data.y, return_inverse=True)
                 border.at_least_two(classes)
                 result = self._fit_rows(data._replace(y=codes), classes)
+                self.classes_ = labels_like(classes, y)
         self._warn_if_above_tol(result)
         return self
 
@@ -410,8 +418,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         )
         self._forget_outcome()
         self.classes_ = classes
-        self._set_params(result.params, data.X.dtype)
-        self._set_outcome(result, info)
+        self._set_params(result.params, data.X)
+        self._set_outcome(result, {"engine": choose_engine(self.engine, data.X), "solver": result.solver, **info})
         self._stream = self._new_stream(problem.n_all, problem.n_all * problem.mean_weight)
         return result
 
@@ -454,9 +462,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X, y or the weights are not as above, a parameter is out of range, y holds a label that is not among
-            the classes, the number of columns has changed, or ``class_weight="balanced"``. The model is then as it
-            was.
+            If X, y or the weights are not as above, y holds a label that is not among the classes, the number of
+            columns or X's library or device has changed, or ``class_weight="balanced"``. The model is then as it was.
         ImportError
             As ``fit``.
         FloatingPointError
@@ -471,6 +478,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                     "classes=classes, y=y_sample)))."
                 )
             is_first = not hasattr(self, "classes_")
+            where_the_fit_was(self, X, "partial_fit")
             data = border.training_data(self, X, y, sample_weight, reset=is_first, is_stream=True)
             known = border.stream_classes(self, classes, data.y)
             codes = border.codes_of(
@@ -479,12 +487,13 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             data = border.with_class_weight(data._replace(y=codes), self.class_weight, known)
             self._forget_outcome()
             self._advance(data, known)
+            self.classes_ = labels_like(known, y)
         return self
 
     def _advance(self, data: Batch, classes: Array) -> None:
         """The stream after these rows, whose codes are of ``classes``; the attributes follow."""
         stream = getattr(self, "_stream", None) or self._new_stream(0, 0.0)
-        known = getattr(self, "classes_", classes)
+        known = in_numpy(getattr(self, "classes_", classes))
         places = np.searchsorted(classes, known)
         if len(known) < len(classes):
             stream = with_classes(stream, places, len(classes), **self._kind())
@@ -503,8 +512,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                     f"the coefficients of this pass overflow at learning_rate={info['learning_rate']}; the model is as "
                     "it was. Lower learning_rate, scale the columns, or use solver='auto'."
                 )
-            self._set_params(params, data.X.dtype)
-        self.classes_ = classes
+            self._set_params(params, data.X)
         self._stream, self.solver_info_, self.n_iter_ = after, info, n_epochs
 
     def _kind(self) -> dict[str, bool]:
@@ -516,6 +524,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     @sources.by_pieces
     def decision_function(self, X: Any) -> Array:
         """Raw predictions ``X @ coef_.T + intercept_``.
+
+        As of all predictions X must be of the library and on the device of the fit's, and so are they.
 
         Parameters
         ----------
@@ -532,10 +542,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         NotFittedError
             Before the first fit.
         ValueError
-            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
+            If X does not hold finite numbers, or is of another width, library or device than the fit's.
         """
         check_is_fitted(self)
         X = border.prediction_data(self, X)
+        if isinstance(X, DeviceArray):
+            coef, intercept = (beside(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
+            raw = X @ coef.T + intercept
+            return (raw[:, 0] if raw.shape[1] == 1 else raw).array
         coef = self.coef_.astype(X.dtype, copy=False)  # X is not to be copied into the coefficients' dtype
         raw = safe_sparse_dot(X, coef.T, dense_output=True)
         raw += self.intercept_.astype(X.dtype, copy=False)
@@ -553,18 +567,18 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Labels from ``classes_``.
+            Labels from ``classes_``; strings in a NumPy array whatever X is.
 
         Raises
         ------
         NotFittedError
             Before the first fit.
         ValueError
-            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
+            If X does not hold finite numbers, or is of another width, library or device than the fit's.
         """
-        raw = self.decision_function(X)
+        raw = border.wrapped(self.decision_function(X))
         codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
-        return np.asarray(self.classes_[codes])
+        return labels_of(codes, self.classes_)
 
     @sources.by_pieces
     def predict_proba(self, X: Any) -> Array:
@@ -587,7 +601,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
         """
-        raw = self.decision_function(X)
+        raw = border.wrapped(self.decision_function(X))
+        if isinstance(raw, DeviceArray):
+            return _array_api.predicted_proba(raw).array
         if raw.ndim == 1:
             return np.column_stack([expit(-raw), expit(raw)])
         return np.asarray(softmax(raw, copy=False))
@@ -613,7 +629,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
         """
-        raw = self.decision_function(X)
+        raw = border.wrapped(self.decision_function(X))
+        if isinstance(raw, DeviceArray):
+            return _array_api.predicted_log_proba(raw).array
         if raw.ndim == 1:
             proba, logs = np.column_stack([expit(-raw), expit(raw)]), np.column_stack([log_expit(-raw), log_expit(raw)])
         else:
@@ -706,6 +724,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = self.engine in ("auto", "vectorized")
         return tags
 
     def _settings(self) -> Settings:
@@ -716,7 +735,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         return Settings(**values)
 
     def _problem(self, data: Batch, n_classes: int, mean_weight: float, whole: Whole | None = None) -> Problem:
-        kernel = border.KERNELS[choose_engine(self.engine)]
+        kernel = border.kernel(choose_engine(self.engine, data.X))
         if whole is not None:
             mean_weight = float(whole.class_weights.sum()) / whole.n_samples
         l1_ratio = self._l1_ratio()
@@ -730,14 +749,15 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """The coefficients of the last fit, in float64; None before it."""
         if not hasattr(self, "coef_"):
             return None
-        coef: Any = self.coef_  # sparse after sparsify
+        coef = in_numpy(self.coef_)  # sparse after sparsify
         coef = coef.toarray() if sp.issparse(coef) else coef
-        return Params(np.array(coef, dtype=np.float64), np.array(self.intercept_, dtype=np.float64))
+        return Params(np.array(coef, dtype=np.float64), np.array(in_numpy(self.intercept_), dtype=np.float64))
 
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
-        if not np.array_equal(classes, self.classes_):
+        known = in_numpy(self.classes_)
+        if not np.array_equal(classes, known):
             raise ValueError(
-                f"warm_start needs the classes of the last fit, {self.classes_.tolist()}, got "
+                f"warm_start needs the classes of the last fit, {known.tolist()}, got "
                 f"{classes.tolist()}; set warm_start=False, or use partial_fit with all classes."
             )
         if before.coef.shape != cold.coef.shape:
@@ -756,9 +776,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         )
         return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
 
-    def _set_params(self, params: Params, dtype: Any) -> None:
-        self.coef_ = self._centred_coef(params.coef).astype(dtype)
-        self.intercept_ = centred(params.intercept).astype(dtype)
+    def _set_params(self, params: Params, X: Any) -> None:
+        self.coef_ = placed(self._centred_coef(params.coef).astype(X.dtype), X)
+        self.intercept_ = placed(centred(params.intercept).astype(X.dtype), X)
 
     def _centred_coef(self, coef: Array) -> Array:
         """Coefficients that sum to 0 over the classes; as they are under L1, which chooses among equals itself."""
@@ -774,7 +794,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.loss_curve_ = result.loss_curve
         self.stop_reason_ = str(result.stop_reason)
         self.excess_ = result.excess
-        self.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
+        self.solver_info_ = info
         if self.early_stopping:
             self.validation_scores_ = result.validation_scores
 
@@ -813,8 +833,9 @@ def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
     X, y, weight = held
 
     def score(params: Params) -> float:
-        raw = _vectorized.raw_prediction(params, X)
-        predicted = raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0
+        engine = _array_api if isinstance(X, DeviceArray) else _vectorized
+        raw = engine.raw_prediction(params, X)
+        predicted = host(raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0)
         return float(np.average(predicted == y, weights=weight))
 
     return score

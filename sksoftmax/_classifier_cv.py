@@ -214,6 +214,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         return self
 
     def _fit(self, rows: Batch, params: dict[str, Any]) -> None:
+        border.in_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
         data = border.used(rows)
         border.some_weight(len(data.y))
         classes, codes = np.unique(data.y, return_inverse=True)
@@ -271,7 +272,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         if self.refit:
             self._refit(paths, data, model)
         else:
-            self._take_best_of_folds(paths, data.X.dtype, model)
+            self._take_best_of_folds(paths, data.X, model)
 
     def _refit(self, paths: Sequence[list[Point]], data: Batch, model: SoftmaxClassifier) -> None:
         """The model of the best mean score, fitted to all rows."""
@@ -291,14 +292,14 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
             rng=check_random_state(self.random_state),
             on_epoch=silent,
         )
-        model._set_params(result.params, data.X.dtype)
+        model._set_params(result.params, data.X)
         model._set_outcome(result, info)
         for name in ("coef_", "intercept_", "loss_curve_", "stop_reason_", "excess_", "solver_info_"):
             setattr(self, name, getattr(model, name))
         if result.stop_reason in (StopReason.MAX_ITER, StopReason.PRECISION) and result.excess > self.tol:
             model._warn_if_above_tol(result)
 
-    def _take_best_of_folds(self, paths: Sequence[list[Point]], dtype: Any, model: SoftmaxClassifier) -> None:
+    def _take_best_of_folds(self, paths: Sequence[list[Point]], X: Any, model: SoftmaxClassifier) -> None:
         """The mean of the folds' best models."""
         chosen = []
         n_paths = len(self.l1_ratios_)
@@ -310,7 +311,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         alphas, l1_ratios, best = zip(*chosen, strict=True)
         self.alpha_, self.l1_ratio_ = float(np.mean(alphas)), float(np.mean(l1_ratios))
         model.set_params(l1_ratio=self.l1_ratio_)
-        model._set_params(Params(*(np.mean(parts, axis=0) for parts in zip(*best, strict=True))), dtype)
+        model._set_params(Params(*(np.mean(parts, axis=0) for parts in zip(*best, strict=True))), X)
         self.coef_, self.intercept_ = model.coef_, model.intercept_
         for name in ("loss_curve_", "stop_reason_", "excess_", "solver_info_"):
             self.__dict__.pop(name, None)
@@ -408,7 +409,7 @@ class _Judge(NamedTuple):
     params: dict[str, Any]
 
     def __call__(self, params: Params, held: Batch) -> float:
-        self.model._set_params(params, held.X.dtype)
+        self.model._set_params(params, held.X)
         return float(self.scorer(self.model, held.X, self.model.classes_[held.y], **self.params))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from sksoftmax._device import DeviceArray, host, squares, times_larger
 from sksoftmax._objective import blocks, probabilities, value_and_grad
 from sksoftmax._precondition import Preconditioner, inverse_of_unit_diagonal, lower_gram
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, plus
@@ -99,8 +100,8 @@ def leverage(problem: Problem, stats: Moments) -> Array:
             parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
         else:
             scaled = (block.X - centre) * weight
-            parts.append(np.einsum("ij,ij->i", scaled, scaled))
-    return np.maximum(np.concatenate(parts), 0)
+            parts.append(squares(scaled, axis=1))
+    return np.maximum(host(np.concatenate(parts)), 0)
 
 
 def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
@@ -125,7 +126,7 @@ def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn:
     parts = [
         (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
     ]
-    chance = _chances(share * np.concatenate(parts) * (1 + rows_leverage), n_drawn)
+    chance = _chances(share * host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
     heights = np.cumsum(chance)
     rows = np.unique(np.searchsorted(heights, np.arange(n_drawn) + 0.5))
     rows = rows[rows < problem.n_samples]
@@ -196,7 +197,7 @@ def curvature_matrix(problem: Problem, params: Params, rows: Batch, metric: Prec
     K, p = problem.n_rows, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
-    size = _chunk(K * q)
+    size = _chunk(K * q) * times_larger(rows.X)
     for start in range(0, len(rows.y), size):
         span = slice(start, start + size)
         _add_curvature(matrix, problem, params, rows.X[span], rows.weight[span], metric)
@@ -217,20 +218,26 @@ def by_class(problem: Problem, params: Params, rows: Batch, metric: Precondition
     ridge = np.zeros(q)
     ridge[:p] = _ridge(problem, metric)
     inverse = np.zeros((K, q, q), dtype)
-    size = max(_CHUNK // q, _ROWS_PER_COLUMN * q)
-    weighted = np.empty((min(size, len(rows.y)), q), dtype)
+    size = max(_CHUNK // q, _ROWS_PER_COLUMN * q) * times_larger(rows.X)
+    n_buffered = 0 if isinstance(rows.X, DeviceArray) else min(size, len(rows.y))
+    buffer = np.empty((n_buffered, q), dtype)
     for start in range(0, len(rows.y), size):
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
         u = _scaled_rows(X, metric, q, dtype)
         proba = problem.kernel.proba(params, X)
         spread = np.sqrt(weight * proba * (1 - proba)).astype(dtype)
         for c in range(K):
-            inverse[c] += lower_gram(np.multiply(u, spread[c][:, None], out=weighted[: len(u)]))
+            inverse[c] += lower_gram(_times_column(u, spread[c], buffer[: len(u)]))
     for c in range(K):
         np.einsum("ii->i", inverse[c])[...] += ridge
         inverse[c] = _inverted(inverse[c])
     constraint = _inverted(inverse.sum(axis=0)) if K > 1 else None
     return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
+
+
+def _times_column(u: Any, column: Any, buffer: Array) -> Any:
+    """Each row times its number; of a NumPy array in the buffer."""
+    return np.multiply(u, column[:, None], out=buffer) if isinstance(u, np.ndarray) else u * column[:, None]
 
 
 def _inverted(matrix: Array) -> Array:
@@ -248,8 +255,12 @@ def _chunk(n_columns: int) -> int:
     return max(1, _CHUNK // n_columns, n_columns // 2)
 
 
-def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Array:
+def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Any:
     """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
+    if isinstance(X, DeviceArray):
+        u = (X.astype(dtype) - metric.mean.astype(dtype)) * (1 / metric.scale).astype(dtype)
+        ones = np.ones((X.shape[0], q - X.shape[1]), dtype)
+        return np.concatenate([u, ones], axis=1)
     u = np.ones((X.shape[0], q), dtype)
     columns = u[:, : len(metric.mean)]
     np.subtract(X.toarray() if sp.issparse(X) else X, metric.mean.astype(dtype), out=columns, casting="same_kind")

@@ -18,10 +18,10 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
+from sksoftmax._device import beside, block_size, host, zeros
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
-#: Bytes of X and of raw predictions in a block of rows: what the caches keep.
-_BLOCK_SIZE = 2**20
+#: Rows of a block, at least.
 _MIN_BLOCK = 64
 
 
@@ -65,14 +65,14 @@ def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Eval
     """
     total = len(batch.y) * problem.mean_weight
     loss, grads = problem.kernel.loss_grad(params, *batch, total)
-    return _regularised(problem, loss, grads, params)
+    return _regularised(problem, loss, _in_host_memory(grads), params)
 
 
 def rows_of_a_block(problem: Problem) -> int:
     """As many rows as a cache keeps, with their raw predictions."""
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    return max(_MIN_BLOCK, int(_BLOCK_SIZE / X.dtype.itemsize / (stored + problem.n_rows)))
+    return max(_MIN_BLOCK, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_rows)))
 
 
 def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
@@ -87,9 +87,13 @@ def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
         yield Batch(X[rows], y[rows], weight[rows])
 
 
-def _in_dtype(params: Params, dtype: Any) -> Params:
+def _beside(params: Params, X: Any) -> Params:
     """The parameters as products with X take them: converted once, not in every block."""
-    return Params(*(part.astype(dtype, copy=False) for part in params))
+    return Params(*(beside(part, X) for part in params))
+
+
+def _in_host_memory(grads: Params) -> Params:
+    return Params(*(host(part) for part in grads))
 
 
 def value_and_grad(problem: Problem, params: Params) -> Evaluation:
@@ -101,20 +105,21 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
 
 def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
     """The kernel's, over the rows in memory, in float64."""
+    X = problem.data.X
     loss = 0.0
-    coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
-    cast = _in_dtype(params, problem.data.X.dtype)
+    coef, intercept = (zeros(part.shape, X) for part in params)
+    cast = _beside(params, X)
     for block in blocks(problem):
         block_loss, grads = problem.kernel.loss_grad(cast, *block, total)
         loss += block_loss
         coef += grads.coef
         intercept += grads.intercept
-    return loss, Params(coef, intercept)
+    return loss, _in_host_memory(Params(coef, intercept))
 
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     """Each block's probabilities, (n_rows, rows of the block)."""
-    params = _in_dtype(params, problem.data.X.dtype)
+    params = _beside(params, problem.data.X)
     return (problem.kernel.proba(params, block.X) for block in blocks(problem))
 
 
@@ -164,13 +169,14 @@ def hessian_product(
 ) -> Params:
     """The kernel's, over the rows in memory, in float64; ``kept`` are their ``probabilities``, if at hand."""
     table = probabilities(problem, params) if kept is None else kept
-    coef, intercept = np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape)
-    cast = _in_dtype(direction, problem.data.X.dtype)
+    X = problem.data.X
+    coef, intercept = (zeros(part.shape, X) for part in direction)
+    cast = _beside(direction, X)
     for block, proba in zip(blocks(problem), table, strict=True):
         part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
         coef += part.coef
         intercept += part.intercept
-    return Params(coef, intercept)
+    return _in_host_memory(Params(coef, intercept))
 
 
 def total_weight(problem: Problem) -> float:
@@ -217,7 +223,7 @@ def less_means(problem: Problem) -> tuple[Problem, Array | None]:
     X = problem.data.X
     if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
         return problem, None
-    centre = np.asarray(X.mean(axis=0, dtype=np.float64).astype(np.float32))
+    centre = np.asarray(host(X.mean(axis=0, dtype=np.float64)).astype(np.float32))
     whole = None if problem.whole is None else problem.whole.less(centre)
     return problem._replace(data=problem.data._replace(X=X - centre), whole=whole), centre
 

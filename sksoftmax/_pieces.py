@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._batches import epoch_batches, uniform
+from sksoftmax._device import DeviceArray
 from sksoftmax._objective import hessian_product, loss_grad
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
@@ -112,6 +113,11 @@ def joined(pieces: list[Batch]) -> Batch:
         return pieces[0]
     X = [piece.X for piece in pieces]
     is_sparse = any(sp.issparse(rows) for rows in X)
+    if len({isinstance(rows, DeviceArray) for rows in X}) > 1:
+        raise ValueError(
+            "X must be of one library in all calls of partial_fit, which keeps rows; convert it, or start from a new "
+            "estimator."
+        )
     stacked = sp.csr_array(sp.vstack(X, format="csr")) if is_sparse else np.concatenate(X)
     return Batch(stacked, *(np.concatenate(column) for column in list(zip(*pieces, strict=True))[1:]))
 

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from sksoftmax import _schedules
 from sksoftmax._batches import row_order
 from sksoftmax._curvature import by_class, factorised_from
+from sksoftmax._device import DeviceArray, is_in_host_memory
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._precondition import (
     Preconditioner,
@@ -142,8 +143,10 @@ class Plan(NamedTuple):
     info: dict[str, object]
 
 
-def choose_engine(engine: str) -> str:
-    """Name of the engine of sums over rows: the vectorized one but for "naive"."""
+def choose_engine(engine: str, X: Any = None) -> str:
+    """Name of the engine of sums over rows: the vectorized one but for "naive", and for arrays of other libraries."""
+    if isinstance(X, DeviceArray):
+        return "array_api"
     return "naive" if engine == "naive" else "vectorized"
 
 
@@ -239,12 +242,15 @@ def rows_of_a_step(problem: Problem, settings: Settings, n_before: int) -> int:
 def takes_dual(problem: Problem, settings: Settings) -> bool:
     """Whether the dual comes first; it takes X as it is, whatever its columns' means.
 
-    Asked for, always where it can: X in memory, its squares finite, nothing asked for that is of minibatches, which an
-    L1 penalty's other solver does not take either. By "auto" if there are many columns (few make Newton's matrices
-    small, most of all of dense rows without L1), its table is small or at most 4 times X, and numba is there.
+    Asked for, always where it can: X in memory and NumPy's or SciPy's, its squares finite, nothing asked for that is of
+    minibatches, which an L1 penalty's other solver does not take either. By "auto" if there are many columns (few make
+    Newton's matrices small, most of all of dense rows without L1), its table is small or at most 4 times X, and there
+    is numba.
     """
     X = problem.data.X
-    if problem.whole is not None or settings.engine not in ("auto", "compiled") or settings.solver != "auto":
+    if problem.whole is not None or isinstance(X, DeviceArray):
+        return False
+    if settings.engine not in ("auto", "compiled") or settings.solver != "auto":
         return False
     values = X.data if sp.issparse(X) else X
     if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:
@@ -265,6 +271,11 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
 
 def _n_bytes(X: Any) -> int:
     return int(X.data.nbytes + X.indices.nbytes if sp.issparse(X) else X.nbytes)
+
+
+def _room(X: Any) -> int:
+    """Bytes of host memory that a solver's tables may take: as many as X, if X is there."""
+    return max(_n_bytes(X), _SMALL_TABLE) if is_in_host_memory(X) else _SMALL_TABLE
 
 
 def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState) -> Plan:
@@ -379,10 +390,10 @@ def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
     if problem.l1_ratio:
         return proximal_newton(base, stats, tol, n_drawn=n_drawn, is_matrix=is_factorised), curvature
     offers = []
-    if base.inverse.ndim == 2 and problem.n_rows * p * p * X.dtype.itemsize <= max(_n_bytes(X), _SMALL_TABLE):
+    if base.inverse.ndim == 2 and problem.n_rows * p * p * X.dtype.itemsize <= _room(X):
         offers.append(Offer(by_class, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS))
     d = problem.n_rows * (p + problem.fit_intercept)
-    if 8 * d * d <= max(_n_bytes(X), _SMALL_TABLE) and not is_factorised:
+    if 8 * d * d <= _room(X) and not is_factorised:
         n_rows = min(n_drawn, _ROWS_PER_UNKNOWN * d)
         make = functools.partial(factorised_from, n_rows=n_rows)
         offers.append(Offer(make, d * (n_rows + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS))
@@ -422,7 +433,7 @@ def _lbfgs(problem: Problem, stats: Moments) -> Solver:
     n = problem.n_samples
     n_drawn = max(int(_SHARE_OF_ROWS * n), min(_ROWS_PER_CLASS * problem.n_rows, int(_MOST_ROWS_DRAWN * n)))
     of_pair = 2 * 8 * problem.n_rows * problem.n_features
-    most = max(_n_bytes(problem.data.X), _SMALL_TABLE) // of_pair
+    most = _room(problem.data.X) // of_pair
     return lbfgs(stats, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)))
 
 

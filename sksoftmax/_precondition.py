@@ -11,13 +11,14 @@ parameters, so that X is neither copied nor changed:
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax import _vectorized
+from sksoftmax._device import DeviceArray, host, squares
 from sksoftmax._objective import blocks
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
@@ -139,7 +140,7 @@ def location(problem: Problem) -> tuple[Array, Array]:
         if sp.issparse(X):
             least, most = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
         else:
-            least, most = X.min(axis=0), X.max(axis=0)
+            least, most = host(X.min(axis=0)), host(X.max(axis=0))
         low, high = np.minimum(low, least), np.maximum(high, most)
         mean += (block.weight / total).astype(X.dtype) @ X
     size = np.maximum(np.abs(low), np.abs(high))
@@ -171,7 +172,7 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
     if n_drawn < problem.n_samples:
         rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
         part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
-    centre = part.data.weight @ part.data.X / part.data.weight.sum() if problem.fit_intercept else mean
+    centre = host(part.data.weight @ part.data.X) / part.data.weight.sum() if problem.fit_intercept else mean
     second = _second(part, centre, peak, whole=True)
     seen = np.diagonal(second).copy()
     np.einsum("ii->i", second)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
@@ -201,7 +202,7 @@ def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array
             u = block.X - mean.astype(dtype)
             u *= (1 / unit).astype(dtype)
             u *= root[:, None]
-            second += lower_gram(u) if whole else np.einsum("ij,ij->j", u, u)
+            second += lower_gram(u) if whole else squares(u, axis=0)
     if whole and not sp.issparse(problem.data.X):
         second += np.tril(second, -1).T
     if sp.issparse(problem.data.X):
@@ -211,8 +212,10 @@ def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array
     return second
 
 
-def lower_gram(rows: Array) -> Array:
-    """Lower triangle of ``rows' rows``, in their dtype."""
+def lower_gram(rows: Any) -> Array:
+    """Lower triangle of ``rows' rows``, in their dtype and in host memory."""
+    if isinstance(rows, DeviceArray):
+        return np.tril(host(rows.T @ rows))
     syrk = scipy.linalg.blas.ssyrk if rows.dtype == np.float32 else scipy.linalg.blas.dsyrk
     return np.asarray(syrk(1.0, rows.T, lower=1))
 

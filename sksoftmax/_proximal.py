@@ -22,6 +22,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._curvature import curvature_matrix
+from sksoftmax._device import host
 from sksoftmax._objective import blocks, hessian_products, soft_threshold
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._types import Array, Batch, Params, Problem
@@ -127,6 +128,7 @@ def _diagonal(problem: Problem, metric: Preconditioner, params: Params, rows: Ba
         spread = (block.weight * proba * (1 - proba)).astype(block.X.dtype)
         squared = block.X.multiply(block.X) if sp.issparse(block.X) else block.X * block.X
         total, linear, squares = total + spread.sum(axis=1), linear + spread @ block.X, squares + spread @ squared
+    total, linear, squares = host(total), host(linear), host(squares)
     u = squares - 2 * metric.mean * linear + metric.mean**2 * np.asarray(total)[:, None]
     u = np.maximum(u, 0) + problem.alpha * (1 - problem.l1_ratio)
     return _joined(problem, u / metric.scale / metric.scale, np.asarray(total))

@@ -13,6 +13,7 @@ from sksoftmax import _pieces
 from sksoftmax import _validation as border
 from sksoftmax._batches import piece_order
 from sksoftmax._pieces import Pieces, Sample
+from sksoftmax._placement import where_the_fit_was
 from sksoftmax._precondition import merged, moments_of
 from sksoftmax._types import Array, Batch, Moments
 
@@ -68,11 +69,12 @@ def slices(X: Any) -> list[slice]:
 
 
 def by_pieces(predict: _Predict) -> _Predict:
-    """The method, which of an array on disk predicts a piece at a time."""
+    """The method, of X that is where the fit's was; of an array on disk it predicts a piece at a time."""
 
     @functools.wraps(predict)
     def predict_pieces(self: Any, X: Any) -> Array:
         if not is_on_disk(X):
+            where_the_fit_was(self, X, predict.__name__)
             return predict(self, X)
         return np.concatenate([predict(self, np.asarray(X[rows])) for rows in slices(X)])
 
@@ -143,6 +145,7 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
         n_read += border.n_rows_of(X)
         if weight is not None and not np.any(weight):
             continue
+        border.needs_numpy(X)
         rows = border.piece_of_data(estimator, X, y, weight, reset=is_sparse is None)
         if is_sparse not in (None, sp.issparse(rows.X)):
             raise ValueError("the batches must be all sparse or all dense, got both.")

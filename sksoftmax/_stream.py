@@ -146,7 +146,7 @@ def advanced(
     if stream.kept is not None and _keeps_rows(settings) and stream.kept.n_bytes + n_bytes(data.X) <= KEPT_SIZE:
         kept = _learned(stream.kept, problem, settings, rng)
         kept_info = {"kept": f"{n_samples} rows, {kept.n_learned} of them in the last fit"}
-        info = {"engine": choose_engine(settings.engine), **kept.info, **kept_info}
+        info = {"engine": choose_engine(settings.engine, data.X), **kept.info, **kept_info}
         learned = None if kept.params is stream.kept.params else kept.params
         return Advance(stream._replace(kept=kept, n_fitted=n_samples), learned, info, kept.n_epochs)
     return _stepped(stream, problem, before, settings, rng)
@@ -344,6 +344,11 @@ def _stepped(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         state = one_pass(problem, solver, state, settings.shuffle, rng)
     rate = plan.info["learning_rate"] if is_auto else state.rate  # "auto": that of each batch
-    info = {"engine": choose_engine(settings.engine), "solver": solver.name, **plan.info, "learning_rate": rate}
+    info = {
+        "engine": choose_engine(settings.engine, problem.data.X),
+        "solver": solver.name,
+        **plan.info,
+        "learning_rate": rate,
+    }
     stream = stream._replace(solver_state=state, n_fitted=stream.n_samples, kept=None, waiting=(), info=info)
     return Advance(stream, state.params, info, 1)

@@ -15,6 +15,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import compute_class_weight
+from sklearn.utils._array_api import _is_numpy_namespace, get_namespace
 from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
@@ -27,7 +28,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sksoftmax import _loops, _vectorized
+from sksoftmax import _array_api, _loops, _vectorized
+from sksoftmax._device import DeviceArray, in_numpy
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Array, Batch, Kernel
 
@@ -85,8 +87,6 @@ SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
     },
 }
 
-_X_CHECKS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
-
 
 class OtherVersionWarning(InconsistentVersionWarning):  # type: ignore[misc]
     """scikit-learn's warning, of this package's versions."""
@@ -109,6 +109,14 @@ def needs_engine(engine: str) -> None:
     """Raise ImportError if the engine asked for needs numba, and there is none."""
     if engine == "compiled" and not is_available():
         raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
+
+
+def in_numpy_or_scipy(X: Any, name: str, advice: str) -> None:
+    """Raise ValueError if X is of another library."""
+    if isinstance(X, DeviceArray):
+        raise ValueError(
+            f"{name} takes arrays of NumPy and SciPy, got one of {X.xp.__name__}; convert X, or use {advice}."
+        )
 
 
 def raise_for_params(params: dict[str, Any], owner: Any, method: str) -> None:
@@ -150,6 +158,72 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
         raise
 
 
+# --- arrays of other libraries ------------------------------------------------------------------------------
+
+
+def kernel(engine: str) -> Kernel:
+    """The engine of this name, as `choose_engine` has it."""
+    return _array_api if engine == "array_api" else KERNELS[engine]
+
+
+def namespace_of(X: Any) -> Any:
+    """The array API namespace of X where scikit-learn dispatches on it; None for what is, or is made, NumPy's."""
+    if isinstance(X, np.ndarray) or not hasattr(X, "__dlpack__"):
+        return None
+    xp, is_dispatched = get_namespace(X)
+    return xp if is_dispatched and not _is_numpy_namespace(xp) else None
+
+
+def wrapped(X: Any) -> Any:
+    """X as a DeviceArray, if it is dispatched on."""
+    xp = namespace_of(X)
+    return X if xp is None else DeviceArray(X, xp)
+
+
+def in_host_memory(values: Any) -> Any:
+    """An array of another library as NumPy's; anything else as it is."""
+    return in_numpy(values) if namespace_of(values) is not None else values
+
+
+def needs_numpy(X: Any) -> None:
+    """Raise ValueError if X, of a batch of fit_batches, is of another library."""
+    if namespace_of(X) is not None:
+        raise ValueError(
+            f"fit_batches takes NumPy arrays and SciPy's sparse matrices, got {type(X).__module__}; convert the "
+            "batches, leave out array_api_dispatch=True, without which scikit-learn does, or use fit or partial_fit."
+        )
+
+
+def _fits_engine(engine: str, X: Any) -> None:
+    """Raise ValueError if X is of another library, and the engine is for NumPy's."""
+    if engine in ("compiled", "naive") and namespace_of(X) is not None:
+        raise ValueError(
+            f"engine={engine!r} takes NumPy arrays and SciPy's sparse matrices, got {type(X).__module__} under "
+            "array_api_dispatch=True; use engine='auto'."
+        )
+
+
+def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
+    """scikit-learn's validation of X, or of X and y; X of another library becomes a DeviceArray."""
+    layout = str(getattr(X, "layout", ""))
+    if layout.startswith("torch.") and layout != "torch.strided":
+        raise ValueError(
+            f"X must be a dense tensor, got one of layout {layout}; pass X.to_dense(), or a sparse matrix of SciPy's."
+        )
+    X = wrapped(X)
+    dtypes: list[Any] = [np.float64, np.float32]
+    if isinstance(X, DeviceArray):
+        dtypes = [X.widest, X.xp.float32]
+        X = X.array.detach() if hasattr(X.array, "detach") else X.array  # no graph of PyTorch's is to be built
+    found = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, **checks)
+    if "y" in checks:
+        return wrapped(found[0]), in_host_memory(found[1])
+    return wrapped(found)
+
+
+# --- training and prediction ----------------------------------------------------------------------------------
+
+
 def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False) -> Batch:
     """X, y and the weights of the rows that count, checked; y are still labels.
 
@@ -174,12 +248,13 @@ def piece_of_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
 
 def all_rows(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False) -> Batch:
     """X, y and the weights, checked, with the rows of weight 0; y are still labels."""
-    X, y = validate_data(estimator, X, y, order="C", reset=reset, **_X_CHECKS)
+    _fits_engine(estimator.engine, X)
+    X, y = _validated(estimator, X, y=y, order="C", reset=reset)
     with warnings.catch_warnings():
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
         check_classification_targets(y)
-    weight = row_weights(sample_weight, X)
+    weight = row_weights(in_host_memory(sample_weight), y)
     return Batch(canonical(X), y, weight)
 
 
@@ -205,11 +280,12 @@ def some_weight(n_used: int) -> None:
 
 def prediction_data(estimator: Any, X: Any) -> Any:
     """X, checked, without a copy."""
-    return validate_data(estimator, X, reset=False, **_X_CHECKS)
+    return _validated(estimator, X, reset=False)
 
 
 def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     """What `training_data` gives, in float64 and coded, for functions that have no estimator; and the classes."""
+    X, y, sample_weight = (in_host_memory(values) for values in (X, y, sample_weight))
     X = canonical(check_array(X, accept_sparse="csr", dtype=np.float64))
     y = check_array(y, ensure_2d=False, dtype=None)
     check_consistent_length(X, y)
@@ -277,8 +353,8 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
     ValueError
         If none are known and none given, if those given differ from those known, or if there is one only.
     """
-    known = getattr(estimator, "classes_", None)
-    given = None if classes is None else np.unique(np.asarray(classes))
+    known = in_numpy(estimator.classes_) if hasattr(estimator, "classes_") else None
+    given = None if classes is None else np.unique(np.asarray(in_host_memory(classes)))
     if estimator.allow_new_classes:
         return _joined_classes([labels for labels in (known, given, np.unique(y)) if labels is not None])
     if given is None:

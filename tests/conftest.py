@@ -3,6 +3,9 @@ from fnmatch import fnmatch
 import pytest
 import sklearn
 
+from tests import libraries
+from tests.libraries import LIBRARIES, dispatch
+
 #: The expected failures are those of this version's tests.
 IS_LOGISTIC_TESTED = sklearn.__version__.startswith("1.9.")
 
@@ -13,6 +16,13 @@ collect_ignore = [] if IS_LOGISTIC_TESTED else ["test_sklearn_logistic.py"]
 def global_random_seed():
     """The seed that scikit-learn's own tests ask for."""
     return 42
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request, monkeypatch):
+    """A library of arrays, on which scikit-learn dispatches."""
+    with dispatch(monkeypatch):
+        yield libraries.library(request.param)
 
 
 def pytest_collection_modifyitems(items):

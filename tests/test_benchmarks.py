@@ -6,13 +6,15 @@ import warnings
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import bench_bundled, bench_epoch, bench_import, bench_predict, report
+from benchmarks import bench_bundled, bench_epoch, bench_gpu, bench_import, bench_predict, report
 from benchmarks.race_rivals import RACE_RIVALS
-from benchmarks.rivals import OURS, RIVALS, objective
+from benchmarks.rivals import OURS, RIVALS, linear_params, objective
+from sksoftmax import SoftmaxClassifier
+from tests import libraries
 
 BY_NAME = {rival.name: rival for rival in RACE_RIVALS}
 
@@ -144,3 +146,26 @@ def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch, tmp_pa
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'sksoftmax\[plot\]'"):
         report.draw_gaps(tmp_path / "x.png", {"p": {"s": [(1.0, 1.0)]}})
+
+
+def test_the_torch_loop_takes_tensors_as_it_takes_numpys_arrays():
+    torch = pytest.importorskip("torch")
+    from benchmarks.torch_loop import TorchSoftmax
+
+    X, y = data(3)
+    loop = {"optimizer": "adam", "rate": 0.03, "is_standardised": True}
+    of_numpy = TorchSoftmax(ALPHA, **loop).fit(X, y)
+    of_tensors = TorchSoftmax(ALPHA, **loop).fit(torch.asarray(X), torch.asarray(y))
+    assert_array_equal(of_tensors.coef_, of_numpy.coef_)
+    assert_array_equal(of_tensors.intercept_, of_numpy.intercept_)
+
+
+def test_F_on_a_device_is_F(monkeypatch):
+    pytest.importorskip("torch")
+    with libraries.dispatch(monkeypatch):
+        rows = bench_gpu.rows_on("cpu", 300, 8, 3)
+        clf = SoftmaxClassifier(bench_gpu.ALPHA).fit(rows.X, rows.y)
+        X, y = rows.X.numpy().astype(float), rows.y.numpy()
+        want = objective(X, y, bench_gpu.ALPHA)(linear_params(clf))
+        assert rows.value(clf) == pytest.approx(want, rel=1e-5)  # float32's rounding
+        assert sorted(set(y)) == [0, 1, 2]

@@ -6,6 +6,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 import sksoftmax
 from sksoftmax._validation import PARAMETER_CONSTRAINTS
+from tests import libraries
 
 ROOT = Path(__file__).parent.parent
 DISPLAYS = ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"]
@@ -38,9 +41,21 @@ def test_examples_of_the_pages(name):
     assert results.attempted >= 5
 
 
+def test_examples_of_the_page_on_arrays(monkeypatch):
+    pytest.importorskip("torch")
+    with libraries.dispatch(monkeypatch):  # sets SCIPY_ARRAY_API=1, as the page says, for a new process
+        told = subprocess.run(
+            [sys.executable, "-m", "doctest", "-o", "NORMALIZE_WHITESPACE", str(ROOT / "docs/arrays.md"), "-v"],
+            capture_output=True,
+            text=True,
+        )
+    assert told.returncode == 0, told.stdout
+    assert int(re.search(r"(\d+) passed", told.stdout)[1]) > 10
+
+
 def test_every_page_with_examples_runs():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    assert sorted(PAGES_THAT_RUN) == sorted(
+    assert sorted([*PAGES_THAT_RUN, "docs/arrays.md"]) == sorted(
         str(page.relative_to(ROOT)) for page in pages if "\n>>> " in page.read_text(encoding="utf-8")
     )
 

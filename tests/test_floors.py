@@ -14,7 +14,8 @@ ROOT = Path(sksoftmax.__file__).parent
 
 FLOORS = [
     ["_types", "_version"],
-    ["_vectorized", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
+    ["_device"],
+    ["_vectorized", "_array_api", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
     ["loss", "_objective", "_compiled_row"],
     ["_precondition", "_compiled"],
     ["_pieces"],
@@ -34,6 +35,7 @@ FLOORS = [
         "_solvers.schedule_free",
     ],
     ["_plan", "_validation"],
+    ["_placement"],
     ["_train", "verify", "_sources"],
     ["_fit"],
     ["_stream", "_sweep"],

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
+from sksoftmax import _device
 from sksoftmax import _objective as objective
 from sksoftmax._types import Batch, plus
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
@@ -36,7 +37,7 @@ def test_blocks_change_nothing(container, n_classes, monkeypatch):
 
     one = everything()
     monkeypatch.setattr(objective, "_MIN_BLOCK", 5)
-    monkeypatch.setattr(objective, "_BLOCK_SIZE", 1)
+    monkeypatch.setattr(_device, "_BLOCK_SIZE", 1)
     many = everything()
     assert (one[0], many[0]) == (1, 3)
     for left, right in zip(one[1:], many[1:], strict=True):

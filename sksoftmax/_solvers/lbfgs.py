@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from sksoftmax._newton import Newton, Pair, corrected, relative_excess
 from sksoftmax._objective import blocks, hessian_products, probabilities, value_and_grad
@@ -115,7 +114,7 @@ def lbfgs(stats: Moments, n_drawn: int, n_pairs: int) -> Solver:
 def _spread_out(problem: Problem, n_drawn: int) -> Batch:
     every = slice(None, None, max(1, problem.n_samples // n_drawn))
     X, y, weight = (part[every] for part in problem.data)
-    return Batch(X if sp.issparse(X) else np.ascontiguousarray(X), y, weight / weight.sum())
+    return Batch(np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X, y, weight / weight.sum())
 
 
 def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:

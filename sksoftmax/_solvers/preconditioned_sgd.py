@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from sksoftmax._device import beside, host, zeros
 from sksoftmax._objective import penalty
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._schedules import Schedule
@@ -14,7 +15,7 @@ from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 
 class PreconditionedState(NamedTuple):
-    """State of preconditioned SGD, in the metric's coordinates (see ``_precondition``), in X's dtype.
+    """State of preconditioned SGD, in the metric's coordinates (see ``_precondition``), in X's dtype and where X is.
 
     There every column has a scale of 1, so that float32 is enough whatever the data's scales.
 
@@ -28,6 +29,8 @@ class PreconditionedState(NamedTuple):
         Of their shapes.
     inverse_scale, mean : ndarray of shape (n_features,)
         Of the metric.
+    inverse : ndarray of shape (n_features, n_features) or (n_features,)
+        The metric's.
     step : int
         Updates so far.
     rate : float
@@ -42,14 +45,15 @@ class PreconditionedState(NamedTuple):
     velocity_b: Array
     inverse_scale: Array
     mean: Array
+    inverse: Array
     step: int
     rate: float
     value: float
 
     @property
     def params(self) -> Params:
-        coef = self.u * self.inverse_scale.astype(np.float64)
-        return Params(coef, self.b - coef @ self.mean)
+        coef = host(self.u) * host(self.inverse_scale).astype(np.float64)
+        return Params(coef, host(self.b) - coef @ host(self.mean))
 
 
 def preconditioned_sgd(
@@ -76,18 +80,26 @@ def preconditioned_sgd(
     """
 
     def init(problem: Problem, params: Params) -> PreconditionedState:
-        dtype = np.float64 if sp.issparse(problem.data.X) else problem.data.X.dtype
+        X = problem.data.X
+        dtype = np.float64 if sp.issparse(X) else X.dtype
         is_constant = np.isinf(metric.scale)
         u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, metric.scale))
         b = params.intercept + params.coef @ metric.mean
-        start = Params(u.astype(dtype), b.astype(dtype))
-        rest = Params(np.zeros_like(start.coef), np.zeros_like(start.intercept))
         return PreconditionedState(
-            *start, *rest, (1 / metric.scale).astype(dtype), metric.mean.astype(dtype), 0, rate, 0.0
+            u=beside(u, X, dtype),
+            b=beside(b, X, dtype),
+            velocity_u=zeros(u.shape, X, dtype),
+            velocity_b=zeros(b.shape, X, dtype),
+            inverse_scale=beside(1 / metric.scale, X, dtype),
+            mean=beside(metric.mean, X, dtype),
+            inverse=beside(metric.inverse, X, dtype),
+            step=0,
+            rate=rate,
+            value=0.0,
         )
 
     def step(problem: Problem, state: PreconditionedState, batch: Batch) -> PreconditionedState:
-        u, b, velocity_u, velocity_b, inverse_scale, mean, n_steps = state[:7]
+        u, b, velocity_u, velocity_b, inverse_scale, mean, inverse, n_steps = state[:8]
         coef = u * inverse_scale
         params = Params(coef, b - coef @ mean)
         total = len(batch.y) * problem.mean_weight
@@ -97,7 +109,6 @@ def preconditioned_sgd(
             pull = pull + problem.alpha * problem.l1_ratio * np.sign(coef)
         value, n_before = loss + penalty_value, n_steps % n_batches
         grad_u = (grads.coef - np.outer(grads.intercept, mean) + pull) * inverse_scale
-        inverse = metric.inverse.astype(u.dtype, copy=False)
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
         change_b = metric.intercept_rate * grads.intercept
         velocity_u = momentum * velocity_u - change_u

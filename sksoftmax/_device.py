@@ -1,0 +1,254 @@
+"""Arrays of other libraries, where they are, under NumPy's operators.
+
+What a fit does with rows of X, and with tables of theirs, is written once, in NumPy's words. For an array of another
+library (of the array API, https://data-apis.org/array-api: PyTorch's, CuPy's) `DeviceArray` understands these words, by
+NumPy's own protocols for that (NEP 13 and NEP 18). What it is combined with moves to its device; nothing comes back but
+by `host`, or where it is added in place to an array in host memory. What is small stays there: parameters, statistics
+of the columns, and a few numbers a row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+#: Bytes of X and of raw predictions in a block of rows: in host memory what its caches keep, and elsewhere enough to
+#: keep a graphics card busy.
+_BLOCK_SIZE, _TIMES_ELSEWHERE = 2**20, 128
+
+#: NumPy's dtypes, and their names in any namespace.
+_NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64", "int32", "bool")}
+
+#: Python's operators, which take numbers too; other ufuncs are looked up by their names.
+_OPERATORS: dict[Any, Callable[..., Any]] = {
+    **{np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul, np.divide: operator.truediv},
+    **{np.greater: operator.gt, np.negative: operator.neg, np.absolute: operator.abs},
+}
+
+
+class DeviceArray(NDArrayOperatorsMixin):
+    """An array of another library, for code that is written for NumPy's.
+
+    Parameters
+    ----------
+    array : array of the array API
+    xp : module
+        Its namespace.
+    widest : dtype of the namespace or None
+        See ``widest``; None if it is not known yet.
+    """
+
+    def __init__(self, array: Any, xp: Any, widest: Any = None) -> None:
+        self.array = array
+        self.xp = xp
+        self._widest = widest
+
+    def __reduce__(self) -> Any:
+        return _restored, (self.array, self.xp.__name__)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("an array on a device must not move by accident; host() moves it")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's."""
+        return next(dtype for dtype, name in _NAMES.items() if self.array.dtype == getattr(self.xp, name))
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def T(self) -> DeviceArray:
+        return self._of(self.array.T)
+
+    @property
+    def widest(self) -> Any:
+        """The namespace's float64, or float32 where the device has no other."""
+        if self._widest is None:
+            known = self.xp.__array_namespace_info__().dtypes(device=self.array.device, kind="real floating")
+            self._widest = known.get("float64", self.xp.float32)
+        return self._widest
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __float__(self) -> float:
+        return float(self.array)
+
+    def __getitem__(self, key: Any) -> DeviceArray:
+        """Slices, None, a number; rows by their numbers or a mask; or single entries by two arrays of numbers."""
+        if isinstance(key, np.ndarray):
+            rows = np.flatnonzero(key) if key.dtype == bool else key
+            return self._of(self.xp.take(self.array, self.moved(rows), axis=0))
+        if isinstance(key, tuple) and isinstance(key[0], np.ndarray):
+            return self.reshape(-1)[np.ravel_multi_index(key, self.shape)]
+        if isinstance(key, slice):
+            key = slice(*key.indices(len(self)))
+        return self._of(self.array[key if isinstance(key, tuple) else (key, ...)])
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
+        if method != "__call__" or kwargs:
+            return NotImplemented
+        operands = [self.moved(operand) for operand in inputs]
+        if ufunc in _OPERATORS:
+            result = self._of(_OPERATORS[ufunc](*operands))
+        elif ufunc is np.matmul:
+            result = self._of(self.xp.matmul(*self._alike(operands)))
+        else:
+            result = self._of(getattr(self.xp, ufunc.__name__)(*(self._as_array(operand) for operand in operands)))
+        if out and isinstance(out[0], np.ndarray):
+            out[0][...] = host(result)
+            return out[0]
+        return result
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return _FUNCTIONS[function](*args, **kwargs) if function in _FUNCTIONS else NotImplemented
+
+    def moved(self, values: Any) -> Any:
+        """The namespace's own array of these values, on this one's device; a number as it is."""
+        if isinstance(values, DeviceArray):
+            return values.array
+        if isinstance(values, np.generic):
+            return values.item()
+        if not isinstance(values, np.ndarray):
+            return values
+        if values.dtype == np.float64 and self.widest == self.xp.float32:
+            values = values.astype(np.float32)
+        if not (values.flags.c_contiguous and values.flags.writeable):  # PyTorch takes no others, or warns
+            values = values.copy()
+        return self.xp.asarray(values, device=self.array.device)
+
+    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
+        dtype = np.dtype(dtype)
+        of_xp = self.widest if dtype == np.float64 else getattr(self.xp, _NAMES[dtype])
+        return self if not copy and self.array.dtype == of_xp else self._of(self.xp.astype(self.array, of_xp))
+
+    def copy(self) -> DeviceArray:
+        return self._of(self.xp.asarray(self.array, copy=True))
+
+    def reshape(self, *shape: int) -> DeviceArray:
+        return self._of(self.xp.reshape(self.array, shape))
+
+    def min(self, axis: int) -> DeviceArray:
+        return self._of(self.xp.min(self.array, axis=axis))
+
+    def max(self, axis: int) -> DeviceArray:
+        return self._of(self.xp.max(self.array, axis=axis))
+
+    def argmax(self, axis: int) -> DeviceArray:
+        return self._of(self.xp.argmax(self.array, axis=axis))
+
+    def sum(self, axis: int | None = None) -> DeviceArray:
+        return self._of(self.xp.sum(self.array, axis=axis))
+
+    def mean(self, axis: int, dtype: Any) -> DeviceArray:
+        """Added up in ``dtype``, which must be float64."""
+        assert dtype is np.float64
+        return self._of(self.xp.sum(self.array, axis=axis, dtype=self.widest)) / self.shape[axis]
+
+    def _of(self, array: Any) -> DeviceArray:
+        return DeviceArray(array, self.xp, self._widest)
+
+    def _as_array(self, operand: Any) -> Any:
+        """A number as an array, which functions ask for."""
+        if not isinstance(operand, int | float):
+            return operand
+        return self.xp.asarray(operand, dtype=self.array.dtype, device=self.array.device)
+
+    def _alike(self, operands: Sequence[Any]) -> list[Any]:
+        """The operands in one dtype, which PyTorch asks for in products."""
+        dtype = self.xp.result_type(*operands)
+        return [self.xp.astype(operand, dtype, copy=False) for operand in operands]
+
+
+def _restored(array: Any, namespace: str) -> DeviceArray:
+    return DeviceArray(array, importlib.import_module(namespace))
+
+
+def _one_of(*operands: Any) -> DeviceArray:
+    return next(operand for operand in operands if isinstance(operand, DeviceArray))
+
+
+def _concatenate(arrays: Sequence[Any], axis: int = 0) -> DeviceArray:
+    one = _one_of(*arrays)
+    return DeviceArray(one.xp.concat([one.moved(array) for array in arrays], axis=axis), one.xp)
+
+
+def _where(condition: Any, yes: Any, no: Any) -> DeviceArray:
+    one = _one_of(condition, yes, no)
+    return DeviceArray(one.xp.where(*(one.moved(operand) for operand in (condition, yes, no))), one.xp)
+
+
+#: NumPy's functions that are no ufuncs.
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.concatenate: _concatenate,
+    np.outer: lambda left, right: left[:, None] * right[None, :],
+    np.vdot: lambda left, right: (left * right).sum(),
+    np.where: _where,
+}
+
+
+def host(values: Any) -> Any:
+    """The values in host memory; what is there, as it is."""
+    return in_numpy(values.array) if isinstance(values, DeviceArray) else values
+
+
+def in_numpy(array: Any) -> Any:
+    """An array of any library as NumPy's, in the same memory if it is the processor's; sparse ones as they are."""
+    if isinstance(array, np.ndarray) or sp.issparse(array):
+        return array
+    if hasattr(array, "detach"):  # PyTorch's
+        return array.detach().cpu().numpy()
+    if hasattr(array, "get"):  # CuPy's
+        return array.get()
+    values = np.from_dlpack(array)
+    return values if values.flags.writeable else values.copy()
+
+
+def beside(values: Any, X: Any, dtype: Any = None) -> Any:
+    """The values where X is, in its dtype if no other is given."""
+    values = values.astype(X.dtype if dtype is None else dtype, copy=False)
+    is_to_move = isinstance(X, DeviceArray) and not isinstance(values, DeviceArray)
+    return DeviceArray(X.moved(values), X.xp) if is_to_move else values
+
+
+def zeros(shape: tuple[int, ...], X: Any, dtype: Any = np.float64) -> Any:
+    """Zeros where X is."""
+    return beside(np.zeros(shape, dtype), X, dtype)
+
+
+def squares(table: Any, axis: int) -> Any:
+    """Sum of the squares along the axis of a dense table."""
+    if isinstance(table, DeviceArray):
+        return (table * table).sum(axis=axis)
+    return np.einsum("ij,ij->j" if axis == 0 else "ij,ij->i", table, table)
+
+
+def is_in_host_memory(X: Any) -> bool:
+    """Whether X is in the memory of the processor, by its device's name."""
+    return not isinstance(X, DeviceArray) or "cpu" in str(X.array.device).lower()
+
+
+def block_size(X: Any) -> int:
+    """Bytes of X and of raw predictions in a block of rows."""
+    return _BLOCK_SIZE * times_larger(X)
+
+
+def times_larger(X: Any) -> int:
+    """How many times larger blocks of rows are to be than in host memory."""
+    return 1 if is_in_host_memory(X) else _TIMES_ELSEWHERE
