@@ -113,11 +113,11 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
-        Whether to set a stratified part of the rows aside, and to end when the accuracy on it has not improved
-        for ``n_iter_no_change`` epochs, with the coefficients of the best epoch. A fit that reaches ``tol``
-        before ends there, with its last.
+        Whether to end when the accuracy on rows that are not trained on has not improved for ``n_iter_no_change``
+        epochs, with the coefficients of the best epoch. These rows are those given to ``fit`` as ``X_val``, or else a
+        stratified part of X that is set aside. A fit that reaches ``tol`` before ends there, with its last.
     validation_fraction : float, default=0.1
-        Share of the rows set aside, in (0, 1).
+        Share of the rows set aside, in (0, 1); not used with ``X_val``.
     n_iter_no_change : int, default=5
         Epochs without a better validation score before early stopping, >= 1.
     class_weight : dict or "balanced", default=None
@@ -163,7 +163,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
         itself where a compiled one was near ``tol``.
     validation_scores_ : list of float
-        Accuracy on the rows set aside, after each epoch; only with ``early_stopping=True``.
+        Accuracy on the validation rows, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
         "tol", "max_iter", "early_stopping", or "precision" (no step changes F by more than rounding).
     excess_ : float
@@ -276,7 +276,16 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     @border.checks_parameters
-    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the model to the rows of X.
 
         Parameters
@@ -289,6 +298,13 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             Labels of at least two classes, numbers or strings.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, >= 0; an integer weight is the same as that many rows, 0 as none.
+        X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
+            Rows for ``early_stopping``, with the columns of X; all of X is then trained on. In a ``Pipeline`` they go
+            through the same transformers as X with ``Pipeline(..., transform_input=["X_val"])``.
+        y_val : array-like of shape (n_val,), default=None
+            Their labels, of classes that y has.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights in the validation score, >= 0; ``class_weight`` is not multiplied in.
 
         Returns
         -------
@@ -298,7 +314,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If X, y or the weights are not as above, a parameter is out of range, or ``warm_start`` meets other
-            classes or another number of columns than the last fit.
+            classes or another number of columns than the last fit; if one of ``X_val`` and ``y_val`` is missing,
+            ``early_stopping`` is False with them, or they do not go with X and y.
 
         Warns
         -----
@@ -307,13 +324,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
+            validation = border.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
             if y is not None and sources.is_on_disk(X):
-                result = self._fit_read(sources.of_array(X, y, sample_weight), None)
+                result = self._fit_read(sources.of_array(X, y, sample_weight), None, validation)
             else:
                 data = border.training_data(self, X, y, sample_weight, reset=True)
                 classes, codes = np.unique(data.y, return_inverse=True)
                 border.at_least_two(classes)
-                result = self._fit_rows(data._replace(y=codes), classes)
+                result = self._fit_rows(data._replace(y=codes), classes, validation)
         self._warn_if_above_tol(result)
         return self
 
@@ -367,32 +385,38 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self.engine)
-            result = self._fit_read(sources.of_batches(batches), classes)
+            result = self._fit_read(sources.of_batches(batches), classes, None)
         self._warn_if_above_tol(result)
         return self
 
-    def _fit_read(self, read: sources.Read, classes: ArrayLike | None) -> Result:
+    def _fit_read(self, read: sources.Read, classes: ArrayLike | None, validation: border.Validation | None) -> Result:
         """Fit to rows that are read in passes: as ``fit_batches`` says."""
         found = sources.survey(self, read, classes, check_random_state(self.random_state))
         if found.is_all:
-            return self._fit_rows(found.data, found.classes)
-        if self.early_stopping:
+            return self._fit_rows(found.data, found.classes, validation)
+        if self.early_stopping and validation is None:
             raise ValueError(
-                "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Set "
-                "early_stopping=False, and test the model on rows of your own."
+                "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Give "
+                "fit an X_val and y_val of your own, or set early_stopping=False."
             )
+        held = border.validation_data(self, validation, found.classes)
         sample, whole = sources.with_class_weight(found, read, self.class_weight)
-        return self._fit_coded(sample, found.classes, whole)
+        return self._fit_coded(sample, found.classes, whole, held)
 
-    def _fit_rows(self, data: Batch, classes: Array) -> Result:
+    def _fit_rows(self, data: Batch, classes: Array, validation: border.Validation | None) -> Result:
         """Fit to coded rows in memory."""
-        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None)
+        held = border.validation_data(self, validation, classes)
+        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None, held)
 
-    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None) -> Result:
-        """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in."""
+    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None, held: Batch | None) -> Result:
+        """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in.
+
+        ``held`` are the rows for early stopping; None for a part of these.
+        """
         before = self._fitted_params() if self.warm_start else None
         rng = check_random_state(self.random_state)
-        data, held = self._held_out(data, rng)
+        if self.early_stopping and held is None:
+            data, held = self._held_out(data, rng)
         problem = self._problem(data, len(classes), float(data.weight.mean()), whole)
         params = prior_params(problem)
         if before is not None:
@@ -621,10 +645,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             )
         return Params(self._centred_coef(before.coef), centred(before.intercept) * self.fit_intercept)
 
-    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch | None]:
+    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch]:
         """The rows to train on, and those set aside for early stopping."""
-        if not self.early_stopping:
-            return data, None
         rows, held = train_test_split(
             np.arange(len(data.y)), test_size=self.validation_fraction, stratify=data.y, random_state=rng
         )
@@ -681,7 +703,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
 
 def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
-    """Accuracy on the rows set aside."""
+    """Accuracy on the validation rows."""
     if held is None:
         return None
     X, y, weight = held

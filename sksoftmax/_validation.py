@@ -29,6 +29,9 @@ from sksoftmax._types import Array, Batch, Kernel
 
 __all__ = ["SparseCoefMixin"]
 
+#: Rows for early stopping as ``fit`` is given them: X, y, weights or None.
+Validation = tuple[Any, Any, Any]
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 #: The engines of sums over rows; "compiled" is the vectorized one but for the solver that visits single rows.
@@ -126,23 +129,59 @@ def used(data: Batch) -> Batch:
     return data if is_used.all() else Batch(*(part[is_used] for part in data))
 
 
-def row_weights(sample_weight: Any, X: Any) -> Array:
+def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
     """A finite weight for each row of X, 1 for None; ValueError if one is negative."""
     weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64))
     if (weight < 0).any():
-        raise ValueError(f"sample_weight must not be negative, got {weight.min():g}; 0 leaves a row out.")
+        raise ValueError(f"{name} must not be negative, got {weight.min():g}; 0 leaves a row out.")
     return weight
 
 
-def some_weight(n_used: int) -> None:
+def some_weight(n_used: int, name: str = "sample_weight") -> None:
     """Raise ValueError if no row has a positive weight."""
     if n_used == 0:
-        raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
+        raise ValueError(f"{name} must be positive for at least one row, got only zeros.")
 
 
 def prediction_data(estimator: Any, X: Any) -> Any:
     """X, checked, without a copy."""
     return validate_data(estimator, X, reset=False, **_X_CHECKS)
+
+
+def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
+    """The validation rows that ``fit`` is given, not checked yet; None if it is given none.
+
+    Raises
+    ------
+    ValueError
+        If X, or y, comes alone, the weights without them, or all of them without early stopping.
+    """
+    if X is None and y is None:
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight_val must come with X_val and y_val, got neither; pass them or leave it out."
+            )
+        return None
+    if X is None or y is None:
+        given, missing = ("y_val", "X_val") if X is None else ("X_val", "y_val")
+        raise ValueError(f"{given} must come with {missing}, got {missing}=None; pass both.")
+    if not early_stopping:
+        raise ValueError(
+            "X_val and y_val are for early stopping, got early_stopping=False; set early_stopping=True, or leave them "
+            "out."
+        )
+    return X, y, sample_weight
+
+
+def validation_data(estimator: Any, validation: Validation | None, classes: Array) -> Batch | None:
+    """The validation rows that count, checked as X and y are, and coded."""
+    if validation is None:
+        return None
+    X, y, sample_weight = validation
+    some_weight(1 if sample_weight is None else int(np.count_nonzero(sample_weight)), "sample_weight_val")
+    data = piece_of_data(estimator, X, y, None, reset=False)
+    codes = codes_of(data.y, classes, "leave rows of other classes out.", name="y_val")
+    return used(Batch(data.X, codes, row_weights(sample_weight, data.X, "sample_weight_val")))
 
 
 def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
@@ -195,12 +234,12 @@ def at_least_two(classes: Array) -> None:
         )
 
 
-def codes_of(y: Array, classes: Array, advice: str) -> Array:
+def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
     """Codes of the labels y; ValueError, which ends with the advice, if one is not among ``classes`` (sorted)."""
     unseen = np.setdiff1d(y, classes)
     if len(unseen):
         raise ValueError(
-            f"y must hold labels of the classes {classes.tolist()} only, got {unseen.tolist()} as well; {advice}"
+            f"{name} must hold labels of the classes {classes.tolist()} only, got {unseen.tolist()} as well; {advice}"
         )
     return np.searchsorted(classes, y)
 

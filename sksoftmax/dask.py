@@ -303,7 +303,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_client"}
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # type: ignore[override]
         """Fit the model to the rows of X, where they are.
 
         Parameters
@@ -359,7 +359,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             self.__dict__.pop("feature_names_in_", None)
             if found.names is not None:
                 self.feature_names_in_ = found.names
-            result = self._fit_coded(sample, found.labels, whole)
+            result = self._fit_coded(sample, found.labels, whole, None)
             told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
             self.communication_ = Communication(*told)
         self._warn_if_above_tol(result)
