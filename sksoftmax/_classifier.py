@@ -18,6 +18,7 @@ from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
 from sksoftmax import _sources as sources
+from sksoftmax import _targets as targets
 from sksoftmax import _validation as border
 from sksoftmax import _vectorized
 from sksoftmax._fit import minimum
@@ -115,13 +116,28 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     early_stopping : bool, default=False
         Whether to end when the accuracy on rows that are not trained on has not improved for ``n_iter_no_change``
         epochs, with the coefficients of the best epoch. These rows are those given to ``fit`` as ``X_val``, or else a
-        stratified part of X that is set aside. A fit that reaches ``tol`` before ends there, with its last.
+        stratified part of X (of soft targets a random one) that is set aside. A fit that reaches ``tol`` before ends
+        there, with its last.
     validation_fraction : float, default=0.1
         Share of the rows set aside, in (0, 1); not used with ``X_val``.
     n_iter_no_change : int, default=5
         Epochs without a better validation score before early stopping, >= 1.
     class_weight : dict or "balanced", default=None
-        Factors on the sample weights by class label; "balanced" makes all classes weigh the same.
+        Factors on the sample weights by class label; "balanced" makes all classes weigh the same. Of a row of soft
+        targets each class's share is multiplied by its factor.
+    soft_targets : bool, default=False
+        Whether y is, instead of labels, a table of shape (n_samples, n_classes) of the share of each class in each
+        row: what a teacher model predicts (distillation), or how annotators voted. Rows are >= 0 and sum to 1. F is the
+        cross-entropy, with ``- t_i . log softmax(z_i)`` for a row t_i of the table in place of ``logsumexp(z_i) -
+        z_i[y_i]``: the same as n_classes rows of weights ``t_i``, one of each class, in place of each row. Its minimum
+        holds the entropy of the targets, which no model gets below, and ``tol`` and ``excess_`` are relative to all of
+        it: to be as close to the targets as to labels, lower ``tol``.
+        For ``fit`` of X in memory and ``partial_fit``; never the compiled engine.
+    label_smoothing : float, default=0.0
+        Share s of each target that is spread evenly over the classes, in [0, 1): ``(1 - s) t_i + s / n_classes``, t_i
+        being 1 for the row's label and 0 elsewhere, or a row of soft targets. Labels that may be wrong then ask for no
+        probabilities beyond ``1 - s + s / n_classes``. ``class_weight`` counts by the labels, before. For the
+        validation score the labels are what they are. Never the compiled engine.
     warm_start : bool, default=False
         Whether ``fit`` starts from the coefficients of the last fit, if there was one.
     keep_rows : bool, default=True
@@ -151,7 +167,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     intercept_ : ndarray of shape (n_classes,) or (1,)
         Intercepts; zeros if ``fit_intercept=False``.
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted.
+        Class labels, sorted. Of soft targets the numbers of their columns, from 0, or the columns' names if y was a
+        data frame: then the columns of ``predict_proba`` are in the order of the names, sorted, whatever y's.
     n_iter_ : int
         Epochs run; of ``partial_fit`` those of its last fit to the rows kept, or 1.
     n_features_in_ : int
@@ -163,7 +180,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
         itself where a compiled one was near ``tol``.
     validation_scores_ : list of float
-        Accuracy on the validation rows, after each epoch; only with ``early_stopping=True``.
+        Accuracy on the validation rows, as ``score``, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
         "tol", "max_iter", "early_stopping", or "precision" (no step changes F by more than rounding).
     excess_ : float
@@ -182,7 +199,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     order of the epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or
     all of a small X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's
     dtype, and the Hessian of up to 1000 unknowns (8 MB, and as much again while it is made) or, where it is no
-    larger than X or 64 MiB, of more; or n_classes matrices of n_features x n_features in the same limits.
+    larger than X or 64 MiB, of more; or n_classes matrices of n_features x n_features in the same limits. Soft targets
+    are copied once, in X's dtype; smoothed labels take no table.
     Everything else is made of blocks of rows of about 1 MiB. Compiled, a fit keeps besides X one more copy of a
     sparse X's values (or a copy as CSR of a dense X of mostly zeros, at most half of it), the order, and in X's
     dtype n_samples x n_classes probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to
@@ -239,6 +257,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         class_weight: dict[Any, float] | str | None = None,
+        soft_targets: bool = False,
+        label_smoothing: float = 0.0,
         warm_start: bool = False,
         keep_rows: bool = True,
         half_life: float | None = None,
@@ -268,6 +288,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
+        self.soft_targets = soft_targets
+        self.label_smoothing = label_smoothing
         self.warm_start = warm_start
         self.keep_rows = keep_rows
         self.half_life = half_life
@@ -294,15 +316,16 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             Finite numbers of any scale. float32 is kept, anything else becomes float64; CSR is used as it is. Of a
             numpy.memmap, or another array that reads a file as it is sliced and has ``chunks`` (HDF5's, Zarr's), of
             more than 128 MiB, memory holds a sample: see ``fit_batches``.
-        y : array-like of shape (n_samples,)
-            Labels of at least two classes, numbers or strings.
+        y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
+            Labels of at least two classes, numbers or strings. Or targets: the share of each class in each row, >= 0;
+            rows sum to 1 up to rounding (2e-3), which is divided out. A data frame's column names are then the labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, >= 0; an integer weight is the same as that many rows, 0 as none.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
             Rows for ``early_stopping``, with the columns of X; all of X is then trained on. In a ``Pipeline`` they go
             through the same transformers as X with ``Pipeline(..., transform_input=["X_val"])``.
-        y_val : array-like of shape (n_val,), default=None
-            Their labels, of classes that y has.
+        y_val : array-like of shape (n_val,) or (n_val, n_classes), default=None
+            Their labels, of classes that y has; or targets, as y.
         sample_weight_val : array-like of shape (n_val,), default=None
             Their weights in the validation score, >= 0; ``class_weight`` is not multiplied in.
 
@@ -323,15 +346,15 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
         """
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
-            validation = border.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
+            border.needs_engine(self)
+            validation = targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
             if y is not None and sources.is_on_disk(X):
+                border.needs_labels(
+                    self, "fit of an array on disk", "give it X in memory, or give parts to partial_fit."
+                )
                 result = self._fit_read(sources.of_array(X, y, sample_weight), None, validation)
             else:
-                data = border.training_data(self, X, y, sample_weight, reset=True)
-                classes, codes = np.unique(data.y, return_inverse=True)
-                border.at_least_two(classes)
-                result = self._fit_rows(data._replace(y=codes), classes, validation)
+                result = self._fit_rows(*targets.fit_data(self, X, y, sample_weight), validation)
         self._warn_if_above_tol(result)
         return self
 
@@ -384,12 +407,13 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         True
         """
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
+            border.needs_engine(self)
+            border.needs_labels(self, "fit_batches", "fit takes soft targets in memory, partial_fit a part at a time.")
             result = self._fit_read(sources.of_batches(batches), classes, None)
         self._warn_if_above_tol(result)
         return self
 
-    def _fit_read(self, read: sources.Read, classes: ArrayLike | None, validation: border.Validation | None) -> Result:
+    def _fit_read(self, read: sources.Read, classes: ArrayLike | None, validation: targets.Validation | None) -> Result:
         """Fit to rows that are read in passes: as ``fit_batches`` says."""
         found = sources.survey(self, read, classes, check_random_state(self.random_state))
         if found.is_all:
@@ -399,13 +423,13 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Give "
                 "fit an X_val and y_val of your own, or set early_stopping=False."
             )
-        held = border.validation_data(self, validation, found.classes)
+        held = targets.validation_data(self, validation, found.classes)
         sample, whole = sources.with_class_weight(found, read, self.class_weight)
         return self._fit_coded(sample, found.classes, whole, held)
 
-    def _fit_rows(self, data: Batch, classes: Array, validation: border.Validation | None) -> Result:
+    def _fit_rows(self, data: Batch, classes: Array, validation: targets.Validation | None) -> Result:
         """Fit to coded rows in memory."""
-        held = border.validation_data(self, validation, classes)
+        held = targets.validation_data(self, validation, classes)
         return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None, held)
 
     def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None, held: Batch | None) -> Result:
@@ -456,8 +480,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             As in ``fit``.
-        y : array-like of shape (n_samples,)
-            Labels; not all classes need be there.
+        y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
+            Labels; not all classes need be there. Or targets as in ``fit``, which tell the classes.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call only, and not there with
             ``allow_new_classes=True``, which wants two classes.
@@ -477,20 +501,15 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             If a named solver's coefficients overflow. The model is then as it was.
         """
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
+            border.needs_engine(self)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
                     "dict, such as dict(zip(classes, sklearn.utils.compute_class_weight('balanced', "
                     "classes=classes, y=y_sample)))."
                 )
-            is_first = not hasattr(self, "classes_")
-            data = border.training_data(self, X, y, sample_weight, reset=is_first, is_stream=True)
-            known = border.stream_classes(self, classes, data.y)
-            codes = border.codes_of(
-                data.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
-            )
-            data = border.with_class_weight(data._replace(y=codes), self.class_weight, known)
+            data, known = targets.stream_data(self, X, y, classes, sample_weight)
+            data = border.with_class_weight(data, self.class_weight, known)
             self._forget_outcome()
             self._advance(data, known)
         return self
@@ -498,6 +517,11 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     def _advance(self, data: Batch, classes: Array) -> None:
         """The stream after these rows, whose codes are of ``classes``; the attributes follow."""
         stream = getattr(self, "_stream", None) or self._new_stream(0, 0.0)
+        if stream.has_other_targets(data.y):
+            raise ValueError(
+                "soft_targets must be what it was for the rows that partial_fit keeps, got "
+                f"{self.soft_targets}; set it back, or start from a new estimator."
+            )
         known = getattr(self, "classes_", classes)
         places = np.searchsorted(classes, known)
         if len(known) < len(classes):
@@ -601,6 +625,30 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             proba, logs = softmax(raw), log_softmax(raw, axis=1)
         return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
 
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy: the share of the rows whose label is predicted.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), or with ``soft_targets=True`` also of shape (n_samples, n_classes)
+            Labels; or targets as ``fit`` takes them, of which a row counts as much as it gives to the class predicted.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, >= 0.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        if not (self.soft_targets and np.ndim(y) == 2):
+            return float(super().score(X, y, sample_weight))
+        codes = np.searchsorted(self.classes_, self.predict(X))
+        table, classes = targets.target_table(y, "y")
+        targets.same_classes(classes, self.classes_)
+        border.of_one_length(codes, table, sample_weight)
+        return _accuracy(codes, table, sample_weight)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -618,7 +666,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         if whole is not None:
             mean_weight = float(whole.class_weights.sum()) / whole.n_samples
         l1_ratio = self._l1_ratio()
-        return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight, l1_ratio, whole)
+        of_data = (data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight)
+        return Problem(*of_data, l1_ratio, whole, float(self.label_smoothing))
 
     def _l1_ratio(self) -> float:
         """The share of L1, 0 where there is no penalty to share: F is then smooth."""
@@ -647,8 +696,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch]:
         """The rows to train on, and those set aside for early stopping."""
+        stratify = data.y if data.y.ndim == 1 else None
         rows, held = train_test_split(
-            np.arange(len(data.y)), test_size=self.validation_fraction, stratify=data.y, random_state=rng
+            np.arange(len(data.y)), test_size=self.validation_fraction, stratify=stratify, random_state=rng
         )
         return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
 
@@ -710,7 +760,13 @@ def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
 
     def score(params: Params) -> float:
         raw = _vectorized.raw_prediction(params, X)
-        predicted = raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0
-        return float(np.average(predicted == y, weights=weight))
+        predicted = raw.argmax(axis=0) if len(raw) > 1 else (raw[0] > 0).astype(np.intp)
+        return _accuracy(predicted, y, weight)
 
     return score
+
+
+def _accuracy(predicted: Array, y: Array, weight: Any) -> float:
+    """Mean share that the targets, or codes, give to the classes predicted."""
+    right = predicted == y if y.ndim == 1 else y[np.arange(len(y)), predicted]
+    return float(np.average(right, weights=weight))

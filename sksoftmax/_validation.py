@@ -24,13 +24,11 @@ from sklearn.utils.validation import (
 )
 
 from sksoftmax import _loops, _vectorized
+from sksoftmax._objective import class_sums
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Array, Batch, Kernel
 
 __all__ = ["SparseCoefMixin"]
-
-#: Rows for early stopping as ``fit`` is given them: X, y, weights or None.
-Validation = tuple[Any, Any, Any]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -60,6 +58,8 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "class_weight": [dict, StrOptions({"balanced"}), None],
+    "soft_targets": ["boolean"],
+    "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     "warm_start": ["boolean"],
     "keep_rows": ["boolean"],
     "half_life": [Interval(Real, 0, None, closed="neither"), None],
@@ -77,10 +77,31 @@ def checks_parameters(method: _Method) -> _Method:
     return checked
 
 
-def needs_engine(engine: str) -> None:
-    """Raise ImportError if the engine asked for needs numba, and there is none."""
-    if engine == "compiled" and not is_available():
+def needs_engine(estimator: Any) -> None:
+    """Check that the engine asked for can be had.
+
+    Raises
+    ------
+    ImportError
+        If it needs numba, and there is none.
+    ValueError
+        If it takes only targets that are one class.
+    """
+    if estimator.engine != "compiled":
+        return
+    if not is_available():
         raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
+    if estimator.soft_targets or estimator.label_smoothing:
+        raise ValueError(
+            f"engine='compiled' takes rows of one class each, got soft_targets={estimator.soft_targets} and "
+            f"label_smoothing={estimator.label_smoothing:g}; use engine='auto' or 'vectorized'."
+        )
+
+
+def needs_labels(estimator: Any, what: str, advice: str) -> None:
+    """Raise ValueError if the estimator takes soft targets, and ``what`` does not."""
+    if estimator.soft_targets:
+        raise ValueError(f"{what} takes labels, got soft_targets=True; {advice}")
 
 
 @contextmanager
@@ -143,45 +164,14 @@ def some_weight(n_used: int, name: str = "sample_weight") -> None:
         raise ValueError(f"{name} must be positive for at least one row, got only zeros.")
 
 
+def features(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """X, checked, as `training_data` gives it."""
+    return canonical(validate_data(estimator, X, order="C", reset=reset, **_X_CHECKS))
+
+
 def prediction_data(estimator: Any, X: Any) -> Any:
     """X, checked, without a copy."""
     return validate_data(estimator, X, reset=False, **_X_CHECKS)
-
-
-def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
-    """The validation rows that ``fit`` is given, not checked yet; None if it is given none.
-
-    Raises
-    ------
-    ValueError
-        If X, or y, comes alone, the weights without them, or all of them without early stopping.
-    """
-    if X is None and y is None:
-        if sample_weight is not None:
-            raise ValueError(
-                "sample_weight_val must come with X_val and y_val, got neither; pass them or leave it out."
-            )
-        return None
-    if X is None or y is None:
-        given, missing = ("y_val", "X_val") if X is None else ("X_val", "y_val")
-        raise ValueError(f"{given} must come with {missing}, got {missing}=None; pass both.")
-    if not early_stopping:
-        raise ValueError(
-            "X_val and y_val are for early stopping, got early_stopping=False; set early_stopping=True, or leave them "
-            "out."
-        )
-    return X, y, sample_weight
-
-
-def validation_data(estimator: Any, validation: Validation | None, classes: Array) -> Batch | None:
-    """The validation rows that count, checked as X and y are, and coded."""
-    if validation is None:
-        return None
-    X, y, sample_weight = validation
-    some_weight(1 if sample_weight is None else int(np.count_nonzero(sample_weight)), "sample_weight_val")
-    data = piece_of_data(estimator, X, y, None, reset=False)
-    codes = codes_of(data.y, classes, "leave rows of other classes out.", name="y_val")
-    return used(Batch(data.X, codes, row_weights(sample_weight, data.X, "sample_weight_val")))
 
 
 def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
@@ -290,6 +280,8 @@ def _joined_classes(parts: list[Array]) -> Array:
 def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
     """The rows, coded, with class weights multiplied in as ``LogisticRegression`` does; those of weight 0 left out.
 
+    Of soft targets each share of a class is weighed: what is left is a target again, of a row of their common weight.
+
     Raises
     ------
     ValueError
@@ -297,8 +289,13 @@ def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
     """
     if class_weight is None:
         return data
-    factors = class_factors(class_weight, classes, np.bincount(data.y, data.weight, len(classes)))
-    return used(data._replace(weight=data.weight * factors[data.y]))
+    factors = class_factors(class_weight, classes, class_sums(data.y, data.weight, len(classes)))
+    if data.y.ndim == 1:
+        return used(data._replace(weight=data.weight * factors[data.y]))
+    y = data.y * factors
+    sums = y.sum(axis=1)
+    y /= np.where(sums > 0, sums, 1.0)[:, None]
+    return used(Batch(data.X, y.astype(data.y.dtype, copy=False), data.weight * sums))
 
 
 def class_factors(class_weight: Any, classes: Array, totals: Array) -> Array:

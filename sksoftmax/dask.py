@@ -336,7 +336,8 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         """
         self._validate_params()
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
+            border.needs_engine(self)
+            border.needs_labels(self, "a fit on a cluster", "SoftmaxClassifier takes soft targets.")
             if self.solver != "auto" or self.early_stopping:
                 raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
             cluster = _Cluster(self.client, self.workers_timeout)

@@ -33,7 +33,7 @@ FLOORS = [
         "_solvers.schedule_free",
     ],
     ["_plan", "_validation"],
-    ["_train", "verify", "_sources"],
+    ["_train", "verify", "_sources", "_targets"],
     ["_fit"],
     ["_stream"],
     ["_classifier"],
@@ -46,6 +46,7 @@ FLOORS = [
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
 SKLEARN_IMPORTERS = {
     "_validation",
+    "_targets",
     "_classifier",
     "dask",
     "plotting._parts",
