@@ -29,6 +29,7 @@ from sksoftmax._stream import Stream, advanced, begun, widened, with_classes
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
+from sksoftmax._watching import of_all, printing
 
 
 class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -155,12 +156,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Seed of the shuffling and of the early stopping split. The same int gives the same coefficients, bit
         for bit, on one machine.
     verbose : int, default=0
-        1 prints a line an epoch.
+        1 prints a line an epoch of a fit: its number; F; the excess as ``excess_curve_`` has it, "-" where it is not
+        known; the validation score, if there is one; the seconds since training began; and the rows a second, of an
+        epoch all rows counted once.
 
     Attributes
     ----------
-    ``loss_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit``; ``partial_fit`` drops
-    them.
+    ``loss_curve_``, ``excess_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit``;
+    ``partial_fit`` drops them.
 
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
         Coefficients; float32 if X was. With more than two classes the rows sum to 0, unless ``l1_ratio > 0``.
@@ -179,6 +182,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         F after each epoch, over all training rows (a sample's epochs are not among them); of the minibatches of
         ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
         itself where a compiled one was near ``tol``.
+    excess_curve_ : list of float
+        Estimate of ``(F - F*) / F*`` after each epoch, as far as it was known then; inf where it was not, as after
+        minibatches. The first ones are rough.
     validation_scores_ : list of float
         Accuracy on the validation rows, as ``score``, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
@@ -447,12 +453,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             params = self._warm_params(before, params, classes)
         rules = Rules(self.max_iter, self.tol, _scorer(held), self.n_iter_no_change)
         result, info = minimum(
-            problem, params, self._settings(), rules, is_warm=before is not None, rng=rng, on_epoch=self._announce
+            *(problem, params, self._settings(), rules),
+            is_warm=before is not None,
+            rng=rng,
+            watch=of_all([printing(problem.n_all)] if self.verbose else []),
         )
         self._forget_outcome()
-        self.classes_ = classes
-        self._set_params(result.params, data.X.dtype)
-        self._set_outcome(result, info)
+        self.__dict__ |= self._outcome(result, classes, data.X.dtype)
+        self.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
         self._stream = self._new_stream(problem.n_all, problem.n_all * problem.mean_weight)
         return result
 
@@ -541,7 +549,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                     f"the coefficients of this pass overflow at learning_rate={info['learning_rate']}; the model is as "
                     "it was. Lower learning_rate, scale the columns, or use solver='auto'."
                 )
-            self._set_params(params, data.X.dtype)
+            self.__dict__ |= self._answer(params, data.X.dtype)
         self.classes_ = classes
         self._stream, self.solver_info_, self.n_iter_ = after, info, n_epochs
 
@@ -702,9 +710,10 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         )
         return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
 
-    def _set_params(self, params: Params, dtype: Any) -> None:
-        self.coef_ = self._centred_coef(params.coef).astype(dtype)
-        self.intercept_ = centred(params.intercept).astype(dtype)
+    def _answer(self, params: Params, dtype: Any) -> dict[str, Array]:
+        """The attributes that hold the parameters."""
+        coef, intercept = self._centred_coef(params.coef), centred(params.intercept)
+        return {"coef_": coef.astype(dtype), "intercept_": intercept.astype(dtype)}
 
     def _centred_coef(self, coef: Array) -> Array:
         """Coefficients that sum to 0 over the classes; as they are under L1, which chooses among equals itself."""
@@ -712,23 +721,22 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     def _forget_outcome(self) -> None:
         """Drop what an earlier fit said of how it ended."""
-        for name in ("loss_curve_", "validation_scores_", "stop_reason_", "excess_"):
+        for name in ("loss_curve_", "excess_curve_", "validation_scores_", "stop_reason_", "excess_"):
             self.__dict__.pop(name, None)
 
-    def _set_outcome(self, result: Result, info: dict[str, object]) -> None:
-        self.n_iter_ = len(result.loss_curve)
-        self.loss_curve_ = result.loss_curve
-        self.stop_reason_ = str(result.stop_reason)
-        self.excess_ = result.excess
-        self.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
-        if self.early_stopping:
-            self.validation_scores_ = result.validation_scores
-
-    def _announce(self, epoch: int, value: float, excess: float, score: float | None) -> None:
-        if self.verbose:
-            validation = "" if score is None else f"  validation {score:.4f}"
-            known = f"{excess:.1e}" if np.isfinite(excess) else "-"
-            print(f"epoch {epoch:4d}  F {value:.6e}  excess {known}{validation}")
+    def _outcome(self, result: Result, classes: Array, dtype: Any) -> dict[str, Any]:
+        """The attributes that a fit leaves, but what was chosen."""
+        scores = {"validation_scores_": result.validation_scores} if self.early_stopping else {}
+        return {
+            **self._answer(result.params, dtype),
+            "classes_": classes,
+            "n_iter_": len(result.loss_curve),
+            "loss_curve_": result.loss_curve,
+            "excess_curve_": result.excess_curve,
+            **scores,
+            "stop_reason_": str(result.stop_reason),
+            "excess_": result.excess,
+        }
 
     def _warn_if_above_tol(self, result: Result) -> None:
         if result.stop_reason not in (StopReason.MAX_ITER, StopReason.PRECISION):

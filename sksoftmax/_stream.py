@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._fit import minimum, silent
+from sksoftmax._fit import SILENT, minimum
 from sksoftmax._objective import centred, class_weights, loss, penalty, prior_params
 from sksoftmax._pieces import joined, n_bytes
 from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
@@ -207,7 +207,7 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
         start = prior_params(part) if kept.params is None else _narrowed(kept.params, kept.seen)
         is_warm = bool(start.coef.any())
         result, info = minimum(
-            *(part, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, on_epoch=silent
+            *(part, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT
         )
         flags = {"has_l1": problem.l1_ratio > 0, "has_intercept": problem.fit_intercept}
         fitted = widened(result.params, kept.seen, problem.n_classes, len(rows.y), **flags)

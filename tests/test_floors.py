@@ -35,7 +35,7 @@ FLOORS = [
     ["_plan", "_validation"],
     ["_train", "verify", "_sources", "_targets"],
     ["_fit"],
-    ["_stream"],
+    ["_stream", "_watching"],
     ["_classifier"],
     ["dask", "plotting._parts"],
     ["plotting._calibration", "plotting._coefficients", "plotting._loss_curve"],
