@@ -29,10 +29,15 @@ from sksoftmax._stream import Stream, advanced, begun, widened, with_classes
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
-from sksoftmax._watching import of_all, printing
+from sksoftmax._watching import Task, of_all, printing, task_of
 
 
-class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifier(
+    border.CallbackSupportMixin,  # type: ignore[misc]
+    border.SparseCoefMixin,  # type: ignore[misc]
+    ClassifierMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Softmax (multinomial logistic) regression trained by minibatches.
 
     Minimises, over the coefficients W and the intercepts b, ::
@@ -188,9 +193,11 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     validation_scores_ : list of float
         Accuracy on the validation rows, as ``score``, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
-        "tol", "max_iter", "early_stopping", or "precision" (no step changes F by more than rounding).
+        "tol", "max_iter", "early_stopping", "precision" (no step changes F by more than rounding), or "callback" (one
+        has asked for it; the coefficients are those of the last epoch).
     excess_ : float
-        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
+        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping, or was
+        not yet when a callback ended the fit.
     solver_info_ : dict
         What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
         "batch_size", "learning_rate", "metric", "curvature"; and "sample", the rows that a model was fitted to first
@@ -211,6 +218,13 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     sparse X's values (or a copy as CSR of a dense X of mostly zeros, at most half of it), the order, and in X's
     dtype n_samples x n_classes probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to
     a multiple of 8 (1 for two classes).
+
+    With scikit-learn 1.9 and later ``fit`` and ``fit_batches`` take its callbacks: ``set_callbacks(ProgressBar())``,
+    ``ScoringMonitor``, or an object of your own with the four methods of ``sklearn.callback.FitCallback``. The epochs
+    are the subtasks of a fit; a method ``on_fit_task_end`` that returns True ends it, without a warning. It is given,
+    if it asks for them, X, y and ``sample_weight`` as ``fit`` was, and as ``fitted_estimator`` the model as it stands,
+    with all attributes of a fit but ``solver_info_``; making it takes a copy of the coefficients an epoch. The epochs
+    of a fit to a sample, and ``partial_fit``, are not told of.
 
     See Also
     --------
@@ -351,6 +365,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
         """
+        task = task_of(self, X, y, sample_weight)  # outside: after an error it is still to be torn down
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self)
             validation = targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
@@ -358,9 +373,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                 border.needs_labels(
                     self, "fit of an array on disk", "give it X in memory, or give parts to partial_fit."
                 )
-                result = self._fit_read(sources.of_array(X, y, sample_weight), None, validation)
+                result = self._fit_read(sources.of_array(X, y, sample_weight), None, validation, task)
             else:
-                result = self._fit_rows(*targets.fit_data(self, X, y, sample_weight), validation)
+                result = self._fit_rows(*targets.fit_data(self, X, y, sample_weight), validation, task)
         self._warn_if_above_tol(result)
         return self
 
@@ -412,18 +427,21 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         >>> clf.score(X, y) > 0.99
         True
         """
+        task = task_of(self)
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self)
             border.needs_labels(self, "fit_batches", "fit takes soft targets in memory, partial_fit a part at a time.")
-            result = self._fit_read(sources.of_batches(batches), classes, None)
+            result = self._fit_read(sources.of_batches(batches), classes, None, task)
         self._warn_if_above_tol(result)
         return self
 
-    def _fit_read(self, read: sources.Read, classes: ArrayLike | None, validation: targets.Validation | None) -> Result:
+    def _fit_read(
+        self, read: sources.Read, classes: ArrayLike | None, validation: targets.Validation | None, task: Task
+    ) -> Result:
         """Fit to rows that are read in passes: as ``fit_batches`` says."""
         found = sources.survey(self, read, classes, check_random_state(self.random_state))
         if found.is_all:
-            return self._fit_rows(found.data, found.classes, validation)
+            return self._fit_rows(found.data, found.classes, validation, task)
         if self.early_stopping and validation is None:
             raise ValueError(
                 "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Give "
@@ -431,14 +449,14 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             )
         held = targets.validation_data(self, validation, found.classes)
         sample, whole = sources.with_class_weight(found, read, self.class_weight)
-        return self._fit_coded(sample, found.classes, whole, held)
+        return self._fit_coded(sample, found.classes, whole, held, task)
 
-    def _fit_rows(self, data: Batch, classes: Array, validation: targets.Validation | None) -> Result:
+    def _fit_rows(self, data: Batch, classes: Array, validation: targets.Validation | None, task: Task) -> Result:
         """Fit to coded rows in memory."""
         held = targets.validation_data(self, validation, classes)
-        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None, held)
+        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None, held, task)
 
-    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None, held: Batch | None) -> Result:
+    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None, held: Batch | None, task: Task) -> Result:
         """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in.
 
         ``held`` are the rows for early stopping; None for a part of these.
@@ -452,16 +470,18 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         if before is not None:
             params = self._warm_params(before, params, classes)
         rules = Rules(self.max_iter, self.tol, _scorer(held), self.n_iter_no_change)
+        self._forget_outcome()
+        watches = task.watches(lambda result: self._outcome(result, classes, data.X.dtype))
         result, info = minimum(
             *(problem, params, self._settings(), rules),
             is_warm=before is not None,
             rng=rng,
-            watch=of_all([printing(problem.n_all)] if self.verbose else []),
+            watch=of_all([printing(problem.n_all), *watches] if self.verbose else watches),
         )
-        self._forget_outcome()
         self.__dict__ |= self._outcome(result, classes, data.X.dtype)
         self.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
         self._stream = self._new_stream(problem.n_all, problem.n_all * problem.mean_weight)
+        task.end()
         return result
 
     @border.checks_parameters
@@ -720,8 +740,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         return coef if self._l1_ratio() else centred(coef)
 
     def _forget_outcome(self) -> None:
-        """Drop what an earlier fit said of how it ended."""
-        for name in ("loss_curve_", "excess_curve_", "validation_scores_", "stop_reason_", "excess_"):
+        """Drop what an earlier fit said of how it went."""
+        for name in ("loss_curve_", "excess_curve_", "validation_scores_", "stop_reason_", "excess_", "solver_info_"):
             self.__dict__.pop(name, None)
 
     def _outcome(self, result: Result, classes: Array, dtype: Any) -> dict[str, Any]:

@@ -28,7 +28,19 @@ from sksoftmax._objective import class_sums
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Array, Batch, Kernel
 
-__all__ = ["SparseCoefMixin"]
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """No callbacks."""
+
+    def with_callbacks(method: Any) -> Any:
+        """The method as it is."""
+        return method
+
+
+__all__ = ["CallbackSupportMixin", "SparseCoefMixin", "with_callbacks"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -75,6 +87,16 @@ def checks_parameters(method: _Method) -> _Method:
     """The method, which first checks the estimator's parameters: InvalidParameterError, before any work."""
     checked: _Method = _fit_context(prefer_skip_nested_validation=True)(method)
     return checked
+
+
+def callback_context(estimator: Any, max_subtasks: int) -> Any:
+    """What tells the callbacks set on a fit (of a meta-estimator's, those that it passes on) of it; None without any.
+
+    To be called once, in a method that `checks_parameters`, or that is ``with_callbacks``.
+    """
+    if not getattr(estimator, "_skl_callbacks", None):
+        return None
+    return estimator._init_callback_context(max_subtasks=max_subtasks)
 
 
 def needs_engine(estimator: Any) -> None:

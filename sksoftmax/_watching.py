@@ -1,12 +1,15 @@
-"""Who watches a fit: a line an epoch on the screen."""
+"""Who watches a fit: a line an epoch on the screen, and scikit-learn's callbacks."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from sksoftmax import _validation as border
 from sksoftmax._fit import SILENT
-from sksoftmax._train import Epoch, Watch
+from sksoftmax._train import Epoch, Result, Watch
 
 
 def printing(n_rows: int) -> Watch:
@@ -29,6 +32,58 @@ def printing(n_rows: int) -> Watch:
         return False
 
     return Watch(begins, ends)
+
+
+class Task(NamedTuple):
+    """A fit, as callbacks are told of it: a task, whose subtasks are its epochs.
+
+    Attributes
+    ----------
+    context : CallbackContext or None
+        None without callbacks.
+    given : dict
+        What they are told each time: the estimator, X and y as ``fit`` was given them, the weights as metadata.
+    """
+
+    context: Any
+    given: dict[str, Any]
+
+    def watches(self, attributes: Callable[[Result], dict[str, Any]]) -> list[Watch]:
+        """Those that tell them of the epochs, if there are any.
+
+        ``attributes`` are the fitted ones, made for callbacks that ask for the model as it stands.
+        """
+        if self.context is None:
+            return []
+        task = self.context
+
+        def begins() -> None:
+            nonlocal task
+            task = self.context.subcontext(task_name="epoch")
+            task.call_on_fit_task_begin(**self.given)
+
+        def ends(epoch: Epoch) -> bool:
+            def reached() -> dict[str, Any]:
+                return attributes(epoch.so_far())
+
+            return bool(task.call_on_fit_task_end(**self.given, reconstruction_attributes=reached))
+
+        return [Watch(begins, ends)]
+
+    def end(self) -> None:
+        """Tell them that the estimator is fitted."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(**self.given, reconstruction_attributes={})
+
+
+def task_of(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any = None) -> Task:
+    """The task of a fit that begins; its callbacks, if any, have been told."""
+    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+    given = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+    context = border.callback_context(estimator, estimator.max_iter)
+    if context is not None:
+        context.call_on_fit_task_begin(**given)
+    return Task(context, given)
 
 
 def of_all(watches: list[Watch]) -> Watch:
