@@ -11,7 +11,7 @@ DISPLAYS = ["plotting._calibration", "plotting._coefficients", "plotting._loss_c
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/derivation.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/derivation.md", "docs/watching.md"])
 def test_examples_of_the_pages(name):
     results = doctest.testfile(str(ROOT / name), module_relative=False, optionflags=FLAGS, encoding="utf-8")
     assert results.failed == 0
