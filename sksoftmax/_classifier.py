@@ -22,6 +22,7 @@ from sksoftmax import _array_api, _vectorized
 from sksoftmax import _sklearn_model as sklearn_model
 from sksoftmax import _sources as sources
 from sksoftmax import _state as saved
+from sksoftmax import _targets as targets
 from sksoftmax import _validation as border
 from sksoftmax._device import DeviceArray, beside, host, in_numpy
 from sksoftmax._fit import minimum
@@ -33,9 +34,15 @@ from sksoftmax._stream import Stream, advanced, begun, widened, with_classes
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
+from sksoftmax._watching import Task, of_all, printing, task_of
 
 
-class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifier(
+    border.CallbackSupportMixin,  # type: ignore[misc]
+    border.SparseCoefMixin,  # type: ignore[misc]
+    ClassifierMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Softmax (multinomial logistic) regression trained by minibatches.
 
     Minimises, over the coefficients W and the intercepts b, ::
@@ -119,15 +126,30 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
-        Whether to set a stratified part of the rows aside, and to end when the accuracy on it has not improved
-        for ``n_iter_no_change`` epochs, with the coefficients of the best epoch. A fit that reaches ``tol``
-        before ends there, with its last.
+        Whether to end when the accuracy on rows that are not trained on has not improved for ``n_iter_no_change``
+        epochs, with the coefficients of the best epoch. These rows are those given to ``fit`` as ``X_val``, or else a
+        stratified part of X (of soft targets a random one) that is set aside. A fit that reaches ``tol`` before ends
+        there, with its last.
     validation_fraction : float, default=0.1
-        Share of the rows set aside, in (0, 1).
+        Share of the rows set aside, in (0, 1); not used with ``X_val``.
     n_iter_no_change : int, default=5
         Epochs without a better validation score before early stopping, >= 1.
     class_weight : dict or "balanced", default=None
-        Factors on the sample weights by class label; "balanced" makes all classes weigh the same.
+        Factors on the sample weights by class label; "balanced" makes all classes weigh the same. Of a row of soft
+        targets each class's share is multiplied by its factor.
+    soft_targets : bool, default=False
+        Whether y is, instead of labels, a table of shape (n_samples, n_classes) of the share of each class in each
+        row: what a teacher model predicts (distillation), or how annotators voted. Rows are >= 0 and sum to 1. F is the
+        cross-entropy, with ``- t_i . log softmax(z_i)`` for a row t_i of the table in place of ``logsumexp(z_i) -
+        z_i[y_i]``: the same as n_classes rows of weights ``t_i``, one of each class, in place of each row. Its minimum
+        holds the entropy of the targets, which no model gets below, and ``tol`` and ``excess_`` are relative to all of
+        it: to be as close to the targets as to labels, lower ``tol``.
+        For ``fit`` of X in memory and ``partial_fit``; never the compiled engine.
+    label_smoothing : float, default=0.0
+        Share s of each target that is spread evenly over the classes, in [0, 1): ``(1 - s) t_i + s / n_classes``, t_i
+        being 1 for the row's label and 0 elsewhere, or a row of soft targets. Labels that may be wrong then ask for no
+        probabilities beyond ``1 - s + s / n_classes``. ``class_weight`` counts by the labels, before. For the
+        validation score the labels are what they are. Never the compiled engine.
     warm_start : bool, default=False
         Whether ``fit`` starts from the coefficients of the last fit, if there was one.
     keep_rows : bool, default=True
@@ -145,7 +167,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Seed of the shuffling and of the early stopping split. The same int gives the same coefficients, bit
         for bit, on one machine.
     verbose : int, default=0
-        1 prints a line an epoch.
+        1 prints a line an epoch of a fit: its number; F; the excess as ``excess_curve_`` has it, "-" where it is not
+        known; the validation score, if there is one; the seconds since training began; and the rows a second, of an
+        epoch all rows counted once.
 
     Attributes
     ----------
@@ -155,7 +179,9 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Intercepts; zeros if ``fit_intercept=False``. They and ``coef_`` are arrays of X's library, on its device (see
         ``fit``).
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted; of y's library.
+        Class labels, sorted; of y's library. Of soft targets the numbers of their columns, from 0, or the columns'
+        names if y was a data frame: then the columns of ``predict_proba`` are in the order of the names, sorted,
+        whatever y's.
     n_iter_ : int
         Epochs run; of ``partial_fit`` those of its last fit to the rows kept, or 1.
     n_features_in_ : int
@@ -166,12 +192,17 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         F after each epoch, over all training rows (a sample's epochs are not among them); of the minibatches of
         ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
         itself where a compiled one was near ``tol``.
+    excess_curve_ : list of float
+        Estimate of ``(F - F*) / F*`` after each epoch, as far as it was known then; inf where it was not, as after
+        minibatches. The first ones are rough.
     validation_scores_ : list of float
-        Accuracy on the rows set aside, after each epoch; only with ``early_stopping=True``.
+        Accuracy on the validation rows, as ``score``, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
-        "tol", "max_iter", "early_stopping", or "precision" (no step changes F by more than rounding).
+        "tol", "max_iter", "early_stopping", "precision" (no step changes F by more than rounding), or "callback" (one
+        has asked for it; the coefficients are those of the last epoch).
     excess_ : float
-        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping.
+        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping, or was
+        not yet when a callback ended the fit.
     solver_info_ : dict
         What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
         "batch_size", "learning_rate", "metric", "curvature"; and "sample", the rows that a model was fitted to first
@@ -180,8 +211,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    ``loss_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit`` and ``fit_batches``;
-    ``partial_fit`` drops them.
+    ``loss_curve_``, ``excess_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit`` and
+    ``fit_batches``; ``partial_fit`` drops them.
 
     Vectorized, X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps
     the digits that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered
@@ -189,11 +220,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     order of the epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or
     all of a small X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's
     dtype, and the Hessian of up to 1000 unknowns (8 MB, and as much again while it is made) or, where it is no
-    larger than X or 64 MiB, of more; or n_classes matrices of n_features x n_features in the same limits.
+    larger than X or 64 MiB, of more; or n_classes matrices of n_features x n_features in the same limits. Soft targets
+    are copied once, in X's dtype; smoothed labels take no table.
     Everything else is made of blocks of rows of about 1 MiB. Compiled, a fit keeps besides X one more copy of a
     sparse X's values (or a copy as CSR of a dense X of mostly zeros, at most half of it), the order, and in X's
     dtype n_samples x n_classes probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to
     a multiple of 8 (1 for two classes).
+
+    With scikit-learn 1.9 and later ``fit`` and ``fit_batches`` take its callbacks: ``set_callbacks(ProgressBar())``,
+    ``ScoringMonitor``, or an object of your own with the four methods of ``sklearn.callback.FitCallback``. The epochs
+    are the subtasks of a fit; a method ``on_fit_task_end`` that returns True ends it, without a warning. It is given,
+    if it asks for them, X, y and ``sample_weight`` as ``fit`` was, and as ``fitted_estimator`` the model as it stands,
+    with all attributes of a fit but ``solver_info_``; making it takes a copy of the coefficients an epoch. The epochs
+    of a fit to a sample, and ``partial_fit``, are not told of.
 
     See Also
     --------
@@ -246,6 +285,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         class_weight: dict[Any, float] | str | None = None,
+        soft_targets: bool = False,
+        label_smoothing: float = 0.0,
         warm_start: bool = False,
         keep_rows: bool = True,
         half_life: float | None = None,
@@ -275,6 +316,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
+        self.soft_targets = soft_targets
+        self.label_smoothing = label_smoothing
         self.warm_start = warm_start
         self.keep_rows = keep_rows
         self.half_life = half_life
@@ -283,7 +326,16 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     @border.checks_parameters
-    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the model to the rows of X.
 
         Parameters
@@ -294,10 +346,19 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             more than 128 MiB, memory holds a sample: see ``fit_batches``. Under
             ``sklearn.config_context(array_api_dispatch=True)`` also a dense array of another library, such as a PyTorch
             tensor, on any device: what is done to its rows is done there.
-        y : array-like of shape (n_samples,)
-            Labels of at least two classes, numbers or strings; of any library and device that X may be of.
+        y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
+            Labels of at least two classes, numbers or strings; of any library and device that X may be of. Or targets:
+            the share of each class in each row, >= 0; rows sum to 1 up to rounding (2e-3), which is divided out. A data
+            frame's column names are then the labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, >= 0; an integer weight is the same as that many rows, 0 as none.
+        X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
+            Rows for ``early_stopping``, with the columns of X; all of X is then trained on. In a ``Pipeline`` they go
+            through the same transformers as X with ``Pipeline(..., transform_input=["X_val"])``.
+        y_val : array-like of shape (n_val,) or (n_val, n_classes), default=None
+            Their labels, of classes that y has; or targets, as y.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights in the validation score, >= 0; ``class_weight`` is not multiplied in.
 
         Returns
         -------
@@ -306,9 +367,10 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X, y or the weights are not as above, a parameter is out of range, ``warm_start`` meets other classes or
-            another number of columns than the last fit, or ``engine`` is "compiled" or "naive" and X of another library
-            than NumPy or SciPy.
+            If X, y or the weights are not as above, a parameter is out of range, or ``warm_start`` meets other
+            classes or another number of columns than the last fit; if one of ``X_val`` and ``y_val`` is missing,
+            ``early_stopping`` is False with them, or they do not go with X and y; or if X is of another library than
+            NumPy or SciPy with ``engine`` "compiled" or "naive", soft targets or label smoothing.
         ImportError
             If ``engine="compiled"``, and numba is missing: the command that installs it.
 
@@ -317,16 +379,20 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
         """
+        task = task_of(self, X, y, sample_weight)  # outside: after an error it is still to be torn down
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
+            border.needs_engine(self)
+            validation = targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
             if y is not None and sources.is_on_disk(X):
-                result = self._fit_read(sources.of_array(X, y, sample_weight), None)
+                border.needs_labels(
+                    self, "fit of an array on disk", "give it X in memory, or give parts to partial_fit."
+                )
+                result = self._fit_read(sources.of_array(X, y, sample_weight), None, validation, task)
             else:
-                data = border.training_data(self, X, y, sample_weight, reset=True)
-                classes, codes = np.unique(data.y, return_inverse=True)
-                border.at_least_two(classes)
-                result = self._fit_rows(data._replace(y=codes), classes)
-                self.classes_ = labels_like(classes, y)
+                data, classes = targets.fit_data(self, X, y, sample_weight)
+                result = self._fit_rows(data, classes, validation, task)
+                if not self.soft_targets:
+                    self.classes_ = labels_like(classes, y)
         self._warn_if_above_tol(result)
         return self
 
@@ -380,47 +446,61 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         >>> clf.score(X, y) > 0.99
         True
         """
+        task = task_of(self)
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
-            result = self._fit_read(sources.of_batches(batches), classes)
+            border.needs_engine(self)
+            border.needs_labels(self, "fit_batches", "fit takes soft targets in memory, partial_fit a part at a time.")
+            result = self._fit_read(sources.of_batches(batches), classes, None, task)
         self._warn_if_above_tol(result)
         return self
 
-    def _fit_read(self, read: sources.Read, classes: ArrayLike | None) -> Result:
+    def _fit_read(
+        self, read: sources.Read, classes: ArrayLike | None, validation: targets.Validation | None, task: Task
+    ) -> Result:
         """Fit to rows that are read in passes: as ``fit_batches`` says."""
         found = sources.survey(self, read, classes, check_random_state(self.random_state))
         if found.is_all:
-            return self._fit_rows(found.data, found.classes)
-        if self.early_stopping:
+            return self._fit_rows(found.data, found.classes, validation, task)
+        if self.early_stopping and validation is None:
             raise ValueError(
-                "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Set "
-                "early_stopping=False, and test the model on rows of your own."
+                "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Give "
+                "fit an X_val and y_val of your own, or set early_stopping=False."
             )
+        held = targets.validation_data(self, validation, found.classes)
         sample, whole = sources.with_class_weight(found, read, self.class_weight)
-        return self._fit_coded(sample, found.classes, whole)
+        return self._fit_coded(sample, found.classes, whole, held, task)
 
-    def _fit_rows(self, data: Batch, classes: Array) -> Result:
+    def _fit_rows(self, data: Batch, classes: Array, validation: targets.Validation | None, task: Task) -> Result:
         """Fit to coded rows in memory."""
-        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None)
+        held = targets.validation_data(self, validation, classes)
+        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None, held, task)
 
-    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None) -> Result:
-        """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in."""
+    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None, held: Batch | None, task: Task) -> Result:
+        """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in.
+
+        ``held`` are the rows for early stopping; None for a part of these.
+        """
         before = self._fitted_params() if self.warm_start else None
         rng = check_random_state(self.random_state)
-        data, held = self._held_out(data, rng)
+        if self.early_stopping and held is None:
+            data, held = self._held_out(data, rng)
         problem = self._problem(data, len(classes), float(data.weight.mean()), whole)
         params = prior_params(problem)
         if before is not None:
             params = self._warm_params(before, params, classes)
         rules = Rules(self.max_iter, self.tol, _scorer(held), self.n_iter_no_change)
-        result, info = minimum(
-            problem, params, self._settings(), rules, is_warm=before is not None, rng=rng, on_epoch=self._announce
-        )
         self._forget_outcome()
-        self.classes_ = classes
-        self._set_params(result.params, data.X)
-        self._set_outcome(result, {"engine": choose_engine(self.engine, data.X), "solver": result.solver, **info})
+        watches = task.watches(lambda result: self._outcome(result, classes, data.X))
+        result, info = minimum(
+            *(problem, params, self._settings(), rules),
+            is_warm=before is not None,
+            rng=rng,
+            watch=of_all([printing(problem.n_all), *watches] if self.verbose else watches),
+        )
+        self.__dict__ |= self._outcome(result, classes, data.X)
+        self.solver_info_ = {"engine": choose_engine(self.engine, data.X), "solver": result.solver, **info}
         self._stream = self._new_stream(problem.n_all, problem.n_all * problem.mean_weight)
+        task.end()
         return result
 
     @border.checks_parameters
@@ -447,8 +527,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             As in ``fit``.
-        y : array-like of shape (n_samples,)
-            Labels; not all classes need be there.
+        y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
+            Labels; not all classes need be there. Or targets as in ``fit``, which tell the classes.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come; needed in the first call only, and not there with
             ``allow_new_classes=True``, which wants two classes.
@@ -470,29 +550,29 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             If a named solver's coefficients overflow. The model is then as it was.
         """
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
+            border.needs_engine(self)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
                     "dict, such as dict(zip(classes, sklearn.utils.compute_class_weight('balanced', "
                     "classes=classes, y=y_sample)))."
                 )
-            is_first = not hasattr(self, "classes_")
             where_the_fit_was(self, X, "partial_fit")
-            data = border.training_data(self, X, y, sample_weight, reset=is_first, is_stream=True)
-            known = border.stream_classes(self, classes, data.y)
-            codes = border.codes_of(
-                data.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
-            )
-            data = border.with_class_weight(data._replace(y=codes), self.class_weight, known)
+            data, known = targets.stream_data(self, X, y, classes, sample_weight)
+            data = border.with_class_weight(data, self.class_weight, known)
             self._forget_outcome()
             self._advance(data, known)
-            self.classes_ = labels_like(known, y)
+            self.classes_ = known if self.soft_targets else labels_like(known, y)
         return self
 
     def _advance(self, data: Batch, classes: Array) -> None:
         """The stream after these rows, whose codes are of ``classes``; the attributes follow."""
         stream = getattr(self, "_stream", None) or self._new_stream(0, 0.0)
+        if stream.has_other_targets(data.y):
+            raise ValueError(
+                "soft_targets must be what it was for the rows that partial_fit keeps, got "
+                f"{self.soft_targets}; set it back, or start from a new estimator."
+            )
         known = in_numpy(getattr(self, "classes_", classes))
         places = np.searchsorted(classes, known)
         if len(known) < len(classes):
@@ -512,7 +592,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
                     f"the coefficients of this pass overflow at learning_rate={info['learning_rate']}; the model is as "
                     "it was. Lower learning_rate, scale the columns, or use solver='auto'."
                 )
-            self._set_params(params, data.X)
+            self.__dict__ |= self._answer(params, data.X)
         self._stream, self.solver_info_, self.n_iter_ = after, info, n_epochs
 
     def _kind(self) -> dict[str, bool]:
@@ -721,6 +801,35 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(saved.read(state, type(self)))
 
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy: the share of the rows whose label is predicted.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), or with ``soft_targets=True`` also of shape (n_samples, n_classes)
+            Labels; or targets as ``fit`` takes them, of which a row counts as much as it gives to the class predicted.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, >= 0.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If X or y are not as above.
+        """
+        if not (self.soft_targets and np.ndim(y) == 2):
+            return float(super().score(X, y, sample_weight))
+        codes = np.searchsorted(self.classes_, self.predict(X))
+        table, classes = targets.target_table(y, "y")
+        targets.same_classes(classes, self.classes_)
+        border.of_one_length(codes, table, sample_weight)
+        return _accuracy(codes, table, sample_weight)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -739,7 +848,8 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
         if whole is not None:
             mean_weight = float(whole.class_weights.sum()) / whole.n_samples
         l1_ratio = self._l1_ratio()
-        return Problem(data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight, l1_ratio, whole)
+        of_data = (data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight)
+        return Problem(*of_data, l1_ratio, whole, float(self.label_smoothing))
 
     def _l1_ratio(self) -> float:
         """The share of L1, 0 where there is no penalty to share: F is then smooth."""
@@ -767,42 +877,41 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
             )
         return Params(self._centred_coef(before.coef), centred(before.intercept) * self.fit_intercept)
 
-    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch | None]:
+    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch]:
         """The rows to train on, and those set aside for early stopping."""
-        if not self.early_stopping:
-            return data, None
+        stratify = data.y if data.y.ndim == 1 else None
         rows, held = train_test_split(
-            np.arange(len(data.y)), test_size=self.validation_fraction, stratify=data.y, random_state=rng
+            np.arange(len(data.y)), test_size=self.validation_fraction, stratify=stratify, random_state=rng
         )
         return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
 
-    def _set_params(self, params: Params, X: Any) -> None:
-        self.coef_ = placed(self._centred_coef(params.coef).astype(X.dtype), X)
-        self.intercept_ = placed(centred(params.intercept).astype(X.dtype), X)
+    def _answer(self, params: Params, X: Any) -> dict[str, Any]:
+        """The attributes that hold the parameters, of X's library and dtype."""
+        coef, intercept = self._centred_coef(params.coef), centred(params.intercept)
+        return {"coef_": placed(coef.astype(X.dtype), X), "intercept_": placed(intercept.astype(X.dtype), X)}
 
     def _centred_coef(self, coef: Array) -> Array:
         """Coefficients that sum to 0 over the classes; as they are under L1, which chooses among equals itself."""
         return coef if self._l1_ratio() else centred(coef)
 
     def _forget_outcome(self) -> None:
-        """Drop what an earlier fit said of how it ended."""
-        for name in ("loss_curve_", "validation_scores_", "stop_reason_", "excess_"):
+        """Drop what an earlier fit said of how it went."""
+        for name in ("loss_curve_", "excess_curve_", "validation_scores_", "stop_reason_", "excess_", "solver_info_"):
             self.__dict__.pop(name, None)
 
-    def _set_outcome(self, result: Result, info: dict[str, object]) -> None:
-        self.n_iter_ = len(result.loss_curve)
-        self.loss_curve_ = result.loss_curve
-        self.stop_reason_ = str(result.stop_reason)
-        self.excess_ = result.excess
-        self.solver_info_ = info
-        if self.early_stopping:
-            self.validation_scores_ = result.validation_scores
-
-    def _announce(self, epoch: int, value: float, excess: float, score: float | None) -> None:
-        if self.verbose:
-            validation = "" if score is None else f"  validation {score:.4f}"
-            known = f"{excess:.1e}" if np.isfinite(excess) else "-"
-            print(f"epoch {epoch:4d}  F {value:.6e}  excess {known}{validation}")
+    def _outcome(self, result: Result, classes: Array, X: Any) -> dict[str, Any]:
+        """The attributes that a fit leaves, but what was chosen."""
+        scores = {"validation_scores_": result.validation_scores} if self.early_stopping else {}
+        return {
+            **self._answer(result.params, X),
+            "classes_": classes,
+            "n_iter_": len(result.loss_curve),
+            "loss_curve_": result.loss_curve,
+            "excess_curve_": result.excess_curve,
+            **scores,
+            "stop_reason_": str(result.stop_reason),
+            "excess_": result.excess,
+        }
 
     def _warn_if_above_tol(self, result: Result) -> None:
         if result.stop_reason not in (StopReason.MAX_ITER, StopReason.PRECISION):
@@ -827,7 +936,7 @@ class SoftmaxClassifier(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):
 
 
 def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
-    """Accuracy on the rows set aside."""
+    """Accuracy on the validation rows."""
     if held is None:
         return None
     X, y, weight = held
@@ -835,7 +944,13 @@ def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
     def score(params: Params) -> float:
         engine = _array_api if isinstance(X, DeviceArray) else _vectorized
         raw = engine.raw_prediction(params, X)
-        predicted = host(raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0)
-        return float(np.average(predicted == y, weights=weight))
+        predicted = host(raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0).astype(np.intp)
+        return _accuracy(predicted, y, weight)
 
     return score
+
+
+def _accuracy(predicted: Array, y: Array, weight: Any) -> float:
+    """Mean share that the targets, or codes, give to the classes predicted."""
+    right = predicted == y if y.ndim == 1 else y[np.arange(len(y)), predicted]
+    return float(np.average(right, weights=weight))

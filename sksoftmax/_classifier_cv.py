@@ -18,9 +18,9 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sksoftmax import _validation as border
 from sksoftmax._classifier import SoftmaxClassifier
-from sksoftmax._fit import Ready, made_ready, minimum, silent
+from sksoftmax._fit import SILENT, Ready, made_ready, minimum
 from sksoftmax._objective import alpha_from_C
-from sksoftmax._plan import Settings
+from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._stopping import StopReason
 from sksoftmax._sweep import Point, path
 from sksoftmax._threads import one_blas_thread
@@ -29,6 +29,10 @@ from sksoftmax._types import Array, Batch, Params
 
 #: Inverse strengths on the sum of the losses that a number of alphas is spread over, as ``LogisticRegressionCV``'s.
 _LEAST_C, _MOST_C = -4, 4
+
+#: Attributes of the last fit: its answer, and how it went.
+_ANSWER = ("coef_", "intercept_")
+_OUTCOME = ("loss_curve_", "excess_curve_", "stop_reason_", "excess_", "solver_info_")
 
 
 class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -100,8 +104,8 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         Its intercepts.
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
-    loss_curve_ : list of float
-        F after each epoch of the last fit; this and the next three only with ``refit=True``.
+    loss_curve_, excess_curve_ : list of float
+        F after each epoch of the last fit, and its excess; these and the next three only with ``refit=True``.
     stop_reason_ : str
         Why it ended, see ``SoftmaxClassifier``.
     excess_ : float
@@ -206,7 +210,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         """
         border.raise_for_params(params, self, "fit")
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
+            border.needs_engine(self)
             rows = border.all_rows(self, X, y, sample_weight, reset=True)
             if sample_weight is not None:
                 params["sample_weight"] = rows.weight
@@ -290,12 +294,11 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
             *(problem, start, model._settings(), Rules(self.max_iter, self.tol, None, 1)),
             is_warm=True,
             rng=check_random_state(self.random_state),
-            on_epoch=silent,
+            watch=SILENT,
         )
-        model._set_params(result.params, data.X)
-        model._set_outcome(result, info)
-        for name in ("coef_", "intercept_", "loss_curve_", "stop_reason_", "excess_", "solver_info_"):
-            setattr(self, name, getattr(model, name))
+        outcome = model._outcome(result, self.classes_, data.X)
+        outcome["solver_info_"] = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
+        self.__dict__ |= {name: outcome[name] for name in (*_ANSWER, *_OUTCOME)}
         if result.stop_reason in (StopReason.MAX_ITER, StopReason.PRECISION) and result.excess > self.tol:
             model._warn_if_above_tol(result)
 
@@ -311,9 +314,9 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         alphas, l1_ratios, best = zip(*chosen, strict=True)
         self.alpha_, self.l1_ratio_ = float(np.mean(alphas)), float(np.mean(l1_ratios))
         model.set_params(l1_ratio=self.l1_ratio_)
-        model._set_params(Params(*(np.mean(parts, axis=0) for parts in zip(*best, strict=True))), X)
+        model.__dict__ |= model._answer(Params(*(np.mean(parts, axis=0) for parts in zip(*best, strict=True))), X)
         self.coef_, self.intercept_ = model.coef_, model.intercept_
-        for name in ("loss_curve_", "stop_reason_", "excess_", "solver_info_"):
+        for name in _OUTCOME:
             self.__dict__.pop(name, None)
 
     def _flat(self, params: Params) -> Array:
@@ -409,7 +412,7 @@ class _Judge(NamedTuple):
     params: dict[str, Any]
 
     def __call__(self, params: Params, held: Batch) -> float:
-        self.model._set_params(params, held.X)
+        self.model.__dict__ |= self.model._answer(params, held.X)
         return float(self.scorer(self.model, held.X, self.model.classes_[held.y], **self.params))
 
 

@@ -10,14 +10,11 @@ import scipy.sparse as sp
 
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
-from sksoftmax._train import Result, Rules, train
+from sksoftmax._train import Epoch, Result, Rules, Watch, train
 from sksoftmax._types import Array, Moments, Params, Problem
 
 #: Excess up to which a model is fitted to a sample: the sample's minimum itself is further from that of all rows.
 _TOL_OF_SAMPLE = 1e-2
-
-#: What is told of an epoch: its number, F, the estimated excess, the validation score.
-OnEpoch = Callable[[int, float, float, float | None], None]
 
 
 def minimum(
@@ -28,7 +25,7 @@ def minimum(
     *,
     is_warm: bool,
     rng: np.random.RandomState,
-    on_epoch: OnEpoch,
+    watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
     """The parameters that minimise F, from ``params``, and what was chosen.
 
@@ -36,13 +33,13 @@ def minimum(
     sample first, and goes on from there.
     """
     if problem.whole is None or is_warm or settings.solver != "auto":
-        return _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
+        return _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
     sample = problem._replace(whole=None, mean_weight=float(problem.data.weight.mean()))
     tol = max(_TOL_OF_SAMPLE, rules.tol)
     start, _ = _trained(
-        *(sample, params, settings._replace(tol=tol), rules._replace(tol=tol)), is_warm=False, rng=rng, on_epoch=silent
+        *(sample, params, settings._replace(tol=tol), rules._replace(tol=tol)), is_warm=False, rng=rng, watch=SILENT
     )
-    result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, on_epoch=on_epoch)
+    result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, watch=watch)
     return result, {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
 
 
@@ -54,12 +51,12 @@ def _trained(
     *,
     is_warm: bool,
     rng: np.random.RandomState,
-    on_epoch: OnEpoch,
+    watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
     if problem.whole is None and (used := _used_columns(problem.data.X)) is not None:
-        return _on_columns(used, problem, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
+        return _on_columns(used, problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
     ready = Ready(problem) if takes_dual(problem, settings) else Ready(*less_means(problem))
-    return trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, on_epoch=on_epoch)
+    return trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
 
 
 class Ready(NamedTuple):
@@ -95,16 +92,14 @@ def trained_from(
     *,
     is_warm: bool,
     rng: np.random.RandomState,
-    on_epoch: OnEpoch,
+    watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
     """As ``minimum``; the parameters are those of X as it was given."""
     problem, centre, stats = ready
     plan = choose(problem, settings, is_warm=is_warm, rng=rng, known=stats)
-    score = rules.score
-    if score is not None:
-        rules = rules._replace(score=lambda params: score(shifted(params, centre, -1.0)))
+    rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
     start = shifted(params, centre, 1.0)
-    result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, on_epoch=on_epoch)
+    result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)
     return result._replace(params=shifted(result.params, centre, -1.0)), plan.info
 
 
@@ -117,7 +112,7 @@ def _used_columns(X: Any) -> Array | None:
 
 
 def _on_columns(
-    used: Array, problem: Problem, params: Params, settings: Settings, rules: Rules, **rest: Any
+    used: Array, problem: Problem, params: Params, settings: Settings, rules: Rules, *, watch: Watch, **rest: Any
 ) -> tuple[Result, dict[str, object]]:
     """As ``_trained``, of the problem of these columns of a sparse X."""
     X = problem.data.X
@@ -130,13 +125,28 @@ def _on_columns(
         coef[:, used] = params.coef
         return params._replace(coef=coef)
 
-    score = rules.score
-    if score is not None:
-        rules = rules._replace(score=lambda params: score(widened(params)))
+    rules, watch = _seen_from(rules, watch, widened)
     part = problem._replace(data=problem.data._replace(X=narrow))
-    result, info = _trained(part, params._replace(coef=params.coef[:, used]), settings, rules, **rest)
+    narrowed = params._replace(coef=params.coef[:, used])
+    result, info = _trained(part, narrowed, settings, rules, watch=watch, **rest)
     return result._replace(params=widened(result.params)), info
 
 
-def silent(epoch: int, value: float, excess: float, score: float | None) -> None:
-    pass
+def _seen_from(rules: Rules, watch: Watch, back: Callable[[Params], Params]) -> tuple[Rules, Watch]:
+    """The rules and the watch of a problem in other coordinates, from which ``back`` leads."""
+    score = rules.score
+    if score is not None:
+        rules = rules._replace(score=lambda params: score(back(params)))
+
+    def ends(epoch: Epoch) -> bool:
+        def so_far() -> Result:
+            result = epoch.so_far()
+            return result._replace(params=back(result.params))
+
+        return watch.ends(epoch._replace(so_far=so_far))
+
+    return rules, watch._replace(ends=ends)
+
+
+#: Nobody is told of the epochs.
+SILENT = Watch(lambda: None, lambda epoch: False)

@@ -49,6 +49,15 @@ def _row_softmax(z: Array, largest: float) -> float:
     return math.log(norm)
 
 
+def _row_target(y: Array, i: int, t: Array) -> None:
+    """Write row i's target, one number a class, into t: of its code, or of its row in a table."""
+    for k in range(len(t)):
+        if y.ndim == 2:
+            t[k] = y[i, k]
+        else:
+            t[k] = 1.0 if y[i] == k else 0.0
+
+
 def _proba(coef: Array, intercept: Array, indptr: Array, indices: Array, values: Array, p: Array) -> None:
     n_rows = len(coef)
     z = np.empty(max(n_rows, 2))
@@ -72,15 +81,19 @@ def _loss_grad(
 ) -> float:
     n_rows = len(coef)
     z = np.empty(max(n_rows, 2))
+    t = np.empty(len(z))
     first = len(z) - n_rows
     loss = 0.0
     for i in range(len(indptr) - 1):
+        _row_target(y, i, t)
         largest = _row_raw(coef, intercept, indptr, indices, values, i, z)
-        true = z[y[i]]
-        loss += weight[i] * (largest - true + _row_softmax(z, largest)) / total
+        below = 0.0  # the largest raw prediction less the target's
+        for k in range(len(z)):
+            if t[k] > 0:
+                below += t[k] * (largest - z[k])
+        loss += weight[i] * (below + _row_softmax(z, largest)) / total
         for k in range(n_rows):
-            target = 1.0 if y[i] == k + first else 0.0
-            residual = weight[i] * (z[k + first] - target) / total
+            residual = weight[i] * (z[k + first] - t[k + first]) / total
             dintercept[k] += residual
             for e in range(indptr[i], indptr[i + 1]):
                 dcoef[k, indices[e]] += residual * values[e]

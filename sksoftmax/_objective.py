@@ -1,8 +1,12 @@
 """The one statement of the objective, and of what its constants mean.
 
-    F(coef, intercept) = (1 / sum w) * sum_i w_i * [ logsumexp(z_i) - z_i[y_i] ]
+    F(coef, intercept) = (1 / sum w) * sum_i w_i * [ logsumexp(z_i) - t_i . z_i ]
                          + alpha * ( (1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1 )
     z_i = coef @ x_i + intercept          (the intercept is never penalised)
+
+t_i, the target, is 1 for the class of the row and 0 for the others; or a row of a table, >= 0, that sums to 1; with
+label smoothing s it is ``(1 - s) t_i + s / n_classes``. F is linear in the targets: a row of soft ones is the same as
+n_classes rows of hard ones, of weights ``w_i t_i``, and its Hessian does not depend on them.
 
 With two classes ``coef`` has one row and z_i is (0, coef @ x_i + intercept). Gradients
 and Hessians are those of F's smooth part, all but the L1 term, whose steps are ``soft_threshold``'s.
@@ -57,15 +61,37 @@ def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -
     return Evaluation(loss + value, Params(coef_grad, intercept))
 
 
+def has_hard_labels(problem: Problem) -> bool:
+    """Whether the target of every row is one class."""
+    return problem.data.y.ndim == 1 and not problem.label_smoothing
+
+
+def targets(problem: Problem, y: Array) -> Array:
+    """What a kernel takes for y: codes, or a table of targets, which smoothing makes of these rows' codes."""
+    share = problem.label_smoothing
+    if not share:
+        return y
+    if y.ndim == 2:
+        return (1 - share) * y + share / problem.n_classes
+    table = np.full((len(y), problem.n_classes), share / problem.n_classes, problem.data.X.dtype)
+    table[np.arange(len(y)), y] += 1 - share
+    return table
+
+
 def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Evaluation:
-    """F and its gradient as a batch estimates them, unbiased.
+    """F and its gradient as a batch estimates them, unbiased. (Of an L1 penalty the value is in, and no gradient.)"""
+    loss, grads = batch_loss_grad(problem, params, batch)
+    return _regularised(problem, loss, _in_host_memory(grads), params)
+
+
+def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[float, Params]:
+    """The mean loss and its gradient as a batch estimates them.
 
     The divisor is ``len(batch) * mean(weight)`` over all rows, not the batch's own sum of weights: a mean
-    over batches of the latter is not F's gradient. (Of an L1 penalty the value is there, and no gradient.)
+    over batches of the latter is not F's gradient.
     """
-    total = len(batch.y) * problem.mean_weight
-    loss, grads = problem.kernel.loss_grad(params, *batch, total)
-    return _regularised(problem, loss, _in_host_memory(grads), params)
+    X, y, weight = batch
+    return problem.kernel.loss_grad(params, X, targets(problem, y), weight, len(y) * problem.mean_weight)
 
 
 def rows_of_a_block(problem: Problem) -> int:
@@ -110,7 +136,8 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
     coef, intercept = (zeros(part.shape, X) for part in params)
     cast = _beside(params, X)
     for block in blocks(problem):
-        block_loss, grads = problem.kernel.loss_grad(cast, *block, total)
+        y = targets(problem, block.y)
+        block_loss, grads = problem.kernel.loss_grad(cast, block.X, y, block.weight, total)
         loss += block_loss
         coef += grads.coef
         intercept += grads.intercept
@@ -127,11 +154,13 @@ def loss(problem: Problem, params: Params) -> float:
     """Sum of the weighted losses of the rows in memory, each at most the logarithm of the least number of X's dtype."""
     total = 0.0
     for block, proba in zip(blocks(problem), probabilities(problem, params), strict=True):
+        y, tiny = targets(problem, block.y), np.finfo(proba.dtype).tiny
         if problem.n_rows == 1:
-            of_truth = np.where(block.y == 1, proba[0], 1 - proba[0])
+            proba = np.concatenate([1 - proba, proba])
+        if y.ndim == 1:
+            total -= float(block.weight @ np.log(np.maximum(proba[y, np.arange(len(y))], tiny)))
         else:
-            of_truth = proba[block.y, np.arange(len(block.y))]
-        total -= float(block.weight @ np.log(np.maximum(of_truth, np.finfo(proba.dtype).tiny)))
+            total -= float(np.einsum("i,ik,ki->", block.weight, y, np.log(np.maximum(proba, tiny))))
     return total
 
 
@@ -184,17 +213,25 @@ def total_weight(problem: Problem) -> float:
     return float((problem.data.weight if problem.whole is None else problem.whole.class_weights).sum())
 
 
-def _class_weights(problem: Problem) -> Array:
-    if problem.whole is not None:
-        return problem.whole.class_weights
-    return np.bincount(problem.data.y, problem.data.weight, problem.n_classes)
+def class_sums(y: Array, weight: Array, n_classes: int) -> Array:
+    """Sum of the weights of each class: of codes, or of a table of targets."""
+    if y.ndim == 2:
+        return np.einsum("i,ik->k", weight, y)
+    return np.bincount(y, weight, n_classes)
+
+
+def class_weights(problem: Problem) -> Array:
+    """Sum of the weights of each class's rows, with soft or smoothed targets of its shares of the rows."""
+    data, share = problem.data, problem.label_smoothing
+    sums = class_sums(data.y, data.weight, problem.n_classes) if problem.whole is None else problem.whole.class_weights
+    return (1 - share) * sums + share * sums.mean() if share else sums
 
 
 def null_value(problem: Problem) -> float:
     """F of the model that ignores X: the entropy of the class priors, or log(n_classes) without intercept."""
     if not problem.fit_intercept:
         return float(np.log(problem.n_classes))
-    priors = _class_weights(problem) / total_weight(problem)
+    priors = class_weights(problem) / total_weight(problem)
     return float(scipy.special.entr(priors).sum())
 
 
@@ -205,7 +242,7 @@ def prior_params(problem: Problem) -> Params:
     """
     intercept = np.zeros(problem.n_rows)
     if problem.fit_intercept:
-        log_priors = np.log(np.maximum(_class_weights(problem), 0.5 * problem.mean_weight))
+        log_priors = np.log(np.maximum(class_weights(problem), 0.5 * problem.mean_weight))
         intercept = log_priors[1:] - log_priors[0] if problem.n_rows == 1 else centred(log_priors)
     return Params(np.zeros((problem.n_rows, problem.n_features)), intercept)
 

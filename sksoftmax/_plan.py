@@ -13,7 +13,7 @@ from sksoftmax import _schedules
 from sksoftmax._batches import row_order
 from sksoftmax._curvature import by_class, factorised_from
 from sksoftmax._device import DeviceArray, is_in_host_memory
-from sksoftmax._objective import less_means, shifted
+from sksoftmax._objective import has_hard_labels, less_means, shifted
 from sksoftmax._precondition import (
     Preconditioner,
     curvature_bound,
@@ -242,15 +242,17 @@ def rows_of_a_step(problem: Problem, settings: Settings, n_before: int) -> int:
 def takes_dual(problem: Problem, settings: Settings) -> bool:
     """Whether the dual comes first; it takes X as it is, whatever its columns' means.
 
-    Asked for, always where it can: X in memory and NumPy's or SciPy's, its squares finite, nothing asked for that is of
-    minibatches, which an L1 penalty's other solver does not take either. By "auto" if there are many columns (few make
-    Newton's matrices small, most of all of dense rows without L1), its table is small or at most 4 times X, and there
-    is numba.
+    Asked for, always where it can: X in memory and NumPy's or SciPy's, its squares finite, a class for each row, and
+    nothing asked for that is of minibatches, which an L1 penalty's other solver does not take either. By "auto" if
+    there are many columns (few make Newton's matrices small, most of all of dense rows without L1), its table is small
+    or at most 4 times X, and there is numba.
     """
     X = problem.data.X
     if problem.whole is not None or isinstance(X, DeviceArray):
         return False
     if settings.engine not in ("auto", "compiled") or settings.solver != "auto":
+        return False
+    if not has_hard_labels(problem):
         return False
     values = X.data if sp.issparse(X) else X
     if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._fit import minimum, silent
-from sksoftmax._objective import centred, loss, penalty, prior_params
+from sksoftmax._fit import SILENT, minimum
+from sksoftmax._objective import centred, class_weights, loss, penalty, prior_params
 from sksoftmax._pieces import joined, n_bytes
 from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
 from sksoftmax._solvers.schedule_free import known_from
@@ -43,7 +43,7 @@ class Kept(NamedTuple):
     pieces : tuple of Batch
         In order, each of more than half as many rows as the one before: few, and a row is copied a few times.
     seen : ndarray of int
-        Codes of the classes that have rows, sorted.
+        Codes of the classes that have rows, or a share of their targets, sorted.
     n_learned : int
         Rows of the last fit.
     value, loss : float
@@ -112,6 +112,11 @@ class Stream(NamedTuple):
     waiting: tuple[Batch, ...] = ()
     info: dict[str, object] = {}
 
+    def has_other_targets(self, y: Array) -> bool:
+        """Whether the rows in memory have a table of targets, and ``y`` codes; or the other way round."""
+        pieces = (*(self.kept.pieces if self.kept else ()), *self.waiting)
+        return bool(pieces) and pieces[0].y.ndim != y.ndim
+
 
 class Advance(NamedTuple):
     """Where the rows of a call have led; ``params`` are None where they stay what they were."""
@@ -162,7 +167,7 @@ def _keeps_rows(settings: Settings) -> bool:
 def _learned(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> Kept:
     """The rows with the new ones, and fitted again if these ask for it."""
     data = problem.data
-    seen = np.union1d(kept.seen, data.y)
+    seen = np.union1d(kept.seen, np.flatnonzero(class_weights(problem)))
     has_new_class = len(seen) > len(kept.seen)
     kept = kept._replace(pieces=_added(kept.pieces, _copied(data)), seen=seen)
     if has_new_class or kept.params is None:
@@ -202,7 +207,7 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
         start = prior_params(part) if kept.params is None else _narrowed(kept.params, kept.seen)
         is_warm = bool(start.coef.any())
         result, info = minimum(
-            *(part, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, on_epoch=silent
+            *(part, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT
         )
         flags = {"has_l1": problem.l1_ratio > 0, "has_intercept": problem.fit_intercept}
         fitted = widened(result.params, kept.seen, problem.n_classes, len(rows.y), **flags)
@@ -235,7 +240,8 @@ def _of_classes(problem: Problem, seen: Array) -> Problem:
     """
     if len(seen) == problem.n_classes:
         return problem
-    data = problem.data._replace(y=np.searchsorted(seen, problem.data.y))
+    y = problem.data.y
+    data = problem.data._replace(y=np.searchsorted(seen, y) if y.ndim == 1 else y[:, seen])
     alpha, l1_ratio = problem.alpha, problem.l1_ratio
     if len(seen) == 2 and alpha:
         of_l1 = alpha * l1_ratio

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._fit import Ready, made_ready, silent, trained_from
+from sksoftmax._fit import SILENT, Ready, made_ready, trained_from
 from sksoftmax._objective import loss, penalty, prior_params, shifted, value_and_grad
 from sksoftmax._plan import Settings, takes_dual
 from sksoftmax._train import Result, Rules
@@ -88,7 +88,7 @@ def path(
             *(ready, start, settings._replace(tol=tol), rules._replace(tol=tol)),
             is_warm=bool(points),
             rng=rng,
-            on_epoch=silent,
+            watch=SILENT,
         )
         next_tol = max(rules.tol, _OF_ESTIMATION * _of_estimation(ready.problem, held, result))
         is_fitted = result.excess <= tol

@@ -47,14 +47,54 @@ class Rules(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a fit hands over."""
+    """What a fit hands over; of the curves a number an epoch."""
 
     params: Params
     loss_curve: list[float]
+    excess_curve: list[float]
     validation_scores: list[float]
     stop_reason: StopReason
     excess: float
     solver: str
+
+
+class Epoch(NamedTuple):
+    """What is told of an epoch.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    value : float
+        F.
+    excess : float
+        Estimate of ``(F - F*) / F*``; inf if it is not known.
+    score : float or None
+        Validation score, if there is one.
+    so_far : callable
+        ``() -> Result``: what the fit would hand over if it ended here. Not cheap; to be called before the next epoch.
+    """
+
+    number: int
+    value: float
+    excess: float
+    score: float | None
+    so_far: Callable[[], Result]
+
+
+class Watch(NamedTuple):
+    """Who is told of the epochs.
+
+    Attributes
+    ----------
+    begins : callable
+        ``() -> None``, before each.
+    ends : callable
+        ``Epoch -> bool``, after it: whether the fit is to end here.
+    """
+
+    begins: Callable[[], None]
+    ends: Callable[[Epoch], bool]
 
 
 def train(
@@ -65,7 +105,7 @@ def train(
     *,
     shuffle: bool,
     rng: np.random.RandomState,
-    on_epoch: Callable[[int, float, float, float | None], None],
+    watch: Watch,
 ) -> Result:
     """Minimise F.
 
@@ -78,8 +118,8 @@ def train(
     rules : Rules
     shuffle, rng
         For the batches.
-    on_epoch : callable
-        Told the epoch (from 1), F, the estimated excess and the validation score (None without).
+    watch : Watch
+        Told of each epoch.
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
     start = null_value(problem)
@@ -88,14 +128,21 @@ def train(
     limit = 2.0 * max(start, null_value(problem))
     progress = Progress(value=start)
     curve: list[float] = []
+    excesses: list[float] = []
     scores: list[float] = []
     best = params
     reason: StopReason | None = None
     state: Any = None
     ran: list[str] = []
     excess = np.inf
+
+    def so_far() -> Result:
+        curves = list(curve), list(excesses), list(scores)
+        return Result(state.params, *curves, StopReason.CALLBACK, excess, "+".join(ran))
+
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         for stage, is_new, is_last in _stage_of_each_epoch(plan, rules.max_iter):
+            watch.begins()
             if is_new:
                 if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
                     params = state.params
@@ -111,21 +158,23 @@ def train(
             score = None if rules.score is None else rules.score(params)
             progress = _stopping.after_epoch(progress, report.value, score)
             curve.append(report.value)
+            excesses.append(excess)
             if score is not None:
                 scores.append(score)
                 best = params if progress.best_epoch == progress.epoch else best
-            on_epoch(progress.epoch, report.value, excess, score)
             reason = _decide(progress, rules, report, plan.tol)
+            if watch.ends(Epoch(progress.epoch, report.value, excess, score, so_far)):
+                reason = reason or StopReason.CALLBACK
             if reason is not None:
                 break
         params = state.params
         if reason is StopReason.EARLY_STOPPING:
             params, excess = best, np.inf
-        elif not np.isfinite(excess) and plan.metric is not None:
-            excess = _excess(problem, params, plan.metric)
+        elif reason is not StopReason.CALLBACK and not np.isfinite(excess) and plan.metric is not None:
+            excess = excesses[-1] = _excess(problem, params, plan.metric)
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
-    return Result(params, curve, scores, reason, excess, "+".join(ran))
+    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran))
 
 
 def _stage_of_each_epoch(plan: Plan, max_iter: int) -> Iterator[tuple[Stage, bool, bool]]:

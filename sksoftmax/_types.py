@@ -64,8 +64,8 @@ class Batch(NamedTuple):
     Attributes
     ----------
     X : ndarray or csr_array of shape (n_rows, n_features)
-    y : ndarray of intp of shape (n_rows,)
-        Class codes, 0 to n_classes - 1.
+    y : ndarray of intp of shape (n_rows,), or of X's dtype of shape (n_rows, n_classes)
+        Class codes, 0 to n_classes - 1; or targets, rows >= 0 that sum to 1.
     weight : ndarray of float64 of shape (n_rows,)
     """
 
@@ -93,7 +93,7 @@ class Moments(NamedTuple):
 
 
 class Kernel(Protocol):
-    """An engine: the sums over rows that every solver is made of (see ``_vectorized``)."""
+    """An engine: the sums over rows that every solver is made of (see ``_vectorized``); ``y`` as in ``Batch``."""
 
     def loss_grad(self, params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]: ...
 
@@ -149,6 +149,8 @@ class Problem(NamedTuple):
         Share of L1 in the penalty, in [0, 1]; only solvers that do not need F smooth take any but 0.
     whole : Whole or None
         All rows, where memory does not hold them: F and its gradient are theirs, and its curvature the sample's.
+    label_smoothing : float
+        Share of the targets that is spread evenly over all classes, in [0, 1).
     """
 
     data: Batch
@@ -159,6 +161,7 @@ class Problem(NamedTuple):
     mean_weight: float
     l1_ratio: float = 0.0
     whole: Whole | None = None
+    label_smoothing: float = 0.0
 
     @property
     def n_samples(self) -> int:

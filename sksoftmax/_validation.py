@@ -30,10 +30,23 @@ from sklearn.utils.validation import (
 
 from sksoftmax import _array_api, _loops, _vectorized
 from sksoftmax._device import DeviceArray, in_numpy
+from sksoftmax._objective import class_sums
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Array, Batch, Kernel
 
-__all__ = ["SparseCoefMixin"]
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """No callbacks."""
+
+    def with_callbacks(method: Any) -> Any:
+        """The method as it is."""
+        return method
+
+
+__all__ = ["CallbackSupportMixin", "SparseCoefMixin", "with_callbacks"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -63,6 +76,8 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "class_weight": [dict, StrOptions({"balanced"}), None],
+    "soft_targets": ["boolean"],
+    "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     "warm_start": ["boolean"],
     "keep_rows": ["boolean"],
     "half_life": [Interval(Real, 0, None, closed="neither"), None],
@@ -105,10 +120,41 @@ def checks_parameters(method: _Method) -> _Method:
     return checked
 
 
-def needs_engine(engine: str) -> None:
-    """Raise ImportError if the engine asked for needs numba, and there is none."""
-    if engine == "compiled" and not is_available():
+def callback_context(estimator: Any, max_subtasks: int) -> Any:
+    """What tells the callbacks set on a fit (of a meta-estimator's, those that it passes on) of it; None without any.
+
+    To be called once, in a method that `checks_parameters`, or that is ``with_callbacks``.
+    """
+    if not getattr(estimator, "_skl_callbacks", None):
+        return None
+    return estimator._init_callback_context(max_subtasks=max_subtasks)
+
+
+def needs_engine(estimator: Any) -> None:
+    """Check that the engine asked for can be had.
+
+    Raises
+    ------
+    ImportError
+        If it needs numba, and there is none.
+    ValueError
+        If it takes only targets that are one class.
+    """
+    if estimator.engine != "compiled":
+        return
+    if not is_available():
         raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
+    if getattr(estimator, "soft_targets", False) or getattr(estimator, "label_smoothing", 0):
+        raise ValueError(
+            f"engine='compiled' takes rows of one class each, got soft_targets={estimator.soft_targets} and "
+            f"label_smoothing={estimator.label_smoothing:g}; use engine='auto' or 'vectorized'."
+        )
+
+
+def needs_labels(estimator: Any, what: str, advice: str) -> None:
+    """Raise ValueError if the estimator takes soft targets, and ``what`` does not."""
+    if estimator.soft_targets:
+        raise ValueError(f"{what} takes labels, got soft_targets=True; {advice}")
 
 
 def in_numpy_or_scipy(X: Any, name: str, advice: str) -> None:
@@ -194,12 +240,19 @@ def needs_numpy(X: Any) -> None:
         )
 
 
-def _fits_engine(engine: str, X: Any) -> None:
-    """Raise ValueError if X is of another library, and the engine is for NumPy's."""
-    if engine in ("compiled", "naive") and namespace_of(X) is not None:
+def _fits_engine(estimator: Any, X: Any) -> None:
+    """Raise ValueError if X is of another library, and the engine, or what its rows are to be, is for NumPy's."""
+    if namespace_of(X) is None:
+        return
+    if getattr(estimator, "soft_targets", False) or getattr(estimator, "label_smoothing", 0):
         raise ValueError(
-            f"engine={engine!r} takes NumPy arrays and SciPy's sparse matrices, got {type(X).__module__} under "
-            "array_api_dispatch=True; use engine='auto'."
+            "soft_targets and label_smoothing take NumPy arrays and SciPy's sparse matrices, got "
+            f"{type(X).__module__} under array_api_dispatch=True; convert X, or give labels."
+        )
+    if estimator.engine in ("compiled", "naive"):
+        raise ValueError(
+            f"engine={estimator.engine!r} takes NumPy arrays and SciPy's sparse matrices, got {type(X).__module__} "
+            "under array_api_dispatch=True; use engine='auto'."
         )
 
 
@@ -248,7 +301,7 @@ def piece_of_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: 
 
 def all_rows(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False) -> Batch:
     """X, y and the weights, checked, with the rows of weight 0; y are still labels."""
-    _fits_engine(estimator.engine, X)
+    _fits_engine(estimator, X)
     X, y = _validated(estimator, X, y=y, order="C", reset=reset)
     with warnings.catch_warnings():
         if is_stream:
@@ -264,18 +317,24 @@ def used(data: Batch) -> Batch:
     return data if is_used.all() else Batch(*(part[is_used] for part in data))
 
 
-def row_weights(sample_weight: Any, X: Any) -> Array:
+def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
     """A finite weight for each row of X, 1 for None; ValueError if one is negative."""
     weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64))
     if (weight < 0).any():
-        raise ValueError(f"sample_weight must not be negative, got {weight.min():g}; 0 leaves a row out.")
+        raise ValueError(f"{name} must not be negative, got {weight.min():g}; 0 leaves a row out.")
     return weight
 
 
-def some_weight(n_used: int) -> None:
+def some_weight(n_used: int, name: str = "sample_weight") -> None:
     """Raise ValueError if no row has a positive weight."""
     if n_used == 0:
-        raise ValueError("sample_weight must be positive for at least one row, got only zeros.")
+        raise ValueError(f"{name} must be positive for at least one row, got only zeros.")
+
+
+def features(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """X, checked, as `training_data` gives it."""
+    _fits_engine(estimator, X)
+    return canonical(_validated(estimator, X, order="C", reset=reset))
 
 
 def prediction_data(estimator: Any, X: Any) -> Any:
@@ -334,12 +393,12 @@ def at_least_two(classes: Array) -> None:
         )
 
 
-def codes_of(y: Array, classes: Array, advice: str) -> Array:
+def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
     """Codes of the labels y; ValueError, which ends with the advice, if one is not among ``classes`` (sorted)."""
     unseen = np.setdiff1d(y, classes)
     if len(unseen):
         raise ValueError(
-            f"y must hold labels of the classes {classes.tolist()} only, got {unseen.tolist()} as well; {advice}"
+            f"{name} must hold labels of the classes {classes.tolist()} only, got {unseen.tolist()} as well; {advice}"
         )
     return np.searchsorted(classes, y)
 
@@ -390,6 +449,8 @@ def _joined_classes(parts: list[Array]) -> Array:
 def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
     """The rows, coded, with class weights multiplied in as ``LogisticRegression`` does; those of weight 0 left out.
 
+    Of soft targets each share of a class is weighed: what is left is a target again, of a row of their common weight.
+
     Raises
     ------
     ValueError
@@ -397,8 +458,13 @@ def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
     """
     if class_weight is None:
         return data
-    factors = class_factors(class_weight, classes, np.bincount(data.y, data.weight, len(classes)))
-    return used(data._replace(weight=data.weight * factors[data.y]))
+    factors = class_factors(class_weight, classes, class_sums(data.y, data.weight, len(classes)))
+    if data.y.ndim == 1:
+        return used(data._replace(weight=data.weight * factors[data.y]))
+    y = data.y * factors
+    sums = y.sum(axis=1)
+    y /= np.where(sums > 0, sums, 1.0)[:, None]
+    return used(Batch(data.X, y.astype(data.y.dtype, copy=False), data.weight * sums))
 
 
 def class_factors(class_weight: Any, classes: Array, totals: Array) -> Array:

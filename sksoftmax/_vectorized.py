@@ -68,24 +68,45 @@ def proba(params: Params, X: Any) -> Array:
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X (DESIGN of F: ``_objective``)."""
     z = raw_prediction(params, X)
+    losses, residual = _of_codes(z, y) if y.ndim == 1 else _of_targets(z, y)
+    residual *= (weight / total).astype(residual.dtype, copy=False)
+    return float(np.dot(weight, losses)) / total, _summed(residual, X)
+
+
+def _of_codes(z: Array, y: Array) -> tuple[Array, Array]:
+    """The rows' losses and p - t, of raw predictions, which are overwritten, and class codes."""
     if z.shape[0] == 1:
         losses = np.logaddexp(0, np.where(y, -z[0], z[0]))
         residual = expit(z)
         residual -= y
-    else:
-        true_class = (y, np.arange(len(y)))
-        largest = z.max(axis=0)
-        losses = (largest - z[true_class]).astype(np.float64)
-        z -= largest
-        residual = np.exp(z, out=z)
-        true = residual[true_class].astype(np.float64)
-        residual[true_class] = 0
-        others = residual.sum(axis=0, dtype=np.float64)  # apart from the true class's, which would hide them
-        losses += np.log1p(others + (true - 1))
-        residual /= others + true
-        residual[true_class] = -others / (others + true)
-    residual *= (weight / total).astype(residual.dtype, copy=False)
-    return float(np.dot(weight, losses)) / total, _summed(residual, X)
+        return losses, residual
+    true_class = (y, np.arange(len(y)))
+    largest = z.max(axis=0)
+    losses = (largest - z[true_class]).astype(np.float64)
+    z -= largest
+    residual = np.exp(z, out=z)
+    true = residual[true_class].astype(np.float64)
+    residual[true_class] = 0
+    others = residual.sum(axis=0, dtype=np.float64)  # apart from the true class's, which would hide them
+    losses += np.log1p(others + (true - 1))
+    residual /= others + true
+    residual[true_class] = -others / (others + true)
+    return losses, residual
+
+
+def _of_targets(z: Array, t: Array) -> tuple[Array, Array]:
+    """As ``_of_codes``, of targets (n, n_classes)."""
+    if z.shape[0] == 1:
+        losses = t[:, 0] * np.logaddexp(0, z[0]) + t[:, 1] * np.logaddexp(0, -z[0])
+        return losses, expit(z) - t[:, 1]
+    z -= z.max(axis=0)
+    losses = -np.einsum("kn,nk->n", z, t, dtype=np.float64)
+    residual = np.exp(z, out=z)
+    norm = residual.sum(axis=0, dtype=np.float64)
+    losses += np.log(norm)
+    residual /= norm
+    residual -= t.T
+    return losses, residual
 
 
 def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:

@@ -37,6 +37,7 @@ from sksoftmax._precondition import merged, moments_of
 from sksoftmax._sources import stratified
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
+from sksoftmax._watching import task_of
 
 #: Results that a worker adds up at a time: a tree of them, in the order of the partitions.
 _BRANCHES = 8
@@ -303,6 +304,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_client"}
 
+    @border.with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model to the rows of X, where they are.
 
@@ -337,8 +339,10 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             As ``SoftmaxClassifier.fit``.
         """
         self._validate_params()
+        task = task_of(self)
         with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self.engine)
+            border.needs_engine(self)
+            border.needs_labels(self, "a fit on a cluster", "SoftmaxClassifier takes soft targets.")
             if self.solver != "auto" or self.early_stopping:
                 raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
             cluster = _Cluster(self.client, self.workers_timeout)
@@ -361,7 +365,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             self.__dict__.pop("feature_names_in_", None)
             if found.names is not None:
                 self.feature_names_in_ = found.names
-            result = self._fit_coded(sample, found.labels, whole)
+            result = self._fit_coded(sample, found.labels, whole, None, task)
             told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
             self.communication_ = Communication(*told)
         self._warn_if_above_tol(result)

@@ -1,4 +1,5 @@
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -634,7 +635,7 @@ def test_attributes_of_an_earlier_fit_do_not_outlive_it():
     clf.set_params(early_stopping=False).fit(X, y)
     assert not hasattr(clf, "validation_scores_")
     clf.partial_fit(X, y)
-    assert not any(hasattr(clf, name) for name in ("loss_curve_", "stop_reason_", "excess_"))
+    assert not any(hasattr(clf, name) for name in ("loss_curve_", "excess_curve_", "stop_reason_", "excess_"))
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e2, 1e4])
@@ -875,14 +876,53 @@ def test_predicting_before_a_fit_raises(method):
         getattr(SoftmaxClassifier(), method)(np.eye(3))
 
 
-def test_verbose_prints_a_line_an_epoch(capsys):
-    X, y = bundled("load_iris", "raw")
-    clf = SoftmaxClassifier(verbose=1).fit(X, y)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == clf.n_iter_
-    assert lines[0].startswith("epoch    1  F ")
+LINE = re.compile(
+    r"epoch +(?P<number>\d+)  F (?P<value>\d\.\d{6}e[-+]\d\d)  excess +(?P<excess>-|\d\.\de[-+]\d\d)"
+    r"(  validation (?P<score>\d\.\d{4}))?  (?P<seconds>\d+\.\d\d) s  (?P<rate>\d\.\de[-+]\d\d) rows/s"
+)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_verbose_prints_a_line_an_epoch(early_stopping, capsys):
+    X, y = bundled("load_digits", "raw")
+    clf = SoftmaxClassifier(verbose=1, batch_size=64, early_stopping=early_stopping, random_state=0).fit(X, y)
+    lines = [LINE.fullmatch(line) for line in capsys.readouterr().out.splitlines()]
+    assert [int(line["number"]) for line in lines] == list(range(1, clf.n_iter_ + 1))
+    assert_allclose([float(line["value"]) for line in lines], clf.loss_curve_, rtol=1e-6)
+    known = [np.inf if line["excess"] == "-" else float(line["excess"]) for line in lines]
+    assert_allclose(known, clf.excess_curve_, rtol=0.06)
+    if early_stopping:
+        assert_allclose([float(line["score"]) for line in lines], clf.validation_scores_, atol=1e-4)
+    else:
+        assert lines[0]["score"] is None
+    seconds = [float(line["seconds"]) for line in lines]
+    assert seconds == sorted(seconds)
+    assert all(float(line["rate"]) > 0 for line in lines)
     SoftmaxClassifier().fit(X, y)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("solver", ["auto", "sgd"])
+def test_the_excess_curve_is_an_estimate_an_epoch_as_far_as_it_is_known(solver):
+    X, y = bundled("load_digits", "standardised")
+    clf = SoftmaxClassifier(1e-2, solver=solver, batch_size=64, tol=0.05, max_iter=300, random_state=0).fit(X, y)
+    minimum = objective_of(SoftmaxClassifier(1e-2, tol=1e-10).fit(X, y), X, y, 1e-2)
+    curve, values = np.array(clf.excess_curve_), np.array(clf.loss_curve_)
+    assert len(curve) == clf.n_iter_
+    assert curve[0] == np.inf
+    assert curve[-1] == clf.excess_ <= 0.05
+    is_known = np.isfinite(curve)
+    gap = (values - minimum) / minimum
+    assert (gap[is_known] <= 1.3 * curve[is_known] + 1e-9).all()
+
+
+def test_the_excess_of_a_fit_that_ends_at_max_iter_is_that_of_its_last_epoch():
+    X, y = bundled("load_digits", "standardised")
+    clf = SoftmaxClassifier(1e-2, solver="sgd", max_iter=4, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        clf.fit(X, y)
+    assert clf.excess_curve_ == [np.inf, np.inf, np.inf, clf.excess_]
+    assert np.isfinite(clf.excess_)
 
 
 def test_hyperparameters_are_kept_as_given():

@@ -21,6 +21,7 @@ import sksoftmax.dask
 from sksoftmax import SoftmaxClassifier, _pieces
 from sksoftmax.dask import DaskSoftmaxClassifier
 from tests.test_sources import ALPHA, excess, sorted_data
+from tests.test_watching import Recorder, needs_callbacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore:.*heartbeat")
 
@@ -281,6 +282,30 @@ def test_bad_rows_say_what_is_wrong_and_leave_nothing_behind(change, error, matc
     with pytest.raises(error, match=match):
         clf.fit(*change(*chunked(*sorted_data())))
     assert not hasattr(clf, "coef_")
+
+
+def test_smoothed_labels_have_the_minimum_of_one_machine(client):
+    X, y = sorted_data()
+    clf = fitted(X, y, label_smoothing=0.1, tol=1e-6)
+    assert "sample" in clf.solver_info_
+    best = SoftmaxClassifier(ALPHA, label_smoothing=0.1, tol=1e-12).fit(X, y)
+    assert clf.loss_curve_[-1] == pytest.approx(best.loss_curve_[-1], rel=2e-6)
+
+
+def test_soft_targets_raise(client):
+    X, y = sorted_data()
+    with pytest.raises(ValueError, match="a fit on a cluster takes labels, got soft_targets=True"):
+        fitted(X, y, soft_targets=True)
+
+
+@needs_callbacks
+def test_a_callback_ends_a_fit_on_a_cluster(client):
+    X, y = sorted_data()
+    recorder = Recorder(last=1)
+    clf = DaskSoftmaxClassifier(ALPHA, tol=1e-9, random_state=0).set_callbacks(recorder).fit(*chunked(X, y))
+    assert clf.stop_reason_ == "callback"
+    assert recorder.told == ["setup", "begin fit 0", "begin epoch 0", "end epoch 0", "end fit 0", "teardown"]
+    assert_array_equal(recorder.models[0].coef_, clf.coef_)
 
 
 @pytest.mark.parametrize("settings", [{"solver": "sgd"}, {"early_stopping": True}])

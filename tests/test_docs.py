@@ -30,6 +30,7 @@ PAGES_THAT_RUN = [
     "docs/from_logistic_regression.md",
     "docs/from_sgd_classifier.md",
     "docs/index.md",
+    "docs/watching.md",
     "docs/which_solver.md",
 ]
 

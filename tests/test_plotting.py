@@ -129,6 +129,13 @@ def test_the_legend_says_who_and_how_it_ended(digits_models):
     assert len(display.lines_["gap"]) == len(display.lines_["validation"]) == 1
 
 
+def test_the_legend_says_that_a_callback_stopped_a_fit(digits_models):
+    model = SoftmaxClassifier()
+    model.__dict__ |= vars(digits_models["auto"]) | {"stop_reason_": "callback"}
+    (text,) = legend_texts(LossCurveDisplay.from_estimator(model).ax_)
+    assert text.endswith(" epochs, stopped by a callback")
+
+
 def test_gaps_to_the_lowest_minimum_are_of_all_models(digits_models):
     display = LossCurveDisplay.from_estimators(digits_models, minimum="lowest")
     auto, early = digits_models.values()

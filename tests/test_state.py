@@ -211,8 +211,8 @@ FIELDS = {
     "Stream": "solver has_l1 learning_rate solver_state n_samples weight n_fitted kept | waiting info",
 }
 ATTRIBUTES = (
-    "_stream classes_ coef_ excess_ feature_names_in_ intercept_ loss_curve_ n_features_in_ n_iter_ solver_info_ "
-    "stop_reason_ validation_scores_"
+    "_stream classes_ coef_ excess_ excess_curve_ feature_names_in_ intercept_ loss_curve_ n_features_in_ n_iter_ "
+    "solver_info_ stop_reason_ validation_scores_"
 )
 
 

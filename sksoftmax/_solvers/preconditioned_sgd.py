@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._device import beside, host, zeros
-from sksoftmax._objective import penalty
+from sksoftmax._objective import batch_loss_grad, penalty
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._schedules import Schedule
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
@@ -102,8 +102,7 @@ def preconditioned_sgd(
         u, b, velocity_u, velocity_b, inverse_scale, mean, inverse, n_steps = state[:8]
         coef = u * inverse_scale
         params = Params(coef, b - coef @ mean)
-        total = len(batch.y) * problem.mean_weight
-        loss, grads = problem.kernel.loss_grad(params, *batch, total)
+        loss, grads = batch_loss_grad(problem, params, batch)
         penalty_value, pull = penalty(coef, problem.alpha, problem.l1_ratio)
         if problem.l1_ratio:  # a subgradient will do for a start
             pull = pull + problem.alpha * problem.l1_ratio * np.sign(coef)

@@ -31,6 +31,7 @@ _ENDS: dict[str, str] = {
     StopReason.MAX_ITER: "ended at max_iter",
     StopReason.EARLY_STOPPING: "stopped early",
     StopReason.PRECISION: "ended at the precision of X",
+    StopReason.CALLBACK: "stopped by a callback",
 }
 
 

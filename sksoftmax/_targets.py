@@ -1,0 +1,174 @@
+"""What y may be, with the rows that it is of: labels, or soft targets; of a fit, of a stream, for validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_array, check_consistent_length
+
+from sksoftmax import _validation as border
+from sksoftmax._types import Array, Batch
+
+#: Rows for early stopping as ``fit`` is given them: X, y, weights or None.
+Validation = tuple[Any, Any, Any]
+
+#: How far from 1 the sum of a row of targets may be, which were rounded to half precision or to three digits.
+_ROUNDING_OF_TARGETS = 2e-3
+
+
+def fit_data(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
+    """What `training_data` gives, with y as codes or, as the estimator takes them, targets; and the classes.
+
+    Raises
+    ------
+    ValueError
+        As `training_data` and `soft_data`; if there is one class only.
+    """
+    if estimator.soft_targets:
+        data, classes = soft_data(estimator, X, y, sample_weight, reset=True)
+        border.at_least_two(classes[data.y.any(axis=0)])
+        return data, classes
+    data = border.training_data(estimator, X, y, sample_weight, reset=True)
+    classes, codes = np.unique(data.y, return_inverse=True)
+    border.at_least_two(classes)
+    return data._replace(y=codes), classes
+
+
+def soft_data(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+) -> tuple[Batch, Array]:
+    """The rows that count, checked, with y as targets in X's dtype; and the classes, sorted.
+
+    These are numbers from 0, or of a data frame the names of its columns.
+
+    Parameters
+    ----------
+    suffix : str
+        What ends the arguments' names, in errors.
+
+    Raises
+    ------
+    ValueError
+        If X or the weights are not what `training_data` takes; if y is not two-dimensional, has other numbers than
+        finite ones >= 0, one column only, a row whose sum is not 1 but for rounding, or two columns of one name.
+    """
+    X = border.features(estimator, X, reset=reset)
+    table, classes = target_table(y, f"y{suffix}", X.dtype)
+    check_consistent_length(X, table)
+    weight = border.row_weights(sample_weight, X, f"sample_weight{suffix}")
+    border.some_weight(int(np.count_nonzero(weight)), f"sample_weight{suffix}")
+    return border.used(Batch(X, table, weight)), classes
+
+
+def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Array]:
+    """Soft targets, checked, whose rows sum to 1; and the classes of the columns, sorted. Errors as `soft_data`."""
+    if np.ndim(y) != 2:
+        raise ValueError(
+            f"{name} must have the shape (n_samples, n_classes) with soft_targets=True, got {np.ndim(y)} dimensions; "
+            "set soft_targets=False for labels."
+        )
+    of_frame = _of_columns(np.asarray(y.columns), name) if hasattr(y, "columns") else None
+    table = check_array(y, dtype=[np.float64, np.float32], input_name=name)
+    n_classes = table.shape[1]
+    if n_classes < 2:
+        raise ValueError(f"{name} must have a column for each of at least two classes, got {n_classes}.")
+    if (table < 0).any():
+        raise ValueError(f"{name} must hold shares >= 0 of each class, got {table.min():g}.")
+    sums = table.sum(axis=1, dtype=np.float64)
+    worst = int(np.abs(sums - 1).argmax())
+    if abs(sums[worst] - 1) > _ROUNDING_OF_TARGETS:
+        raise ValueError(
+            f"the rows of {name} must sum to 1, got {sums[worst]:g} in row {worst}; divide each row by its sum, which "
+            "sample_weight can take."
+        )
+    classes, order = of_frame or (np.arange(n_classes), slice(None))
+    table = table[:, order].astype(dtype, order="C")
+    table /= table.sum(axis=1, keepdims=True, dtype=np.float64)
+    return table, classes
+
+
+def _of_columns(names: Array, argument: str) -> tuple[Array, Array]:
+    """The classes, sorted, and where their columns are."""
+    try:
+        classes, order = np.unique(names, return_index=True)
+    except TypeError:  # strings and numbers
+        classes = names[:0]
+    if len(classes) < len(names):
+        raise ValueError(
+            f"the columns of {argument} must have names of their own, all strings or all numbers, got {names.tolist()}."
+        )
+    return classes, order
+
+
+def same_classes(given: Array, known: Array, name: str = "y") -> None:
+    """Raise ValueError if the columns of soft targets are not those of the classes known."""
+    if not np.array_equal(given, known):
+        raise ValueError(f"{name} must have a column for each of the classes {known.tolist()}, got {given.tolist()}.")
+
+
+def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any) -> tuple[Batch, Array]:
+    """The rows of a partial_fit, with y as codes or targets, and the classes.
+
+    Raises
+    ------
+    ValueError
+        As `training_data`, `soft_data` and `stream_classes`; if y is not of the classes, or would have new ones as soft
+        targets.
+    """
+    is_first = not hasattr(estimator, "classes_")
+    if estimator.soft_targets:
+        if estimator.allow_new_classes:
+            border.needs_labels(
+                estimator, "allow_new_classes=True", "give y a column for each class that will ever come."
+            )
+        data, own = soft_data(estimator, X, y, sample_weight, reset=is_first)
+        known = border.stream_classes(estimator, own if is_first and classes is None else classes, own)
+        same_classes(own, known)
+        return data, known
+    data = border.training_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
+    known = border.stream_classes(estimator, classes, data.y)
+    codes = border.codes_of(
+        data.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
+    )
+    return data._replace(y=codes), known
+
+
+def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
+    """The validation rows that ``fit`` is given, not checked yet; None if it is given none.
+
+    Raises
+    ------
+    ValueError
+        If X, or y, comes alone, the weights without them, or all of them without early stopping.
+    """
+    if X is None and y is None:
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight_val must come with X_val and y_val, got neither; pass them or leave it out."
+            )
+        return None
+    if X is None or y is None:
+        given, missing = ("y_val", "X_val") if X is None else ("X_val", "y_val")
+        raise ValueError(f"{given} must come with {missing}, got {missing}=None; pass both.")
+    if not early_stopping:
+        raise ValueError(
+            "X_val and y_val are for early stopping, got early_stopping=False; set early_stopping=True, or leave them "
+            "out."
+        )
+    return X, y, sample_weight
+
+
+def validation_data(estimator: Any, validation: Validation | None, classes: Array) -> Batch | None:
+    """The validation rows that count, checked as X and y are, and coded."""
+    if validation is None:
+        return None
+    X, y, sample_weight = validation
+    if estimator.soft_targets:
+        data, own = soft_data(estimator, X, y, sample_weight, reset=False, suffix="_val")
+        same_classes(own, classes, "y_val")
+        return data
+    border.some_weight(1 if sample_weight is None else int(np.count_nonzero(sample_weight)), "sample_weight_val")
+    data = border.piece_of_data(estimator, X, y, None, reset=False)
+    codes = border.codes_of(data.y, classes, "leave rows of other classes out.", name="y_val")
+    return border.used(Batch(data.X, codes, border.row_weights(sample_weight, data.y, "sample_weight_val")))

@@ -1,0 +1,102 @@
+"""Who watches a fit: a line an epoch on the screen, and scikit-learn's callbacks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sksoftmax import _validation as border
+from sksoftmax._fit import SILENT
+from sksoftmax._train import Epoch, Result, Watch
+
+
+def printing(n_rows: int) -> Watch:
+    """Prints a line an epoch, with the seconds since now, and the rows a second of the epoch."""
+    began = epoch_began = time.perf_counter()
+
+    def begins() -> None:
+        nonlocal epoch_began
+        epoch_began = time.perf_counter()
+
+    def ends(epoch: Epoch) -> bool:
+        now = time.perf_counter()
+        excess = f"{epoch.excess:.1e}" if math.isfinite(epoch.excess) else "-"
+        validation = "" if epoch.score is None else f"  validation {epoch.score:.4f}"
+        rate = n_rows / max(now - epoch_began, 1e-9)
+        print(
+            f"epoch {epoch.number:4d}  F {epoch.value:.6e}  excess {excess:>7}{validation}  {now - began:.2f} s  "
+            f"{rate:.1e} rows/s"
+        )
+        return False
+
+    return Watch(begins, ends)
+
+
+class Task(NamedTuple):
+    """A fit, as callbacks are told of it: a task, whose subtasks are its epochs.
+
+    Attributes
+    ----------
+    context : CallbackContext or None
+        None without callbacks.
+    given : dict
+        What they are told each time: the estimator, X and y as ``fit`` was given them, the weights as metadata.
+    """
+
+    context: Any
+    given: dict[str, Any]
+
+    def watches(self, attributes: Callable[[Result], dict[str, Any]]) -> list[Watch]:
+        """Those that tell them of the epochs, if there are any.
+
+        ``attributes`` are the fitted ones, made for callbacks that ask for the model as it stands.
+        """
+        if self.context is None:
+            return []
+        task = self.context
+
+        def begins() -> None:
+            nonlocal task
+            task = self.context.subcontext(task_name="epoch")
+            task.call_on_fit_task_begin(**self.given)
+
+        def ends(epoch: Epoch) -> bool:
+            def reached() -> dict[str, Any]:
+                return attributes(epoch.so_far())
+
+            return bool(task.call_on_fit_task_end(**self.given, reconstruction_attributes=reached))
+
+        return [Watch(begins, ends)]
+
+    def end(self) -> None:
+        """Tell them that the estimator is fitted."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(**self.given, reconstruction_attributes={})
+
+
+def task_of(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any = None) -> Task:
+    """The task of a fit that begins; its callbacks, if any, have been told."""
+    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+    given = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+    context = border.callback_context(estimator, estimator.max_iter)
+    if context is not None:
+        context.call_on_fit_task_begin(**given)
+    return Task(context, given)
+
+
+def of_all(watches: list[Watch]) -> Watch:
+    """All of them are told."""
+    if not watches:
+        return SILENT
+
+    def begins() -> None:
+        for watch in watches:
+            watch.begins()
+
+    def ends(epoch: Epoch) -> bool:
+        asked = [watch.ends(epoch) for watch in watches]
+        return any(asked)
+
+    return Watch(begins, ends)
