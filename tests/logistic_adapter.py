@@ -7,7 +7,7 @@ from sklearn.linear_model._base import LinearClassifierMixin
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._objective import alpha_from_C
 from sksoftmax._types import Batch
-from sksoftmax._validation import with_class_weight
+from sksoftmax._validation import in_host_memory, with_class_weight
 
 #: scikit-learn's solvers by kind: what makes full passes, and what takes rows as they come.
 _BATCH_SIZE = {"sag": 16, "saga": 16}
@@ -15,6 +15,7 @@ _BATCH_SIZE = {"sag": 16, "saga": 16}
 
 class SoftmaxAsLogistic(SoftmaxClassifier):
     _parameter_constraints = LogisticRegression._parameter_constraints
+    engine = "auto"  # LogisticRegression has no such parameter
 
     def __init__(
         self,
@@ -76,8 +77,8 @@ class SoftmaxAsLogistic(SoftmaxClassifier):
         """C counts against the sum of the losses, alpha against their mean; see ``alpha_from_C``."""
         if np.isinf(self.C):
             return 0.0
-        labels = np.asarray(y)
-        weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        labels, given = (np.asarray(in_host_memory(values)) for values in (y, sample_weight))
+        weight = np.ones(len(labels)) if sample_weight is None else given.astype(float)
         classes, codes = np.unique(labels, return_inverse=True)
         data = with_class_weight(Batch(codes, codes, weight), self.class_weight, classes)
         return alpha_from_C(self.C, data.weight.sum())

@@ -1,6 +1,6 @@
 """scikit-learn's own tests of ``LogisticRegression``, from the installed package, on ``SoftmaxClassifier``.
 
-All of them whose code names ``LogisticRegression`` run, but for the array API's, which skip themselves here.
+All of them whose code names ``LogisticRegression`` run, those of the array API with the libraries that are here.
 ``EXPECTED_FAILURES`` is strict (``conftest.py`` applies it): a test that begins to pass has to leave it.
 """
 
@@ -8,6 +8,9 @@ import inspect
 from types import FunctionType
 from unittest import mock
 
+import pytest
+
+from tests import libraries
 from tests.logistic_adapter import SoftmaxAsLogistic
 
 with mock.patch("sklearn.linear_model.LogisticRegression", SoftmaxAsLogistic):
@@ -50,3 +53,26 @@ for _name, _test in vars(theirs).items():
 
 def test_the_adapter_takes_the_place_of_logistic_regression():
     assert theirs.LogisticRegression is SoftmaxAsLogistic
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("use_str_y", [False, True])
+@pytest.mark.parametrize("use_sample_weight", [False, True])
+@pytest.mark.parametrize("class_weight", [None, "balanced", "dict"])
+@pytest.mark.parametrize(
+    ("namespace", "device", "dtype"),
+    [
+        ("array_api_strict", "CPU_DEVICE", "float64"),
+        ("array_api_strict", "device1", "float32"),
+        ("torch", "cpu", "float64"),
+        ("torch", "cpu", "float32"),
+    ],
+)
+def test_array_api_compliance(
+    monkeypatch, binary, use_str_y, use_sample_weight, class_weight, namespace, device, dtype
+):
+    pytest.importorskip(namespace)
+    with libraries.dispatch(monkeypatch):
+        theirs.test_logistic_regression_array_api_compliance(
+            binary, use_str_y, use_sample_weight, class_weight, namespace, device, dtype
+        )
