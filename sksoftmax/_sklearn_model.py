@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax._device import in_numpy
 from sksoftmax._objective import alpha_from_C
 
 #: Parameters that mean the same on both sides.
@@ -90,14 +91,15 @@ def _shared(model: Any) -> dict[str, Any]:
 
 def _fitted(model: Any) -> dict[str, Any]:
     """Copies of the attributes that both have."""
-    coef = model.coef_
+    coef, intercept = in_numpy(model.coef_), model.intercept_
+    intercept = in_numpy(intercept) if np.ndim(intercept) else intercept  # liblinear's may be the number 0
     attributes = {
-        "classes_": np.array(model.classes_),
+        "classes_": np.array(in_numpy(model.classes_)),
         "coef_": coef.toarray() if sp.issparse(coef) else np.array(coef),  # not all that take a model take sparse ones
         "n_features_in_": model.n_features_in_,
     }
     rows = len(attributes["coef_"])
-    attributes["intercept_"] = np.array(np.broadcast_to(model.intercept_, rows))  # liblinear's may be the number 0
+    attributes["intercept_"] = np.array(np.broadcast_to(intercept, rows))
     if hasattr(model, "feature_names_in_"):
         attributes["feature_names_in_"] = np.array(model.feature_names_in_)
     return attributes

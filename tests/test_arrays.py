@@ -267,6 +267,15 @@ def test_engines_that_are_numpys_say_so(library, engine):
         SoftmaxClassifier(engine=engine).fit(library.array(X), y)
 
 
+def test_it_becomes_a_logistic_regression_of_numpys_arrays(library):
+    X, y = WINE
+    clf = SoftmaxClassifier(random_state=0).fit(library.array(X), y)
+    model = clf.to_sklearn()
+    assert type(model.coef_) is np.ndarray
+    assert_array_equal(model.coef_, library.numpy(clf.coef_))
+    assert model.score(X, y) == 1.0
+
+
 def test_fit_batches_says_that_it_takes_numpys(library):
     X, y = WINE
     with pytest.raises(ValueError, match="fit_batches takes NumPy arrays and SciPy's sparse matrices, got"):
