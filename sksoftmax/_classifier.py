@@ -221,10 +221,10 @@ class SoftmaxClassifier(
 
     With scikit-learn 1.9 and later ``fit`` and ``fit_batches`` take its callbacks: ``set_callbacks(ProgressBar())``,
     ``ScoringMonitor``, or an object of your own with the four methods of ``sklearn.callback.FitCallback``. The epochs
-    are the subtasks of a fit; a method ``on_fit_task_end`` that returns True ends it, without a warning. It is given,
-    if it asks for them, X, y and ``sample_weight`` as ``fit`` was, and as ``fitted_estimator`` the model as it stands,
-    with all attributes of a fit but ``solver_info_``; making it takes a copy of the coefficients an epoch. The epochs
-    of a fit to a sample, and ``partial_fit``, are not told of.
+    are the subtasks of a fit; a method ``on_fit_task_end`` that returns True ends it, without a warning. The methods
+    are given, if they ask for them, X, y and ``sample_weight`` as ``fit`` was, and as ``fitted_estimator`` the model as
+    it stands, with all attributes of a fit but ``solver_info_`` (None before the first epoch is over); making it takes
+    a copy of the coefficients. The epochs of a fit to a sample, and ``partial_fit``, are not told of.
 
     See Also
     --------
@@ -669,7 +669,7 @@ class SoftmaxClassifier(
         float
             In [0, 1].
         """
-        if not (self.soft_targets and np.ndim(y) == 2):
+        if np.ndim(y) != 2 or not self.soft_targets:
             return float(super().score(X, y, sample_weight))
         codes = np.searchsorted(self.classes_, self.predict(X))
         table, classes = targets.target_table(y, "y")

@@ -55,17 +55,19 @@ class Task(NamedTuple):
         """
         if self.context is None:
             return []
-        task = self.context
+        task, last = self.context, None
+
+        def reached() -> dict[str, Any] | None:
+            return None if last is None else attributes(last.so_far())
 
         def begins() -> None:
             nonlocal task
             task = self.context.subcontext(task_name="epoch")
-            task.call_on_fit_task_begin(**self.given)
+            task.call_on_fit_task_begin(**self.given, reconstruction_attributes=reached)
 
         def ends(epoch: Epoch) -> bool:
-            def reached() -> dict[str, Any]:
-                return attributes(epoch.so_far())
-
+            nonlocal last
+            last = epoch
             return bool(task.call_on_fit_task_end(**self.given, reconstruction_attributes=reached))
 
         return [Watch(begins, ends)]

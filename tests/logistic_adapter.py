@@ -65,6 +65,7 @@ class SoftmaxAsLogistic(SoftmaxClassifier):
             warm_start=self.warm_start,
             verbose=self.verbose,
         )
+        model.set_callbacks(*getattr(self, "_skl_callbacks", ()))
         if self.warm_start and hasattr(self, "coef_"):
             vars(model).update({k: v for k, v in vars(self).items() if k.endswith("_")})
         model.fit(X, y, sample_weight)

@@ -10,6 +10,7 @@ import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -38,12 +39,14 @@ class Recorder:
         self.fails_at = fails_at
         self.told = []
         self.models = []
+        self.starts = []
 
     def setup(self, estimator, context):
         self.told.append("setup")
 
-    def on_fit_task_begin(self, estimator, context):
+    def on_fit_task_begin(self, estimator, context, *, fitted_estimator=None):
         self.told.append(f"begin {context.task_name} {context.task_id}")
+        self.starts.append(fitted_estimator)
 
     def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
         self.told.append(f"end {context.task_name} {context.task_id}")
@@ -115,6 +118,9 @@ def test_the_model_of_an_epoch_is_that_which_the_fit_would_leave(params, contain
     clf.fit(X, Y_DIGITS)
     *epochs, fitted = recorder.models
     assert len(epochs) == clf.n_iter_
+    assert recorder.starts[:2] == [None, None]  # of the fit, and of its first epoch
+    for start, model in zip(recorder.starts[2:], epochs, strict=False):
+        assert_array_equal(start.coef_, model.coef_)
     for i, model in enumerate(epochs, start=1):
         assert model.n_iter_ == i
         assert model.loss_curve_ == clf.loss_curve_[:i]
@@ -150,6 +156,10 @@ def test_a_callback_that_returns_true_ends_the_fit_with_what_is_reached(params):
     assert clf.n_iter_ == len(clf.loss_curve_) == len(clf.excess_curve_) == 2
     assert_array_equal(clf.coef_, recorder.models[1].coef_)
     assert recorder.told[-2:] == ["end fit 0", "teardown"]
+    if params == KINDS["newton"]:  # whose steps do not depend on how many there will be
+        with pytest.warns(ConvergenceWarning):
+            short = SoftmaxClassifier(1e-2, random_state=0, max_iter=2, tol=1e-9, **params).fit(X_DIGITS, Y_DIGITS)
+        assert_array_equal(clf.coef_, short.coef_)
 
 
 @needs_callbacks
