@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
+from sksoftmax._solvers.newton import Bought
 from sksoftmax._train import Epoch, Result, Rules, Watch, train
 from sksoftmax._types import Array, Moments, Params, Problem
 
@@ -69,11 +70,14 @@ class Ready(NamedTuple):
         What its columns are less by.
     stats : Moments or None
         Their statistics, if known.
+    bought : Bought or None
+        What a fit of another penalty has paid for.
     """
 
     problem: Problem
     centre: Array | None = None
     stats: Moments | None = None
+    bought: Bought | None = None
 
 
 def made_ready(problem: Problem, settings: Settings) -> Ready:
@@ -95,8 +99,8 @@ def trained_from(
     watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
     """As ``minimum``; the parameters are those of X as it was given."""
-    problem, centre, stats = ready
-    plan = choose(problem, settings, is_warm=is_warm, rng=rng, known=stats)
+    problem, centre, stats, bought = ready
+    plan = choose(problem, settings, is_warm=is_warm, rng=rng, known=stats, bought=bought)
     rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
     start = shifted(params, centre, 1.0)
     result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)

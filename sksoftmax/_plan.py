@@ -27,7 +27,7 @@ from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._solvers.lbfgs import lbfgs
-from sksoftmax._solvers.newton import Offer, newton
+from sksoftmax._solvers.newton import Bought, Offer, newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.proximal_newton import proximal_newton
 from sksoftmax._solvers.schedule_free import schedule_free
@@ -151,9 +151,16 @@ def choose_engine(engine: str, X: Any = None) -> str:
 
 
 def choose(
-    problem: Problem, settings: Settings, *, is_warm: bool, rng: np.random.RandomState, known: Moments | None = None
+    problem: Problem,
+    settings: Settings,
+    *,
+    is_warm: bool,
+    rng: np.random.RandomState,
+    known: Moments | None = None,
+    bought: Bought | None = None,
 ) -> Plan:
-    """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand.
+    """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand, and
+    ``bought`` is what a fit of another penalty has paid for.
 
     Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With an L1
     penalty proximal Newton steps take the place of Newton-CG everywhere.
@@ -181,7 +188,7 @@ def choose(
         if _lbfgs_pays(problem, stats):
             stages.append(Stage(_lbfgs(problem, stats), _LBFGS_EPOCHS))
     tol = _tolerance(problem, settings)
-    finish, curvature = _finish(problem, base, stats, tol)
+    finish, curvature = _finish(problem, base, stats, tol, bought)
     stages.append(Stage(finish, None))
     info = {
         "batch_size": batch_size if rate else problem.n_all,
@@ -383,7 +390,9 @@ def _curvature(problem: Problem) -> _Curvature:
     return _Curvature(_rows_for_products(problem), False, 1, False)
 
 
-def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) -> tuple[Solver, str]:
+def _finish(
+    problem: Problem, base: Preconditioner, stats: Moments, tol: float, bought: Bought | None = None
+) -> tuple[Solver, str]:
     """The finish, and what its curvature is."""
     n_drawn, is_factorised, n_steps, _ = _curvature(problem)
     X, p = problem.data.X, problem.n_features
@@ -407,6 +416,7 @@ def _finish(problem: Problem, base: Preconditioner, stats: Moments, tol: float) 
         is_factorised=is_factorised,
         n_steps=n_steps,
         offers=offers,
+        bought=bought,
     )
     return solver, curvature
 

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from sksoftmax._fit import SILENT, Ready, made_ready, trained_from
 from sksoftmax._objective import loss, penalty, prior_params, shifted, value_and_grad
 from sksoftmax._plan import Settings, takes_dual
+from sksoftmax._solvers.newton import bought_by
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, between
 
@@ -90,6 +91,7 @@ def path(
             rng=rng,
             watch=SILENT,
         )
+        ready = ready._replace(bought=bought_by(result.state))
         next_tol = max(rules.tol, _OF_ESTIMATION * _of_estimation(ready.problem, held, result))
         is_fitted = result.excess <= tol
         points.append(
@@ -124,7 +126,7 @@ def _start(ready: Ready, points: Sequence[Point], alphas: Array) -> Params:
 
     (A line over the logarithm of alpha.)
     """
-    problem, centre, _ = ready
+    problem, centre = ready.problem, ready.centre
     if not points:
         return shifted(prior_params(problem), centre, -1.0)
     last = points[-1].params

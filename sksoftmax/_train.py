@@ -56,6 +56,7 @@ class Result(NamedTuple):
     stop_reason: StopReason
     excess: float
     solver: str
+    state: Any = None  # of the last solver
 
 
 class Epoch(NamedTuple):
@@ -174,7 +175,7 @@ def train(
             excess = excesses[-1] = _excess(problem, params, plan.metric)
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
-    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran))
+    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), state)
 
 
 def _stage_of_each_epoch(plan: Plan, max_iter: int) -> Iterator[tuple[Stage, bool, bool]]:

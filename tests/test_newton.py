@@ -8,7 +8,7 @@ from sksoftmax._curvature import by_class, factorised, factorised_from
 from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, decrease_of_excess, relative_excess
 from sksoftmax._objective import hessian_products, null_value, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
-from sksoftmax._solvers.newton import Offer, newton
+from sksoftmax._solvers.newton import Offer, bought_by, newton
 from sksoftmax._types import Params, dot, plus, scaled
 from tests.problems import problem, random_data, random_problem
 
@@ -202,6 +202,36 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
         states.append(solver.step(case, states[-1], case.data))
     true = end / states[-1].evaluation.value - 1
     assert 0.6 * true <= before <= 1e-3
+
+
+def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
+    X, y = random_data(n_samples=2000, n_features=30, n_classes=4)
+    strong = problem(X, y, alpha=1e-4)
+    stats = moments(strong, whole=True)
+    made = []
+
+    def make(*arguments):
+        made.append(by_class(*arguments))
+        return made[-1]
+
+    def end_of(case, bought):
+        base = preconditioner(case, stats)
+        offers = [Offer(make, 10)]
+        solver = newton(base, stats, 1e-8, n_drawn=2000, is_factorised=False, n_steps=1, offers=offers, bought=bought)
+        states = [solver.init(case, prior_params(case))]
+        while states[-1].excess > 1e-8:
+            states.append(solver.step(case, states[-1], case.data))
+        return states
+
+    before = end_of(strong, None)[-1]
+    assert made
+    bought = bought_by(before)
+    weak = strong._replace(alpha=3e-5)
+    states = end_of(weak, bought)
+    assert states[0].metric is before.metric
+    alone = end_of(weak, None)
+    assert states[-1].evaluation.value == pytest.approx(alone[-1].evaluation.value, rel=1e-7)
+    assert bought_by(None) is None
 
 
 def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):

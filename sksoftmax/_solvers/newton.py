@@ -10,7 +10,7 @@ Sub-sampled Newton: Roosta-Khorasani & Mahoney (2019), Math. Program. 174, 293-3
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,6 +141,18 @@ class Offer(NamedTuple):
     products: float
 
 
+class Bought(NamedTuple):
+    """What a fit of another penalty to the same rows has paid for: its metric, and ``NewtonState.unpaid``."""
+
+    metric: Metric
+    unpaid: tuple[float, ...]
+
+
+def bought_by(state: Any) -> Bought | None:
+    """What a fit that ended in this state has paid for; None if it is no Newton solver's."""
+    return Bought(state.metric, state.unpaid) if isinstance(state, NewtonState) else None
+
+
 def newton(
     base: Preconditioner,
     stats: Moments,
@@ -150,6 +162,7 @@ def newton(
     is_factorised: bool,
     n_steps: int,
     offers: Sequence[Offer],
+    bought: Bought | None = None,
 ) -> Solver:
     """Solver whose step is a round: a new curvature, and the Newton steps that pay for it.
 
@@ -171,6 +184,8 @@ def newton(
         Metrics closer to F's curvature than ``base``, the cheapest first: each takes the place of the one before
         once as many Hessian products have been spent as it costs, and is made anew once as many more have, so that
         never more than twice the cost of the better choice is.
+    bought : Bought or None
+        What to go on from: curvature is much the same under a penalty that is not much weaker.
     """
 
     def init(problem: Problem, params: Params) -> NewtonState:
@@ -195,8 +210,8 @@ def newton(
             leverage=None,
             is_factorised=is_factorised,
             factor=None,
-            metric=base,
-            unpaid=(0.0,) * len(offers),
+            metric=base if bought is None or isinstance(bought.metric, Preconditioner) else bought.metric,
+            unpaid=(0.0,) * len(offers) if bought is None else bought.unpaid,
         )
         return _renewed(problem, state)
 
