@@ -460,7 +460,11 @@ def test_a_frames_columns_are_the_classes_in_sorted_order(frame):
     assert clf.score(X, frame(dict(zip(names, table.T, strict=True)))) == pytest.approx(plain.score(X, table))
 
 
-@pytest.mark.parametrize("container", [list, np.asfortranarray, lambda t: t.astype(np.float32), np.float16], ids=str)
+@pytest.mark.parametrize(
+    "container",
+    [list, np.asfortranarray, lambda t: t.astype(np.float32), np.float16],
+    ids=["list", "columns", "float32", "float16"],
+)
 def test_targets_of_any_container_and_rounding(container):
     X, table, _ = teachers("load_iris")
     want = SoftmaxClassifier(1e-3, soft_targets=True).fit(X, table)
