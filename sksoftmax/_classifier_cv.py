@@ -30,10 +30,6 @@ from sksoftmax._types import Array, Batch, Params
 #: Inverse strengths on the sum of the losses that a number of alphas is spread over, as ``LogisticRegressionCV``'s.
 _LEAST_C, _MOST_C = -4, 4
 
-#: Attributes of the last fit: its answer, and how it went.
-_ANSWER = ("coef_", "intercept_")
-_OUTCOME = ("loss_curve_", "excess_curve_", "stop_reason_", "excess_", "solver_info_")
-
 
 class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Softmax regression with the strength of its penalty chosen by cross-validation.
@@ -104,14 +100,8 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         Its intercepts.
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
-    loss_curve_, excess_curve_ : list of float
-        F after each epoch of the last fit, and its excess; these and the next three only with ``refit=True``.
-    stop_reason_ : str
-        Why it ended, see ``SoftmaxClassifier``.
-    excess_ : float
-        Estimate of ``(F - F*) / F*`` at its end.
-    solver_info_ : dict
-        What ran.
+    best_estimator_ : SoftmaxClassifier
+        That model; it says how its fit went, goes on by ``partial_fit``, and has ``to_sklearn``.
     n_features_in_ : int
         Columns seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -276,7 +266,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         if self.refit:
             self._refit(paths, data, model)
         else:
-            self._take_best_of_folds(paths, data.X, model)
+            self._take_best_of_folds(paths, data, model)
 
     def _refit(self, paths: Sequence[list[Point]], data: Batch, model: SoftmaxClassifier) -> None:
         """The model of the best mean score, fitted to all rows."""
@@ -296,13 +286,13 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
             rng=check_random_state(self.random_state),
             watch=SILENT,
         )
-        outcome = model._outcome(result, self.classes_, data.X)
-        outcome["solver_info_"] = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
-        self.__dict__ |= {name: outcome[name] for name in (*_ANSWER, *_OUTCOME)}
+        model.__dict__ |= model._outcome(result, self.classes_, data.X)
+        model.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
+        self._take(model, data)
         if result.stop_reason in (StopReason.MAX_ITER, StopReason.PRECISION) and result.excess > self.tol:
             model._warn_if_above_tol(result)
 
-    def _take_best_of_folds(self, paths: Sequence[list[Point]], X: Any, model: SoftmaxClassifier) -> None:
+    def _take_best_of_folds(self, paths: Sequence[list[Point]], data: Batch, model: SoftmaxClassifier) -> None:
         """The mean of the folds' best models."""
         chosen = []
         n_paths = len(self.l1_ratios_)
@@ -313,11 +303,17 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
             chosen.append((self.alphas_[j], self.l1_ratios_[i], paths[fold * n_paths + int(i)][int(j)].params))
         alphas, l1_ratios, best = zip(*chosen, strict=True)
         self.alpha_, self.l1_ratio_ = float(np.mean(alphas)), float(np.mean(l1_ratios))
-        model.set_params(l1_ratio=self.l1_ratio_)
-        model.__dict__ |= model._answer(Params(*(np.mean(parts, axis=0) for parts in zip(*best, strict=True))), X)
-        self.coef_, self.intercept_ = model.coef_, model.intercept_
-        for name in _OUTCOME:
-            self.__dict__.pop(name, None)
+        model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_)
+        model.__dict__ |= model._answer(Params(*(np.mean(parts, axis=0) for parts in zip(*best, strict=True))), data.X)
+        model.n_iter_ = int(self.n_iter_.max())
+        self._take(model, border.with_class_weight(data, self.class_weight, self.classes_))
+
+    def _take(self, model: SoftmaxClassifier, data: Batch) -> None:
+        """The attributes of the model chosen, which stands for these rows."""
+        model._stream = model._new_stream(len(data.y), float(data.weight.sum()))
+        if hasattr(self, "feature_names_in_"):
+            model.feature_names_in_ = self.feature_names_in_
+        self.best_estimator_, self.coef_, self.intercept_ = model, model.coef_, model.intercept_
 
     def _flat(self, params: Params) -> Array:
         return np.column_stack(params) if self.fit_intercept else params.coef
@@ -333,7 +329,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
 
     def _model(self, classes: Array, X: Any) -> SoftmaxClassifier:
         """A classifier of these settings, to hold coefficients."""
-        names = ("fit_intercept", "engine", "max_iter", "tol", "random_state")
+        names = ("fit_intercept", "engine", "max_iter", "tol", "class_weight", "random_state")
         model = SoftmaxClassifier(**{name: getattr(self, name) for name in names})
         model.classes_, model.n_features_in_ = classes, X.shape[1]
         return model

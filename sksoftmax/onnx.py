@@ -1,4 +1,4 @@
-"""skl2onnx's converter of ``SoftmaxClassifier``; importing this module registers it.
+"""skl2onnx's converter of ``SoftmaxClassifier`` and ``SoftmaxClassifierCV``; importing this module registers it.
 
 ``skl2onnx.to_onnx`` then takes the estimator, alone, as a step of a pipeline, or inside a search or an ensemble. It is
 converted as the ``LogisticRegression`` of ``to_sklearn``, by skl2onnx's own converter, with the same options.
@@ -19,6 +19,7 @@ except ImportError as error:
     ) from error
 
 from sksoftmax._classifier import SoftmaxClassifier
+from sksoftmax._classifier_cv import SoftmaxClassifierCV
 
 __all__ = ["register"]
 
@@ -32,7 +33,7 @@ _OPTIONS = {
 
 
 def register() -> None:
-    """Make ``skl2onnx.to_onnx`` take ``SoftmaxClassifier``; importing ``sksoftmax.onnx`` has done so.
+    """Make ``skl2onnx.to_onnx`` take our classifiers; importing ``sksoftmax.onnx`` has done so.
 
     Options are those of ``LogisticRegression``: "zipmap", "output_class_labels", "raw_scores" and "nocl". Probabilities
     are computed in the dtype of the input. Labels are strings or integers: True and False become 1 and 0.
@@ -49,19 +50,16 @@ def register() -> None:
     >>> [output.name for output in converted.graph.output]
     ['label', 'probabilities']
     """
-    update_registered_converter(
-        SoftmaxClassifier,
-        "SksoftmaxSoftmaxClassifier",
-        calculate_linear_classifier_output_shapes,
-        _convert,
-        options=_OPTIONS,
-    )
+    for kind in (SoftmaxClassifier, SoftmaxClassifierCV):
+        update_registered_converter(
+            kind, f"Sksoftmax{kind.__name__}", calculate_linear_classifier_output_shapes, _convert, options=_OPTIONS
+        )
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     """Add the ``LogisticRegression`` as an operator of its own, whose outputs are the estimator's."""
     model = operator.raw_operator
-    logistic = model.to_sklearn()
+    logistic = getattr(model, "best_estimator_", model).to_sklearn()
     options = scope.get_options(model)
     for holder in (scope, container):
         holder.add_options(id(logistic), options)

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 import sksoftmax.onnx
-from sksoftmax import SoftmaxClassifier
+from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
 
 PLAIN = {"zipmap": False}
 
@@ -51,6 +51,12 @@ def test_it_says_what_the_model_says(load, dtype, fit_intercept, labels):
     outputs = run(clf, X, PLAIN)
     assert_same(outputs, clf, X, atol=1e-5 if dtype == np.float32 else 1e-12)
     assert outputs["probabilities"].dtype == dtype
+
+
+def test_a_sweep_is_converted_as_the_model_it_chose():
+    X, y = scaled(load_wine, np.float32)
+    sweep = SoftmaxClassifierCV(3, cv=3, random_state=0).fit(X, y)
+    assert_same(run(sweep, X, PLAIN), sweep, X)
 
 
 @pytest.mark.parametrize("load", [load_breast_cancer, load_wine])

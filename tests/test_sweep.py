@@ -1,5 +1,7 @@
 """The sweep chooses as a grid search does, by models that have not seen what they are scored on."""
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -119,7 +121,7 @@ def test_refit_false_is_the_mean_of_the_folds_best_models():
     models = sweep.coefs_paths_[np.arange(3), 0, best]
     assert_allclose(np.column_stack([sweep.coef_, sweep.intercept_]), models.mean(axis=0), atol=1e-12)
     assert sweep.alpha_ == pytest.approx(ALPHAS[best].mean())
-    assert not hasattr(sweep, "stop_reason_")
+    assert not hasattr(sweep.best_estimator_, "stop_reason_")
     assert sweep.predict(X).shape == y.shape
 
 
@@ -277,3 +279,27 @@ def test_score_is_by_scoring():
     sweep = SoftmaxClassifierCV(3, cv=3, scoring="neg_log_loss", random_state=0).fit(X, y)
     codes = np.searchsorted(sweep.classes_, y)
     assert sweep.score(X, y) == pytest.approx(sweep.predict_log_proba(X)[np.arange(len(y)), codes].mean())
+
+
+@pytest.mark.parametrize("is_refitted", [True, False])
+def test_the_best_estimator_is_the_model_and_goes_on(is_refitted):
+    X, y = load_wine(return_X_y=True)
+    sweep = SoftmaxClassifierCV(
+        [0.1, 0.01], cv=3, refit=is_refitted, class_weight={0: 2.0, 1: 1.0, 2: 1.0}, random_state=0
+    ).fit(X, y)
+    model = sweep.best_estimator_
+    assert (model.alpha, model.l1_ratio) == (sweep.alpha_, sweep.l1_ratio_)
+    assert_array_equal(model.predict_proba(X), sweep.predict_proba(X))
+    logistic = model.to_sklearn()
+    assert_allclose(logistic.predict_proba(X), sweep.predict_proba(X), atol=1e-12)
+    weight = len(y) + np.count_nonzero(y == 0)
+    assert pytest.approx(1 / (sweep.alpha_ * weight)) == logistic.C
+    assert model.partial_fit(X, y).score(X, y) > 0.9
+
+
+def test_a_sweep_survives_a_pickle():
+    X, y = load_wine(return_X_y=True)
+    sweep = SoftmaxClassifierCV(3, cv=3, random_state=0).fit(X, y)
+    again = pickle.loads(pickle.dumps(sweep))
+    assert_array_equal(again.predict_proba(X), sweep.predict_proba(X))
+    assert_array_equal(again.best_estimator_.coef_, sweep.coef_)
