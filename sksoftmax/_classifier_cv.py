@@ -21,7 +21,6 @@ from sksoftmax._classifier import SoftmaxClassifier
 from sksoftmax._fit import SILENT, Ready, made_ready, minimum
 from sksoftmax._objective import alpha_from_C
 from sksoftmax._plan import Settings, choose_engine
-from sksoftmax._stopping import StopReason
 from sksoftmax._sweep import Point, path
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Rules
@@ -289,8 +288,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         model.__dict__ |= model._outcome(result, self.classes_, data.X)
         model.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
         self._take(model, data)
-        if result.stop_reason in (StopReason.MAX_ITER, StopReason.PRECISION) and result.excess > self.tol:
-            model._warn_if_above_tol(result)
+        model._warn_if_above_tol(result)
 
     def _take_best_of_folds(self, paths: Sequence[list[Point]], data: Batch, model: SoftmaxClassifier) -> None:
         """The mean of the folds' best models."""

@@ -56,8 +56,9 @@ def _trained(
 ) -> tuple[Result, dict[str, object]]:
     if problem.whole is None and (used := _used_columns(problem.data.X)) is not None:
         return _on_columns(used, problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
-    ready = Ready(problem) if takes_dual(problem, settings) else Ready(*less_means(problem))
-    return trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
+    ready = in_solvers_coordinates(problem, settings)
+    result, info = trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
+    return result._replace(bought=None), info  # no fit goes on from it: it would be kept in memory for nothing
 
 
 class Ready(NamedTuple):
@@ -80,12 +81,17 @@ class Ready(NamedTuple):
     bought: Bought | None = None
 
 
+def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:
+    """The problem less its columns' means, unless the dual takes it as it is."""
+    return Ready(problem) if takes_dual(problem, settings) else Ready(*less_means(problem))
+
+
 def made_ready(problem: Problem, settings: Settings) -> Ready:
     """The problem with what fits of any penalty to these rows, or to most of them, share."""
+    ready = in_solvers_coordinates(problem, settings)
     if takes_dual(problem, settings):
-        return Ready(problem)
-    problem, centre = less_means(problem)
-    return Ready(problem, centre, statistics(problem, settings, is_warm=False))
+        return ready
+    return ready._replace(stats=statistics(ready.problem, settings, is_warm=False))
 
 
 def trained_from(

@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from sksoftmax._fit import SILENT, Ready, made_ready, trained_from
 from sksoftmax._objective import loss, penalty, prior_params, shifted, value_and_grad
 from sksoftmax._plan import Settings, takes_dual
-from sksoftmax._solvers.newton import bought_by
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, between
 
@@ -38,7 +37,6 @@ class Point(NamedTuple):
     is_fitted : bool
         Whether F is as near its minimum as was asked for.
     n_epochs : int
-    solver : str
     """
 
     params: Params
@@ -46,7 +44,6 @@ class Point(NamedTuple):
     tol: float
     is_fitted: bool
     n_epochs: int
-    solver: str
 
 
 def path(
@@ -91,12 +88,10 @@ def path(
             rng=rng,
             watch=SILENT,
         )
-        ready = ready._replace(bought=bought_by(result.state))
+        ready = ready._replace(bought=result.bought)
         next_tol = max(rules.tol, _OF_ESTIMATION * _of_estimation(ready.problem, held, result))
         is_fitted = result.excess <= tol
-        points.append(
-            Point(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve), result.solver)
-        )
+        points.append(Point(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
         if ready.stats is None and ("newton" in result.solver or _is_slow(ready.problem, result)):
             settings = _without_dual(settings)
         scores = [point.score for point in points]
