@@ -88,7 +88,8 @@ class SoftmaxClassifier(
           teaching (a thousand times slower).
         - "auto": "compiled" where numba is installed and it pays, else "vectorized". It pays for more than 256 rows of
           at least 200 columns, if n_samples x n_classes probabilities take at most 64 MiB or 4 times X's memory;
-          without L1, dense X of which more than a quarter is not 0 must have 500 columns and 30000 coefficients.
+          without L1, dense X of which more than a quarter is not 0 must have 3000 coefficients, and of more than two
+          rows a column 500 columns and 30000 coefficients.
 
         X of another library than NumPy (see ``fit``) is computed with by that, under "auto" and "vectorized".
         What ran is in ``solver_info_``.

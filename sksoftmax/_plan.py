@@ -78,12 +78,14 @@ _MOST_ROWS_DRAWN = 0.25
 _LEAST_PAIRS, _MOST_PAIRS = 10, 20
 _SPECTRUM_COLUMNS = 8
 
-#: Epochs of the dual before the finish: a share of all, and at most; of dense rows, fewer: Newton is quicker there.
-_DUAL_SHARE, _MAX_DUAL_EPOCHS, _MAX_DENSE_DUAL_EPOCHS = 0.85, 85, 25
+#: Epochs of the dual before the finish: a share of all, and at most.
+_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.85, 85
 
-#: Columns from which the dual comes first; and columns, and coefficients, of dense rows without L1.
+#: Columns from which the dual comes first. Of dense rows without L1, columns and coefficients; or coefficients where
+#: there are few rows a column, next to which Newton's matrices cost the more.
 _MIN_DUAL_COLUMNS = 200
 _MIN_DENSE_COLUMNS, _MIN_DENSE_COEFFICIENTS = 500, 30_000
+_FEW_ROWS_PER_COLUMN, _MIN_COEFFICIENTS_OF_FEW = 2, 3000
 
 #: Memory of the dual's table of n_samples x n_classes, in units of X's; and what a solver's tables may take in any
 #: case, in bytes.
@@ -275,6 +277,8 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
         return False
     if problem.l1_ratio or sp.issparse(X) or is_mostly_zeros(X):
         return True
+    if problem.n_samples <= _FEW_ROWS_PER_COLUMN * p:
+        return problem.n_rows * p >= _MIN_COEFFICIENTS_OF_FEW
     return p >= _MIN_DENSE_COLUMNS and problem.n_rows * p >= _MIN_DENSE_COEFFICIENTS
 
 
@@ -295,8 +299,7 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
         stats = moments(own, whole=gram_pays(own))
         return Late(_finish(own, preconditioner(own, stats), stats, tol)[0], own, centre)
 
-    most = _MAX_DUAL_EPOCHS if sp.issparse(problem.data.X) else _MAX_DENSE_DUAL_EPOCHS
-    n_epochs = min(most, max(1, int(_DUAL_SHARE * settings.max_iter)))
+    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
     stages = [Stage(dual(order, tol), n_epochs), Stage(_when_needed(name, finish), None)]

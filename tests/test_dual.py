@@ -519,21 +519,37 @@ def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
 
 @needs_numba
 @pytest.mark.parametrize(
-    ("p", "n_classes", "changes", "want"),
+    ("n", "p", "n_classes", "changes", "want"),
     [
-        (600, 60, {}, True),
-        (600, 10, {}, False),  # few coefficients
-        (300, 30, {}, False),  # few columns
-        (300, 3, {"l1_ratio": 0.5}, True),
-        (100, 3, {"l1_ratio": 0.5}, False),
+        (1300, 600, 60, {}, True),
+        (1300, 600, 10, {}, False),  # few coefficients
+        (1300, 600, 2, {}, False),
+        (1300, 300, 120, {}, False),  # few columns
+        (400, 300, 30, {}, True),  # but fewer rows
+        (400, 300, 5, {}, False),
+        (400, 300, 3, {"l1_ratio": 0.5}, True),
+        (400, 100, 3, {"l1_ratio": 0.5}, False),
     ],
 )
-def test_auto_takes_the_dual_for_dense_rows_of_more_columns(p, n_classes, changes, want):
-    X = np.random.default_rng(0).standard_normal((400, p))
-    y = np.arange(400) % n_classes
+def test_auto_takes_the_dual_for_dense_rows_of_more_columns(n, p, n_classes, changes, want):
+    X = np.random.default_rng(0).standard_normal((n, p))
+    y = np.arange(n) % n_classes
     assert _plan.takes_dual(as_problem(X, y, **changes), settings()) is want
     X[:, 20:] = 0  # mostly zeros: as sparse ones
     assert _plan.takes_dual(as_problem(X, y, **changes), settings()) is (p >= 200)
+
+
+@needs_numba
+@pytest.mark.parametrize("C", [1.0, 100.0])
+def test_it_finishes_a_few_rows_of_many_dense_columns_that_tell_the_classes_apart(C):
+    digits, y = load_digits(return_X_y=True)
+    weights = np.random.default_rng(0).standard_normal((64, 900))
+    X = np.maximum(digits[:600] / 16 @ weights / 8, 0).astype(np.float32)
+    alpha = 1 / (C * 600)
+    clf = SoftmaxClassifier(alpha, random_state=0).fit(X, y[:600])
+    assert clf.solver_info_["solver"] == "dual"  # Newton's matrices, of 900 columns a class, would take far longer
+    best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-6).fit(X.astype(float), y[:600])
+    assert clf.loss_curve_[-1] / best.loss_curve_[-1] - 1 <= clf.tol
 
 
 @needs_numba

@@ -32,9 +32,9 @@ from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curva
 from sksoftmax._solvers._rows import rows_of, uncentred
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
-#: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast or are next to
-#: nothing; doubled where they are above, and slow; and then left alone for some epochs.
-_LOW, _HIGH, _FAST, _SLOW, _LEAST_GAP, _PATIENCE = 0.3, 5.0, 0.5, 0.7, 0.03, 3
+#: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
+#: again where they are next to nothing; doubled where they are above, and slow; and then left alone for some epochs.
+_LOW, _HIGH, _FAST, _SLOW, _LEAST_GAP, _PATIENCE = 0.3, 5.0, 0.5, 0.7, 0.03, 2
 
 #: Epochs after a rise of F in which two estimates in a row count, the greater one.
 _ERRATIC = 3
@@ -386,11 +386,13 @@ def _recentred(state: DualState) -> DualState:
 
 
 def _adapted(problem: Problem, state: DualState) -> DualState:
-    """The state with kappa halved where it is the centre that is slow, and doubled where the rows are."""
+    """The state with less kappa where it is the centre that is slow, and more where the rows are."""
     if state.n_waiting <= _PATIENCE or not len(state.metric.active):
         return state
     gap, before, remaining = state.gaps[-1], state.gaps[0], state.centre.remaining
-    if gap < _LOW * remaining and gap < max(_FAST * before, _LEAST_GAP * remaining):
+    if gap < _LEAST_GAP * remaining:
+        return _rescaled(problem, state, 0.25)
+    if gap < min(_LOW * remaining, _FAST * before):
         return _rescaled(problem, state, 0.5)
     if gap > _HIGH * remaining and (state.factor < 1 or gap > _SLOW * before):
         return _rescaled(problem, state, 2.0)
