@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
+from sksoftmax._narrow import narrowed
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
 from sksoftmax._solvers.newton import Bought
@@ -54,11 +54,21 @@ def _trained(
     rng: np.random.RandomState,
     watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
-    if problem.whole is None and (used := _used_columns(problem.data.X)) is not None:
-        return _on_columns(used, problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
+    narrow = narrowed(problem, may_rotate=_is_free(settings)) if problem.whole is None else None
+    if narrow is not None:
+        rules, watch = _seen_from(rules, watch, narrow.back)
+        result, info = _trained(
+            *(narrow.problem, narrow.to(params), settings, rules), is_warm=is_warm, rng=rng, watch=watch
+        )
+        return result._replace(params=narrow.back(result.params)), info
     ready = in_solvers_coordinates(problem, settings)
     result, info = trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
     return result._replace(bought=None), info  # no fit goes on from it: it would be kept in memory for nothing
+
+
+def _is_free(settings: Settings) -> bool:
+    """Whether the solver is at home in any coordinates; the naive engine shows the sums in those given."""
+    return settings.solver == "auto" and settings.engine != "naive"
 
 
 class Ready(NamedTuple):
@@ -111,35 +121,6 @@ def trained_from(
     start = shifted(params, centre, 1.0)
     result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)
     return result._replace(params=shifted(result.params, centre, -1.0)), plan.info
-
-
-def _used_columns(X: Any) -> Array | None:
-    """The columns of a sparse X that have entries, if they are less than half: the others' coefficients are 0."""
-    if not sp.issparse(X):
-        return None
-    used = np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]))
-    return used if 0 < 2 * len(used) < X.shape[1] else None
-
-
-def _on_columns(
-    used: Array, problem: Problem, params: Params, settings: Settings, rules: Rules, *, watch: Watch, **rest: Any
-) -> tuple[Result, dict[str, object]]:
-    """As ``_trained``, of the problem of these columns of a sparse X."""
-    X = problem.data.X
-    place = np.zeros(X.shape[1], X.indices.dtype)
-    place[used] = np.arange(len(used))
-    narrow = sp.csr_array((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(used)))
-
-    def widened(params: Params) -> Params:
-        coef = np.zeros((len(params.coef), X.shape[1]))
-        coef[:, used] = params.coef
-        return params._replace(coef=coef)
-
-    rules, watch = _seen_from(rules, watch, widened)
-    part = problem._replace(data=problem.data._replace(X=narrow))
-    narrowed = params._replace(coef=params.coef[:, used])
-    result, info = _trained(part, narrowed, settings, rules, watch=watch, **rest)
-    return result._replace(params=widened(result.params)), info
 
 
 def _seen_from(rules: Rules, watch: Watch, back: Callable[[Params], Params]) -> tuple[Rules, Watch]:
