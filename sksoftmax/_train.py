@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
 from sksoftmax._newton import conjugate_gradients, relative_excess
 from sksoftmax._objective import hessian_products, null_value, value_and_grad
-from sksoftmax._plan import Plan, Stage
+from sksoftmax._plan import Plan
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._proximal import expected_decrease
 from sksoftmax._solvers.newton import MAX_PRODUCTS, Bought, bought_by
@@ -142,9 +142,11 @@ def train(
         return Result(state.params, *curves, StopReason.CALLBACK, excess, "+".join(ran))
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        for stage, is_new, is_last in _stage_of_each_epoch(plan, rules.max_iter):
+        stages, n_epochs = plan.stages, 0
+        for _ in range(rules.max_iter):
+            stage, is_last = stages[0], len(stages) == 1
             watch.begins()
-            if is_new:
+            if n_epochs == 0:
                 if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
                     params = state.params
                 state = stage.solver.init(problem, params)
@@ -164,6 +166,9 @@ def train(
                 scores.append(score)
                 best = params if progress.best_epoch == progress.epoch else best
             reason = _decide(progress, rules, report, plan.tol)
+            n_epochs += 1
+            if not is_last and (reason is StopReason.PRECISION or (reason is None and n_epochs == stage.n_epochs)):
+                stages, n_epochs, reason = stages[1:], 0, None
             if watch.ends(Epoch(progress.epoch, report.value, excess, score, so_far)):
                 reason = reason or StopReason.CALLBACK
             if reason is not None:
@@ -176,16 +181,6 @@ def train(
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
     return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), bought_by(state))
-
-
-def _stage_of_each_epoch(plan: Plan, max_iter: int) -> Iterator[tuple[Stage, bool, bool]]:
-    """For each epoch its stage, and whether it is the stage's first epoch and the plan's last stage."""
-    left = max_iter
-    for stage in plan.stages:
-        n_epochs = left if stage.n_epochs is None else min(left, stage.n_epochs)
-        left -= n_epochs
-        for i in range(n_epochs):
-            yield stage, i == 0, stage is plan.stages[-1]
 
 
 def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> StopReason | None:

@@ -240,6 +240,34 @@ def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
         assert value_and_grad(problem, after.params).value <= value_and_grad(problem, before).value * 1.05
 
 
+@needs_numba
+def test_the_centre_takes_over_where_rows_are_left_alone():
+    from sksoftmax._solvers import dual as module
+
+    X, y, weight = sparse_data(3)
+    problem = as_problem(X, y, weight, 1e-4)
+    solver = dual(lambda: np.arange(300), 0.0)
+    state = solver.init(problem, prior_params(problem))
+    for _ in range(6):
+        state = solver.step(problem, state, problem.data)
+    state = module._recentred(state)
+    gap = 0.1 * state.centre.remaining  # not next to nothing
+    state = state._replace(n_waiting=4, gaps=(gap, gap, gap))  # and not falling
+    assert module._adapted(problem, state, 0.0).factor == state.factor
+    assert module._adapted(problem, state, 2 * gap).factor == state.factor / 4
+
+
+@needs_numba
+@pytest.mark.parametrize("scale", [1, 10, 100])
+def test_what_float32_cannot_tell_of_the_rows_is_left_to_newton(scale):
+    # at the minimum the residuals p - t are about as large as the rounding of p
+    digits, y = load_digits(return_X_y=True)
+    X = np.maximum(scale * digits[:600] @ np.random.default_rng(0).standard_normal((64, 900)), 0).astype(np.float32)
+    clf = SoftmaxClassifier(1e-3, random_state=0).fit(X, y[:600])
+    assert clf.n_iter_ < 60
+    assert clf.loss_curve_[-1] <= 1.01 * min(clf.loss_curve_)
+
+
 def test_the_centre_estimates_what_a_slow_direction_hides():
     # one direction, of which a plain step keeps 0.9: F - F* = 1/2 g (W - V) 0.9 / (1 - 0.9)
     kept, distance, centre = 0.9, 1.0, _centre.Centre(np.array([[1.0]]))

@@ -141,14 +141,16 @@ def dual(next_order: Callable[[], Array], tol: float) -> Solver:
     """
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
-        if state.centre.target is not None:
-            state = _adapted(problem, _recentred(state))
         floor = max(state.value - state.estimate, _LEAST * state.value) if np.isfinite(state.estimate) else 0.0
-        state, loss, gap = _visited(problem, state, next_order(), _SKIP * tol * floor)
+        skip = _SKIP * tol * floor
+        if state.centre.target is not None:
+            state = _adapted(problem, _recentred(state), skip)
+        state, loss, gap = _visited(problem, state, next_order(), skip)
         return _assessed(problem, state, loss, gap, tol)
 
     def report(problem: Problem, state: DualState) -> Report:
-        return Report(state.value, state.excess, False)
+        is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
+        return Report(state.value, state.excess, is_rounding)
 
     return Solver("dual", _started, step, report, None)
 
@@ -385,12 +387,15 @@ def _recentred(state: DualState) -> DualState:
     return state._replace(centre=centre._replace(at=centre.target, target=None), n_waiting=state.n_waiting + 1)
 
 
-def _adapted(problem: Problem, state: DualState) -> DualState:
-    """The state with less kappa where it is the centre that is slow, and more where the rows are."""
+def _adapted(problem: Problem, state: DualState, skip: float) -> DualState:
+    """The state with less kappa where it is the centre that is slow, and more where the rows are.
+
+    ``skip`` is the gap up to which a row is left alone.
+    """
     if state.n_waiting <= _PATIENCE or not len(state.metric.active):
         return state
     gap, before, remaining = state.gaps[-1], state.gaps[0], state.centre.remaining
-    if gap < _LEAST_GAP * remaining:
+    if gap < max(_LEAST_GAP * remaining, skip):
         return _rescaled(problem, state, 0.25)
     if gap < min(_LOW * remaining, _FAST * before):
         return _rescaled(problem, state, 0.5)
