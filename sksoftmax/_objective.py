@@ -164,6 +164,11 @@ def loss(problem: Problem, params: Params) -> float:
     return total
 
 
+def value(problem: Problem, params: Params) -> float:
+    """F, its losses as in ``loss``."""
+    return loss(problem, params) / total_weight(problem) + penalty(params.coef, problem.alpha, problem.l1_ratio)[0]
+
+
 def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:
     """The Hessian of F's smooth part at ``params``, as a function of what it multiplies.
 

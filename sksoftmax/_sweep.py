@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._fit import SILENT, Ready, made_ready, trained_from
-from sksoftmax._objective import loss, penalty, prior_params, shifted, value_and_grad
+from sksoftmax._objective import loss, penalty, prior_params, shifted, value
 from sksoftmax._plan import Settings, takes_dual
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, between
@@ -102,10 +102,10 @@ def path(
 
 def _of_estimation(problem: Problem, held: Batch, result: Result) -> float:
     """What the loss on rows held out exceeds that on the rows of the fit by, relative to F."""
-    value = result.loss_curve[-1]
-    seen = value - penalty(result.params.coef, problem.alpha, problem.l1_ratio)[0]
+    reached = result.loss_curve[-1]
+    seen = reached - penalty(result.params.coef, problem.alpha, problem.l1_ratio)[0]
     unseen = loss(problem._replace(data=held), result.params) / float(held.weight.sum())
-    return (unseen - seen) / value if value > 0 else 0.0
+    return (unseen - seen) / reached if reached > 0 else 0.0
 
 
 def _is_slow(problem: Problem, result: Result) -> bool:
@@ -129,4 +129,4 @@ def _start(ready: Ready, points: Sequence[Point], alphas: Array) -> Params:
         return last
     share = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
     ahead = between(points[-2].params, float(share), last)
-    return min((last, ahead), key=lambda params: value_and_grad(problem, shifted(params, centre, 1.0)).value)
+    return min((last, ahead), key=lambda params: value(problem, shifted(params, centre, 1.0)))
