@@ -18,7 +18,8 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sksoftmax import _validation as border
 from sksoftmax._classifier import SoftmaxClassifier
-from sksoftmax._fit import SILENT, Ready, made_ready, minimum
+from sksoftmax._fit import SILENT, Ready, is_free, made_ready, minimum
+from sksoftmax._narrow import Narrow, as_it_is, narrowed
 from sksoftmax._objective import alpha_from_C
 from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._sweep import Point, path
@@ -223,11 +224,13 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         rules = Rules(self.max_iter, self.tol, None, 1)
         problem = model._problem(data, len(classes), float(data.weight.mean()))
         judge = _Judge(model, self._scorer(), of_scorer)
-        ready = made_ready(problem, settings)
+        may_rotate = is_free(settings) and not l1_ratios.any()
+        narrow = narrowed(problem, may_rotate=may_rotate) or as_it_is(problem)
+        ready = made_ready(narrow.problem, settings)
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=len(splits))
         paths = Parallel(n_jobs=self.n_jobs)(
             delayed(_path_of_fold)(
-                *(ready, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, judge),
+                *(ready, narrow, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, judge),
                 class_weight=self.class_weight,
                 n_no_change=self.n_alphas_no_change,
                 seed=seed,
@@ -412,6 +415,7 @@ class _Judge(NamedTuple):
 
 def _path_of_fold(
     ready: Ready,
+    narrow: Narrow,
     data: Batch,
     train: Array,
     test: Array,
@@ -426,11 +430,15 @@ def _path_of_fold(
     seed: int,
     is_told: bool,
 ) -> list[Point]:
-    """The path of a fold; its rows by their places among those of positive weight, -1 for others."""
+    """The path of a fold; its rows by their places among those of positive weight, -1 for others.
+
+    ``ready`` is the problem of fewer columns, ``data`` are the rows as they were given, and so the models of the path.
+    """
     train, test = train[train >= 0], test[test >= 0]
     rows = ready.problem.data
     part = Batch(*(column[train] for column in rows))
-    held = Batch(*(column[test] for column in data))
+    held = Batch(*(column[test] for column in narrow.problem.data))
+    given = Batch(*(column[test] for column in data))
     border.at_least_two(judge.model.classes_[np.unique(part.y)])
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without.")
@@ -440,11 +448,11 @@ def _path_of_fold(
     with one_blas_thread():
         points = path(
             *(ready._replace(problem=problem), held, alphas, settings, rules),
-            score=lambda params: judge(params, held),
+            score=lambda params: judge(narrow.back(params), given),
             n_no_change=n_no_change,
             rng=check_random_state(seed),
         )
     if is_told:
         k = int(np.argmax([point.score for point in points]))
         print(f"l1_ratio {l1_ratio:g}  {len(points)} alphas  best score {points[k].score:.4f} at {alphas[k]:.1e}")
-    return points
+    return [point._replace(params=narrow.back(point.params)) for point in points]

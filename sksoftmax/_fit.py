@@ -54,7 +54,7 @@ def _trained(
     rng: np.random.RandomState,
     watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
-    narrow = narrowed(problem, may_rotate=_is_free(settings)) if problem.whole is None else None
+    narrow = narrowed(problem, may_rotate=is_free(settings)) if problem.whole is None else None
     if narrow is not None:
         rules, watch = _seen_from(rules, watch, narrow.back)
         result, info = _trained(
@@ -66,7 +66,7 @@ def _trained(
     return result._replace(bought=None), info  # no fit goes on from it: it would be kept in memory for nothing
 
 
-def _is_free(settings: Settings) -> bool:
+def is_free(settings: Settings) -> bool:
     """Whether the solver is at home in any coordinates; the naive engine shows the sums in those given."""
     return settings.solver == "auto" and settings.engine != "naive"
 

@@ -32,6 +32,15 @@ class Narrow(NamedTuple):
     back: Callable[[Params], Params]
 
 
+def as_it_is(problem: Problem) -> Narrow:
+    """The problem itself."""
+    return Narrow(problem, _same, _same)
+
+
+def _same(params: Params) -> Params:
+    return params
+
+
 def narrowed(problem: Problem, *, may_rotate: bool) -> Narrow | None:
     """Of sparse rows those columns that have entries, if they are less than half; of a few dense rows their own space.
 
@@ -85,10 +94,10 @@ def _of_row_space(problem: Problem) -> Narrow | None:
     if not peak.max() <= _MOST_SCALES * peak.min(where=peak > 0, initial=np.inf):
         return None
     (reflectors, factors), triangle = scipy.linalg.qr(columns, overwrite_a=True, mode="raw", check_finite=False)
-    (multiply,) = scipy.linalg.get_lapack_funcs(("ormqr",), (reflectors,))
     n = len(factors)
 
     def rotated(coef: Array, trans: str) -> Any:
+        (multiply,) = scipy.linalg.get_lapack_funcs(("ormqr",), (reflectors,))  # here: it cannot be pickled
         product, _, _ = multiply("L", trans, reflectors, factors, coef.T, _WORK + _BLOCK * len(coef))
         return product.T
 

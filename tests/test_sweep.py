@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -304,3 +305,19 @@ def test_a_sweep_survives_a_pickle():
     again = pickle.loads(pickle.dumps(sweep))
     assert_array_equal(again.predict_proba(X), sweep.predict_proba(X))
     assert_array_equal(again.best_estimator_.coef_, sweep.coef_)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_few_dense_rows_have_the_models_of_fits_of_their_own(n_jobs):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 150)) + 2, rng.permutation(np.arange(60) % 3)
+    X[:, 0] += y
+    alphas = [1.0, 0.1]
+    sweep = SoftmaxClassifierCV(alphas, cv=FOLDS, scoring="neg_log_loss", tol=1e-8, n_jobs=n_jobs, random_state=0)
+    sweep.fit(X, y)
+    assert sweep.coefs_paths_.shape == (4, 1, 2, 3, 151)
+    for k, (train, test) in enumerate(FOLDS.split(X, y)):
+        own = SoftmaxClassifier(alphas[0], tol=1e-8).fit(X[train], y[train])  # of the fold's rows alone: another space
+        assert_allclose(sweep.coefs_paths_[k, 0, 0, :, :-1], own.coef_, atol=1e-4 * np.abs(own.coef_).max())
+        assert sweep.scores_[k, 0, 0] == pytest.approx(-log_loss(y[test], own.predict_proba(X[test])), rel=1e-3)
+    assert sweep.best_estimator_.coef_.shape == (3, 150)
