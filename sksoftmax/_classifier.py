@@ -9,13 +9,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
-from scipy.special import expit, log_expit, log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
 from sksoftmax import _array_api, _vectorized
@@ -24,11 +22,12 @@ from sksoftmax import _sources as sources
 from sksoftmax import _state as saved
 from sksoftmax import _targets as targets
 from sksoftmax import _validation as border
-from sksoftmax._device import DeviceArray, beside, host, in_numpy
+from sksoftmax._device import DeviceArray, host, in_numpy
 from sksoftmax._fit import minimum
 from sksoftmax._objective import centred, prior_params
-from sksoftmax._placement import labels_like, labels_of, placed, where_the_fit_was
+from sksoftmax._placement import labels_like, placed, where_the_fit_was
 from sksoftmax._plan import Settings, choose_engine
+from sksoftmax._predictions import PredictionsMixin
 from sksoftmax._stopping import StopReason
 from sksoftmax._stream import Stream, advanced, begun, widened, with_classes
 from sksoftmax._threads import one_blas_thread
@@ -40,6 +39,7 @@ from sksoftmax._watching import Task, of_all, printing, task_of
 class SoftmaxClassifier(
     border.CallbackSupportMixin,  # type: ignore[misc]
     border.SparseCoefMixin,  # type: ignore[misc]
+    PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
 ):
@@ -601,123 +601,6 @@ class SoftmaxClassifier(
 
     def _new_stream(self, n_samples: int, weight: float) -> Stream:
         return begun(self._settings(), has_l1=self._l1_ratio() > 0, n_samples=n_samples, weight=weight)
-
-    @sources.by_pieces
-    def decision_function(self, X: Any) -> Array:
-        """Raw predictions ``X @ coef_.T + intercept_``.
-
-        As of all predictions X must be of the library and on the device of the fit's, and so are they.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes the log odds of ``classes_[1]``.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            If X does not hold finite numbers, or is of another width, library or device than the fit's.
-        """
-        check_is_fitted(self)
-        X = border.prediction_data(self, X)
-        if isinstance(X, DeviceArray):
-            coef, intercept = (beside(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
-            raw = X @ coef.T + intercept
-            return (raw[:, 0] if raw.shape[1] == 1 else raw).array
-        coef = self.coef_.astype(X.dtype, copy=False)  # X is not to be copied into the coefficients' dtype
-        raw = safe_sparse_dot(X, coef.T, dense_output=True)
-        raw += self.intercept_.astype(X.dtype, copy=False)
-        return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
-
-    @sources.by_pieces
-    def predict(self, X: Any) -> Array:
-        """Most probable class of each row.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Labels from ``classes_``; strings in a NumPy array whatever X is.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            If X does not hold finite numbers, or is of another width, library or device than the fit's.
-        """
-        raw = border.wrapped(self.decision_function(X))
-        codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
-        return labels_of(codes, self.classes_)
-
-    @sources.by_pieces
-    def predict_proba(self, X: Any) -> Array:
-        """Probability of each class: the softmax of the raw predictions.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            In [0, 1], rows sum to 1; columns in the order of ``classes_``.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
-        """
-        raw = border.wrapped(self.decision_function(X))
-        if isinstance(raw, DeviceArray):
-            return _array_api.predicted_proba(raw).array
-        if raw.ndim == 1:
-            return np.column_stack([expit(-raw), expit(raw)])
-        return np.asarray(softmax(raw, copy=False))
-
-    @sources.by_pieces
-    def predict_log_proba(self, X: Any) -> Array:
-        """Natural logarithm of the probabilities, accurate also where they underflow.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            At most 0; columns in the order of ``classes_``.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
-        """
-        raw = border.wrapped(self.decision_function(X))
-        if isinstance(raw, DeviceArray):
-            return _array_api.predicted_log_proba(raw).array
-        if raw.ndim == 1:
-            proba, logs = np.column_stack([expit(-raw), expit(raw)]), np.column_stack([log_expit(-raw), log_expit(raw)])
-        else:
-            proba, logs = softmax(raw), log_softmax(raw, axis=1)
-        return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
 
     def to_sklearn(self) -> LogisticRegression:
         """The same model as scikit-learn's ``LogisticRegression``, fitted, for all that takes one.

@@ -22,6 +22,7 @@ from sksoftmax._fit import SILENT, Ready, is_free, made_ready, minimum
 from sksoftmax._narrow import Narrow, as_it_is, narrowed
 from sksoftmax._objective import alpha_from_C
 from sksoftmax._plan import Settings, choose_engine
+from sksoftmax._predictions import PredictionsMixin
 from sksoftmax._sweep import Point, path
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Rules
@@ -31,7 +32,7 @@ from sksoftmax._types import Array, Batch, Params
 _LEAST_C, _MOST_C = -4, 4
 
 
-class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Softmax regression with the strength of its penalty chosen by cross-validation.
 
     For each fold a path of models is fitted, from the strongest penalty to the weakest, each from where those before it
@@ -334,11 +335,6 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, ClassifierMixin, BaseEstimator
         model = SoftmaxClassifier(**{name: getattr(self, name) for name in names})
         model.classes_, model.n_features_in_ = classes, X.shape[1]
         return model
-
-    decision_function = SoftmaxClassifier.decision_function
-    predict = SoftmaxClassifier.predict
-    predict_proba = SoftmaxClassifier.predict_proba
-    predict_log_proba = SoftmaxClassifier.predict_log_proba
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **score_params: Any) -> float:
         """Score by ``scoring`` of the model on other rows.
