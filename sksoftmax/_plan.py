@@ -78,9 +78,8 @@ _MOST_ROWS_DRAWN = 0.25
 _LEAST_PAIRS, _MOST_PAIRS = 10, 20
 _SPECTRUM_COLUMNS = 8
 
-#: Share of the epochs that the dual gets before the finish; of dense rows, whose Newton steps are the BLAS's, less, and
-#: at most so many.
-_DUAL_SHARE, _DENSE_DUAL_SHARE, _MAX_DENSE_DUAL_EPOCHS = 0.95, 0.75, 75
+#: Epochs of the dual before the finish: a share of all, and at most.
+_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.8, 80
 
 #: Columns from which the dual comes first. Of dense rows without L1, columns and coefficients; or coefficients where
 #: there are few rows a column, next to which Newton's matrices cost the more.
@@ -300,12 +299,10 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
         stats = moments(own, whole=gram_pays(own))
         return Late(_finish(own, preconditioner(own, stats), stats, tol)[0], own, centre)
 
-    n_epochs = int(_DUAL_SHARE * settings.max_iter)
-    if not sp.issparse(problem.data.X):
-        n_epochs = min(_MAX_DENSE_DUAL_EPOCHS, int(_DENSE_DUAL_SHARE * settings.max_iter))
+    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
-    stages = [Stage(dual(order, tol), max(1, n_epochs)), Stage(_when_needed(name, finish), None)]
+    stages = [Stage(dual(order, tol), n_epochs), Stage(_when_needed(name, finish), None)]
     info: dict[str, object] = {
         "engine": "compiled",
         "batch_size": 1,

@@ -134,12 +134,13 @@ def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha, container):
     problem = as_problem(container(X), y, weight, alpha)
     best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-7, random_state=0).fit(X, y, weight)
     minimum = best.loss_curve_[-1]
-    for tol in (1e-2, 1e-3):
+    for tol in (0.3, 1e-2, 1e-3):
         reports, params = run(problem, tol, 300)
         values = [value_and_grad(problem, found).value for found in params]
         assert reports[-1].excess <= tol
         assert values[-1] / minimum - 1 <= tol
-        assert reports[-1].value == pytest.approx(values[-1], rel=1e-9)  # exact where the fit ends
+        if tol < 0.1:  # else it ends by an estimate, and F is that along the epoch
+            assert reports[-1].value == pytest.approx(values[-1], rel=1e-9)  # exact where the fit ends
         assert max(after - before for before, after in pairwise(values)) <= 0.3 * values[0]  # not a descent method
 
 
@@ -255,6 +256,9 @@ def test_the_centre_takes_over_where_rows_are_left_alone():
     state = state._replace(n_waiting=4, gaps=(gap, gap, gap))  # and not falling
     assert module._adapted(problem, state, 0.0).factor == state.factor
     assert module._adapted(problem, state, 2 * gap).factor == state.factor / 4
+    noisy = 4 * max(state.centre.gains)
+    state = state._replace(gaps=(noisy, noisy, noisy), factor=0.5)
+    assert module._adapted(problem, state, 0.0).factor == 1.0  # the rows need more of it
 
 
 @needs_numba
@@ -415,7 +419,7 @@ def test_threads_do_not_disturb_each_other():
 def test_newton_finishes_what_the_dual_does_not():
     X, y, _ = sparse_data(3, n=1000)
     clf = SoftmaxClassifier(engine="compiled", tol=1e-12, random_state=0, max_iter=20).fit(X, y)
-    assert clf.n_iter_ > 17  # 85 % of them
+    assert clf.n_iter_ > 16  # 80 % of them
     assert clf.solver_info_["solver"] == "dual+newton"
     assert clf.excess_ <= 1e-12
 

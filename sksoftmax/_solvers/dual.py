@@ -33,20 +33,24 @@ from sksoftmax._solvers._rows import rows_of, uncentred
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 #: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
-#: again where they are next to nothing; doubled where they are above, and slow; and then left alone for some epochs.
-_LOW, _HIGH, _FAST, _SLOW, _LEAST_GAP, _PATIENCE = 0.3, 5.0, 0.5, 0.7, 0.03, 2
+#: again where they are next to nothing; doubled where they are above, and slow, and where they are this many times what
+#: the centre's moves bring, which are then noise; and then left alone for some epochs.
+_LOW, _HIGH, _FAST, _SLOW, _LEAST_GAP, _NOISY, _PATIENCE = 0.3, 5.0, 0.5, 0.7, 0.03, 3.0, 2
 
 #: Epochs after a rise of F in which two estimates in a row count, the greater one.
 _ERRATIC = 3
 
-#: A row is left alone whose own gap is this share of what all may keep.
-_SKIP = 0.1
+#: A row is left alone whose own gap is this share of what all may keep, and at most this share of F.
+_SKIP, _MOST_SKIPPED = 0.1, 1e-3
 
 #: Hessian products of the Newton steps by which a fit may end: so many an epoch, which costs about three, and at least.
 _PRODUCTS, _LEAST_PRODUCTS = 2, 10
 
 #: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of the priors' loss.
 _ROUNDING = 16
+
+#: Excess from which on the estimate, times this, will do: nobody asks for F's digits there.
+_LOOSE, _DOUBT = 0.1, 4.0
 
 #: Share of the bound that a Newton step is to leave: F is not the quadratic that it takes it for.
 _MARGIN = 0.1
@@ -142,7 +146,7 @@ def dual(next_order: Callable[[], Array], tol: float) -> Solver:
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
         floor = max(state.value - state.estimate, _LEAST * state.value) if np.isfinite(state.estimate) else 0.0
-        skip = _SKIP * tol * floor
+        skip = min(_SKIP * tol, _MOST_SKIPPED) * floor
         if state.centre.target is not None:
             state = _adapted(problem, _recentred(state), skip)
         state, loss, gap = _visited(problem, state, next_order(), skip)
@@ -300,7 +304,10 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
         gaps=(*state.gaps, gap)[-_PATIENCE - 1 :],
         last_rise=last_rise,
     )
-    has_arrived = relative_excess(problem, value, left) <= tol
+    estimated = relative_excess(problem, value, left)
+    if tol >= _LOOSE:
+        return state._replace(excess=_DOUBT * estimated)
+    has_arrived = estimated <= tol
     if state.n_epochs >= state.next_check and (has_arrived or _may_be_near(problem, state, gap, tol)):
         return _certified(problem, state, tol)
     return state
@@ -395,6 +402,8 @@ def _adapted(problem: Problem, state: DualState, skip: float) -> DualState:
     if state.n_waiting <= _PATIENCE or not len(state.metric.active):
         return state
     gap, before, remaining = state.gaps[-1], state.gaps[0], state.centre.remaining
+    if state.factor < 1 and min(state.gaps) > max(_NOISY * max(state.centre.gains), skip):
+        return _rescaled(problem, state, 2.0)
     if gap < max(_LEAST_GAP * remaining, skip):
         return _rescaled(problem, state, 0.25)
     if gap < min(_LOW * remaining, _FAST * before):
