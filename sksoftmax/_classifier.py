@@ -122,8 +122,9 @@ class SoftmaxClassifier(
     tol : float, default=1e-3
         The fit ends when F is estimated to be within ``tol``, relative, of its minimum: ``(F - F*) / F*``,
         >= 0. The estimate is half the squared Newton decrement, and of compiled fits a bound. Below the rounding of
-        X's dtype it counts as that. With ``solver="auto"``, float64 data of at most 256 rows are always fitted to
-        that, which costs little: the answer then depends neither on the seed nor on the order of the rows.
+        X's dtype it counts as that. With ``solver="auto"``, float64 data of at most 256 rows and some 300 coefficients
+        are always fitted to that, which costs little: the answer then depends neither on the seed nor on the order of
+        the rows. From 0.1 on compiled fits end by an estimate, too.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
@@ -217,16 +218,17 @@ class SoftmaxClassifier(
 
     Vectorized, X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps
     the digits that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered
-    or non-CSR matrix, or has rows of weight 0. Besides it, a fit keeps a few numbers a row (codes, weights, the
-    order of the epoch); for "auto" X'X while that pays, the rows that the curvature is estimated from (a tenth, or
-    all of a small X's), while n_classes <= n_features one table of n_samples x n_classes probabilities in X's
-    dtype, and the Hessian of up to 1000 unknowns (8 MB, and as much again while it is made) or, where it is no
-    larger than X or 64 MiB, of more; or n_classes matrices of n_features x n_features in the same limits. Soft targets
-    are copied once, in X's dtype; smoothed labels take no table.
-    Everything else is made of blocks of rows of about 1 MiB. Compiled, a fit keeps besides X one more copy of a
-    sparse X's values (or a copy as CSR of a dense X of mostly zeros, at most half of it), the order, and in X's
-    dtype n_samples x n_classes probabilities and up to 18 tables of n_features x n_classes, n_classes rounded up to
-    a multiple of 8 (1 for two classes).
+    or non-CSR matrix, or has rows of weight 0; or has twice as many dense columns as rows or more, of which,
+    without L1, the rows' own space is taken: a copy in float64, and n_samples x n_samples numbers that float64 is
+    computed with. Besides it, a fit keeps a few numbers a row (codes, weights, the order of the epoch); for "auto"
+    X'X while that pays, the rows that the curvature is estimated from (a tenth, or all of a small X's), while
+    n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and the Hessian of up to
+    1000 unknowns (8 MB, and as much again while it is made) or, where it is no larger than X or 64 MiB, of more; or
+    n_classes matrices of n_features x n_features in the same limits. Soft targets are copied once, in X's dtype;
+    smoothed labels take no table. Everything else is made of blocks of rows of about 1 MiB. Compiled, a fit keeps
+    besides X one more copy of a sparse X's values (or a copy as CSR of a dense X of mostly zeros, at most half of
+    it), the order, and in X's dtype n_samples x n_classes probabilities and up to 18 tables of n_features x
+    n_classes, n_classes rounded up to a multiple of 8 (1 for two classes).
 
     With scikit-learn 1.9 and later ``fit`` and ``fit_batches`` take its callbacks: ``set_callbacks(ProgressBar())``,
     ``ScoringMonitor``, or an object of your own with the four methods of ``sklearn.callback.FitCallback``. The epochs

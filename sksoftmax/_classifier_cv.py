@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
@@ -18,7 +19,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sksoftmax import _validation as border
 from sksoftmax._classifier import SoftmaxClassifier
-from sksoftmax._fit import SILENT, Ready, is_free, made_ready, minimum
+from sksoftmax._fit import SILENT, Ready, made_ready, may_rotate, minimum
 from sksoftmax._narrow import Narrow, as_it_is, narrowed
 from sksoftmax._objective import alpha_from_C
 from sksoftmax._plan import Settings, choose_engine
@@ -225,8 +226,8 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         rules = Rules(self.max_iter, self.tol, None, 1)
         problem = model._problem(data, len(classes), float(data.weight.mean()))
         judge = _Judge(model, self._scorer(), of_scorer)
-        may_rotate = is_free(settings) and not l1_ratios.any()
-        narrow = narrowed(problem, may_rotate=may_rotate) or as_it_is(problem)
+        weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
+        narrow = narrowed(weakest, may_rotate=may_rotate(weakest, settings)) or as_it_is(problem)
         ready = made_ready(narrow.problem, settings)
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=len(splits))
         paths = Parallel(n_jobs=self.n_jobs)(
@@ -398,15 +399,16 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
 
 
 class _Judge(NamedTuple):
-    """Who scores parameters on rows held out: ``model`` holds the parameters, ``scorer`` judges it, with ``params``."""
+    """Who scores parameters on rows held out: a copy of ``model`` holds them, ``scorer`` judges it, with ``params``."""
 
     model: SoftmaxClassifier
     scorer: Any
     params: dict[str, Any]
 
     def __call__(self, params: Params, held: Batch) -> float:
-        self.model.__dict__ |= self.model._answer(params, held.X)
-        return float(self.scorer(self.model, held.X, self.model.classes_[held.y], **self.params))
+        model = copy.copy(self.model)  # folds may be threads
+        model.__dict__ |= model._answer(params, held.X)
+        return float(self.scorer(model, held.X, model.classes_[held.y], **self.params))
 
 
 def _path_of_fold(

@@ -10,6 +10,7 @@ import numpy as np
 from sksoftmax._narrow import narrowed
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
+from sksoftmax._solvers._rows import is_mostly_zeros
 from sksoftmax._solvers.newton import Bought
 from sksoftmax._train import Epoch, Result, Rules, Watch, train
 from sksoftmax._types import Array, Moments, Params, Problem
@@ -54,7 +55,7 @@ def _trained(
     rng: np.random.RandomState,
     watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
-    narrow = narrowed(problem, may_rotate=is_free(settings)) if problem.whole is None else None
+    narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.whole is None else None
     if narrow is not None:
         rules, watch = _seen_from(rules, watch, narrow.back)
         result, info = _trained(
@@ -66,9 +67,14 @@ def _trained(
     return result._replace(bought=None), info  # no fit goes on from it: it would be kept in memory for nothing
 
 
-def is_free(settings: Settings) -> bool:
-    """Whether the solver is at home in any coordinates; the naive engine shows the sums in those given."""
-    return settings.solver == "auto" and settings.engine != "naive"
+def may_rotate(problem: Problem, settings: Settings) -> bool:
+    """Whether a fit is as good in any coordinates: the solver sees to them, and X has few zeros to lose.
+
+    And there is a penalty: among coefficients that predict the same none are meant but the shortest. The naive engine
+    shows the sums in the coordinates given.
+    """
+    is_free = settings.solver == "auto" and settings.engine != "naive" and problem.alpha > 0
+    return is_free and isinstance(problem.data.X, np.ndarray) and not is_mostly_zeros(problem.data.X)
 
 
 class Ready(NamedTuple):

@@ -13,6 +13,7 @@ from sksoftmax import _schedules
 from sksoftmax._batches import row_order
 from sksoftmax._curvature import by_class, factorised_from
 from sksoftmax._device import DeviceArray, is_in_host_memory
+from sksoftmax._narrow import LARGEST
 from sksoftmax._objective import has_hard_labels, less_means, shifted
 from sksoftmax._precondition import (
     Preconditioner,
@@ -90,9 +91,6 @@ _FEW_ROWS_PER_COLUMN, _MIN_COEFFICIENTS_OF_FEW = 2, 3000
 #: Memory of the dual's table of n_samples x n_classes, in units of X's; and what a solver's tables may take in any
 #: case, in bytes.
 _MAX_TABLE, _SMALL_TABLE = 4.0, 2**26
-
-#: Largest number whose square, summed, is one.
-_LARGEST = 1e100
 
 
 class Settings(NamedTuple):
@@ -264,16 +262,21 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
     if not has_hard_labels(problem):
         return False
     values = X.data if sp.issparse(X) else X
-    if X.dtype == np.float64 and not -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST:
+    if X.dtype == np.float64 and not -LARGEST < values.min(initial=0) <= values.max(initial=0) < LARGEST:
         return False
     if (settings.batch_size or settings.learning_rate) and not problem.l1_ratio:  # of minibatches
         return False
     if settings.engine == "compiled":
         return True
     table = problem.n_samples * problem.n_rows * X.dtype.itemsize
-    is_small = problem.n_samples <= _MIN_BATCH and not problem.l1_ratio  # and Newton's polish free
+    has_few_rows = problem.n_samples <= _MIN_BATCH and not problem.l1_ratio  # for which Newton's steps cost little
     p = problem.n_features
-    if is_small or p < _MIN_DUAL_COLUMNS or table > max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE) or not is_available():
+    if (
+        has_few_rows
+        or p < _MIN_DUAL_COLUMNS
+        or table > max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE)
+        or not is_available()
+    ):
         return False
     if problem.l1_ratio or sp.issparse(X) or is_mostly_zeros(X):
         return True

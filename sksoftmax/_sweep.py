@@ -64,7 +64,7 @@ def path(
     ready : Ready
         The rows to train on; its alpha is not used.
     held : Batch
-        The rows held out, of X as it was given.
+        The rows held out, of the columns of ``ready.problem``, means and all.
     alphas : ndarray of shape (n_alphas,)
         Falling.
     settings, rules

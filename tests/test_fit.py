@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
 from sksoftmax import SoftmaxClassifier, _vectorized
+from sksoftmax._fit import may_rotate
 from sksoftmax._narrow import narrowed
 from sksoftmax._objective import value_and_grad
 from sksoftmax._types import Batch, Params, Problem
@@ -97,10 +98,52 @@ def test_a_few_dense_rows_have_logistic_regressions_coefficients(n_classes, fit_
         assert_allclose(clf.coef_[:, 7], 0, atol=1e-12)  # the column of one value
 
 
+def test_rounding_is_no_column_where_rows_say_nothing_new():
+    X, y, weight = few_rows()
+    X[:, 7] = 0.1  # whose mean is not exactly it
+    X[30:] = X[:10]
+    for fit_intercept, rank in ((True, 29), (False, 30)):
+        narrow = narrowed(problem_of(X, y, weight, fit_intercept=fit_intercept), may_rotate=True)
+        assert np.count_nonzero(np.abs(narrow.problem.data.X).max(axis=0)) == rank
+    constant = np.full((60, 300), 0.1)
+    classes = np.arange(60) % 3 * (np.arange(60) % 5 > 0)
+    clf = SoftmaxClassifier(fit_intercept=False).fit(constant, classes)  # one direction; all others are rounding
+    assert_allclose(clf.predict_proba(constant)[0], np.bincount(classes) / 60, atol=1e-2)
+    assert_allclose(clf.coef_, clf.coef_[:, :1] * np.ones(300), rtol=1e-9)
+
+
+def test_without_penalty_unseen_rows_are_predicted_as_before():
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((400, 8))
+    X = hidden @ rng.standard_normal((8, 600)) + 0.1 * rng.standard_normal((400, 600))
+    y = (hidden @ rng.standard_normal((8, 3))).argmax(axis=1)
+    X[100:110], y[100:110] = X[:10], y[:10]
+    clf = SoftmaxClassifier(0.0, tol=1e-2, random_state=0).fit(X[:120], y[:120])
+    assert clf.score(X[120:], y[120:]) > 0.6
+    assert np.abs(clf.coef_).max() < 100
+
+
+@pytest.mark.parametrize("scale", [1e37, 1e200, 1e307])
+def test_a_few_dense_rows_may_have_any_scale(scale):
+    X, y, _ = few_rows()
+    clf = SoftmaxClassifier().fit(X / 100 * scale, y)
+    assert np.isfinite(clf.coef_).all()
+    assert clf.score(X / 100 * scale, y) == 1.0
+
+
 def test_columns_that_rounding_would_hide_stay_as_they_are():
     X, y, weight = few_rows()
     X[:, 3] *= 1e12
     assert narrowed(problem_of(X, y, weight, fit_intercept=True), may_rotate=True) is None
+
+
+def test_rows_of_mostly_zeros_and_fits_without_penalty_keep_their_columns():
+    X, y, weight = few_rows()
+    problem, settings = problem_of(X, y, weight, fit_intercept=True), SoftmaxClassifier()._settings()
+    assert may_rotate(problem, settings)
+    assert not may_rotate(problem._replace(alpha=0.0), settings)
+    X[:, 10:] = 0
+    assert not may_rotate(problem, settings)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pickle
 from inspect import signature
 
+import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -321,3 +322,12 @@ def test_a_few_dense_rows_have_the_models_of_fits_of_their_own(n_jobs):
         assert_allclose(sweep.coefs_paths_[k, 0, 0, :, :-1], own.coef_, atol=1e-4 * np.abs(own.coef_).max())
         assert sweep.scores_[k, 0, 0] == pytest.approx(-log_loss(y[test], own.predict_proba(X[test])), rel=1e-3)
     assert sweep.best_estimator_.coef_.shape == (3, 150)
+
+
+def test_folds_in_threads_are_scored_by_their_own_models():
+    X, y = load_digits(return_X_y=True)
+    sweep = SoftmaxClassifierCV(ALPHAS, cv=FOLDS, scoring="neg_log_loss", store_coefs=False, random_state=0)
+    alone = sweep.fit(X[:500], y[:500]).scores_
+    for _ in range(3):  # one fold's coefficients came to another's scorer in about every third sweep
+        with joblib.parallel_config("threading", n_jobs=3):
+            assert_allclose(sweep.fit(X[:500], y[:500]).scores_, alone, rtol=1e-6)

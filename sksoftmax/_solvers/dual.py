@@ -73,7 +73,7 @@ class DualState(NamedTuple):
     metric : Metric
     centre : Centre
     value : float
-        F: along the last epoch, on average, or at ``params`` if the excess is at most tol.
+        F: along the last epoch, on average, or at ``params`` if the excess is at most tol and tol below 0.1.
     excess : float
     estimate : float
         Estimate of F - F*, as the moves of the centre and of kappa take it.
@@ -141,7 +141,7 @@ def dual(next_order: Callable[[], Array], tol: float) -> Solver:
     next_order : callable
         The order of an epoch's visits, an array of row numbers.
     tol : float
-        Excess at which the fit is to end: where it is reached, F is evaluated exactly.
+        Excess at which the fit is to end: where it is reached, and less than 0.1, F is evaluated exactly.
     """
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
