@@ -193,7 +193,7 @@ class SoftmaxClassifier(
     loss_curve_ : list of float
         F after each epoch, over all training rows (a sample's epochs are not among them); of the minibatches of
         ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
-        itself where a compiled one was near ``tol``.
+        itself where a compiled one was near a ``tol`` below 0.1.
     excess_curve_ : list of float
         Estimate of ``(F - F*) / F*`` after each epoch, as far as it was known then; inf where it was not, as after
         minibatches. The first ones are rough.
