@@ -50,7 +50,7 @@ _PRODUCTS, _LEAST_PRODUCTS = 2, 10
 _ROUNDING = 16
 
 #: Excess from which on the estimate, times this, will do: nobody asks for F's digits there.
-_LOOSE, _DOUBT = 0.1, 4.0
+_LOOSE, _DOUBT = 0.1, 10.0
 
 #: Share of the bound that a Newton step is to leave: F is not the quadratic that it takes it for.
 _MARGIN = 0.1
