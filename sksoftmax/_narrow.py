@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._objective import shifted
+from sksoftmax._objective import has_finite_squares, shifted
 from sksoftmax._types import Array, Params, Problem
 
 #: Columns a row from which the rows' own space is taken; and the most rows, for which it costs some 15 epochs of the
@@ -17,10 +17,8 @@ from sksoftmax._types import Array, Params, Problem
 _COLUMNS_PER_ROW = 2
 _MOST_ROWS, _MOST_ROWS_PER_CLASS = 1000, 200
 
-#: Ratio of the columns' scales up to which orthogonal transformations keep half of the digits of the smallest; and the
-#: largest number whose square, summed, is one.
+#: Ratio of the columns' scales up to which orthogonal transformations keep half of the digits of the smallest.
 _MOST_SCALES = 1e8
-LARGEST = 1e100
 
 #: Numbers that LAPACK's ormqr wants to work in: its largest triangle, and a block of columns.
 _WORK, _BLOCK = 64 * 65, 64
@@ -46,12 +44,12 @@ def _same(params: Params) -> Params:
 def narrowed(problem: Problem, *, may_rotate: bool) -> Narrow | None:
     """Of sparse rows those columns that have entries, if they are less than half; of a few dense rows their own space.
 
-    ``may_rotate`` says whether the solver is at home in any coordinates, and F is least at no other than the shortest
-    coefficients. The rows are in memory.
+    ``may_rotate`` says of NumPy's X whether the solver is at home in any coordinates, and F is least at no other than
+    the shortest coefficients. The rows are in memory.
     """
     if sp.issparse(problem.data.X):
         return _of_used_columns(problem)
-    if may_rotate and isinstance(problem.data.X, np.ndarray) and problem.l1_ratio == 0 and _are_few(problem):
+    if may_rotate and problem.l1_ratio == 0 and _are_few(problem):
         return _of_row_space(problem)
     return None
 
@@ -93,7 +91,7 @@ def _of_row_space(problem: Problem) -> Narrow | None:
     it is set to 0.
     """
     X = problem.data.X
-    if not -LARGEST < float(X.min()) <= float(X.max()) < LARGEST:
+    if not has_finite_squares(X):
         return None
     mean = X.mean(axis=0, dtype=np.float64) if problem.fit_intercept else np.zeros(X.shape[1])
     columns = (X - mean).T

@@ -28,6 +28,9 @@ from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 #: Rows of a block, at least.
 _MIN_BLOCK = 64
 
+#: Largest number whose square, summed, is one.
+_LARGEST = 1e100
+
 
 def alpha_from_C(C: float, total_weight: float) -> float:
     """Strength alpha of the penalty on the mean loss that ``LogisticRegression(C=C)`` applies.
@@ -268,6 +271,12 @@ def less_means(problem: Problem) -> tuple[Problem, Array | None]:
     centre = np.asarray(host(X.mean(axis=0, dtype=np.float64)).astype(np.float32))
     whole = None if problem.whole is None else problem.whole.less(centre)
     return problem._replace(data=problem.data._replace(X=X - centre), whole=whole), centre
+
+
+def has_finite_squares(X: Any) -> bool:
+    """Whether the squares of X's numbers, in NumPy or SciPy, and their sums are finite in float64."""
+    values = X.data if sp.issparse(X) else X
+    return bool(X.dtype != np.float64 or -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST)
 
 
 def shifted(params: Params, centre: Array | None, sign: float) -> Params:

@@ -13,8 +13,7 @@ from sksoftmax import _schedules
 from sksoftmax._batches import row_order
 from sksoftmax._curvature import by_class, factorised_from
 from sksoftmax._device import DeviceArray, is_in_host_memory
-from sksoftmax._narrow import LARGEST
-from sksoftmax._objective import has_hard_labels, less_means, shifted
+from sksoftmax._objective import has_finite_squares, has_hard_labels, less_means, shifted
 from sksoftmax._precondition import (
     Preconditioner,
     curvature_bound,
@@ -259,10 +258,7 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
         return False
     if settings.engine not in ("auto", "compiled") or settings.solver != "auto":
         return False
-    if not has_hard_labels(problem):
-        return False
-    values = X.data if sp.issparse(X) else X
-    if X.dtype == np.float64 and not -LARGEST < values.min(initial=0) <= values.max(initial=0) < LARGEST:
+    if not has_hard_labels(problem) or not has_finite_squares(X):
         return False
     if (settings.batch_size or settings.learning_rate) and not problem.l1_ratio:  # of minibatches
         return False
