@@ -119,10 +119,11 @@ def trained_from(
     is_warm: bool,
     rng: np.random.RandomState,
     watch: Watch,
+    is_rough: bool = False,
 ) -> tuple[Result, dict[str, object]]:
-    """As ``minimum``; the parameters are those of X as it was given."""
+    """As ``minimum``; the parameters are those of X as it was given. ``is_rough``: see ``choose``."""
     problem, centre, stats, bought = ready
-    plan = choose(problem, settings, is_warm=is_warm, rng=rng, known=stats, bought=bought)
+    plan = choose(problem, settings, is_warm=is_warm, rng=rng, known=stats, bought=bought, is_rough=is_rough)
     rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
     start = shifted(params, centre, 1.0)
     result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)

@@ -157,9 +157,11 @@ def choose(
     rng: np.random.RandomState,
     known: Moments | None = None,
     bought: Bought | None = None,
+    is_rough: bool = False,
 ) -> Plan:
-    """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand, and
-    ``bought`` is what a fit of another penalty has paid for.
+    """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand,
+    ``bought`` is what a fit of another penalty has paid for, and ``is_rough`` says whether the dual may end by an
+    estimate of the excess that it does not certify.
 
     Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With an L1
     penalty proximal Newton steps take the place of Newton-CG everywhere.
@@ -171,7 +173,7 @@ def choose(
     minibatches would leave, goes to Newton-CG at once, unless the dual takes it.
     """
     if takes_dual(problem, settings):
-        return _dual_plan(problem, settings, rng)
+        return _dual_plan(problem, settings, rng, is_rough=is_rough)
     batch_size = settings.batch_size or _auto_batch_size(problem)
     n_batches = -(-problem.n_all // batch_size)
     has_batches = _has_batches(problem, settings, is_warm=is_warm)
@@ -265,11 +267,10 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
     if settings.engine == "compiled":
         return True
     table = problem.n_samples * problem.n_rows * X.dtype.itemsize
-    has_few_rows = problem.n_samples <= _MIN_BATCH and not problem.l1_ratio  # for which Newton's steps cost little
     p = problem.n_features
     if (
-        has_few_rows
-        or p < _MIN_DUAL_COLUMNS
+        p < _MIN_DUAL_COLUMNS
+        or (_is_small(problem) and not problem.l1_ratio)
         or table > max(_MAX_TABLE * _n_bytes(X), _SMALL_TABLE)
         or not is_available()
     ):
@@ -290,7 +291,7 @@ def _room(X: Any) -> int:
     return max(_n_bytes(X), _SMALL_TABLE) if is_in_host_memory(X) else _SMALL_TABLE
 
 
-def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState) -> Plan:
+def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState, *, is_rough: bool) -> Plan:
     tol = _tolerance(problem, settings)
 
     def finish() -> Late:
@@ -301,7 +302,7 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState)
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
-    stages = [Stage(dual(order, tol), n_epochs), Stage(_when_needed(name, finish), None)]
+    stages = [Stage(dual(order, tol, is_rough=is_rough), n_epochs), Stage(_when_needed(name, finish), None)]
     info: dict[str, object] = {
         "engine": "compiled",
         "batch_size": 1,

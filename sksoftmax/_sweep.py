@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from sksoftmax._fit import SILENT, Ready, made_ready, trained_from
 from sksoftmax._objective import loss, penalty, prior_params, shifted, value
@@ -16,12 +15,12 @@ from sksoftmax._types import Array, Batch, Params, Problem, between
 
 #: Excess of F that a path's models may be left with, as a share of what the loss on the rows held out exceeds that on
 #: the rows of the fit by: that is about twice what the model is off for having seen some rows only, next to which what
-#: is left of F does not count (Bottou & Bousquet 2008, The tradeoffs of large scale learning, NeurIPS 20, sec. 3).
-_OF_ESTIMATION = 0.1
+#: is left of F does not count (Bottou & Bousquet 2008, The tradeoffs of large scale learning, NeurIPS 20, sec. 3). And
+#: at most: where rows can be told apart F is next to 0, and a multiple of it would leave the coefficients anywhere.
+_OF_ESTIMATION, _MOST = 0.1, 0.03
 
-#: Epochs of the dual on dense rows above which weaker penalties, for which it takes more, are left to Newton steps:
-#: about what these take from where the path has come to.
-_MANY_EPOCHS = 8
+#: Rows by which starts are compared, at least.
+_N_COMPARED = 2000
 
 
 class Point(NamedTuple):
@@ -87,12 +86,13 @@ def path(
             is_warm=bool(points),
             rng=rng,
             watch=SILENT,
+            is_rough=bool(points),
         )
         ready = ready._replace(bought=result.bought)
-        next_tol = max(rules.tol, _OF_ESTIMATION * _of_estimation(ready.problem, held, result))
+        next_tol = max(rules.tol, min(_MOST, _OF_ESTIMATION * _of_estimation(ready.problem, held, result)))
         is_fitted = result.excess <= tol
         points.append(Point(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
-        if ready.stats is None and ("newton" in result.solver or _is_slow(ready.problem, result)):
+        if ready.stats is None and "newton" in result.solver:
             settings = _without_dual(settings)
         scores = [point.score for point in points]
         if n_no_change is not None and len(points) - 1 - int(np.argmax(scores)) >= n_no_change:
@@ -108,10 +108,6 @@ def _of_estimation(problem: Problem, held: Batch, result: Result) -> float:
     return (unseen - seen) / reached if reached > 0 else 0.0
 
 
-def _is_slow(problem: Problem, result: Result) -> bool:
-    return len(result.loss_curve) > _MANY_EPOCHS and not sp.issparse(problem.data.X)
-
-
 def _without_dual(settings: Settings) -> Settings:
     return settings._replace(engine="vectorized") if settings.engine != "naive" else settings
 
@@ -119,7 +115,7 @@ def _without_dual(settings: Settings) -> Settings:
 def _start(ready: Ready, points: Sequence[Point], alphas: Array) -> Params:
     """Where the model of the last of ``alphas`` starts: on the line through the last two, if F is less there.
 
-    (A line over the logarithm of alpha.)
+    (A line over the logarithm of alpha; and F of some of the rows.)
     """
     problem, centre = ready.problem, ready.centre
     if not points:
@@ -129,4 +125,6 @@ def _start(ready: Ready, points: Sequence[Point], alphas: Array) -> Params:
         return last
     share = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
     ahead = between(points[-2].params, float(share), last)
+    some = slice(None, None, max(1, problem.n_samples // _N_COMPARED))
+    problem = problem._replace(data=Batch(*(column[some] for column in problem.data)))
     return min((last, ahead), key=lambda params: value(problem, shifted(params, centre, 1.0)))

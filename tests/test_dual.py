@@ -539,7 +539,8 @@ def settings(**changes):
     [
         (1000, 1000, 3, True),
         (1000, 20, 3, False),  # few columns
-        (200, 1000, 3, False),  # few rows
+        (200, 1000, 3, True),
+        (200, 200, 2, False),  # few rows, and columns: next to nothing by Newton's steps
     ],
 )
 def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):

@@ -18,8 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV, _fit, _sweep
+from sksoftmax._objective import loss, value
 from sksoftmax._solvers.dual import is_available
-from tests.problems import random_data
+from sksoftmax._types import Params
+from tests.problems import problem, random_data
 
 FOLDS = StratifiedKFold(4, shuffle=True, random_state=0)
 ALPHAS = np.array([1.0, 0.1, 0.01, 1e-3])
@@ -209,10 +211,14 @@ def test_it_is_used_in_a_pipeline_with_names():
     assert pipe.score(X, y) > 0.95
 
 
-@pytest.mark.skipif(not is_available(), reason="needs numba")
-def test_wide_rows_go_to_the_dual_and_their_weak_end_to_newton(monkeypatch):
+def wide_digits():
     X, y = load_digits(return_X_y=True)
-    X = np.hstack([X, np.random.RandomState(0).normal(size=(len(y), 300)) * (np.arange(300) % 7 == 0)])
+    return np.hstack([X, np.random.RandomState(0).normal(size=(len(y), 300)) * (np.arange(300) % 7 == 0)]), y
+
+
+@pytest.mark.skipif(not is_available(), reason="needs numba")
+def test_wide_rows_go_to_the_dual_until_newton_has_had_to_finish(monkeypatch):
+    X, y = wide_digits()
     solvers = []
     trained = _fit.trained_from
 
@@ -222,11 +228,29 @@ def test_wide_rows_go_to_the_dual_and_their_weak_end_to_newton(monkeypatch):
         return result
 
     monkeypatch.setattr(_sweep, "trained_from", told)
-    SoftmaxClassifierCV(np.logspace(0, -8, 6), cv=[next(FOLDS.split(X, y))], refit=False, random_state=0).fit(X, y)
-    is_dual = ["dual" in solver for solver in solvers]
-    assert is_dual[0]
-    assert not is_dual[-1]
-    assert is_dual == sorted(is_dual, reverse=True)
+    sweep = SoftmaxClassifierCV(
+        np.logspace(0, -8, 6), cv=[next(FOLDS.split(X, y))], refit=False, random_state=0, tol=1e-2, max_iter=12
+    )
+    sweep.fit(X, y)
+    first = solvers.index("dual+newton")
+    assert solvers == ["dual"] * first + ["dual+newton"] + ["newton"] * (5 - first)
+    assert first >= 1
+
+
+@pytest.mark.skipif(not is_available(), reason="needs numba")
+@pytest.mark.parametrize("data", [wide_digits, lambda: random_data(500, n_features=400, n_classes=6)])
+def test_what_is_left_of_a_paths_models_is_little_next_to_what_they_are_off(data):
+    X, y = data()
+    y = np.searchsorted(np.unique(y), y)
+    train, test = next(FOLDS.split(X, y))
+    alphas = np.logspace(0, -7, 8)
+    path = SoftmaxClassifierCV(alphas, cv=[(train, test)], refit=False, random_state=0).fit(X, y).coefs_paths_[0, 0]
+    for alpha, coef in zip(alphas, path, strict=True):
+        case, reached = problem(X[train], y[train], alpha=alpha), Params(coef[:, :-1], coef[:, -1])
+        exact = SoftmaxClassifier(alpha, tol=1e-6, max_iter=1000, random_state=0).fit(X[train], y[train])
+        least = value(case, Params(exact.coef_, exact.intercept_))
+        overfit = loss(problem(X[test], y[test]), reached) / len(test) - loss(case, reached) / len(train)
+        assert value(case, reached) - least <= max(1e-3 * least, 0.1 * overfit)
 
 
 def test_a_line_a_path_is_printed_when_asked(capsys):

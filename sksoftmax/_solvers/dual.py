@@ -49,9 +49,6 @@ _PRODUCTS, _LEAST_PRODUCTS = 2, 10
 #: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of the priors' loss.
 _ROUNDING = 16
 
-#: Excess from which on the estimate, times this, will do: nobody asks for F's digits there.
-_LOOSE, _DOUBT = 0.1, 10.0
-
 #: Share of the bound that a Newton step is to leave: F is not the quadratic that it takes it for.
 _MARGIN = 0.1
 
@@ -73,7 +70,7 @@ class DualState(NamedTuple):
     metric : Metric
     centre : Centre
     value : float
-        F: along the last epoch, on average, or at ``params`` if the excess is at most tol and tol below 0.1.
+        F: along the last epoch, on average, or at ``params`` where the excess is certified.
     excess : float
     estimate : float
         Estimate of F - F*, as the moves of the centre and of kappa take it.
@@ -133,7 +130,7 @@ def is_available() -> bool:
     return True
 
 
-def dual(next_order: Callable[[], Array], tol: float) -> Solver:
+def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False) -> Solver:
     """Solver whose step is an epoch: a visit of each row, and a move of the centre.
 
     Parameters
@@ -141,7 +138,9 @@ def dual(next_order: Callable[[], Array], tol: float) -> Solver:
     next_order : callable
         The order of an epoch's visits, an array of row numbers.
     tol : float
-        Excess at which the fit is to end: where it is reached, and less than 0.1, F is evaluated exactly.
+        Excess at which the fit is to end.
+    is_rough : bool
+        Whether the estimate of the excess will do for that; else it is certified, and F evaluated exactly.
     """
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
@@ -150,7 +149,7 @@ def dual(next_order: Callable[[], Array], tol: float) -> Solver:
         if state.centre.target is not None:
             state = _adapted(problem, _recentred(state), skip)
         state, loss, gap = _visited(problem, state, next_order(), skip)
-        return _assessed(problem, state, loss, gap, tol)
+        return _assessed(problem, state, loss, gap, tol, is_rough=is_rough)
 
     def report(problem: Problem, state: DualState) -> Report:
         is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
@@ -279,7 +278,7 @@ def _visited(problem: Problem, state: DualState, order: Array, skip: float) -> t
     return state._replace(n_epochs=state.n_epochs + 1), loss / n, gap / n
 
 
-def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: float) -> DualState:
+def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: float, *, is_rough: bool) -> DualState:
     """The state with where its centre is to go, and the excess.
 
     The mean gap of the rows bounds what they can still bring at this centre; what moving it can, ``_centre`` estimates.
@@ -304,21 +303,23 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
         gaps=(*state.gaps, gap)[-_PATIENCE - 1 :],
         last_rise=last_rise,
     )
-    estimated = relative_excess(problem, value, left)
-    if tol >= _LOOSE:
-        return state._replace(excess=_DOUBT * estimated)
-    has_arrived = estimated <= tol
-    if state.n_epochs >= state.next_check and (has_arrived or _may_be_near(problem, state, gap, tol)):
+    if is_rough and len(centre.gains) == 1:  # nothing is known of how they fall
+        left = np.inf
+    excess = relative_excess(problem, value, min(left, _known(problem, state, gap)))
+    if is_rough:
+        return state._replace(excess=excess)
+    if state.n_epochs >= state.next_check and excess <= tol:
         return _certified(problem, state, tol)
     return state
 
 
-def _may_be_near(problem: Problem, state: DualState, gap: float, tol: float) -> bool:
-    """Whether that part of the bound of F - F* which costs nothing leaves F within ``tol``."""
+def _known(problem: Problem, state: DualState, gap: float) -> float:
+    """That part of the bound of F - F* which costs nothing."""
     assert state.centre.last is not None
+    if problem.l1_ratio == 1 or not problem.alpha:
+        return np.inf
     ridge = problem.alpha * (1 - problem.l1_ratio) * state.metric.scale[state.metric.active]
-    known = gap + squared(state.centre.last.g[:-1], ridge) if problem.l1_ratio < 1 and problem.alpha else np.inf
-    return known <= decrease_of_excess(problem, state.value, tol)
+    return gap + squared(state.centre.last.g[:-1], ridge)
 
 
 def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
