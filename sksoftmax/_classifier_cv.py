@@ -63,11 +63,12 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         As ``SoftmaxClassifier``'s, as are all below.
     engine : {"auto", "compiled", "vectorized", "naive"}, default="auto"
         What computes losses and gradients.
-    max_iter : int, default=100
-        Most epochs of a fit, >= 1.
+    max_iter : int, default=200
+        Most epochs of a fit, >= 1: more than ``SoftmaxClassifier``'s, for the weakest penalty may be the best.
     tol : float, default=1e-3
         The last fit ends when F is estimated to be within ``tol``, relative, of its minimum, >= 0. The models of the
-        paths end within 1e-2, or ``tol`` if that is more, of the loss on the rows held out.
+        paths end within a tenth of what the loss on the rows held out exceeds that on their own by, at most within 0.03
+        of F, or within ``tol`` if that is more.
     class_weight : dict or "balanced", default=None
         Factors on the sample weights by class label; "balanced" is of the rows that a model is fitted to.
     store_coefs : bool, default=True
@@ -146,7 +147,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         n_alphas_no_change: int | None = None,
         fit_intercept: bool = True,
         engine: str = "auto",
-        max_iter: int = 100,
+        max_iter: int = 200,
         tol: float = 1e-3,
         class_weight: dict[Any, float] | str | None = None,
         store_coefs: bool = True,

@@ -78,8 +78,9 @@ _MOST_ROWS_DRAWN = 0.25
 _LEAST_PAIRS, _MOST_PAIRS = 10, 20
 _SPECTRUM_COLUMNS = 8
 
-#: Epochs of the dual before the finish: a share of all, and at most.
-_DUAL_SHARE, _MAX_DUAL_EPOCHS = 0.8, 80
+#: Epochs of the dual before the finish: a share of all, and at most; of sparse rows without L1 a larger share, for there
+#: a Newton step takes as long as some 100 of them.
+_DUAL_SHARE, _MAX_DUAL_EPOCHS, _SPARSE_SHARE = 0.8, 80, 0.9
 
 #: Columns from which the dual comes first. Of dense rows without L1, columns and coefficients; or coefficients where
 #: there are few rows a column, next to which Newton's matrices cost the more.
@@ -275,11 +276,16 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
         or not is_available()
     ):
         return False
-    if problem.l1_ratio or sp.issparse(X) or is_mostly_zeros(X):
+    if problem.l1_ratio or _is_sparse(X):
         return True
     if problem.n_samples <= _FEW_ROWS_PER_COLUMN * p:
         return problem.n_rows * p >= _MIN_COEFFICIENTS_OF_FEW
     return p >= _MIN_DENSE_COLUMNS and problem.n_rows * p >= _MIN_DENSE_COEFFICIENTS
+
+
+def _is_sparse(X: Any) -> bool:
+    """Whether the dual visits X as sparse rows."""
+    return bool(sp.issparse(X) or is_mostly_zeros(X))
 
 
 def _n_bytes(X: Any) -> int:
@@ -299,7 +305,10 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState,
         stats = moments(own, whole=gram_pays(own))
         return Late(_finish(own, preconditioner(own, stats), stats, tol)[0], own, centre)
 
-    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
+    if problem.l1_ratio or not _is_sparse(problem.data.X):
+        n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
+    else:
+        n_epochs = max(1, int(_SPARSE_SHARE * settings.max_iter))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
     stages = [Stage(dual(order, tol, is_rough=is_rough), n_epochs), Stage(_when_needed(name, finish), None)]
