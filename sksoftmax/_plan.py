@@ -78,8 +78,8 @@ _MOST_ROWS_DRAWN = 0.25
 _LEAST_PAIRS, _MOST_PAIRS = 10, 20
 _SPECTRUM_COLUMNS = 8
 
-#: Epochs of the dual before the finish: a share of all, and at most; of sparse rows without L1 a larger share, for there
-#: a Newton step takes as long as some 100 of them.
+#: Epochs of the dual before the finish: a share of all, and at most; of sparse rows without L1 a larger share, for a
+#: Newton step takes as long there as some 100 of them.
 _DUAL_SHARE, _MAX_DUAL_EPOCHS, _SPARSE_SHARE = 0.8, 80, 0.9
 
 #: Columns from which the dual comes first. Of dense rows without L1, columns and coefficients; or coefficients where
