@@ -2,9 +2,10 @@
 
 Ten strengths, ``LogisticRegressionCV``'s default, and five stratified folds, scored by accuracy, and a fit of the best
 to all rows; on sets of the race, float32 (``LogisticRegressionCV`` makes float64 of them), each solver in a process of
-its own, which is ended after ``--patience`` times the seconds that are aimed at (3 and 10 times ours). Strengths are the same in every fold, so that scores
-compare: ``LogisticRegressionCV`` is given ``C = 1 / (alpha * rows of a fold)``. The ratio is of seconds to ours; the
-score is the best mean over the folds, and ``score_difference`` the largest between its and ours over the strengths.
+its own, which is ended after ``--patience`` times the seconds aimed at, 3 and 10 times ours. Strengths are the same in
+every fold, so that scores compare: ``LogisticRegressionCV`` is given ``C = 1 / (alpha * rows of a fold)``. The ratio is
+of seconds to ours; the score is the best mean over the folds, and ``score_difference`` the largest between its and ours
+over the strengths.
 
 ``python -m benchmarks.bench_sweep`` writes ``sweep.csv``; ``--quick`` takes one small set. The data are the race's: see
 ``problems.py``. ``--folds 1`` runs the first fold alone.
