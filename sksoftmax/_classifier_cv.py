@@ -228,7 +228,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         problem = model._problem(data, len(classes), float(data.weight.mean()))
         judge = _Judge(model, self._scorer(), of_scorer)
         weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
-        narrow = narrowed(weakest, may_rotate=may_rotate(weakest, settings)) or as_it_is(problem)
+        narrow = narrowed(weakest, may_rotate=may_rotate(weakest, settings)) or as_it_is(weakest)
         ready = made_ready(narrow.problem, settings)
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=len(splits))
         paths = Parallel(n_jobs=self.n_jobs)(

@@ -216,25 +216,42 @@ def wide_digits():
     return np.hstack([X, np.random.RandomState(0).normal(size=(len(y), 300)) * (np.arange(300) % 7 == 0)]), y
 
 
-@pytest.mark.skipif(not is_available(), reason="needs numba")
-def test_wide_rows_go_to_the_dual_until_newton_has_had_to_finish(monkeypatch):
-    X, y = wide_digits()
-    solvers = []
-    trained = _fit.trained_from
+@pytest.fixture
+def solvers(monkeypatch):
+    """The solvers of the models of the paths, in order."""
+    names, trained = [], _fit.trained_from
 
     def told(*arguments, **settings):
         result = trained(*arguments, **settings)
-        solvers.append(result[0].solver)
+        names.append(result[0].solver)
         return result
 
     monkeypatch.setattr(_sweep, "trained_from", told)
-    sweep = SoftmaxClassifierCV(
-        np.logspace(0, -8, 6), cv=[next(FOLDS.split(X, y))], refit=False, random_state=0, tol=1e-2, max_iter=12
-    )
-    sweep.fit(X, y)
+    return names
+
+
+@pytest.mark.skipif(not is_available(), reason="needs numba")
+def test_wide_rows_go_to_the_dual_until_newton_has_had_to_finish(solvers):
+    X, y = wide_digits()
+    cv = [next(FOLDS.split(X, y))]
+    SoftmaxClassifierCV(np.logspace(0, -8, 6), cv=cv, refit=False, random_state=0, tol=1e-2, max_iter=12).fit(X, y)
     first = solvers.index("dual+newton")
-    assert solvers == ["dual"] * first + ["dual+newton"] + ["newton"] * (5 - first)
     assert first >= 1
+    assert solvers == ["dual"] * first + ["dual+newton"] + ["newton"] * (5 - first)
+
+
+@pytest.mark.skipif(not is_available(), reason="needs numba")
+def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
+    X, y = random_data(400, n_features=300, n_classes=5)  # without L1 too few columns for the dual
+    cv = [next(FOLDS.split(X, y))]
+    SoftmaxClassifierCV([0.1, 0.01], l1_ratios=[0.0, 0.5], cv=cv, refit=False, random_state=0).fit(X, y)
+    own = [
+        SoftmaxClassifier(alpha, l1_ratio=l1_ratio, random_state=0).fit(X, y).solver_info_["solver"]
+        for l1_ratio in (0.0, 0.5)
+        for alpha in (0.1, 0.01)
+    ]
+    assert solvers == own
+    assert solvers[0] != solvers[2]
 
 
 @pytest.mark.skipif(not is_available(), reason="needs numba")
