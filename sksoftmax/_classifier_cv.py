@@ -67,8 +67,8 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         Most epochs of a fit, >= 1: more than ``SoftmaxClassifier``'s, for the weakest penalty may be the best.
     tol : float, default=1e-3
         The last fit ends when F is estimated to be within ``tol``, relative, of its minimum, >= 0. The models of the
-        paths end within a tenth of what the loss on the rows held out exceeds that on their own by, at most within 0.03
-        of F, or within ``tol`` if that is more.
+        paths end, by an estimate, within a tenth of what the loss on the rows held out exceeds that on their own by, at
+        most within 0.03 of F, or within ``tol`` if that is more.
     class_weight : dict or "balanced", default=None
         Factors on the sample weights by class label; "balanced" is of the rows that a model is fitted to.
     store_coefs : bool, default=True
@@ -113,9 +113,9 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
     Notes
     -----
     A path starts at the strongest penalty; where the last two models' coefficients, on a line over the logarithm of
-    alpha, lead to a smaller F, the next starts there, and otherwise at the last. Statistics of the columns are computed
-    once, from all rows: they make the fits quick, and no model depends on them. No model of a fold has seen the rows
-    that it is scored on.
+    alpha, lead to a smaller F of some of the rows, the next starts there, and otherwise at the last. Statistics of the
+    columns are computed once, from all rows: they make the fits quick, and no model depends on them. No model of a fold
+    has seen the rows that it is scored on.
 
     A class that a fold's rows lack is kept, with a probability of 1 / 2n or so.
 

