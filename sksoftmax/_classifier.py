@@ -86,10 +86,10 @@ class SoftmaxClassifier(
           A named solver and, without L1, a ``batch_size`` or ``learning_rate`` given take the vectorized way.
         - "naive": the same sums by explicit Python loops over samples, classes and features, for verification and
           teaching (a thousand times slower).
-        - "auto": "compiled" where numba is installed and it pays, else "vectorized". It pays for at least 200
-          columns, and more than 256 rows or a Hessian too large to factorise, if n_samples x n_classes probabilities
-          take at most 64 MiB or 4 times X's memory; without L1, dense X of which more than a quarter is not 0 must have 3000 coefficients, and of more than two
-          rows a column 500 columns and 30000 coefficients.
+        - "auto": "compiled" where numba is installed and it pays, else "vectorized". It pays for at least 200 columns,
+          and more than 256 rows or a Hessian too large to factorise, if n_samples x n_classes probabilities take at
+          most 64 MiB or 4 times X's memory; without L1, dense X of which more than a quarter is not 0 must have 3000
+          coefficients, and of more than two rows a column 500 columns and 30000 coefficients.
 
         X of another library than NumPy (see ``fit``) is computed with by that, under "auto" and "vectorized".
         What ran is in ``solver_info_``.
