@@ -306,7 +306,7 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState,
         return Late(_finish(own, preconditioner(own, stats), stats, tol)[0], own, centre)
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
-    if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not _curvature(problem).is_factorised:
+    if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not gram_pays(problem):
         n_epochs = max(1, int(_SPARSE_SHARE * settings.max_iter))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
