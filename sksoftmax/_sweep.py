@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sksoftmax._batches import row_order
 from sksoftmax._fit import SILENT, Ready, made_ready, trained_from
 from sksoftmax._objective import loss, penalty, prior_params, shifted, value
 from sksoftmax._plan import Settings, takes_dual
@@ -125,6 +126,6 @@ def _start(ready: Ready, points: Sequence[Point], alphas: Array, rng: np.random.
         return last
     share = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
     ahead = between(points[-2].params, float(share), last)
-    some = rng.choice(problem.n_samples, min(problem.n_samples, _N_COMPARED), replace=False)
+    some = row_order(problem.n_samples, rng, shuffle=True)[:_N_COMPARED]
     problem = problem._replace(data=Batch(*(column[some] for column in problem.data)))
     return min((last, ahead), key=lambda params: value(problem, shifted(params, centre, 1.0)))
