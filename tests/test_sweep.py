@@ -262,7 +262,7 @@ def one_hot_digits():
 
 def heavy_rows():
     rng = np.random.default_rng(0)
-    X = sp.random_array((900, 600), density=0.03, rng=rng, format="csr")
+    X = sp.csr_array(sp.random(900, 600, 0.03, "csr", random_state=0))
     y = (X @ rng.normal(scale=3.0, size=(600, 5)) + rng.gumbel(scale=0.5, size=(900, 5))).argmax(axis=1)
     return sp.csr_array(sp.diags_array(np.where(rng.uniform(size=900) < 0.01, 100.0, 1.0)) @ X), y
 
