@@ -124,7 +124,7 @@ class SoftmaxClassifier(
         >= 0. The estimate is half the squared Newton decrement, and of compiled fits a bound. Below the rounding of
         X's dtype it counts as that. With ``solver="auto"``, float64 data of at most 256 rows and some 300 coefficients
         are always fitted to that, which costs little: the answer then depends neither on the seed nor on the order of
-        the rows. From 0.1 on compiled fits end by an estimate, too.
+        the rows.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
@@ -193,7 +193,7 @@ class SoftmaxClassifier(
     loss_curve_ : list of float
         F after each epoch, over all training rows (a sample's epochs are not among them); of the minibatches of
         ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
-        itself where a compiled one was near a ``tol`` below 0.1.
+        itself where a compiled one was near ``tol``.
     excess_curve_ : list of float
         Estimate of ``(F - F*) / F*`` after each epoch, as far as it was known then; inf where it was not, as after
         minibatches. The first ones are rough.

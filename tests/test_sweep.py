@@ -254,7 +254,6 @@ def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
     assert solvers[0] != solvers[2]
 
 
-@pytest.mark.skipif(not is_available(), reason="needs numba")
 def one_hot_digits():
     X, y = load_digits(return_X_y=True)
     return sp.csr_array(OneHotEncoder().fit_transform(X[:900])), y[:900]
