@@ -202,20 +202,6 @@ def add_row(i: int, rows: Rows, z: Array, sums: Sums) -> None:
 
 
 @compiled(FAST)
-def spread_softmax(rows: Rows, agreed: Agreed, spread: Sums, t: Tools) -> None:
-    """Add the diagonal of the loss's Hessian where the rows' probabilities are those that they agreed to."""
-    z = t.work[0]
-    n_lanes = len(z)
-    for i in range(len(rows.y)):
-        for k in range(n_lanes):
-            z[k] = rows.weight[i] * agreed.proba[i, k] * (1 - agreed.proba[i, k])
-            spread.intercept[k] += z[k]
-        for e in range(rows.indptr[i], rows.indptr[i + 1]):
-            for first in range(0, n_lanes, LANES):
-                add_to(spread.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e] * rows.values[e])
-
-
-@compiled(FAST)
 def product_softmax(rows: Rows, agreed: Agreed, direction: Model, product: Sums, t: Tools) -> None:
     """Add the loss's Hessian, where the probabilities are those that the rows agreed to, times ``direction``.
 
@@ -414,17 +400,6 @@ def add_row_binary(i: int, rows: Rows, change: float, sums: Sums) -> None:
     for e in range(rows.indptr[i], rows.indptr[i + 1]):
         sums.table[rows.indices[e]] += change * rows.values[e]
     sums.intercept[0] += change
-
-
-@compiled(FAST)
-def spread_binary(rows: Rows, agreed: Agreed, spread: Sums) -> None:
-    """``spread_softmax`` for two classes."""
-    for i in range(len(rows.y)):
-        p = np.float64(agreed.proba[i])
-        curvature = rows.weight[i] * (p * (1 - p))
-        for e in range(rows.indptr[i], rows.indptr[i + 1]):
-            spread.table[rows.indices[e]] += curvature * rows.values[e] * rows.values[e]
-        spread.intercept[0] += curvature
 
 
 @compiled(FAST)

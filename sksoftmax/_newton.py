@@ -38,9 +38,9 @@ class Newton(NamedTuple):
     decrease : float
         Decrease of F that the quadratic model expects, ``1/2 g' H^-1 g`` from below.
     remaining : float
-        What more iterations would add to it, should they bring as much as the last for as long as it took:
-        Nash & Sofer's estimate, at most ``accuracy * decrease`` unless the products ran out; inf if conjugate
-        gradients broke down.
+        What more iterations would add to it, should they bring as much as the last for as long as it took, Nash &
+        Sofer's estimate; or at most, where the least eigenvalue is known. Small as asked for unless the products ran
+        out; inf if conjugate gradients broke down, or an eigenvalue was less.
     n_products : int
         Hessian products.
     """
@@ -64,19 +64,23 @@ def conjugate_gradients(
     metric: Metric,
     accuracy: float,
     max_products: int,
-    is_enough: Callable[[Params], bool] | None = None,
+    *,
+    least: float = 0.0,
+    most: float = 0.0,
 ) -> Newton:
     """Solve ``H d = -g`` by preconditioned conjugate gradients.
 
-    Ends when the decrease that the model expects grows by less than ``accuracy`` of itself, should every
-    iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221. Or where
-    ``is_enough`` says so of what is left of the gradient.
+    Ends when the decrease that the model expects would grow by less than ``accuracy`` of itself, or by less than
+    ``most``, should every iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett.
+    9(4), 219-221. Where the eigenvalues of H by the metric are known to be at least ``least``, what it would grow by
+    is bounded instead, by Gauss-Radau quadrature: Meurant & Tichy (2013), Numer. Algorithms 62(2), 163-191.
     """
     direction = zeros_like(grads)
     residual = grads
     search = scaled(-1.0, metric.apply(residual))
     slope = -dot(residual, search)
-    decrease = gain = 0.0
+    decrease = gain = remaining = 0.0
+    longest = 1 / least if least else np.inf  # the step that would bring all that is left, were it along ``least``
     for k in range(1, max_products + 1):
         product = hessian(search)
         curvature = dot(search, product)
@@ -87,13 +91,19 @@ def conjugate_gradients(
         residual = plus(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
-        if k * gain <= accuracy * decrease or (is_enough is not None and is_enough(residual)):
-            return Newton(direction, decrease, k * gain, k)
         whitened = metric.apply(residual)
         new_slope = dot(residual, whitened)
+        if least:
+            beyond = longest - length
+            longest = 1 / (least + new_slope / slope / beyond) if 0 < beyond < np.inf else np.inf
+            remaining = 0.5 * longest * new_slope
+        else:
+            remaining = k * gain
+        if remaining <= max(accuracy * decrease, most):
+            return Newton(direction, decrease, remaining, k)
         search = plus(scaled(-1.0, whitened), new_slope / slope, search)
         slope = new_slope
-    return Newton(direction, decrease, max_products * gain, max_products)
+    return Newton(direction, decrease, remaining, max_products)
 
 
 class SampleMetric(NamedTuple):

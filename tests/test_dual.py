@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import eigh
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -197,6 +198,51 @@ def test_products_are_those_of_the_hessian(n_classes):
     assert_allclose(got.intercept[: problem.n_rows], want.intercept, atol=1e-4)
     shift = certifier.product(Params(np.empty(0), intercept))
     assert_allclose(shift.coef, certifier.product(Params(np.zeros(scaled.size), intercept)).coef, atol=1e-14)
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("n_classes", "l1_ratio"), [(2, 0.0), (4, 0.0), (4, 0.5)])
+@pytest.mark.parametrize("container", [sp.csr_array, dense_of])
+@pytest.mark.parametrize("by_penalty", [True, False])
+def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
+    shape, n_classes, l1_ratio, container, by_penalty, monkeypatch
+):
+    from sksoftmax._solvers import _certificate
+    from sksoftmax._solvers import dual as module
+
+    X, y, weight = sparse_data(n_classes, n=200, p=12)
+    problem = as_problem(container(sp.csr_array(SHAPES[shape](np.random.default_rng(0), X))), y, weight, 1e-3)
+    problem = problem._replace(l1_ratio=l1_ratio)
+    solver = dual(lambda: np.arange(200), 0.0)
+    state = solver.init(problem, prior_params(problem))
+    for _ in range(3):
+        state = solver.step(problem, state, problem.data)
+    certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+    _, grads = certifier.slope(state.model)
+    seen = []
+
+    def remembered(hessian, grads, metric, *args, least, most):
+        seen.append((hessian, metric, least))
+        return conjugate_gradients(hessian, grads, metric, *args, least=least, most=most)
+
+    conjugate_gradients = _certificate.conjugate_gradients
+    monkeypatch.setattr(_certificate, "conjugate_gradients", remembered)
+    newton = certifier.newton(state.model, grads, 1e-6, 200, by_penalty=by_penalty)
+    assert newton.remaining <= 1e-6
+    (hessian, metric, least), *_ = seen
+    n_rows, n_table = problem.n_rows, len(state.model.table)
+
+    def as_params(flat):
+        return Params(flat[:n_table].copy(), flat[n_table:].copy())
+
+    unit = np.eye(n_table + len(state.model.intercept))
+    products = np.array([np.concatenate(hessian(as_params(column))) for column in unit])
+    inverse = np.array([np.concatenate(metric.apply(as_params(column))) for column in unit])
+    moves = np.flatnonzero(np.diag(inverse) > 0)
+    eigenvalues = eigh(products[np.ix_(moves, moves)], np.linalg.inv(inverse[np.ix_(moves, moves)]), eigvals_only=True)
+    n_null = int(n_rows > 1)  # a common shift of all intercepts
+    assert eigenvalues[n_null] >= least * (1 - 1e-6)
 
 
 def one_hot_digits():

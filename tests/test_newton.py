@@ -1,4 +1,5 @@
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -79,21 +80,50 @@ def test_the_decrease_of_an_excess_has_that_excess(value):
     assert relative_excess(case, value, decrease) == pytest.approx(1e-3)
 
 
-def test_conjugate_gradients_end_where_the_gradient_left_is_small_enough():
-    case = random_problem(3, alpha=1e-2)
-    start = prior_params(case)
-    evaluation = value_and_grad(case, start)
-    hessian_product, metric = hessian_products(case, start), preconditioner(case, moments(case, whole=False))
-    seen = []
+def quadratic(eigenvalues):
+    """The product with a Hessian of these eigenvalues by the identity, and a gradient."""
+    rng = np.random.RandomState(0)
+    d = len(eigenvalues)
+    vectors = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    hessian = vectors @ (eigenvalues[:, None] * vectors.T)
+    grads = Params(rng.standard_normal((1, d - 1)), rng.standard_normal(1))
 
-    def is_enough(left):
-        seen.append(left)
-        return len(seen) == 3
+    def product(direction):
+        flat = hessian @ np.append(direction.coef, direction.intercept)
+        return Params(flat[None, :-1], flat[-1:])
 
-    aim = conjugate_gradients(hessian_product, evaluation.grads, metric, 1e-12, 200, is_enough)
-    assert aim.n_products == 3
-    left = plus(evaluation.grads, 1.0, hessian_product(aim.direction))
-    assert_allclose(seen[-1].coef, left.coef, atol=1e-12)
+    flat = np.append(grads.coef, grads.intercept)
+    return product, grads, 0.5 * float(flat @ np.linalg.solve(hessian, flat))
+
+
+class Identity(NamedTuple):
+    def apply(self, grads):
+        return grads
+
+
+@pytest.mark.parametrize("n_products", [1, 2, 5, 10, 20, 30])
+@pytest.mark.parametrize("share", [1.0, 0.5, 1e-2])
+def test_what_conjugate_gradients_leave_is_bounded_by_the_least_eigenvalue(n_products, share):
+    product, grads, decrease = quadratic(np.logspace(0, 2, 40))
+    aim = conjugate_gradients(product, grads, Identity(), 0.0, n_products, least=share)
+    assert aim.n_products == n_products
+    assert decrease - aim.decrease <= aim.remaining * (1 + 1e-6)
+    if share == 1.0 and n_products >= 5:  # and closely, where it is the least eigenvalue indeed
+        assert aim.remaining <= 3 * (decrease - aim.decrease)
+
+
+def test_conjugate_gradients_end_where_what_they_leave_is_bounded_by_what_may_be_left():
+    product, grads, decrease = quadratic(np.logspace(0, 2, 40))
+    aim = conjugate_gradients(product, grads, Identity(), 0.0, 200, least=1.0, most=0.01 * decrease)
+    assert aim.n_products < 40
+    assert 0 < aim.remaining <= 0.01 * decrease
+    assert aim.decrease >= 0.99 * decrease
+
+
+def test_eigenvalues_below_the_least_are_found_out():
+    product, grads, _ = quadratic(np.logspace(0, 2, 20))
+    aim = conjugate_gradients(product, grads, Identity(), 0.0, 19, least=2.0)
+    assert aim.remaining == np.inf
 
 
 def test_pairs_of_a_quadratic_correct_any_inverse_to_the_true_one():

@@ -20,6 +20,7 @@ would not stay it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,14 +33,24 @@ from sksoftmax._types import Array, Params, Problem
 #: Rows whose probabilities are looked at together.
 _BLOCK = 4096
 
+#: S, see ``Weighed``: 10 and 100 took the same products, 1 a few more.
+_INTERCEPT = 10.0
 
-class Diagonal(NamedTuple):
-    """The inverse of a diagonal; 0 for what is not to move."""
 
-    inverse: Params
+class Weighed(NamedTuple):
+    """A diagonal's inverse, 0 for what is not to move, and the intercept's step, lengthened.
+
+    With R the penalty, C the loss's Hessian, C_b its intercept's part, beta at least the greatest eigenvalue of the
+    rest of it by R, and a diagonal of at most ``times`` R, no eigenvalue of R + C by that diagonal and
+    ``C_b / (2 S (1 + beta))`` is less than ``1 / (times + 1 / S)``: ``b' C_b b <= 2 (w, b)' C (w, b) + 2 beta w' R w``.
+    """
+
+    inverse: Array
+    step: Callable[[Array], Array]
+    lengthening: float
 
     def apply(self, grads: Params) -> Params:
-        return Params(self.inverse.coef * grads.coef, self.inverse.intercept * grads.intercept)
+        return Params(self.inverse * grads.coef, self.lengthening * self.step(grads.intercept))
 
 
 class Certifier:
@@ -59,7 +70,8 @@ class Certifier:
         self.rows = rows.weighing(1 / problem.n_samples)
         self.n_lanes = len(tools.whole)
         self.ridge = problem.alpha * (1 - problem.l1_ratio) * metric.scale[:-1]
-        self._intercept_hessian: Array | None = None
+        self._moves = metric.kappa[:-1] > 0
+        self._intercept_inverse: Array | None = None
 
     def measured(self, model: Any, table: Array) -> tuple[float, float, Params]:
         """The model's mean loss and gap; and the loss's gradient, added to ``table`` unless that is empty."""
@@ -70,7 +82,7 @@ class Certifier:
     def slope(self, model: Any) -> tuple[float, Params]:
         """The model's mean loss, and F's least subgradient; H is from now on that of the model's probabilities."""
         self.agreed = self.agreed._replace(proba=np.zeros_like(self.agreed.proba))
-        self._intercept_hessian = None
+        self._intercept_inverse = None
         if not len(model.soft):
             loss, _, grads = self.measured(model, self._ridged(model.table))
         else:
@@ -89,20 +101,28 @@ class Certifier:
             energy = max(0.0, 0.5 * float(shift.intercept @ slope.intercept))
         return float(np.sqrt(max(gap, 0.0)) + np.sqrt(energy)) ** 2 + rest
 
-    def newton(self, model: Any, grads: Params, most: float, max_products: int) -> Newton:
-        """A Newton step from ``grads``, F's at ``model``; long enough where the bound after it is at most ``most``."""
-        spread = self._spread()
-        is_free = np.repeat(self.metric.kappa[:-1] > 0, self.n_lanes)
+    def newton(self, model: Any, grads: Params, most: float, max_products: int, *, by_penalty: bool) -> Newton:
+        """A Newton step from ``grads``, F's at ``model``; what it leaves of what it expects is bounded, by ``most``.
+
+        Conjugate gradients are preconditioned by the penalty alone, by which the bound is soon small but for columns of
+        many scales, or by what the Hessian's diagonal is if all rows are equally sure of their classes.
+        """
+        is_free = np.repeat(self._moves[:, None], self.n_lanes, axis=1)
         if len(model.soft):
-            is_free &= (np.abs(model.table) > np.repeat(model.soft, self.n_lanes)) | (grads.coef != 0)
-        is_free.reshape(-1, self.n_lanes)[:, self.problem.n_rows :] = False
-        metric = Diagonal(Params(_inverse(spread.coef, is_free), _inverse(spread.intercept, spread.intercept > 0)))
-        metric.inverse.intercept[self.problem.n_rows :] = 0
+            is_zero = np.abs(model.table) <= np.repeat(model.soft, self.n_lanes)
+            is_free &= ~(is_zero & (grads.coef == 0)).reshape(is_free.shape)
+        is_free[:, self.problem.n_rows :] = False
+        times, beta = self._times_penalty()
+        if by_penalty:
+            times = np.ones((1, 1))
+        inverse = _inverse((self.ridge[:, None] * times).astype(grads.coef.dtype), is_free)
+        metric = Weighed(inverse.ravel(), self._intercept_step, 2 * _INTERCEPT * (1 + beta))
+        least = 1 / (float(times.max()) + 1 / _INTERCEPT)
+        return conjugate_gradients(self.product, grads, metric, 0.0, max_products, least=least, most=most)
 
-        def is_enough(left: Params) -> bool:
-            return self.bound(left._replace(coef=left.coef * is_free), 0.0, most) <= most
-
-        return conjugate_gradients(self.product, grads, metric, 0.0, max_products, is_enough)
+    def held(self, slope: Params, direction: Params) -> float:
+        """The bound of what coefficients that ``direction`` leaves as they are could bring."""
+        return self._squared(np.where(direction.coef == 0, slope.coef, 0))
 
     def product(self, direction: Params) -> Params:
         """The Hessian times ``direction``; an empty ``coef`` counts as 0."""
@@ -113,12 +133,6 @@ class Certifier:
         product = self._sums(self._ridged(coef) if len(coef) else np.zeros(len(self.ridge) * self.n_lanes, dtype))
         self.rows.add_product(self.agreed, model, product, self.tools)
         return self._params(product)
-
-    def _spread(self) -> Params:
-        """The Hessian's diagonal."""
-        spread = self._sums(np.repeat(self.ridge, self.n_lanes).astype(self.rows.weight.dtype))
-        self.rows.add_spread(self.agreed, spread, self.tools)
-        return self._params(spread)
 
     def _sums(self, table: Array) -> Any:
         from sksoftmax import _compiled as compiled
@@ -138,20 +152,41 @@ class Certifier:
 
     def _intercept_step(self, slope: Array) -> Array:
         """The intercept's shift that takes ``slope`` away."""
-        n_rows, weight = self.problem.n_rows, self.rows.weight.astype(np.float64)
-        if self._intercept_hessian is None:
-            proba = self.agreed.proba.reshape(len(weight), -1)[:, :n_rows]
+        n_rows = self.problem.n_rows
+        if self._intercept_inverse is None:
             hessian = np.zeros((n_rows, n_rows))
-            for start in range(0, len(weight), _BLOCK):
-                p, w = proba[start : start + _BLOCK].astype(np.float64), weight[start : start + _BLOCK]
+            for span, p in self._probabilities():
+                w = self.rows.weight[span].astype(np.float64)
                 np.einsum("ii->i", hessian)[:] += w @ p
                 hessian -= (p.T * w) @ p
             if n_rows > 1:  # some curvature along a common shift of all classes, which is rounding's
                 hessian += np.trace(hessian) / n_rows**2
-            self._intercept_hessian = hessian
+            self._intercept_inverse = np.linalg.pinv(hessian, hermitian=True)
         step = np.zeros_like(slope)
-        step[:n_rows] = np.linalg.lstsq(self._intercept_hessian, slope[:n_rows], rcond=None)[0]
+        step[:n_rows] = self._intercept_inverse @ slope[:n_rows]
         return step
+
+    def _times_penalty(self) -> tuple[Array, float]:
+        """The Hessian's diagonal as a multiple of the penalty, about; and a bound of the loss's eigenvalues by it.
+
+        (n_features, n_lanes), if a class's curvature p (1 - p) is the same for all rows; and, as that is not so, the
+        trace over each class, ``diag(p) - pp'`` being at most ``2 diag(p (1 - p))``.
+        """
+        n_rows, alpha_2 = self.problem.n_rows, self.problem.alpha * (1 - self.problem.l1_ratio)
+        q, _ = self.rows.curvatures(self._moves / alpha_2, 0.0)
+        curvature, traces = np.zeros(self.n_lanes), np.zeros(n_rows)
+        for span, p in self._probabilities():
+            curvature[:n_rows] += self.rows.weight[span] @ (p * (1 - p))
+            traces += q[span] @ (p * (1 - p))
+        squares = self.rows.squares() * self._moves / alpha_2
+        return 1 + np.outer(squares, curvature), float(traces.max()) * min(n_rows, 2)
+
+    def _probabilities(self) -> Iterator[tuple[slice, Array]]:
+        """Those of some rows at a time, (n, n_rows)."""
+        proba = self.agreed.proba.reshape(len(self.rows.weight), -1)[:, : self.problem.n_rows]
+        for start in range(0, len(proba), _BLOCK):
+            span = slice(start, start + _BLOCK)
+            yield span, proba[span].astype(np.float64)
 
 
 def squared(coef: Array, ridge: Array) -> float:
@@ -161,4 +196,4 @@ def squared(coef: Array, ridge: Array) -> float:
 
 
 def _inverse(values: Array, where: Array) -> Array:
-    return np.divide(1, values, out=np.zeros_like(values), where=where)
+    return np.divide(1, values, out=np.zeros(where.shape, values.dtype), where=where)

@@ -60,9 +60,6 @@ class Rows(Protocol):
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
         """See ``_compiled.measure_softmax``."""
 
-    def add_spread(self, agreed: Any, spread: Any, tools: Any) -> None:
-        """See ``_compiled.spread_softmax``."""
-
     def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
         """See ``_compiled.product_softmax``."""
 
@@ -170,14 +167,6 @@ class SparseRows(NamedTuple):
             return compiled.measure_binary(self._csr(), model, agreed, slope)
         return compiled.measure_softmax(self._csr(), model, agreed, slope, tools)
 
-    def add_spread(self, agreed: Any, spread: Any, tools: Any) -> None:
-        from sksoftmax import _compiled as compiled
-
-        if agreed.proba.ndim == 1:
-            compiled.spread_binary(self._csr(), agreed, spread)
-        else:
-            compiled.spread_softmax(self._csr(), agreed, spread, tools)
-
     def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
         from sksoftmax import _compiled as compiled
 
@@ -282,11 +271,6 @@ class DenseRows(NamedTuple):
             if is_sloped:
                 _add(slope, block, z)
         return loss, gaps
-
-    def add_spread(self, agreed: Any, spread: Any, tools: Any) -> None:
-        for span, block in self._blocks():
-            proba = agreed.proba[span].reshape(len(block), -1)
-            _add(spread, block**2, self.weight[span, None] * proba * (1 - proba))
 
     def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
         is_whole = len(direction.table) > 0

@@ -30,7 +30,7 @@ from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
 from sksoftmax._solvers._rows import rows_of, uncentred
-from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, scaled
 
 #: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
 #: again where they are next to nothing; doubled where they are above, and slow, and where they are this many times what
@@ -43,8 +43,12 @@ _ERRATIC = 3
 #: A row is left alone whose own gap is this share of what all may keep, and at most this share of F.
 _SKIP, _MOST_SKIPPED = 0.1, 1e-3
 
-#: Hessian products of the Newton steps by which a fit may end: so many an epoch, which costs about three, and at least.
-_PRODUCTS, _LEAST_PRODUCTS = 2, 10
+#: Hessian products of the Newton steps by which a fit may end: a step's as many an epoch, which costs one to three, and
+#: at least; those of all steps twice that.
+_PRODUCTS, _LEAST_PRODUCTS = 1, 10
+
+#: Lengths of such a step that are tried until F falls.
+_LENGTHS = (1.0, 0.5, 0.25, 0.125)
 
 #: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of the priors' loss.
 _ROUNDING = 16
@@ -52,8 +56,9 @@ _ROUNDING = 16
 #: Factor on what a fit may end by where nothing is measured.
 _DOUBT = 3.0
 
-#: Share of the bound that a Newton step is to leave: F is not the quadratic that it takes it for.
-_MARGIN = 0.1
+#: Share of what may be left that a Newton step is to leave of what it expects; and what is left besides in units of
+#: what it brings less, or more, than expected: of a parabola with a cubic term less than 1, of an exponential 2.8.
+_MARGIN, _EXPONENTIAL = 0.5, 3.0
 
 #: Rounding of F along an epoch's way, as a share of it.
 _LEAST = 1e-3
@@ -349,19 +354,32 @@ def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
 def _stepped(
     problem: Problem, state: DualState, certifier: Certifier, value: float, left: float, most: float
 ) -> tuple[DualState, float, float]:
-    """The state after Newton steps, as long as F falls and its bound is above ``most``; F and the bound there."""
+    """The state after Newton steps, as long as F falls and its excess may be above ``most``; F and the excess there.
+
+    The excess is at most the bound, and about at most what the step left of what it expected and what that missed.
+    """
     _, grads = certifier.slope(state.model)
-    n_products = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
-    while left > most and n_products > 0:
-        newton = certifier.newton(state.model, grads, _MARGIN * most, n_products)
-        n_products -= newton.n_products
-        moved = _moved(state, newton.direction)
-        loss, grads = certifier.slope(moved.model)
-        penalty = _penalty(problem, moved)
-        if not loss + penalty < value:
+    n_each = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
+    n_products = 0
+    while left > most and n_products < 2 * n_each:
+        n_most = min(n_each, 2 * n_each - n_products)
+        newton = certifier.newton(state.model, grads, _MARGIN * most, n_most, by_penalty=n_products == 0)
+        n_products += newton.n_products
+        for length in _LENGTHS:
+            moved = _moved(state, scaled(length, newton.direction))
+            moved = moved._replace(penalty=_penalty(problem, moved))
+            loss, grads = certifier.slope(moved.model)
+            brought = value - loss - moved.penalty
+            if brought > 0:
+                break
+        else:
             break
-        state, value = moved._replace(penalty=penalty), loss + penalty
-        left = certifier.bound(grads, 0.0, most)
+        state, value = moved, value - brought
+        missed = _EXPONENTIAL * abs(brought - newton.decrease)
+        by_newton = newton.remaining + missed + certifier.held(grads, newton.direction)
+        left = min(certifier.bound(grads, 0.0, most), by_newton)
+        if length < 1:  # F is not the quadratic
+            break
     return state, value, left
 
 
