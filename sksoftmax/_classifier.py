@@ -121,10 +121,10 @@ class SoftmaxClassifier(
         Most epochs, >= 1: passes of minibatches, and Newton steps (of several passes each).
     tol : float, default=1e-3
         The fit ends when F is estimated to be within ``tol``, relative, of its minimum: ``(F - F*) / F*``,
-        >= 0. The estimate is half the squared Newton decrement, and of compiled fits a bound. Below the rounding of
-        X's dtype it counts as that. With ``solver="auto"``, float64 data of at most 256 rows and some 300 coefficients
-        are always fitted to that, which costs little: the answer then depends neither on the seed nor on the order of
-        the rows.
+        >= 0. The estimate is half the squared Newton decrement, or of compiled fits a bound by duality where that is
+        small enough. Below the rounding of X's dtype it counts as that. With ``solver="auto"``, float64 data of at
+        most 256 rows and some 300 coefficients are always fitted to that, which costs little: the answer then depends
+        neither on the seed nor on the order of the rows.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
