@@ -223,14 +223,16 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     seen = []
 
     def remembered(hessian, grads, metric, *args, least, most):
-        seen.append((hessian, metric, least))
-        return conjugate_gradients(hessian, grads, metric, *args, least=least, most=most)
+        solved = conjugate_gradients(hessian, grads, metric, *args, least=least, most=most)
+        seen.append((hessian, metric, least, solved))
+        return solved
 
     conjugate_gradients = _certificate.conjugate_gradients
     monkeypatch.setattr(_certificate, "conjugate_gradients", remembered)
     newton = certifier.newton(state.model, grads, 1e-6, 200, by_penalty=by_penalty)
-    assert newton.remaining <= 1e-6
-    (hessian, metric, least), *_ = seen
+    ((hessian, metric, least, solved),) = seen
+    assert solved.remaining <= 1e-6
+    assert newton.remaining >= solved.remaining  # and what it cannot move, and rounding
     n_rows, n_table = problem.n_rows, len(state.model.table)
 
     def as_params(flat):
@@ -243,6 +245,20 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     eigenvalues = eigh(products[np.ix_(moves, moves)], np.linalg.inv(inverse[np.ix_(moves, moves)]), eigvals_only=True)
     n_null = int(n_rows > 1)  # a common shift of all intercepts
     assert eigenvalues[n_null] >= least * (1 - 1e-6)
+
+
+@needs_numba
+def test_a_slope_that_no_curvature_holds_has_no_bound():
+    from sksoftmax._solvers import dual as module
+
+    X, y, weight = sparse_data(2)
+    problem = as_problem(X, y, weight, 1e-3)
+    state = dual(lambda: np.arange(300), 0.0).init(problem, Params(np.zeros((1, 40)), np.array([1e3])))
+    certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+    _, grads = certifier.slope(state.model)
+    assert grads.intercept.any()
+    assert certifier.bound(grads, 0.0, np.inf) == np.inf
+    assert certifier.rounding() == np.inf
 
 
 def one_hot_digits():

@@ -21,6 +21,7 @@ would not stay it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -34,8 +35,12 @@ from sksoftmax._types import Array, Params, Problem
 #: Rows whose probabilities are looked at together.
 _BLOCK = 4096
 
-#: S, see ``Weighed``: 10 and 100 took the same products, 1 a few more.
-_INTERCEPT = 10.0
+#: S, see ``Weighed``: 10 and 100 took the same products, 1 a few more. And its lengthening at most, in units of 1 over
+#: X's rounding: beyond it conjugate gradients only move the intercept to and fro.
+_INTERCEPT, _LONGEST = 10.0, 0.01
+
+#: Rounding of a probability next to 1, in units of X's: half the distance to the number below.
+_QUANTUM = 0.25
 
 
 class Weighed(NamedTuple):
@@ -97,6 +102,8 @@ class Certifier:
         """The bound of F - F* by ``slope`` and ``gap``; should its cheap part be more than ``most``, that alone."""
         rest, energy = self._squared(slope.coef), 0.0
         if gap + rest <= most and slope.intercept.any():
+            if not self._has_curvature():
+                return np.inf
             shift = Params(np.empty(0, slope.coef.dtype), self._intercept_step(slope.intercept))
             rest = self._squared(slope.coef - self.product(shift).coef)
             energy = max(0.0, 0.5 * float(shift.intercept @ slope.intercept))
@@ -105,8 +112,9 @@ class Certifier:
     def newton(self, model: Any, grads: Params, most: float, max_products: int, *, by_penalty: bool) -> Newton:
         """A Newton step from ``grads``, F's at ``model``; what it leaves of what it expects is bounded, by ``most``.
 
-        Conjugate gradients are preconditioned by the penalty alone, by which the bound is soon small but for columns of
-        many scales, or by what the Hessian's diagonal is if all rows are equally sure of their classes.
+        Coefficients that do not move, and rounding, count as left. Conjugate gradients are preconditioned by the
+        penalty alone, by which the bound is soon small but for columns of many scales, or by what the Hessian's
+        diagonal is if all rows are equally sure of their classes.
         """
         is_free = np.repeat(self._moves[:, None], self.n_lanes, axis=1)
         if len(model.soft):
@@ -116,14 +124,22 @@ class Certifier:
         times, beta = self._times_penalty()
         if by_penalty:
             times = np.ones((1, 1))
+        eps = float(np.finfo(grads.coef.dtype).eps)
+        lengthening = min(2 * _INTERCEPT * (1 + beta), _LONGEST / eps)
         inverse = _inverse((self.ridge[:, None] * times).astype(grads.coef.dtype), is_free)
-        metric = Weighed(inverse.ravel(), self._intercept_step, 2 * _INTERCEPT * (1 + beta))
-        least = 1 / (float(times.max()) + 1 / _INTERCEPT)
-        return conjugate_gradients(self.product, grads, metric, 0.0, max_products, least=least, most=most)
+        metric = Weighed(inverse.ravel(), self._intercept_step, lengthening)
+        least = 1 / (float(times.max()) + 2 * (1 + beta) / lengthening)
+        newton = conjugate_gradients(self.product, grads, metric, 0.0, max_products, least=least, most=most)
+        held = self._squared(np.where(is_free.ravel(), 0, grads.coef))
+        return newton._replace(remaining=newton.remaining + held + self.rounding())
 
-    def held(self, slope: Params, direction: Params) -> float:
-        """The bound of what coefficients that ``direction`` leaves as they are could bring."""
-        return self._squared(np.where(direction.coef == 0, slope.coef, 0))
+    def rounding(self) -> float:
+        """What F may be above its minimum where its slope is 0 but for rounding: if all probabilities are off alike."""
+        if not self._has_curvature():
+            return np.inf
+        off = _QUANTUM * float(np.finfo(self.rows.weight.dtype).eps)
+        of_intercept = np.trace(self._inverse_of_intercept()) if self.problem.fit_intercept else 0.0
+        return 0.5 * off**2 * float(self._squares_by_penalty.sum() + of_intercept)
 
     def product(self, direction: Params) -> Params:
         """The Hessian times ``direction``; an empty ``coef`` counts as 0."""
@@ -154,6 +170,19 @@ class Certifier:
     def _intercept_step(self, slope: Array) -> Array:
         """The intercept's shift that takes ``slope`` away."""
         n_rows = self.problem.n_rows
+        step = np.zeros_like(slope)
+        step[:n_rows] = self._inverse_of_intercept() @ slope[:n_rows]
+        return step
+
+    def _has_curvature(self) -> bool:
+        """Whether F's Hessian holds the intercept: not where rounding makes all rows sure of some class."""
+        n_rows = self.problem.n_rows
+        rank = np.linalg.matrix_rank(self._inverse_of_intercept(), hermitian=True)
+        return not self.problem.fit_intercept or bool(rank == n_rows)
+
+    def _inverse_of_intercept(self) -> Array:
+        """The inverse of the intercept's part in the Hessian, (n_rows, n_rows)."""
+        n_rows = self.problem.n_rows
         if self._intercept_inverse is None:
             hessian = np.zeros((n_rows, n_rows))
             for span, p in self._probabilities():
@@ -163,9 +192,13 @@ class Certifier:
             if n_rows > 1:  # some curvature along a common shift of all classes, which is rounding's
                 hessian += np.trace(hessian) / n_rows**2
             self._intercept_inverse = np.linalg.pinv(hessian, hermitian=True)
-        step = np.zeros_like(slope)
-        step[:n_rows] = self._intercept_inverse @ slope[:n_rows]
-        return step
+        return self._intercept_inverse
+
+    @functools.cached_property
+    def _squares_by_penalty(self) -> Array:
+        """Each row's squared norm by the penalty, times its weight, (n_samples,)."""
+        alpha_2 = self.problem.alpha * (1 - self.problem.l1_ratio)
+        return self.rows.curvatures(self._moves / alpha_2, 0.0)[0]
 
     def _times_penalty(self) -> tuple[Array, float]:
         """The Hessian's diagonal as a multiple of the penalty, about; and a bound of the loss's eigenvalues by it.
@@ -174,11 +207,10 @@ class Certifier:
         trace over each class, ``diag(p) - pp'`` being at most ``2 diag(p (1 - p))``.
         """
         n_rows, alpha_2 = self.problem.n_rows, self.problem.alpha * (1 - self.problem.l1_ratio)
-        q, _ = self.rows.curvatures(self._moves / alpha_2, 0.0)
         curvature, traces = np.zeros(self.n_lanes), np.zeros(n_rows)
         for span, p in self._probabilities():
             curvature[:n_rows] += self.rows.weight[span] @ (p * (1 - p))
-            traces += q[span] @ (p * (1 - p))
+            traces += self._squares_by_penalty[span] @ (p * (1 - p))
         squares = self.rows.squares() * self._moves / alpha_2
         return 1 + np.outer(squares, curvature), float(traces.max()) * min(n_rows, 2)
 

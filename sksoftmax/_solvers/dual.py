@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import entr
 
-from sksoftmax._newton import decrease_of_excess, relative_excess
+from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
 from sksoftmax._objective import null_value
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
@@ -56,9 +56,9 @@ _ROUNDING = 16
 #: Factor on what a fit may end by where nothing is measured.
 _DOUBT = 3.0
 
-#: Share of what may be left that a Newton step is to leave of what it expects; and what is left besides in units of
-#: what it brings less, or more, than expected: of a parabola with a cubic term less than 1, of an exponential 2.8.
-_MARGIN, _EXPONENTIAL = 0.5, 3.0
+#: Share of what may be left that a Newton step is to leave of what it expects; and what an exponential has left, in
+#: units of what its Newton step expects.
+_MARGIN, _EXPONENTIAL = 0.5, 2.0
 
 #: Rounding of F along an epoch's way, as a share of it.
 _LEAST = 1e-3
@@ -356,31 +356,40 @@ def _stepped(
 ) -> tuple[DualState, float, float]:
     """The state after Newton steps, as long as F falls and its excess may be above ``most``; F and the excess there.
 
-    The excess is at most the bound, and about at most what the step left of what it expected and what that missed.
+    The excess is at most the bound; and about that which a Newton step from there expects to bring, if it hardly does.
     """
     _, grads = certifier.slope(state.model)
+    rounding = certifier.rounding()
     n_each = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
-    n_products = 0
-    while left > most and n_products < 2 * n_each:
+    n_products, by_penalty = 0, True
+    while left > most >= rounding and n_products < 2 * n_each:
         n_most = min(n_each, 2 * n_each - n_products)
-        newton = certifier.newton(state.model, grads, _MARGIN * most, n_most, by_penalty=n_products == 0)
+        newton = certifier.newton(state.model, grads, _MARGIN * most, n_most, by_penalty=by_penalty)
         n_products += newton.n_products
-        for length in _LENGTHS:
-            moved = _moved(state, scaled(length, newton.direction))
-            moved = moved._replace(penalty=_penalty(problem, moved))
-            loss, grads = certifier.slope(moved.model)
-            brought = value - loss - moved.penalty
-            if brought > 0:
-                break
-        else:
-            break
-        state, value = moved, value - brought
-        missed = _EXPONENTIAL * abs(brought - newton.decrease)
-        by_newton = newton.remaining + missed + certifier.held(grads, newton.direction)
-        left = min(certifier.bound(grads, 0.0, most), by_newton)
+        by_penalty &= newton.remaining <= most
+        expected = _EXPONENTIAL * newton.decrease + newton.remaining
+        moved, before = _improved(problem, state, certifier, value, newton), value
+        if moved is None:
+            return state, value, expected if expected <= most else left
+        state, value, grads, length = moved
+        is_as_expected = before - value <= _EXPONENTIAL * newton.decrease
+        left = expected if is_as_expected and expected <= most else certifier.bound(grads, 0.0, most) + rounding
         if length < 1:  # F is not the quadratic
             break
     return state, value, left
+
+
+def _improved(
+    problem: Problem, state: DualState, certifier: Certifier, value: float, newton: Newton
+) -> tuple[DualState, float, Params, float] | None:
+    """The state after the longest of the steps that F falls by; F and its slope there, and the length. None if none."""
+    for length in _LENGTHS if newton.decrease > 0 else ():
+        moved = _moved(state, scaled(length, newton.direction))
+        moved = moved._replace(penalty=_penalty(problem, moved))
+        loss, grads = certifier.slope(moved.model)
+        if loss + moved.penalty < value:
+            return moved, loss + moved.penalty, grads, length
+    return None
 
 
 def _slope(state: DualState) -> Params:
