@@ -12,8 +12,8 @@ if the intercept's part (r, say) is 0. It is not: but what the rows agreed to ca
 
 The same without gap, with the least subgradient of F in the place of kappa (W - V) and H at W, holds at any W, as F is
 alpha_2-strongly convex in coef. It is nearly equal to F - F* in directions that little but the penalty holds, which are
-those in which the dual is slow, and too large in others. So a Newton step may end a fit as well: what conjugate
-gradients leave of what its quadratic expects is bounded, and what the quadratic misses of F is seen at its end.
+those in which the dual is slow, and too large in others. So what a Newton step expects to bring may end a fit as well,
+with a bound of what conjugate gradients leave of that.
 
 All in the dual's coordinates, flat tables of ``n_features * n_lanes``. With L1 only coefficients move that are not 0 or
 would not stay it.
