@@ -91,16 +91,17 @@ def conjugate_gradients(
         residual = plus(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
+        remaining, enough = k * gain, max(accuracy * decrease, most)
+        if not least and remaining <= enough:  # before the metric is applied once more, which may be dear
+            return Newton(direction, decrease, remaining, k)
         whitened = metric.apply(residual)
         new_slope = dot(residual, whitened)
         if least:
             beyond = longest - length
             longest = 1 / (least + new_slope / slope / beyond) if 0 < beyond < np.inf else np.inf
             remaining = 0.5 * longest * new_slope
-        else:
-            remaining = k * gain
-        if remaining <= max(accuracy * decrease, most):
-            return Newton(direction, decrease, remaining, k)
+            if remaining <= enough:
+                return Newton(direction, decrease, remaining, k)
         search = plus(scaled(-1.0, whitened), new_slope / slope, search)
         slope = new_slope
     return Newton(direction, decrease, remaining, max_products)

@@ -75,9 +75,10 @@ class Certifier:
         self.problem, self.metric, self.agreed, self.tools = problem, metric, agreed, tools
         self.rows = rows.weighing(1 / problem.n_samples)
         self.n_lanes = len(tools.whole)
-        self.ridge = problem.alpha * (1 - problem.l1_ratio) * metric.scale[:-1]
+        self._alpha_2 = problem.alpha * (1 - problem.l1_ratio)
+        self.ridge = self._alpha_2 * metric.scale[:-1]
         self._moves = metric.kappa[:-1] > 0
-        self._intercept_inverse: Array | None = None
+        self._intercept: tuple[Array, bool] | None = None
 
     def measured(self, model: Any, table: Array) -> tuple[float, float, Params]:
         """The model's mean loss and gap; and the loss's gradient, added to ``table`` unless that is empty."""
@@ -88,7 +89,7 @@ class Certifier:
     def slope(self, model: Any) -> tuple[float, Params]:
         """The model's mean loss, and F's least subgradient; H is from now on that of the model's probabilities."""
         self.agreed = self.agreed._replace(proba=np.zeros_like(self.agreed.proba))
-        self._intercept_inverse = None
+        self._intercept = None
         if not len(model.soft):
             loss, _, grads = self.measured(model, self._ridged(model.table))
         else:
@@ -121,9 +122,7 @@ class Certifier:
             is_zero = np.abs(model.table) <= np.repeat(model.soft, self.n_lanes)
             is_free &= ~(is_zero & (grads.coef == 0)).reshape(is_free.shape)
         is_free[:, self.problem.n_rows :] = False
-        times, beta = self._times_penalty()
-        if by_penalty:
-            times = np.ones((1, 1))
+        times, beta = np.ones((1, 1)) if by_penalty else self._diagonal_by_penalty(), self._loss_by_penalty()
         eps = float(np.finfo(grads.coef.dtype).eps)
         lengthening = min(2 * _INTERCEPT * (1 + beta), _LONGEST / eps)
         inverse = _inverse((self.ridge[:, None] * times).astype(grads.coef.dtype), is_free)
@@ -138,7 +137,7 @@ class Certifier:
         if not self._has_curvature():
             return np.inf
         off = _QUANTUM * float(np.finfo(self.rows.weight.dtype).eps)
-        of_intercept = np.trace(self._inverse_of_intercept()) if self.problem.fit_intercept else 0.0
+        of_intercept = np.trace(self._of_intercept()[0]) if self.problem.fit_intercept else 0.0
         return 0.5 * off**2 * float(self._squares_by_penalty.sum() + of_intercept)
 
     def product(self, direction: Params) -> Params:
@@ -171,19 +170,17 @@ class Certifier:
         """The intercept's shift that takes ``slope`` away."""
         n_rows = self.problem.n_rows
         step = np.zeros_like(slope)
-        step[:n_rows] = self._inverse_of_intercept() @ slope[:n_rows]
+        step[:n_rows] = self._of_intercept()[0] @ slope[:n_rows]
         return step
 
     def _has_curvature(self) -> bool:
         """Whether F's Hessian holds the intercept: not where rounding makes all rows sure of some class."""
-        n_rows = self.problem.n_rows
-        rank = np.linalg.matrix_rank(self._inverse_of_intercept(), hermitian=True)
-        return not self.problem.fit_intercept or bool(rank == n_rows)
+        return not self.problem.fit_intercept or self._of_intercept()[1]
 
-    def _inverse_of_intercept(self) -> Array:
-        """The inverse of the intercept's part in the Hessian, (n_rows, n_rows)."""
+    def _of_intercept(self) -> tuple[Array, bool]:
+        """The inverse of the intercept's part in the Hessian, (n_rows, n_rows), and whether there is one."""
         n_rows = self.problem.n_rows
-        if self._intercept_inverse is None:
+        if self._intercept is None:
             hessian = np.zeros((n_rows, n_rows))
             for span, p in self._probabilities():
                 w = self.rows.weight[span].astype(np.float64)
@@ -191,28 +188,34 @@ class Certifier:
                 hessian -= (p.T * w) @ p
             if n_rows > 1:  # some curvature along a common shift of all classes, which is rounding's
                 hessian += np.trace(hessian) / n_rows**2
-            self._intercept_inverse = np.linalg.pinv(hessian, hermitian=True)
-        return self._intercept_inverse
+            inverse = np.linalg.pinv(hessian, hermitian=True)
+            self._intercept = inverse, bool(np.linalg.matrix_rank(inverse, hermitian=True) == n_rows)
+        return self._intercept
 
     @functools.cached_property
     def _squares_by_penalty(self) -> Array:
         """Each row's squared norm by the penalty, times its weight, (n_samples,)."""
-        alpha_2 = self.problem.alpha * (1 - self.problem.l1_ratio)
-        return self.rows.curvatures(self._moves / alpha_2, 0.0)[0]
+        return self.rows.curvatures(self._moves / self._alpha_2, 0.0)[0]
 
-    def _times_penalty(self) -> tuple[Array, float]:
-        """The Hessian's diagonal as a multiple of the penalty, about; and a bound of the loss's eigenvalues by it.
+    def _diagonal_by_penalty(self) -> Array:
+        """The Hessian's diagonal as a multiple of the penalty, (n_features, n_lanes).
 
-        (n_features, n_lanes), if a class's curvature p (1 - p) is the same for all rows; and, as that is not so, the
-        trace over each class, ``diag(p) - pp'`` being at most ``2 diag(p (1 - p))``.
+        About: as if a class's curvature p (1 - p) were the same for all rows.
         """
-        n_rows, alpha_2 = self.problem.n_rows, self.problem.alpha * (1 - self.problem.l1_ratio)
-        curvature, traces = np.zeros(self.n_lanes), np.zeros(n_rows)
+        curvature = np.zeros(self.n_lanes)
         for span, p in self._probabilities():
-            curvature[:n_rows] += self.rows.weight[span] @ (p * (1 - p))
+            curvature[: self.problem.n_rows] += self.rows.weight[span] @ (p * (1 - p))
+        return 1 + np.outer(self.rows.squares() * self._moves / self._alpha_2, curvature)
+
+    def _loss_by_penalty(self) -> float:
+        """A bound of the eigenvalues of the loss's Hessian by the penalty: the greatest trace over a class.
+
+        Twice that with several: ``diag(p) - pp'`` is at most ``2 diag(p (1 - p))``.
+        """
+        traces = np.zeros(self.problem.n_rows)
+        for span, p in self._probabilities():
             traces += self._squares_by_penalty[span] @ (p * (1 - p))
-        squares = self.rows.squares() * self._moves / alpha_2
-        return 1 + np.outer(squares, curvature), float(traces.max()) * min(n_rows, 2)
+        return float(traces.max()) * min(self.problem.n_rows, 2)
 
     def _probabilities(self) -> Iterator[tuple[slice, Array]]:
         """Those of some rows at a time, (n, n_rows)."""

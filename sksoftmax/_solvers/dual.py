@@ -359,10 +359,9 @@ def _stepped(
     The excess is at most the bound; and about that which a Newton step from there expects to bring, if it hardly does.
     """
     _, grads = certifier.slope(state.model)
-    rounding = certifier.rounding()
     n_each = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
     n_products, by_penalty = 0, True
-    while left > most >= rounding and n_products < 2 * n_each:
+    while left > most >= certifier.rounding() and n_products < 2 * n_each:
         n_most = min(n_each, 2 * n_each - n_products)
         newton = certifier.newton(state.model, grads, _MARGIN * most, n_most, by_penalty=by_penalty)
         n_products += newton.n_products
@@ -373,7 +372,8 @@ def _stepped(
             return state, value, expected if expected <= most else left
         state, value, grads, length = moved
         is_as_expected = before - value <= _EXPONENTIAL * newton.decrease
-        left = expected if is_as_expected and expected <= most else certifier.bound(grads, 0.0, most) + rounding
+        by_bound = certifier.bound(grads, 0.0, most) + certifier.rounding()
+        left = expected if is_as_expected and expected <= most else by_bound
         if length < 1:  # F is not the quadratic
             break
     return state, value, left
