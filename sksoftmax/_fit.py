@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from sksoftmax._narrow import narrowed
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
 from sksoftmax._solvers._rows import is_mostly_zeros
-from sksoftmax._solvers.newton import Bought
 from sksoftmax._train import Epoch, Result, Rules, Watch, train
 from sksoftmax._types import Array, Moments, Params, Problem
 
@@ -87,14 +86,14 @@ class Ready(NamedTuple):
         What its columns are less by.
     stats : Moments or None
         Their statistics, if known.
-    bought : Bought or None
-        What a fit of another penalty has paid for.
+    bought : object
+        What a fit of another penalty has paid for: see ``Solver``.
     """
 
     problem: Problem
     centre: Array | None = None
     stats: Moments | None = None
-    bought: Bought | None = None
+    bought: Any = None
 
 
 def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:

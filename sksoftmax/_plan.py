@@ -22,7 +22,7 @@ from sksoftmax._precondition import (
     preconditioner,
 )
 from sksoftmax._solvers._first_order import first_order
-from sksoftmax._solvers._rows import is_mostly_zeros
+from sksoftmax._solvers._rows import Rows, is_mostly_zeros
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
@@ -157,12 +157,12 @@ def choose(
     is_warm: bool,
     rng: np.random.RandomState,
     known: Moments | None = None,
-    bought: Bought | None = None,
+    bought: Any = None,
     is_rough: bool = False,
 ) -> Plan:
     """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand,
-    ``bought`` is what a fit of another penalty has paid for, and ``is_rough`` says whether the dual may end by an
-    estimate of the excess that it does not certify.
+    ``bought`` is what a fit of another penalty has paid for, by the same solver, and ``is_rough`` says whether the dual
+    may end by an estimate of the excess that it does not certify.
 
     Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With an L1
     penalty proximal Newton steps take the place of Newton-CG everywhere.
@@ -174,7 +174,7 @@ def choose(
     minibatches would leave, goes to Newton-CG at once, unless the dual takes it.
     """
     if takes_dual(problem, settings):
-        return _dual_plan(problem, settings, rng, is_rough=is_rough)
+        return _dual_plan(problem, settings, rng, is_rough=is_rough, bought=bought)
     batch_size = settings.batch_size or _auto_batch_size(problem)
     n_batches = -(-problem.n_all // batch_size)
     has_batches = _has_batches(problem, settings, is_warm=is_warm)
@@ -297,7 +297,9 @@ def _room(X: Any) -> int:
     return max(_n_bytes(X), _SMALL_TABLE) if is_in_host_memory(X) else _SMALL_TABLE
 
 
-def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState, *, is_rough: bool) -> Plan:
+def _dual_plan(
+    problem: Problem, settings: Settings, rng: np.random.RandomState, *, is_rough: bool, bought: Rows | None
+) -> Plan:
     tol = _tolerance(problem, settings)
 
     def finish() -> Late:
@@ -310,7 +312,8 @@ def _dual_plan(problem: Problem, settings: Settings, rng: np.random.RandomState,
         n_epochs = max(1, int(_SPARSE_SHARE * settings.max_iter))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
-    stages = [Stage(dual(order, tol, is_rough=is_rough), n_epochs), Stage(_when_needed(name, finish), None)]
+    first = dual(order, tol, is_rough=is_rough, bought=bought)
+    stages = [Stage(first, n_epochs), Stage(_when_needed(name, finish), None)]
     info: dict[str, object] = {
         "engine": "compiled",
         "batch_size": 1,

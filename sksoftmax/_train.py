@@ -14,7 +14,7 @@ from sksoftmax._objective import hessian_products, null_value, value_and_grad
 from sksoftmax._plan import Plan
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._proximal import expected_decrease
-from sksoftmax._solvers.newton import MAX_PRODUCTS, Bought, bought_by
+from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._stopping import Progress, StopReason
 from sksoftmax._types import Params, Problem, Report, Solver, is_finite
 
@@ -56,7 +56,7 @@ class Result(NamedTuple):
     stop_reason: StopReason
     excess: float
     solver: str
-    bought: Bought | None = None  # what a fit of another penalty may go on from
+    bought: Any = None  # what a fit of another penalty to these rows may go on from
 
 
 class Epoch(NamedTuple):
@@ -180,7 +180,7 @@ def train(
             excess = excesses[-1] = _excess(problem, params, plan.metric)
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
-    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), bought_by(state))
+    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), getattr(state, "bought", None))
 
 
 def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> StopReason | None:

@@ -9,7 +9,7 @@ from sksoftmax._curvature import by_class, factorised, factorised_from
 from sksoftmax._newton import Newton, Pair, conjugate_gradients, corrected, decrease_of_excess, relative_excess
 from sksoftmax._objective import hessian_products, null_value, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
-from sksoftmax._solvers.newton import Offer, bought_by, newton
+from sksoftmax._solvers.newton import Offer, newton
 from sksoftmax._types import Params, dot, plus, scaled
 from tests.problems import problem, random_data, random_problem
 
@@ -255,13 +255,12 @@ def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
 
     before = end_of(strong, None)[-1]
     assert made
-    bought = bought_by(before)
+    bought = before.bought
     weak = strong._replace(alpha=3e-5)
     states = end_of(weak, bought)
     assert states[0].metric is before.metric
     alone = end_of(weak, None)
     assert states[-1].evaluation.value == pytest.approx(alone[-1].evaluation.value, rel=1e-7)
-    assert bought_by(None) is None
 
 
 def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):

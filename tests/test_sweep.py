@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV, _fit, _sweep
 from sksoftmax._objective import value
+from sksoftmax._solvers import dual
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Params
 from tests.problems import problem, random_data
@@ -252,6 +253,22 @@ def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
     ]
     assert solvers == own
     assert solvers[0] != solvers[2]
+
+
+@pytest.mark.skipif(not is_available(), reason="needs numba")
+def test_what_the_dual_makes_of_the_rows_it_makes_once_a_path(solvers, monkeypatch):
+    X, y = wide_digits()
+    made, rows_of = [], dual.rows_of
+    monkeypatch.setattr(dual, "rows_of", lambda case: made.append(case) or rows_of(case))
+    alphas = [0.1, 0.03, 0.01]
+    cv = list(FOLDS.split(X, y))[:2]
+    shared = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
+    assert solvers == ["dual"] * 6
+    assert len(made) == 2
+    monkeypatch.setattr(dual.DualState, "bought", None)
+    alone = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
+    assert len(made) == 8
+    assert_array_equal(shared.coefs_paths_, alone.coefs_paths_)
 
 
 def one_hot_digits():

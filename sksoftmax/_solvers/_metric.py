@@ -33,7 +33,7 @@ def chosen(problem: Problem, rows: Rows) -> tuple[Metric, Array]:
     """The metric to begin with, by bisection for the proportion, and each row's q."""
     n = problem.n_samples
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
-    squares = rows.squares()
+    squares = rows.second
     base = (_CURVATURE * squares + alpha_2) ** _POWER
     base[squares == 0] = base.max() or 1.0  # never visited
     base_intercept = (_CURVATURE + alpha_2) ** _POWER
@@ -53,7 +53,7 @@ def chosen(problem: Problem, rows: Rows) -> tuple[Metric, Array]:
     scale, intercept = scales(middle)
     kappa = 1 / scale - alpha_2
     kappa[(squares == 0) | (kappa * scale < 1e-9)] = 0
-    alike = rows.constants()  # which columns of one value would share, against the penalty, for ever
+    alike = rows.constant  # which columns of one value would share, against the penalty, for ever
     scale[alike] = kappa[alike] = 0
     metric = metric_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
     return metric, curvatures(rows, metric)

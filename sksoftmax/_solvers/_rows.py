@@ -34,10 +34,12 @@ class Rows(Protocol):
     @property
     def mean(self) -> Array: ...
 
-    def squares(self) -> Array:
+    @property
+    def second(self) -> Array:
         """Weighted mean square of each column, (n_features,)."""
 
-    def constants(self) -> Array:
+    @property
+    def constant(self) -> Array:
         """The columns of one value that the intercept stands for."""
 
     def sampled(self, most: int) -> Self:
@@ -48,6 +50,9 @@ class Rows(Protocol):
 
     def scaled(self, root: Array) -> Self:
         """The same rows, columns times ``root``."""
+
+    def unscaled(self) -> Self:
+        """The same rows, columns as they were given."""
 
     def visit(
         self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
@@ -71,7 +76,8 @@ def rows_of(problem: Problem) -> Rows:
         X = _as_csr(X)
     weight, share = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
     if sp.issparse(X):
-        return SparseRows(X, y, weight, share, problem.fit_intercept, X.data)
+        constant = _constant(X) if problem.fit_intercept else np.empty(0, np.intp)
+        return SparseRows(X, y, weight, share, _mean_squares(X, share), constant, X.data)
     return DenseRows(X, y, weight, share, *_located(problem))
 
 
@@ -98,6 +104,24 @@ def uncentred(rows: Rows, params: Params) -> Params:
     return Params(params.coef, params.intercept - params.coef @ rows.mean)
 
 
+def _mean_squares(X: Any, share: Array) -> Array:
+    from sksoftmax import _compiled as compiled
+
+    squares = np.zeros(X.shape[1])
+    compiled.mean_squares(X.indptr, X.indices, X.data, share, squares)
+    return squares
+
+
+def _constant(X: Any) -> Array:
+    """The columns of one value of a CSR X."""
+    full = np.arange(X.shape[1])
+    for every in (max(1, X.shape[0] // _N_COUNTED), 1):  # most columns have a 0 in some of a few rows
+        part = X[::every, full]
+        full = full[np.bincount(part.nonzero()[1], minlength=len(full)) == part.shape[0]]
+    values = X[:, full].toarray()
+    return full[values.max(axis=0) == values.min(axis=0)]
+
+
 class SparseRows(NamedTuple):
     """CSR rows; ``values`` are X's times the columns' roots."""
 
@@ -105,30 +129,13 @@ class SparseRows(NamedTuple):
     y: Array
     weight: Array
     share: Array
-    has_intercept: bool
+    second: Array
+    constant: Array
     values: Array
 
     @property
     def mean(self) -> Array:
         return np.zeros(self.X.shape[1])
-
-    def squares(self) -> Array:
-        from sksoftmax import _compiled as compiled
-
-        squares = np.zeros(self.X.shape[1])
-        compiled.mean_squares(self.X.indptr, self.X.indices, self.X.data, self.share, squares)
-        return squares
-
-    def constants(self) -> Array:
-        if not self.has_intercept:
-            return np.empty(0, np.intp)
-        X = self.X
-        full = np.arange(X.shape[1])
-        for every in (max(1, X.shape[0] // _N_COUNTED), 1):  # most columns have a 0 in some of a few rows
-            part = X[::every, full]
-            full = full[np.bincount(part.nonzero()[1], minlength=len(full)) == part.shape[0]]
-        values = X[:, full].toarray()
-        return full[values.max(axis=0) == values.min(axis=0)]
 
     def sampled(self, most: int) -> SparseRows:
         every = slice(None, None, max(1, len(self.y) // most))
@@ -147,6 +154,9 @@ class SparseRows(NamedTuple):
         values = np.empty_like(self.X.data)
         compiled.scale_values(self.X.indices, self.X.data, root, values)
         return self._replace(values=values)
+
+    def unscaled(self) -> SparseRows:
+        return self._replace(values=self.X.data)
 
     def visit(
         self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
@@ -198,12 +208,6 @@ class DenseRows(NamedTuple):
     constant: Array
     root: Array
 
-    def squares(self) -> Array:
-        return self.second
-
-    def constants(self) -> Array:
-        return self.constant
-
     def sampled(self, most: int) -> DenseRows:
         every = slice(None, None, max(1, len(self.y) // most))
         return self._replace(X=self.X[every], share=self.share[every])
@@ -217,6 +221,9 @@ class DenseRows(NamedTuple):
 
     def scaled(self, root: Array) -> DenseRows:
         return self._replace(root=root[: self.X.shape[1]].astype(self.X.dtype))
+
+    def unscaled(self) -> DenseRows:
+        return self._replace(root=np.ones_like(self.root))
 
     def visit(
         self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any

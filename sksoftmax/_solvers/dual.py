@@ -29,7 +29,7 @@ from sksoftmax._objective import null_value
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
-from sksoftmax._solvers._rows import rows_of, uncentred
+from sksoftmax._solvers._rows import Rows, rows_of, uncentred
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, scaled
 
 #: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
@@ -128,6 +128,12 @@ class DualState(NamedTuple):
             np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
         return uncentred(self.rows, Params(coef, self.model.intercept[: self.n_rows].astype(np.float64)))
 
+    @property
+    def bought(self) -> Rows:
+        """What a fit of another penalty to the same rows may go on from."""
+        rows: Rows = self.rows.unscaled()
+        return rows
+
 
 def is_available() -> bool:
     """Whether the kernels can be had: numba is installed, and works with this NumPy. Imports it."""
@@ -138,7 +144,7 @@ def is_available() -> bool:
     return True
 
 
-def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False) -> Solver:
+def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False, bought: Rows | None = None) -> Solver:
     """Solver whose step is an epoch: a visit of each row, and a move of the centre.
 
     Parameters
@@ -149,7 +155,13 @@ def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False)
         Excess at which the fit is to end.
     is_rough : bool
         Whether the estimate of the excess will do for that; else it is certified, and F evaluated exactly.
+    bought : Rows or None
+        The problem's rows, if a fit of another penalty has made them.
     """
+
+    def init(problem: Problem, params: Params) -> DualState:
+        state = _cold(problem, rows_of(problem) if bought is None else bought, params.intercept)
+        return _warmed(problem, state, params) if params.coef.any() else state
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
         floor = max(state.value - state.estimate, _LEAST * state.value) if np.isfinite(state.estimate) else 0.0
@@ -163,16 +175,10 @@ def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False)
         is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
         return Report(state.value, state.excess, is_rounding)
 
-    return Solver("dual", _started, step, report, None)
+    return Solver("dual", init, step, report, None)
 
 
-def _started(problem: Problem, params: Params) -> DualState:
-    """The state with these parameters."""
-    state = _cold(problem, params.intercept)
-    return _warmed(problem, state, params) if params.coef.any() else state
-
-
-def _cold(problem: Problem, intercept: Array) -> DualState:
+def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
     """The state in which each row agrees to its truth, which makes all coefficients 0."""
     from sksoftmax import _compiled as compiled
     from sksoftmax._compiled_row import tools
@@ -181,7 +187,6 @@ def _cold(problem: Problem, intercept: Array) -> DualState:
     X, y, _ = problem.data
     n, K = problem.n_samples, problem.n_classes
     n_lanes = 1 if K == 2 else -(-K // LANES) * LANES
-    rows = rows_of(problem)
     metric, q = chosen(problem, rows)
     soft = problem.alpha * problem.l1_ratio * metric.root[:-1]
     model = compiled.Model(

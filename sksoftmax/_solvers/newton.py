@@ -10,7 +10,7 @@ Sub-sampled Newton: Roosta-Khorasani & Mahoney (2019), Math. Program. 174, 293-3
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,6 +133,11 @@ class NewtonState(NamedTuple):
     metric: Metric
     unpaid: tuple[float, ...]
 
+    @property
+    def bought(self) -> Bought:
+        """What a fit of another penalty to the same rows may go on from."""
+        return Bought(self.metric, self.unpaid)
+
 
 class Offer(NamedTuple):
     """A metric, made from the problem, the parameters, the rows drawn and the bound, and what it costs in products."""
@@ -146,11 +151,6 @@ class Bought(NamedTuple):
 
     metric: Metric
     unpaid: tuple[float, ...]
-
-
-def bought_by(state: Any) -> Bought | None:
-    """What a fit that ended in this state has paid for; None if it is no Newton solver's."""
-    return Bought(state.metric, state.unpaid) if isinstance(state, NewtonState) else None
 
 
 def newton(
