@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._compiled_row import Tools, logistic, row_prox, row_prox_binary, softmax, softplus
+from sksoftmax._compiled_row import Tools, dot, logistic, row_prox, row_prox_binary, softmax, softplus
 from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_soft, add_to, compiled
 from sksoftmax._types import Array
 
@@ -47,12 +47,12 @@ class Sums(NamedTuple):
 
 
 class Agreed(NamedTuple):
-    """What each row keeps: the probabilities it last agreed to, their entropy, and its ``q``.
+    """What each row keeps: the probabilities it last agreed to, less its one-hot truth, their entropy, and its ``q``.
 
-    Two classes: ``proba`` is (n_samples,), of the second class; else (n_samples, n_lanes), 0 in the padding.
+    Two classes: ``residual`` is (n_samples,), of the second class; else (n_samples, n_lanes), 0 in the padding.
     """
 
-    proba: Array
+    residual: Array
     entropy: Array
     q: Array
 
@@ -83,21 +83,17 @@ def visit_row(
     Returns weight * loss and weight * gap before the visit. Unless the gap is at most ``skip``, ``z`` is replaced by
     the change of its probabilities, from new to old, times weight / n_samples: what the model is to move by.
     """
-    proba, entropy, q = agreed
-    p = t.work[1]
-    lse = softmax(z, p, t)
-    loss = weight * (lse - z[y])
-    mean = z[0] - z[0]
-    for k in range(len(z)):
-        mean += proba[i, k] * z[k]
-    gap = weight * (lse - mean - entropy[i])
+    residual, entropy, q = agreed
+    r = t.work[1]
+    loss = softmax(z, y, r, t)
+    gap = weight * (loss - dot(residual[i], z) - entropy[i])
     if gap > skip:
-        entropy[i] = row_prox(z, proba[i], q[i], p, t)
+        entropy[i] = row_prox(z, y, residual[i], q[i], r, t)
         w = weight * inv_n
         for k in range(len(z)):
-            z[k] = (proba[i, k] - p[k]) * w
-            proba[i, k] = p[k]
-    return loss, gap
+            z[k] = (residual[i, k] - r[k]) * w
+            residual[i, k] = r[k]
+    return weight * loss, gap
 
 
 @compiled(FAST)
@@ -136,23 +132,15 @@ def measure_row(
 
     If ``is_sloped``, it agrees to its probabilities, and ``z`` is replaced by the gradient, weight * (p - t).
     """
-    p = t.work[1]
-    lse = softmax(z, p, t)
-    loss = weight * (lse - z[y])
-    mean = z[0] - z[0]
-    for k in range(len(z)):
-        mean += agreed.proba[i, k] * z[k]
-    gap = weight * (lse - mean - agreed.entropy[i])
+    r = t.work[1]
+    loss = softmax(z, y, r, t)
+    gap = weight * (loss - dot(agreed.residual[i], z) - agreed.entropy[i])
     if is_sloped:
-        others = p[0] - p[0]
+        agreed.entropy[i] = loss - dot(r, z)
         for k in range(len(z)):
-            agreed.proba[i, k] = p[k]
-            z[k] = p[k] * weight
-        z[y] = others
-        for k in range(len(z)):
-            others += z[k]
-        z[y] = -others  # where p is next to 1, p - 1 is rounding
-    return loss, gap
+            agreed.residual[i, k] = r[k]
+            z[k] = r[k] * weight
+    return weight * loss, gap
 
 
 @compiled(FAST)
@@ -174,7 +162,7 @@ def measure_block_softmax(
 def measure_softmax(rows: Rows, model: Model, agreed: Agreed, slope: Sums, t: Tools) -> tuple[float, float]:
     """The sums that `visit_softmax` returns, at the model as it is.
 
-    Unless ``slope`` is empty, the gradient of the first is added to it, and ``agreed.proba`` becomes the model's.
+    Unless ``slope`` is empty, the gradient of the first is added to it, and the rows agree to the model.
     """
     z = t.work[0]
     loss = 0.0
@@ -214,11 +202,14 @@ def product_softmax(rows: Rows, agreed: Agreed, direction: Model, product: Sums,
         else:
             for k in range(len(z)):
                 z[k] = direction.intercept[k]
-        mean = z[0] - z[0]
+        r, y = agreed.residual[i], rows.y[i]
+        own = z[y]
         for k in range(len(z)):
-            mean += agreed.proba[i, k] * z[k]
+            z[k] -= own
+        mean = dot(r, z)
         for k in range(len(z)):
-            z[k] = rows.weight[i] * agreed.proba[i, k] * (z[k] - mean)
+            z[k] = rows.weight[i] * r[k] * (z[k] - mean)
+        z[y] -= rows.weight[i] * mean
         add_row(i, rows, z, product)
 
 
@@ -242,17 +233,17 @@ def visit_row_binary(
     i: int, z: float, y: int, weight: float, agreed: Agreed, inv_n: float, skip: float
 ) -> tuple[float, float, float]:
     """``visit_row`` for two classes; also returns the change, 0 if the row is left as it is."""
-    proba, entropy, q = agreed
-    old = np.float64(proba[i])
-    lse = softplus(z)
-    loss = weight * (lse - z * y)
-    gap = weight * (lse - old * z - entropy[i])
+    residual, entropy, q = agreed
+    sign = 1 - 2 * y
+    old = np.float64(residual[i])
+    loss = softplus(sign * z)
+    gap = weight * (loss - old * z - entropy[i])
     if gap <= skip:
-        return loss, gap, 0.0
-    p, h = row_prox_binary(z, old, np.float64(q[i]))
+        return weight * loss, gap, 0.0
+    p, h = row_prox_binary(sign * z, sign * old, np.float64(q[i]))
     entropy[i] = h
-    proba[i] = p
-    return loss, gap, (old - p) * weight * inv_n
+    residual[i] = sign * p
+    return weight * loss, gap, (old - sign * p) * weight * inv_n
 
 
 @compiled(FAST)
@@ -298,12 +289,14 @@ def measure_row_binary(
     i: int, z: float, y: int, weight: float, agreed: Agreed, is_sloped: bool
 ) -> tuple[float, float, float]:
     """``measure_row`` for two classes; also returns the gradient."""
-    lse = softplus(z)
-    loss = weight * (lse - z * y)
-    gap = weight * (lse - np.float64(agreed.proba[i]) * z - agreed.entropy[i])
+    sign = 1 - 2 * y
+    loss = softplus(sign * z)
+    gap = weight * (loss - np.float64(agreed.residual[i]) * z - agreed.entropy[i])
+    slope = sign * logistic(sign * z)
     if is_sloped:
-        agreed.proba[i] = logistic(z)
-    return loss, gap, weight * (logistic(z) - y)
+        agreed.residual[i] = slope
+        agreed.entropy[i] = loss - slope * z
+    return weight * loss, gap, weight * slope
 
 
 @compiled(FAST)
@@ -406,7 +399,7 @@ def add_row_binary(i: int, rows: Rows, change: float, sums: Sums) -> None:
 def product_binary(rows: Rows, agreed: Agreed, direction: Model, product: Sums) -> None:
     """``product_softmax`` for two classes."""
     for i in range(len(rows.y)):
-        p = np.float64(agreed.proba[i])
+        p = abs(np.float64(agreed.residual[i]))
         z = raw_row_binary(i, rows, direction) if len(direction.table) > 0 else np.float64(direction.intercept[0])
         add_row_binary(i, rows, rows.weight[i] * (p * (1 - p)) * z, product)
 

@@ -1,5 +1,8 @@
 """The compiled engine, one row: its probabilities, and what they become at a visit.
 
+They are kept as residuals, ``r = p - t`` with t the one-hot truth: of a row that is sure of its class p is 1 but for
+rounding, while r, like the loss, keeps all its digits.
+
 See ``_compiled``, whose kernels are made of these functions.
 """
 
@@ -53,7 +56,7 @@ def tools(dtype: Any, n_lanes: int) -> Tools:
     number = np.dtype(dtype).type
     is_single = number is np.float32
     # ln 2 in two parts, the first of so few digits that its products with small integers are exact; below e^floor
-    # probabilities count as that, so that none are subnormal, which would cost 2 to 5 times
+    # probabilities count as 0, so that none are subnormal, which would cost 2 to 5 times
     ln2_high = 0.693359375 if is_single else 6.93145751953125e-1
     ln2_low = math.log(2) - 0.693359375 if is_single else 1.42860682030941723212e-6
     bits = np.zeros(n_lanes, np.int32 if is_single else np.int64)
@@ -78,12 +81,12 @@ def tools(dtype: Any, n_lanes: int) -> Tools:
 def exp_shifted(z: Array, largest: float, t: Tools) -> None:
     """``z <- exp(z - largest)`` for ``z <= largest``: 2^n times a polynomial, n the nearest whole number."""
     for k in range(len(z)):
-        x = max(z[k] - largest, t.floor)
-        n = np.int32(x * t.log2e - t.half)
+        x = z[k] - largest
+        z[k] = max(x, t.floor)
+        n = np.int32(z[k] * t.log2e - t.half)
         t.whole[k] = n
-        t.bits[k] = n + t.bias
+        t.bits[k] = n + t.bias if x >= t.floor else 0
         t.bits[k] <<= t.shift  # in the type of bits
-        z[k] = x
     for k in range(len(z)):
         n = t.whole[k]
         r = (z[k] - n * t.ln2_high) - n * t.ln2_low
@@ -94,92 +97,99 @@ def exp_shifted(z: Array, largest: float, t: Tools) -> None:
 
 
 @compiled(FAST)
-def softmax(z: Array, p: Array, t: Tools) -> float:
-    """``p <- softmax(z)``; returns logsumexp(z)."""
+def softmax(z: Array, y: int, r: Array, t: Tools) -> float:
+    """``r <- softmax(z) - t``, t one-hot at ``y``; returns the loss, logsumexp(z) - z_y."""
     largest = z[0]
     for k in range(len(z)):
         largest = max(largest, z[k])
     for k in range(len(z)):
-        p[k] = z[k]
-    exp_shifted(p, largest, t)
-    total = p[0] - p[0]
+        r[k] = z[k]
+    exp_shifted(r, largest, t)
+    own = r[y]
+    zero = own - own
+    others = zero
+    for k in range(len(z)):  # selecting, for vectors that follow the store of a single number wait for it
+        others += r[k] if k != y else zero
+    inverse = (t.half + t.half) / (own + others)
     for k in range(len(z)):
-        total += p[k]
-    inverse = (t.half + t.half) / total
-    for k in range(len(z)):
-        p[k] *= inverse
-    return math.log(total) + largest
+        r[k] = inverse * (r[k] if k != y else -others)
+    if z[y] == largest:
+        return math.log1p(others)
+    return math.log(own + others) + (largest - z[y])
 
 
 @compiled(FAST)
-def newton_step(p: Array, u: Array, q: float, step: Array, t: Tools) -> float:
-    """``step <- q (I + q (diag p - p p'))^-1 u``, by Sherman & Morrison; returns its range.
+def newton_step(r: Array, y: int, u: Array, q: float, step: Array, t: Tools) -> float:
+    """``step <- q (I + q (diag p - p p'))^-1 u``, by Sherman & Morrison, with ``r = p - t``; returns its range.
 
     With sum p = 1 the denominator 1 - q sum p^2 / (1 + q p) is sum p / (1 + q p), where nothing cancels.
     """
     one = t.half + t.half
     seen = one - one
     rest = one - one
-    for k in range(len(p)):
-        a = one / (one + q * p[k])
+    zero = one - one
+    for k in range(len(r)):
+        p = r[k] + (one if k == y else zero)
+        a = one / (one + q * p)
         step[k] = u[k] * a
-        seen += p[k] * step[k]
-        rest += p[k] * a
+        seen += p * step[k]
+        rest += p * a
     c = q * seen / rest
     low = one - one
     high = one - one
-    for k in range(len(p)):
-        step[k] = q * (step[k] + c * p[k] / (one + q * p[k]))
+    for k in range(len(r)):
+        p = r[k] + (one if k == y else zero)
+        step[k] = q * (step[k] + c * p / (one + q * p))
         low = min(low, step[k])
         high = max(high, step[k])
     return high - low
 
 
 @compiled(FAST)
-def residual(z: Array, old: Array, q: float, p: Array, x: Array, u: Array) -> float:
-    """``u <- p - old + (x - z) / q``, which is 0 at the solution; returns its largest size."""
-    worst = p[0] - p[0]
+def discrepancy(z: Array, old: Array, q: float, r: Array, x: Array, u: Array) -> float:
+    """``u <- r - old + (x - z) / q``, which is 0 at the solution; returns its largest size."""
+    worst = r[0] - r[0]
     for k in range(len(z)):
-        u[k] = p[k] - old[k] + (x[k] - z[k]) / q
+        u[k] = r[k] - old[k] + (x[k] - z[k]) / q
         worst = max(worst, abs(u[k]))
     return worst
 
 
 @compiled(FAST)
-def bisect(z: Array, old: Array, q: float, p: Array, x: Array, d: Array, largest: float, t: Tools) -> float:
-    """``x <- z - theta q d`` with theta in [0, 1] about where the objective is least along d; p <- softmax(x).
+def bisect(z: Array, y: int, old: Array, q: float, r: Array, x: Array, d: Array, largest: float, t: Tools) -> float:
+    """``x <- z - theta q d`` with theta in [0, 1] about where the objective is least along d; r <- softmax(x) - t.
 
-    ``largest`` is that of d's sizes. Returns logsumexp(x).
+    ``largest`` is that of d's sizes. Returns the loss at x.
     """
     one = t.half + t.half
     low = one - one
     high = one
-    lse = low
+    loss = low
     width = (q + q) * largest
     while width > one:
         theta = t.half * (low + high)
         width *= t.half
         for k in range(len(z)):
             x[k] = z[k] - q * theta * d[k]
-        lse = softmax(x, p, t)
+        loss = softmax(x, y, r, t)
         slope = one - one
         for k in range(len(z)):
-            slope += d[k] * (p[k] - old[k] - theta * d[k])
+            slope += d[k] * (r[k] - old[k] - theta * d[k])
         if slope > 0:
             low = theta
         else:
             high = theta
-    return lse
+    return loss
 
 
 @compiled(FAST)
-def row_prox(z: Array, old: Array, q: float, p: Array, t: Tools) -> float:
-    """``p <- `` the solution of ``p = softmax(z - q (p - old))``, to a tenth; on entry it is softmax(z).
+def row_prox(z: Array, y: int, old: Array, q: float, r: Array, t: Tools) -> float:
+    """``r <- `` the solution of ``r = softmax(z - q (r - old)) - t``, to a tenth; on entry it is softmax(z) - t.
 
-    It is softmax(x), x the minimum of ``logsumexp(x) + ||x - z - q old||^2 / 2q``, which is strongly convex. One
-    Newton step mostly does. Where it goes too far: bisection along p - old, then Newton steps damped by
-    ln(1 + r) / r, r the range of the step, which always descend (generalised self-concordance: Sun & Tran-Dinh,
-    2019). Returns the entropy of p.
+    It is that of x, the minimum of ``logsumexp(x) - x_y + ||x - z - q old||^2 / 2q``, which is strongly convex. One
+    Newton step mostly does. Where it goes too far: bisection along r - old, then Newton steps damped by
+    ln(1 + s) / s, s the range of the step, which always descend (generalised self-concordance: Sun & Tran-Dinh,
+    2019). Returns the entropy of the probabilities.
     """
     x, u, d, step = t.work[2], t.work[3], t.work[4], t.work[5]
     one = t.half + t.half
@@ -187,36 +197,43 @@ def row_prox(z: Array, old: Array, q: float, p: Array, t: Tools) -> float:
     size = one - one
     for k in range(len(z)):
         x[k] = z[k]
-        d[k] = p[k] - old[k]
+        d[k] = r[k] - old[k]
         u[k] = d[k]
         start = max(start, abs(d[k]))
-        size = max(size, p[k] * abs(z[k]))
+        size = max(size, abs(r[k] * z[k]))
+    size = max(size, (one + r[y]) * abs(z[y]))
     # the raw prediction after the visit will be x - q u: u small is not enough, q u must be; to rounding of z
     good = max(min(start * (t.half * t.half * t.half), t.half / q), t.rounding * (one + size) / q)
-    r = newton_step(p, u, q, step, t)
+    length = newton_step(r, y, u, q, step, t)
     for k in range(len(z)):
         x[k] -= step[k]
-    lse = softmax(x, p, t)
-    worst = residual(z, old, q, p, x, u)
+    loss = softmax(x, y, r, t)
+    worst = discrepancy(z, old, q, r, x, u)
     if worst > good:
-        if r > one and (q + q) * start > one:
-            lse = bisect(z, old, q, p, x, d, start, t)
-            worst = residual(z, old, q, p, x, u)
+        if length > one and (q + q) * start > one:
+            loss = bisect(z, y, old, q, r, x, d, start, t)
+            worst = discrepancy(z, old, q, r, x, u)
         for _ in range(_MAX_NEWTON):
             if worst <= good:
                 break
-            r = newton_step(p, u, q, step, t)
+            length = newton_step(r, y, u, q, step, t)
             damp = one
-            if r > one:
-                damp = math.log(one + r) / r
+            if length > one:
+                damp = math.log(one + length) / length
             for k in range(len(z)):
                 x[k] -= damp * step[k]
-            lse = softmax(x, p, t)
-            worst = residual(z, old, q, p, x, u)
-    mean = one - one
-    for k in range(len(z)):
-        mean += p[k] * x[k]
-    return lse - mean
+            loss = softmax(x, y, r, t)
+            worst = discrepancy(z, old, q, r, x, u)
+    return loss - dot(r, x)
+
+
+@compiled(FAST)
+def dot(r: Array, z: Array) -> float:
+    """``r' z``; with r a row's residuals, mean raw prediction less that of its class."""
+    total = r[0] - r[0]
+    for k in range(len(r)):
+        total += r[k] * z[k]
+    return total
 
 
 @compiled(FAST)
@@ -234,7 +251,10 @@ def softplus(z: float) -> float:
 
 @compiled(FAST)
 def row_prox_binary(z: float, old: float, q: float) -> tuple[float, float]:
-    """The p with ``p = logistic(z - q (p - old))``, and its entropy: Newton steps kept in a bracket."""
+    """The p with ``p = logistic(z - q (p - old))``, and its entropy: Newton steps kept in a bracket.
+
+    Of the other class than the row's, p is its residual but for the sign.
+    """
     p = logistic(z)
     x = z
     edge = z - q * (p - old)  # the solution lies between

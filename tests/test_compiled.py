@@ -68,20 +68,29 @@ def test_exp_to_rounding(dtype, most):
     assert np.abs(z / np.exp(x.astype(np.longdouble)) - 1).max() < most
 
 
-def test_exp_far_below_the_floor_is_a_normal_number():
-    z = np.array([-1e9, -1e30, -500, 0, 0, 0, 0, 0], dtype=np.float32)
-    row.exp_shifted(z, np.float32(0), tools(np.float32, 8))
-    assert (z[:3] >= np.finfo(np.float32).tiny).all()
-    assert (z[:3] < 1e-17).all()
+@DTYPE
+def test_exp_far_below_the_floor_is_0_and_above_it_a_normal_number(dtype):
+    floor = tools(dtype, 8).floor
+    z = np.array([-1e9, -1e30, 1.01 * floor, 0.99 * floor, floor, 0, 0, 0], dtype=dtype)
+    row.exp_shifted(z, dtype(0), tools(dtype, 8))
+    assert (z[:3] == 0).all()
+    assert (z[3:] > 1e10 * np.finfo(dtype).tiny).all()
 
 
 @DTYPE
-def test_softmax_is_scipys(dtype):
-    z = (10 * np.random.default_rng(0).standard_normal(16)).astype(dtype)
-    p = np.empty(16, dtype)
-    lse = row.softmax(z, p, tools(dtype, 16))
-    assert_allclose(p, scipy_softmax(z.astype(float)), rtol=50 * np.finfo(dtype).eps)  # of exp's argument
-    assert lse == pytest.approx(float(logsumexp(z.astype(float))), rel=4 * float(np.finfo(dtype).eps))
+@pytest.mark.parametrize("y", [0, 3, 15])
+@pytest.mark.parametrize("sure", [-8.0, 0.0, 8.0, 25.0])  # of class 3, more or less
+def test_residuals_and_loss_keep_their_digits_however_sure_a_row_is(sure, y, dtype):
+    z = (3 * np.random.default_rng(0).standard_normal(16)).astype(dtype)
+    z[3] = sure
+    r = np.empty(16, dtype)
+    loss = row.softmax(z, y, r, tools(dtype, 16))
+    exact = np.exp(z.astype(np.longdouble) - z.max())
+    others = exact.sum() - exact[y] if y != 3 else np.delete(exact, 3).sum()
+    want = exact / exact.sum()
+    want[y] = -others / exact.sum()
+    assert_allclose(r, want.astype(float), rtol=100 * np.finfo(dtype).eps)  # of exp's argument
+    assert loss == pytest.approx(float(np.log1p(others / exact[y])), rel=100 * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -96,10 +105,13 @@ def test_a_visit_solves_the_rows_equation(q, n_classes, compiled):
         z[n_classes:] = -1e9
         old = np.zeros(8)
         old[rng.integers(n_classes)] = 1.0
-        p = np.empty(8)
-        row.softmax(z, p, t)
-        before = np.abs(p - old).max()
-        entropy = solve(z, old, q, p, t)
+        y = rng.integers(n_classes)
+        truth = np.arange(8) == y
+        r = np.empty(8)
+        row.softmax(z, y, r, t)
+        before = np.abs(r + truth - old).max()
+        entropy = solve(z, y, old - truth, q, r, t)
+        p = r + truth
         assert p.sum() == pytest.approx(1.0, abs=1e-12)
         assert entropy == pytest.approx(entr(p[:n_classes]).sum(), abs=1e-9)
         left = p - scipy_softmax(z - q * (p - old))
@@ -140,8 +152,8 @@ def case(n_classes, dtype, index, n=40, p=12, seed=0):
     table[:, :n_rows] = rng.standard_normal((p, n_rows))
     intercept[:n_rows] = rng.standard_normal(n_rows)
     model = kernels.Model(table.ravel(), np.empty(0, dtype), intercept)
-    proba = (y == 1).astype(dtype) if n_classes == 2 else np.eye(n_lanes, dtype=dtype)[y]
-    agreed = kernels.Agreed(proba, np.zeros(n + 1, dtype), rng.uniform(0.5, 9.0, n + 1).astype(dtype))
+    residual = np.zeros(n + 1 if n_classes == 2 else (n + 1, n_lanes), dtype)
+    agreed = kernels.Agreed(residual, np.zeros(n + 1, dtype), rng.uniform(0.5, 9.0, n + 1).astype(dtype))
     return X, rows, model, agreed, tools(dtype, n_lanes)
 
 
@@ -164,7 +176,7 @@ def test_visits_are_those_of_the_plain_functions(n_classes, soft, index, dtype):
         X, rows, model, agreed, t = case(n_classes, dtype, index)
         model = model._replace(soft=np.full(X.shape[1], 0.2, dtype)) if soft else model
         sums = visit(n_classes, rows, model, agreed, t, plain)
-        ends.append([*sums, model.table, model.intercept[:n_classes], agreed.proba, agreed.entropy])
+        ends.append([*sums, model.table, model.intercept[:n_classes], agreed.residual, agreed.entropy])
     for got, want in zip(*ends, strict=True):
         # sums reordered over a chain of 41 visits; a row's equation is solved to a tenth by the same steps
         assert_allclose(got, want, rtol=1e-3 if dtype is np.float32 else 1e-8, atol=100 * np.finfo(dtype).eps)
@@ -181,12 +193,14 @@ def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes):
     slope = kernels.Sums(np.zeros_like(model.table), np.zeros_like(model.intercept))
     measure, more = (kernels.measure_binary, ()) if n_rows == 1 else (kernels.measure_softmax, (t,))
     exact = measure(rows, model, agreed, kernels.Sums(np.empty(0), np.empty(0)), *more)
-    others = agreed._replace(proba=agreed.proba.copy())
+    others = agreed._replace(residual=agreed.residual.copy(), entropy=agreed.entropy.copy())
     assert exact == measure(rows, model, others, slope, *more)
-    proba = others.proba.reshape(len(z), -1)[:, :n_rows]
-    assert_allclose(proba, scipy_softmax(z, axis=1)[:, -n_rows:], atol=1e-12)
-    residual = rows.weight[:, None] * scipy_softmax(z, axis=1)
-    residual[np.arange(len(z)), rows.y] -= rows.weight
+    residual = scipy_softmax(z, axis=1)
+    assert_allclose(others.entropy, entr(residual).sum(axis=1), rtol=1e-12)
+    residual[np.arange(len(z)), rows.y] -= 1
+    assert_allclose(others.residual.reshape(len(z), -1)[:, :n_rows], residual[:, -n_rows:], atol=1e-12)
+    assert (others.residual.reshape(len(z), -1)[:, n_rows:] == 0).all()
+    residual *= rows.weight[:, None]
     assert_allclose(slope.table.reshape(X.shape[1], -1)[:, :n_rows], X.T @ residual[:, -n_rows:], atol=1e-12)
     assert_allclose(slope.intercept[:n_rows], residual[:, -n_rows:].sum(axis=0), atol=1e-12)
     loss, gaps = visit(n_classes, rows, model, agreed, t, skip=np.inf)  # all are left alone
@@ -199,9 +213,9 @@ def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes):
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_a_visit_moves_the_model_by_the_change_of_probabilities(n_classes):
     X, rows, model, agreed, t = case(n_classes, np.float64, np.int32)
-    table, intercept, proba = model.table.copy(), model.intercept.copy(), agreed.proba.copy()
+    table, intercept, residual = model.table.copy(), model.intercept.copy(), agreed.residual.copy()
     visit(n_classes, rows, model, agreed, t)
-    change = ((proba - agreed.proba).T * rows.weight / len(rows.y)).T
+    change = ((residual - agreed.residual).T * rows.weight / len(rows.y)).T
     change = change[:, None] if change.ndim == 1 else change
     assert_allclose(model.table - table, (X.T @ change).ravel(), atol=1e-12)
     assert_allclose((model.intercept - intercept)[:n_classes], 0.3 * change.sum(axis=0)[:n_classes], atol=1e-12)

@@ -164,7 +164,7 @@ def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept)
         certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
         loss, gap, _ = certifier.measured(state.model, np.empty(0))
         assert loss + state.penalty == pytest.approx(value, rel=1e-12)
-        by_dual = certifier.bound(module._slope(state), gap, np.inf)
+        by_dual = certifier.bound(module._slope(problem, state), gap, np.inf)
         by_slope = certifier.bound(certifier.slope(state.model)[1], 0.0, np.inf)
         rounding = 1e-8 * minimum  # of the minimum, which is known to that
         # the intercept's shift is exact to second order, and large in the first epochs
@@ -300,6 +300,35 @@ def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
         # and the relation that defines them still holds: kappa (V - W) - G = alpha_2 W (+ L1's share)
         after = solver.step(problem, state, problem.data)
         assert value_and_grad(problem, after.params).value <= value_and_grad(problem, before).value * 1.05
+
+
+@needs_numba
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+@pytest.mark.parametrize("container", [sp.csr_array, dense_of])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_classes, container, l1_ratio):
+    from sksoftmax._solvers import dual as module
+
+    X, y, weight = sparse_data(n_classes)
+    problem = as_problem(container(X), y, weight, 1e-5, l1_ratio=l1_ratio)
+    solver = dual(lambda: np.arange(300), 0.0)
+    state = solver.init(problem, prior_params(problem))
+    for _ in range(3):
+        state = solver.step(problem, state, problem.data)
+    state = module._recentred(state)
+    exact = module._summed(problem, state, 1e-3)
+    assert_allclose(exact.centre.at, state.centre.at, rtol=1e-9, atol=1e-12)
+    assert exact.n_between == 2 * state.n_between  # it was off by nothing
+    some = state.model.table.reshape(40, -1)[:, : state.n_rows]
+    some += 0.1 * np.random.default_rng(0).standard_normal(some.shape)
+    before = state.params
+    exact = module._summed(problem, state, 1e-3)
+    assert exact.n_between == state.n_between // 2
+    assert_allclose(exact.params.coef, before.coef, rtol=1e-12)
+    # kappa (V - W) is F's slope at what the rows agreed to, plus the penalty's at the coefficients
+    slope = module._slope(problem, exact).coef.reshape(40, -1)
+    g = exact.metric.share[:-1, None] * (module._softened(exact)[exact.metric.active] - exact.centre.at[:-1])
+    assert_allclose(g, slope[exact.metric.active], rtol=1e-7, atol=1e-12)
 
 
 @needs_numba

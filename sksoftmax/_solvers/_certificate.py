@@ -39,8 +39,8 @@ _BLOCK = 4096
 #: X's rounding: beyond it conjugate gradients only move the intercept to and fro.
 _INTERCEPT, _LONGEST = 10.0, 0.01
 
-#: Rounding of a probability next to 1, in units of X's: half the distance to the number below.
-_QUANTUM = 0.25
+#: Rounding of a row's residual, relative, in units of X's: half the distance to the next number.
+_QUANTUM = 0.5
 
 
 class Weighed(NamedTuple):
@@ -88,7 +88,8 @@ class Certifier:
 
     def slope(self, model: Any) -> tuple[float, Params]:
         """The model's mean loss, and F's least subgradient; H is from now on that of the model's probabilities."""
-        self.agreed = self.agreed._replace(proba=np.zeros_like(self.agreed.proba))
+        residual, entropy, _ = self.agreed
+        self.agreed = self.agreed._replace(residual=np.zeros_like(residual), entropy=np.zeros_like(entropy))
         self._intercept = None
         if not len(model.soft):
             loss, _, grads = self.measured(model, self._ridged(model.table))
@@ -133,12 +134,18 @@ class Certifier:
         return newton._replace(remaining=newton.remaining + held + self.rounding())
 
     def rounding(self) -> float:
-        """What F may be above its minimum where its slope is 0 but for rounding: if all probabilities are off alike."""
+        """What F may be above its minimum where its slope is 0 but for rounding: if all residuals are off alike."""
         if not self._has_curvature():
             return np.inf
-        off = _QUANTUM * float(np.finfo(self.rows.weight.dtype).eps)
+        n, sums, squares = len(self.rows.weight), 0.0, 0.0
+        for start in range(0, n, _BLOCK):
+            span = slice(start, start + _BLOCK)
+            largest = np.abs(self.agreed.residual.reshape(n, -1)[span]).max(axis=1).astype(np.float64)
+            sums += float(self.rows.weight[span] @ largest)
+            squares += float(self._squares_by_penalty[span] @ largest**2)
         of_intercept = np.trace(self._of_intercept()[0]) if self.problem.fit_intercept else 0.0
-        return 0.5 * off**2 * float(self._squares_by_penalty.sum() + of_intercept)
+        off = _QUANTUM * float(np.finfo(self.rows.weight.dtype).eps)
+        return 0.5 * off**2 * (squares + of_intercept * sums**2)
 
     def product(self, direction: Params) -> Params:
         """The Hessian times ``direction``; an empty ``coef`` counts as 0."""
@@ -219,10 +226,15 @@ class Certifier:
 
     def _probabilities(self) -> Iterator[tuple[slice, Array]]:
         """Those of some rows at a time, (n, n_rows)."""
-        proba = self.agreed.proba.reshape(len(self.rows.weight), -1)[:, : self.problem.n_rows]
-        for start in range(0, len(proba), _BLOCK):
+        n, y = len(self.rows.weight), self.problem.data.y
+        for start in range(0, n, _BLOCK):
             span = slice(start, start + _BLOCK)
-            yield span, proba[span].astype(np.float64)
+            p = self.agreed.residual.reshape(n, -1)[span, : self.problem.n_rows].astype(np.float64)
+            if self.problem.n_rows == 1:
+                p[:, 0] += y[span]
+            else:
+                p[np.arange(len(p)), y[span]] += 1
+            yield span, p
 
 
 def squared(coef: Array, ridge: Array) -> float:

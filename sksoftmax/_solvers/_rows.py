@@ -62,6 +62,9 @@ class Rows(Protocol):
     def weighing(self, factor: float) -> Self:
         """The same rows, weights times ``factor``."""
 
+    def slope(self, agreed: Any) -> tuple[Array, Array]:
+        """The sums of the rows, and of 1, times what each agreed to, scaled: (n_features, n_lanes) and (n_lanes,)."""
+
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
         """See ``_compiled.measure_softmax``."""
 
@@ -163,24 +166,29 @@ class SparseRows(NamedTuple):
     ) -> tuple[float, float]:
         from sksoftmax import _compiled as compiled
 
-        if agreed.proba.ndim == 1:
+        if agreed.residual.ndim == 1:
             return compiled.visit_binary(self._csr(), model, agreed, order, scales, skip)
         return compiled.visit_softmax(self._csr(), model, agreed, order, scales, skip, tools)
 
     def weighing(self, factor: float) -> SparseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
+    def slope(self, agreed: Any) -> tuple[Array, Array]:
+        residual = agreed.residual.reshape(len(self.y), -1) * self.weight[:, None]
+        scaled = sp.csr_array((self.values, self.X.indices, self.X.indptr), self.X.shape)
+        return scaled.T @ residual, residual.sum(axis=0, dtype=float)
+
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
         from sksoftmax import _compiled as compiled
 
-        if agreed.proba.ndim == 1:
+        if agreed.residual.ndim == 1:
             return compiled.measure_binary(self._csr(), model, agreed, slope)
         return compiled.measure_softmax(self._csr(), model, agreed, slope, tools)
 
     def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
         from sksoftmax import _compiled as compiled
 
-        if agreed.proba.ndim == 1:
+        if agreed.residual.ndim == 1:
             compiled.product_binary(self._csr(), agreed, direction, product)
         else:
             compiled.product_softmax(self._csr(), agreed, direction, product, tools)
@@ -245,7 +253,7 @@ class DenseRows(NamedTuple):
             z += model.intercept
             coupling = block @ block.T
             coupling += scales[0]
-            if agreed.proba.ndim == 1:
+            if agreed.residual.ndim == 1:
                 part = compiled.visit_block_binary(
                     rows, z, coupling, self.y, self.weight, agreed, scales[1], skip, moved
                 )
@@ -262,6 +270,13 @@ class DenseRows(NamedTuple):
     def weighing(self, factor: float) -> DenseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
+    def slope(self, agreed: Any) -> tuple[Array, Array]:
+        residual = agreed.residual.reshape(len(self.y), -1) * self.weight[:, None]
+        table = np.zeros((self.X.shape[1], residual.shape[1]), self.X.dtype)
+        for span, block in self._blocks():
+            table += block.T @ residual[span]
+        return table, residual.sum(axis=0, dtype=float)
+
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
         from sksoftmax import _compiled as compiled
 
@@ -270,7 +285,7 @@ class DenseRows(NamedTuple):
         for span, block in self._blocks():
             z = block @ table
             z += model.intercept
-            if agreed.proba.ndim == 1:
+            if agreed.residual.ndim == 1:
                 part = compiled.measure_block_binary(span.start, z, self.y, self.weight, agreed, is_sloped)
             else:
                 part = compiled.measure_block_softmax(span.start, z, self.y, self.weight, agreed, is_sloped, tools)
@@ -283,14 +298,19 @@ class DenseRows(NamedTuple):
         is_whole = len(direction.table) > 0
         table = _softened(direction) if is_whole else None
         for span, block in self._blocks():
-            proba = agreed.proba[span].reshape(len(block), -1)
-            z = block @ table if is_whole else np.zeros_like(proba)
+            residual = agreed.residual[span].reshape(len(block), -1)
+            z = block @ table if is_whole else np.zeros_like(residual)
             z += direction.intercept
-            if agreed.proba.ndim == 1:
-                z *= 1 - proba
+            if agreed.residual.ndim == 1:
+                p = np.abs(residual)
+                z *= p * (1 - p)
             else:
-                z -= np.einsum("ik,ik->i", proba, z)[:, None]
-            z *= proba
+                own = np.arange(len(block)), self.y[span]
+                z -= z[own][:, None]
+                mean = np.einsum("ik,ik->i", residual, z)
+                z -= mean[:, None]
+                z *= residual
+                z[own] -= mean
             z *= self.weight[span, None]
             _add(product, block, z)
 

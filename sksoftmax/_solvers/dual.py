@@ -22,10 +22,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import entr
 
 from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
-from sksoftmax._objective import null_value
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
@@ -50,7 +48,7 @@ _PRODUCTS, _LEAST_PRODUCTS = 1, 10
 #: Lengths of such a step that are tried until F falls.
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)
 
-#: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of the priors' loss.
+#: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of its loss.
 _ROUNDING = 16
 
 #: Factor on what a fit may end by where nothing is measured.
@@ -63,6 +61,10 @@ _MARGIN, _EXPONENTIAL = 0.5, 2.0
 #: Rounding of F along an epoch's way, as a share of it.
 _LEAST = 1e-3
 
+
+#: Epochs of float32 after which G is summed anew, to begin with; twice or half as many where it was off by little
+#: or by more than that, as a share of what may be left.
+_N_BETWEEN, _LITTLE = 8, 0.1
 
 #: Columns that are transposed together, in a cache.
 _BLOCK = 1024
@@ -94,6 +96,8 @@ class DualState(NamedTuple):
         On kappa, so far.
     n_rows, n_columns : int
         Of ``params.coef``.
+    next_sum, n_between : int
+        Epoch after which ``G`` is summed again, and epochs between two sums.
     next_check : int
         Epoch from which the excess may be bounded again.
     """
@@ -116,6 +120,8 @@ class DualState(NamedTuple):
     factor: float
     n_rows: int
     n_columns: int
+    next_sum: float
+    n_between: int = _N_BETWEEN
     next_check: int = 0
 
     @property
@@ -168,6 +174,8 @@ def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False,
         skip = min(_SKIP * tol, _MOST_SKIPPED) * floor
         if state.centre.target is not None:
             state = _adapted(problem, _recentred(state), skip)
+        if state.n_epochs >= state.next_sum:
+            state = _summed(problem, state, tol)
         state, loss, gap = _visited(problem, state, next_order(), skip)
         return _assessed(problem, state, loss, gap, tol, is_rough=is_rough)
 
@@ -184,7 +192,7 @@ def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
     from sksoftmax._compiled_row import tools
     from sksoftmax._lanes import LANES
 
-    X, y, _ = problem.data
+    X = problem.data.X
     n, K = problem.n_samples, problem.n_classes
     n_lanes = 1 if K == 2 else -(-K // LANES) * LANES
     metric, q = chosen(problem, rows)
@@ -195,16 +203,14 @@ def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
         np.full(n_lanes, -1e9, X.dtype),  # so that the padding has no probability
     )
     model.intercept[: problem.n_rows] = intercept
-    proba = (y == 1).astype(X.dtype) if K == 2 else np.zeros((n, n_lanes), X.dtype)
-    if K > 2:
-        proba[np.arange(n), y] = 1
+    residual = np.zeros(n if K == 2 else (n, n_lanes), X.dtype)
     centre = np.zeros((len(metric.active) + 1, n_lanes), X.dtype)
     if problem.fit_intercept:
         centre[-1, : problem.n_rows] = intercept / metric.root[-1]
     return DualState(
         rows=rows.scaled(metric.root),
         model=model,
-        agreed=compiled.Agreed(proba, np.zeros(n, X.dtype), q),
+        agreed=compiled.Agreed(residual, np.zeros(n, X.dtype), q),
         tools=tools(X.dtype, n_lanes),
         metric=metric,
         centre=Centre(centre),
@@ -220,6 +226,7 @@ def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
         factor=1.0,
         n_rows=problem.n_rows,
         n_columns=problem.n_features,
+        next_sum=_N_BETWEEN if X.dtype == np.float32 else np.inf,
     )
 
 
@@ -249,8 +256,6 @@ def _warmed(problem: Problem, state: DualState, params: Params) -> DualState:
     at[:-1] = (table - of_rows)[metric.active] / metric.share[:-1, None]
     if metric.scale[-1]:
         at[-1, :n_rows] = intercept[:n_rows] / metric.root[-1] + metric.root[-1] * slope.intercept[:n_rows]
-    proba = state.agreed.proba
-    state.agreed.entropy[:] = entr(proba) + entr(1 - proba) if n_rows == 1 else entr(proba).sum(axis=1)
     state = state._replace(centre=Centre(at), penalty=_penalty(problem, state))
     return state._replace(centre=state.centre._replace(target=_stacked(state)))
 
@@ -349,8 +354,8 @@ def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
     if not problem.alpha * (1 - problem.l1_ratio):
         left = max(state.most, gap + state.centre.most)
         return state._replace(value=value, excess=relative_excess(problem, value, left))
-    rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps) * null_value(problem)
-    left = certifier.bound(_slope(state), max(gap, 0.0) + rounding, most)
+    rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps) * value
+    left = certifier.bound(_slope(problem, state), max(gap, 0.0) + rounding, most) + certifier.rounding()
     if left > most:
         state, value, left = _stepped(problem, state, certifier, value, left, most)
     return state._replace(value=value, excess=relative_excess(problem, value, left))
@@ -397,13 +402,15 @@ def _improved(
     return None
 
 
-def _slope(state: DualState) -> Params:
-    """The centre's part: minus F's slope, as far as the rows agree."""
-    assert state.centre.last is not None
-    g, root = state.centre.last.g, state.metric.root[-1]
-    coef = np.zeros((state.n_columns, g.shape[1]), g.dtype)
-    coef[state.metric.active] = g[:-1]
-    return Params(coef.ravel(), g[-1].astype(np.float64) / root if root else np.zeros(g.shape[1]))
+def _slope(problem: Problem, state: DualState) -> Params:
+    """Minus F's slope, as far as the rows agree: the centre's part, but for rounding."""
+    of_rows, of_intercept = state.rows.slope(state.agreed)
+    scaled = _softened(state)
+    ridge = problem.alpha * (1 - problem.l1_ratio) * state.metric.scale[:-1, None]
+    coef = scaled - state.model.table.reshape(scaled.shape)  # minus L1's part
+    coef -= ridge.astype(coef.dtype) * scaled
+    coef -= of_rows / problem.n_samples
+    return Params(coef.ravel(), -of_intercept / problem.n_samples * problem.fit_intercept)
 
 
 def _moved(state: DualState, direction: Params) -> DualState:
@@ -428,6 +435,29 @@ def _recentred(state: DualState) -> DualState:
     if metric.scale[-1]:
         state.model.intercept[:n_rows] += moved[-1, :n_rows] * table.dtype.type(metric.root[-1])
     return state._replace(centre=centre._replace(at=centre.target, target=None), n_waiting=state.n_waiting + 1)
+
+
+def _summed(problem: Problem, state: DualState, tol: float) -> DualState:
+    """The state with the same coefficients, and the centre that makes them what the rows agreed to.
+
+    The visits add to the coefficients what little each changes; rounding adds up, as if the rows had agreed to
+    something else, of which F's minimum is another.
+    """
+    metric, n_rows, n = state.metric, state.n_rows, problem.n_samples
+    slope, of_intercept = state.rows.slope(state.agreed)
+    slope /= n
+    at, table = np.zeros_like(state.centre.at), state.model.table.reshape(slope.shape)
+    own = table + slope
+    at[:-1] = own[metric.active] / metric.share[:-1, None]
+    if metric.scale[-1]:
+        from_rows = metric.scale[-1] * of_intercept[:n_rows] / n
+        at[-1, :n_rows] = (state.model.intercept[:n_rows] + from_rows) / metric.root[-1]
+    own[metric.active] -= metric.share[:-1, None].astype(own.dtype) * state.centre.at[:-1]
+    alpha_2 = problem.alpha * (1 - problem.l1_ratio)
+    off = squared(own, alpha_2 * metric.scale[:-1])
+    is_little = off <= _LITTLE * decrease_of_excess(problem, state.value, tol)
+    n_between = 2 * state.n_between if is_little else max(1, state.n_between // 2)
+    return state._replace(centre=state.centre._replace(at=at), next_sum=state.n_epochs + n_between, n_between=n_between)
 
 
 def _adapted(problem: Problem, state: DualState, skip: float) -> DualState:
