@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier, _plan, _vectorized
 from sksoftmax._batches import row_order
-from sksoftmax._objective import hessian_products, prior_params, value_and_grad
+from sksoftmax._objective import hessian_products, null_value, prior_params, value_and_grad
 from sksoftmax._solvers import _centre
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._types import Batch, Params, Problem
@@ -248,6 +248,24 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
 
 
 @needs_numba
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_without_penalty_what_is_next_to_nothing_for_the_dtype_is_not_trusted(dtype):
+    rng = np.random.default_rng(0)  # rows that can be told apart: F* is 0, and the excess is by the priors' loss
+    X = rng.standard_normal((99, 50))
+    y = (X @ rng.standard_normal((50, 10))).argmax(axis=1)
+    for tol in (1e-3, 1e-5):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            clf = SoftmaxClassifier(0.0, tol=tol, engine="compiled", random_state=0, max_iter=300).fit(
+                X.astype(dtype), y
+            )
+        case = as_problem(X.astype(dtype).astype(float), np.searchsorted(clf.classes_, y), alpha=0.0)
+        reached = value_and_grad(case, Params(clf.coef_.astype(float), clf.intercept_.astype(float))).value
+        excess = reached / (np.sqrt(np.finfo(dtype).eps) * null_value(case))
+        assert excess <= 1.01 * clf.excess_
+
+
+@needs_numba
 def test_a_slope_that_no_curvature_holds_has_no_bound():
     from sksoftmax._solvers import dual as module
 
@@ -324,11 +342,15 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
     before = state.params
     exact = module._summed(problem, state, 1e-3)
     assert exact.n_between == state.n_between // 2
-    assert_allclose(exact.params.coef, before.coef, rtol=1e-12)
+    active = exact.metric.active
+    assert_allclose(exact.params.coef[:, active], before.coef[:, active], rtol=1e-12)
+    has_none = np.setdiff1d(np.arange(40), active)  # whose coefficients are what the rows agreed to
+    table = exact.model.table.reshape(40, -1)[has_none]
+    assert_allclose(table, -exact.rows.slope(exact.agreed)[0][has_none] / 300, atol=1e-15)
     # kappa (V - W) is F's slope at what the rows agreed to, plus the penalty's at the coefficients
     slope = module._slope(problem, exact).coef.reshape(40, -1)
-    g = exact.metric.share[:-1, None] * (module._softened(exact)[exact.metric.active] - exact.centre.at[:-1])
-    assert_allclose(g, slope[exact.metric.active], rtol=1e-7, atol=1e-12)
+    g = exact.metric.share[:-1, None] * (module._softened(exact)[active] - exact.centre.at[:-1])
+    assert_allclose(g, slope[active], rtol=1e-7, atol=1e-12)
 
 
 @needs_numba

@@ -16,6 +16,7 @@ from sksoftmax import SoftmaxClassifier, _plan
 from sksoftmax._objective import penalty, prior_params, value_and_grad
 from sksoftmax._precondition import moments, preconditioner
 from sksoftmax._proximal import to_params, to_theta, without_shift
+from sksoftmax._solvers import proximal_newton
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Params
 from tests.problems import problem, random_data, random_params
@@ -198,6 +199,16 @@ def test_without_penalty_its_shares_do_not_matter():
 
 
 # --- the estimator ----------------------------------------------------------------------------------------
+
+
+def test_a_model_that_promises_a_rise_certifies_nothing(monkeypatch):
+    X, y = random_data(60, n_features=5, n_classes=3)
+    case = problem(X, y, alpha=1e-2)._replace(l1_ratio=0.5)
+    stats = moments(case, whole=True)
+    solver = proximal_newton.proximal_newton(preconditioner(case, stats), stats, 1e-3, n_drawn=60, is_matrix=True)
+    monkeypatch.setattr(proximal_newton, "left_after", lambda *arguments: (-1.0, 0.0))  # where rounding broke it down
+    state = solver.init(case, prior_params(case))
+    assert solver.report(case, state).excess == np.inf
 
 
 def test_zeros_survive_the_hand_over():

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
+from sksoftmax._objective import null_value
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
@@ -344,17 +345,19 @@ def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
     """The state with F and a bound of its excess; moved by Newton steps where that is above tol.
 
     If it is so all the same, the next is due when a quarter more epochs are over. Without a squared norm in the
-    penalty, which the bound lives by, the centre's estimate takes its place.
+    penalty, which the bound lives by, the centre's estimate takes its place, which is not trusted where the loss is
+    next to nothing, to the dtype, beside the priors'.
     """
     state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
     certifier = Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
     loss, gap, _ = certifier.measured(state.model, np.empty(0, state.model.table.dtype))
     value = loss + state.penalty
     most = decrease_of_excess(problem, value, tol)
+    rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps)
     if not problem.alpha * (1 - problem.l1_ratio):
-        left = max(state.most, gap + state.centre.most)
+        left = max(state.most, gap + state.centre.most) + rounding * null_value(problem)
         return state._replace(value=value, excess=relative_excess(problem, value, left))
-    rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps) * value
+    rounding *= value
     left = certifier.bound(_slope(problem, state), max(gap, 0.0) + rounding, most) + certifier.rounding()
     if left > most:
         state, value, left = _stepped(problem, state, certifier, value, left, most)
@@ -440,8 +443,8 @@ def _recentred(state: DualState) -> DualState:
 def _summed(problem: Problem, state: DualState, tol: float) -> DualState:
     """The state with the same coefficients, and the centre that makes them what the rows agreed to.
 
-    The visits add to the coefficients what little each changes; rounding adds up, as if the rows had agreed to
-    something else, of which F's minimum is another.
+    Those of columns without a centre become what the rows agreed to. The visits add to the coefficients what little
+    each changes; rounding adds up, as if the rows had agreed to something else, of which F's minimum is another.
     """
     metric, n_rows, n = state.metric, state.n_rows, problem.n_samples
     slope, of_intercept = state.rows.slope(state.agreed)
@@ -449,14 +452,18 @@ def _summed(problem: Problem, state: DualState, tol: float) -> DualState:
     at, table = np.zeros_like(state.centre.at), state.model.table.reshape(slope.shape)
     own = table + slope
     at[:-1] = own[metric.active] / metric.share[:-1, None]
+    has_none = np.ones(len(table), dtype=bool)
+    has_none[metric.active] = False
+    table[has_none] -= own[has_none]
     if metric.scale[-1]:
         from_rows = metric.scale[-1] * of_intercept[:n_rows] / n
         at[-1, :n_rows] = (state.model.intercept[:n_rows] + from_rows) / metric.root[-1]
     own[metric.active] -= metric.share[:-1, None].astype(own.dtype) * state.centre.at[:-1]
-    alpha_2 = problem.alpha * (1 - problem.l1_ratio)
-    off = squared(own, alpha_2 * metric.scale[:-1])
-    is_little = off <= _LITTLE * decrease_of_excess(problem, state.value, tol)
-    n_between = 2 * state.n_between if is_little else max(1, state.n_between // 2)
+    alpha_2, n_between = problem.alpha * (1 - problem.l1_ratio), state.n_between
+    if alpha_2:
+        off = squared(own, alpha_2 * metric.scale[:-1])
+        is_little = off <= _LITTLE * decrease_of_excess(problem, state.value, tol)
+        n_between = 2 * n_between if is_little else max(1, n_between // 2)
     return state._replace(centre=state.centre._replace(at=at), next_sum=state.n_epochs + n_between, n_between=n_between)
 
 

@@ -162,7 +162,7 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         for accuracy, damping in ((_LOOSE, state.damping), (_CERTIFYING, 0.0)):
             aim = minimised(damped(model, damping), state.theta, grad, t, settle, accuracy)
             left, ratio = left_after(last, aim.decrease, aim.remaining, noise)
-            excess = relative_excess(problem, value, left)
+            excess = relative_excess(problem, value, left) if left >= -noise else np.inf
             if excess > tol:
                 break
         return state._replace(aim=aim, ratio=ratio, excess=excess)
