@@ -108,7 +108,7 @@ def softmax(z: Array, y: int, r: Array, t: Tools) -> float:
     own = r[y]
     zero = own - own
     others = zero
-    for k in range(len(z)):  # selecting, for vectors that follow the store of a single number wait for it
+    for k in range(len(z)):  # not by storing a 0 there: a vector read right after a single number's store waits for it
         others += r[k] if k != y else zero
     inverse = (t.half + t.half) / (own + others)
     for k in range(len(z)):
