@@ -63,7 +63,7 @@ class Rows(Protocol):
         """The same rows, weights times ``factor``."""
 
     def slope(self, agreed: Any) -> tuple[Array, Array]:
-        """``X' diag(w) R`` of the columns, (n_features, n_lanes), and of the intercept's ones; R: ``Agreed.residual``."""
+        """``X' diag(w) R`` of the columns, (n_features, n_lanes), and of a column of ones; R ``agreed.residual``."""
 
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
         """See ``_compiled.measure_softmax``."""
