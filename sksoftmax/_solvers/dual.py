@@ -250,8 +250,7 @@ def _warmed(problem: Problem, state: DualState, params: Params) -> DualState:
     of_rows = -slope.table.reshape(table.shape)
     is_free = table == 0  # with L1, what keeps it 0; without, the same as any
     table[is_free] = np.clip(of_rows, -soft, soft)[is_free]
-    has_none = np.ones(len(table), dtype=bool)
-    has_none[metric.active] = False
+    has_none = metric.kappa[:-1] == 0
     table[has_none] = of_rows[has_none]
     at = np.zeros_like(state.centre.at)
     at[:-1] = (table - of_rows)[metric.active] / metric.share[:-1, None]
@@ -385,8 +384,10 @@ def _stepped(
             return state, value, expected if expected <= most else left
         state, value, grads, length = moved
         is_as_expected = before - value <= _EXPONENTIAL * newton.decrease
-        by_bound = certifier.bound(grads, 0.0, most) + certifier.rounding()
-        left = expected if is_as_expected and expected <= most else by_bound
+        if is_as_expected and expected <= most:
+            left = expected
+        else:
+            left = certifier.bound(grads, 0.0, most) + certifier.rounding()
         if length < 1:  # F is not the quadratic
             break
     return state, value, left
@@ -452,8 +453,7 @@ def _summed(problem: Problem, state: DualState, tol: float) -> DualState:
     at, table = np.zeros_like(state.centre.at), state.model.table.reshape(slope.shape)
     own = table + slope
     at[:-1] = own[metric.active] / metric.share[:-1, None]
-    has_none = np.ones(len(table), dtype=bool)
-    has_none[metric.active] = False
+    has_none = metric.kappa[:-1] == 0
     table[has_none] -= own[has_none]
     if metric.scale[-1]:
         from_rows = metric.scale[-1] * of_intercept[:n_rows] / n
