@@ -70,16 +70,16 @@ def _both(first: DeviceArray, second: DeviceArray) -> DeviceArray:
     return table
 
 
-def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
-    """``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X."""
+def loss_grad(params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
+    """``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X, all where X is: nothing waits for them."""
     xp, z = X.xp, raw_prediction(params, X).array
-    codes = X.moved(y)
+    codes, share = X.moved(y), weight / total
     if z.shape[0] == 1:
         is_second = (codes == 1)[None, :]
         margin = DeviceArray(xp.where(is_second, -z, z), xp)
         losses = -log_expit(-margin).array[0, :]
         wrong = expit(margin).array
-        residual = xp.where(is_second, -wrong, wrong)
+        residual = xp.where(is_second, -wrong, wrong) * beside(share, X).array
     else:
         n_rows, n = z.shape
         classes, rows = (xp.arange(size, dtype=codes.dtype, device=codes.device) for size in (n_rows, n))
@@ -87,16 +87,15 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
         z = z - xp.max(z, axis=0, keepdims=True)
         z_true = xp.take(xp.reshape(z, (-1,)), codes * n + rows, axis=0)
         true = xp.astype(xp.exp(z_true), X.widest)
-        odds = xp.where(is_true, xp.zeros_like(z), xp.exp(z))
+        none = xp.zeros((1, 1), dtype=z.dtype, device=z.device)
+        odds = xp.where(is_true, none, xp.exp(z))
         others = xp.sum(odds, axis=0, dtype=X.widest)  # apart from the true class's, which would hide them
         losses = xp.log1p(others + (true - 1)) - xp.astype(z_true, X.widest)
-        norm = others + true
-        of_true = xp.astype(-others / norm, z.dtype)
-        residual = xp.where(is_true, of_true[None, :], odds / xp.astype(norm, z.dtype)[None, :])
-    share = beside(weight / total, X)
-    residual = DeviceArray(residual, xp) * share
-    loss = (DeviceArray(losses, xp).astype(float) * (weight / total)).sum()
-    return float(loss), _summed(residual, X)
+        per_odds = X.moved(share) / (others + true)
+        of_true, per_odds = (xp.astype(part, z.dtype)[None, :] for part in (-others * per_odds, per_odds))
+        residual = xp.where(is_true, of_true, odds * per_odds)
+    loss = (DeviceArray(losses, xp).astype(float) * share).sum()
+    return loss, _summed(DeviceArray(residual, xp), X)
 
 
 def hessian_product(proba: Any, direction: Params, X: Any, weight: Array, total: float) -> Params:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from sksoftmax._device import along
 from sksoftmax._types import Array, Batch
 
 
@@ -31,18 +32,19 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
     if batch_size is None or batch_size >= n_samples:
         yield data
         return
-    order = rng.permutation(n_samples) if shuffle else None
-    is_in_numpy = isinstance(data.X, np.ndarray)
-    buffer = np.empty((batch_size, data.X.shape[1]), data.X.dtype) if is_in_numpy else None
+    X, (y, weight) = data.X, along(data.X, data.y, data.weight)
+    order = next(along(X, rng.permutation(n_samples))) if shuffle else None
+    is_in_numpy = isinstance(X, np.ndarray)
+    buffer = np.empty((batch_size, X.shape[1]), X.dtype) if is_in_numpy else None
     n_batches = -(-n_samples // batch_size)
     for i in range(n_batches):
         span = slice(i * n_samples // n_batches, (i + 1) * n_samples // n_batches)
         if order is None:
-            yield Batch(data.X[span], data.y[span], data.weight[span])
+            yield Batch(X[span], y[span], weight[span])
             continue
         rows = order[span]
-        X = data.X[rows] if buffer is None else np.take(data.X, rows, 0, buffer[: len(rows)], "clip")
-        yield Batch(X, data.y[rows], data.weight[rows])
+        drawn = X[rows] if buffer is None else np.take(X, rows, 0, buffer[: len(rows)], "clip")
+        yield Batch(drawn, y[rows], weight[rows])
 
 
 def row_order(n_samples: int, rng: np.random.RandomState, *, shuffle: bool) -> Array:

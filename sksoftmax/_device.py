@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,12 +91,12 @@ class DeviceArray(NDArrayOperatorsMixin):
         return float(self.array)
 
     def __getitem__(self, key: Any) -> DeviceArray:
-        """Slices, None, a number; rows by their numbers or a mask; or single entries by two arrays of numbers."""
-        if isinstance(key, np.ndarray):
+        """Slices, None, a number; rows by their numbers or a mask; or a table's entries by two arrays of numbers."""
+        if isinstance(key, np.ndarray | DeviceArray):
             rows = np.flatnonzero(key) if key.dtype == bool else key
             return self._of(self.xp.take(self.array, self.moved(rows), axis=0))
-        if isinstance(key, tuple) and isinstance(key[0], np.ndarray):
-            return self.reshape(-1)[np.ravel_multi_index(key, self.shape)]
+        if isinstance(key, tuple) and isinstance(key[0], np.ndarray | DeviceArray):
+            return self.reshape(-1)[key[0] * self.shape[1] + key[1]]
         if isinstance(key, slice):
             key = slice(*key.indices(len(self)))
         return self._of(self.array[key if isinstance(key, tuple) else (key, ...)])
@@ -108,7 +108,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         if ufunc in _OPERATORS:
             result = self._of(_OPERATORS[ufunc](*operands))
         elif ufunc is np.matmul:
-            result = self._of(self.xp.matmul(*self._alike(operands)))
+            result = self._of(operator.matmul(*self._alike(operands)))
         else:
             result = self._of(getattr(self.xp, ufunc.__name__)(*(self._as_array(operand) for operand in operands)))
         if out and isinstance(out[0], np.ndarray):
@@ -172,6 +172,8 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def _alike(self, operands: Sequence[Any]) -> list[Any]:
         """The operands in one dtype, which PyTorch asks for in products."""
+        if len({operand.dtype for operand in operands}) == 1:
+            return list(operands)
         dtype = self.xp.result_type(*operands)
         return [self.xp.astype(operand, dtype, copy=False) for operand in operands]
 
@@ -225,6 +227,11 @@ def beside(values: Any, X: Any, dtype: Any = None) -> Any:
     values = values.astype(X.dtype if dtype is None else dtype, copy=False)
     is_to_move = isinstance(X, DeviceArray) and not isinstance(values, DeviceArray)
     return DeviceArray(X.moved(values), X.xp) if is_to_move else values
+
+
+def along(X: Any, *columns: Any) -> Iterator[Any]:
+    """What has a number for each row, where X is: to be moved once, not for every block or batch."""
+    return (beside(values, X, values.dtype) for values in columns)
 
 
 def zeros(shape: tuple[int, ...], X: Any, dtype: Any = np.float64) -> Any:

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
-from sksoftmax._device import beside, block_size, host, zeros
+from sksoftmax._device import along, beside, block_size, host, zeros
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
 #: Rows of a block, at least.
@@ -45,11 +45,11 @@ def alpha_from_C(C: float, total_weight: float) -> float:
     return 1.0 / (C * total_weight)
 
 
-def penalty(coef: Array, alpha: float, l1_ratio: float = 0.0) -> tuple[float, Array]:
+def penalty(coef: Array, alpha: float, l1_ratio: float = 0.0) -> tuple[Any, Array]:
     """``alpha * ((1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1)``, and the gradient of its smooth part."""
     grad = alpha * (1 - l1_ratio) * coef
-    value = 0.5 * float(np.vdot(grad, coef))
-    return value + alpha * l1_ratio * float(np.abs(coef).sum()) if l1_ratio else value, grad
+    value: Any = 0.5 * np.vdot(grad, coef)
+    return value + alpha * l1_ratio * np.abs(coef).sum() if l1_ratio else value, grad
 
 
 def soft_threshold(coef: Array, threshold: Array | float) -> Array:
@@ -61,7 +61,7 @@ def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -
     value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
     coef_grad += grads.coef
-    return Evaluation(loss + value, Params(coef_grad, intercept))
+    return Evaluation(float(loss + value), Params(coef_grad, intercept))
 
 
 def has_hard_labels(problem: Problem) -> bool:
@@ -87,7 +87,7 @@ def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Eval
     return _regularised(problem, loss, _in_host_memory(grads), params)
 
 
-def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[float, Params]:
+def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[Any, Params]:
     """The mean loss and its gradient as a batch estimates them.
 
     The divisor is ``len(batch) * mean(weight)`` over all rows, not the batch's own sum of weights: a mean
@@ -109,7 +109,7 @@ def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
 
     ``least`` are the fewest rows that a block is to have.
     """
-    X, y, weight = problem.data
+    X, (y, weight) = problem.data.X, along(problem.data.X, problem.data.y, problem.data.weight)
     size = max(least, rows_of_a_block(problem))
     for start in range(0, problem.n_samples, size):
         rows = slice(start, start + size)
@@ -135,7 +135,7 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
 def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
     """The kernel's, over the rows in memory, in float64."""
     X = problem.data.X
-    loss = 0.0
+    loss: Any = 0.0
     coef, intercept = (zeros(part.shape, X) for part in params)
     cast = _beside(params, X)
     for block in blocks(problem):
@@ -144,7 +144,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
         loss += block_loss
         coef += grads.coef
         intercept += grads.intercept
-    return loss, _in_host_memory(Params(coef, intercept))
+    return float(loss), _in_host_memory(Params(coef, intercept))
 
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:

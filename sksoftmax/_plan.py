@@ -474,8 +474,12 @@ def _unless_most(n_drawn: int, n_samples: int) -> int:
 
 
 def _auto_batch_size(problem: Problem) -> int:
-    """Rows enough that the metric, n_features^2 a batch, costs little next to the batch's own products."""
-    return int(np.clip(max(problem.n_features, problem.n_all // _MAX_BATCHES), _MIN_BATCH, _MAX_BATCH))
+    """Rows enough that the metric, n_features^2 a batch, costs little next to the batch's own products.
+
+    Elsewhere than in host memory a step takes its time on few rows too, and there are no more than the start asks for.
+    """
+    n_batches = _MAX_BATCHES if is_in_host_memory(problem.data.X) else _SGD_STEPS
+    return int(np.clip(max(problem.n_features, problem.n_all // n_batches), _MIN_BATCH, _MAX_BATCH))
 
 
 def _preconditioned_sgd(

@@ -18,7 +18,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax import _vectorized
-from sksoftmax._device import DeviceArray, host, squares
+from sksoftmax._device import DeviceArray, beside, host, squares, zeros
 from sksoftmax._objective import blocks
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
@@ -80,15 +80,14 @@ class ClassMetric(NamedTuple):
 
     mean: Array
     scale: Array
-    basis: Array
+    basis: Any
     inverse: Array
     intercept_rate: Array
 
     def apply(self, grads: Params) -> Params:
         """The inverse times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
-        u = ((u @ self.basis) * self.inverse) @ self.basis.T
-        coef = u / self.scale
+        coef = host(((u @ self.basis) * self.inverse) @ self.basis.T) / self.scale
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 
@@ -96,12 +95,12 @@ class Spectrum(NamedTuple):
     """Directions, the columns of ``basis``, along which X'X and the penalty are both diagonal.
 
     In them ``v X'X / n + alpha I`` is inverted for any v at no cost. ``share`` is X'X's part of the curvature at
-    v = ``curvature``, where it is 1 along each direction.
+    v = ``curvature``, where it is 1 along each direction. ``basis`` is where X is, for its products.
     """
 
     mean: Array
     scale: Array
-    basis: Array
+    basis: Any
     share: Array
     curvature: float
     has_intercept: bool
@@ -191,7 +190,7 @@ def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array
     unit = _unit(peak)
     p = problem.n_features
     total = problem.data.weight.sum()
-    second = np.zeros((p, p) if whole else p)
+    second: Any = zeros((p, p) if whole else (p,), problem.data.X)
     dtype = problem.data.X.dtype
     for block in blocks(problem, _ROWS_PER_COLUMN * p if whole else 1):
         root = np.sqrt(block.weight / total).astype(dtype)
@@ -203,7 +202,9 @@ def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array
             u *= (1 / unit).astype(dtype)
             u *= root[:, None]
             second += lower_gram(u) if whole else squares(u, axis=0)
+    second = host(second)
     if whole and not sp.issparse(problem.data.X):
+        second = np.tril(second)
         second += np.tril(second, -1).T
     if sp.issparse(problem.data.X):
         centre = mean / unit
@@ -212,10 +213,10 @@ def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array
     return second
 
 
-def lower_gram(rows: Any) -> Array:
-    """Lower triangle of ``rows' rows``, in their dtype and in host memory."""
+def lower_gram(rows: Any) -> Any:
+    """``rows' rows``, of which the lower triangle counts, in their dtype and where they are."""
     if isinstance(rows, DeviceArray):
-        return np.tril(host(rows.T @ rows))
+        return rows.T @ rows
     syrk = scipy.linalg.blas.ssyrk if rows.dtype == np.float32 else scipy.linalg.blas.dsyrk
     return np.asarray(syrk(1.0, rows.T, lower=1))
 
@@ -268,7 +269,8 @@ def spectrum(problem: Problem, stats: Moments, curvature: float) -> Spectrum:
     whole = of_data.copy()
     np.einsum("ii->i", whole)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
     share, basis = scipy.linalg.eigh(of_data, whole, check_finite=False)
-    return Spectrum(stats.mean, unit * relative, basis, np.clip(share, 0, 1), curvature, problem.fit_intercept)
+    basis, share = beside(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
+    return Spectrum(stats.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
 
 
 def without_constants(metric: Preconditioner | Spectrum, params: Params) -> Params:

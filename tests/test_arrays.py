@@ -19,7 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from sksoftmax import SoftmaxClassifier, _device, check_gradient
+from sksoftmax import SoftmaxClassifier, _array_api, _device, _plan, check_gradient
+from sksoftmax._types import Batch, Problem
 from tests import libraries
 
 WINE = load_wine(return_X_y=True)
@@ -101,7 +102,8 @@ def test_what_a_fit_gives_is_of_the_library_and_device_of_X_and_of_its_dtype(lib
     for method in ("decision_function", "predict_proba", "predict_log_proba"):
         got, want = (library.numpy(getattr(clf, method)(there)), getattr(of_numpy, method)(X.astype(dtype)))
         assert got.dtype == dtype
-        assert_allclose(got, want, rtol=1e-3 if dtype == np.float32 else 1e-9, atol=1e-4 if dtype == np.float32 else 0)
+        rtol, atol = (1e-3, 1e-4) if dtype == np.float32 else (1e-9, 1e-15)
+        assert_allclose(got, want, rtol=rtol, atol=atol)
     assert clf.score(there, library.array(y)) == 1.0
     other = library.array(X.astype(np.float32 if dtype == np.float64 else np.float64))
     assert library.numpy(clf.predict_proba(other)).dtype == library.numpy(other).dtype
@@ -162,6 +164,13 @@ def test_blocks_of_rows_may_be_small(library, monkeypatch, name):
     monkeypatch.setattr(_device, "_BLOCK_SIZE", 2**16)
     monkeypatch.setattr(_device, "_TIMES_ELSEWHERE", 1)
     assert_equal_fits(fitted(library.array(X), y, parameters), library, of_numpy, RTOL[np.float64])
+
+
+def test_an_epoch_elsewhere_has_half_as_many_batches(library):
+    X, y = library.array(np.zeros((140_000, 2), np.float32)), np.zeros(140_000, int)
+    problem = Problem(Batch(libraries.wrapped(X), y, np.ones(len(y))), 3, 1e-4, True, _array_api, 1.0)
+    is_here = "cpu" in str(library.device).lower()
+    assert _plan._auto_batch_size(problem) == (140_000 // 512 if is_here else 140_000 // 256)
 
 
 def test_a_device_without_float64_is_fitted_in_float32(monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,8 +35,9 @@ class PreconditionedState(NamedTuple):
         Updates so far.
     rate : float
         Base learning rate, > 0; the loop shrinks it after a divergence.
-    value : float
-        Mean of F as the batches of the epoch so far have seen it, each before its step.
+    value : float, or array of one
+        Sum of F as the batches of the epoch so far have seen it, each before its step. Where X is, so that no step
+        waits for it.
     """
 
     u: Array
@@ -48,7 +49,7 @@ class PreconditionedState(NamedTuple):
     inverse: Array
     step: int
     rate: float
-    value: float
+    value: Any
 
     @property
     def params(self) -> Params:
@@ -106,7 +107,7 @@ def preconditioned_sgd(
         penalty_value, pull = penalty(coef, problem.alpha, problem.l1_ratio)
         if problem.l1_ratio:  # a subgradient will do for a start
             pull = pull + problem.alpha * problem.l1_ratio * np.sign(coef)
-        value, n_before = loss + penalty_value, n_steps % n_batches
+        value = loss + penalty_value
         grad_u = (grads.coef - np.outer(grads.intercept, mean) + pull) * inverse_scale
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
         change_b = metric.intercept_rate * grads.intercept
@@ -121,10 +122,11 @@ def preconditioned_sgd(
             velocity_u=velocity_u,
             velocity_b=velocity_b,
             step=n_steps + 1,
-            value=state.value * (n_before / (n_before + 1)) + value / (n_before + 1),
+            value=state.value + value if n_steps % n_batches else value,
         )
 
     def report(problem: Problem, state: PreconditionedState) -> Report:
-        return Report(state.value, np.inf, False)
+        n_seen = (state.step - 1) % n_batches + 1
+        return Report(float(state.value) / n_seen, np.inf, False)
 
     return Solver("preconditioned_sgd", init, step, report, batch_size)
