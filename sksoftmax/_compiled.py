@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._compiled_row import Tools, dot, logistic, row_prox, row_prox_binary, softmax, softplus
-from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_soft, add_to, compiled
+from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_row, accumulate_soft, add_to_row, compiled, prefetch
 from sksoftmax._types import Array
 
 
@@ -69,9 +69,24 @@ def raw_row(i: int, rows: Rows, model: Model, z: Array) -> None:
             for first in range(0, n_lanes, LANES):
                 accumulate_soft(model.table, j * n_lanes + first, z, first, rows.values[e], model.soft[j])
     else:
-        for e in range(rows.indptr[i], rows.indptr[i + 1]):
-            for first in range(0, n_lanes, LANES):
-                accumulate(model.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e])
+        start, end = rows.indptr[i], rows.indptr[i + 1]
+        for first in range(0, n_lanes, LANES):
+            accumulate_row(model.table, n_lanes, rows.indices, rows.values, start, end, z, first)
+
+
+@compiled(FAST)
+def ask_for(order: Array, a: int, rows: Rows, agreed: Agreed, n_lanes: int) -> None:
+    """Ask for what a visit reads of the row at ``a``, if there is one: rows in no order lie in no cache."""
+    if a < len(order):
+        i = order[a]
+        start, end = rows.indptr[i], rows.indptr[i + 1]
+        prefetch(rows.indices, start, end)
+        prefetch(rows.values, start, end)
+        prefetch(rows.y, i, i + 1)
+        prefetch(rows.weight, i, i + 1)
+        prefetch(agreed.residual, i * n_lanes, (i + 1) * n_lanes)
+        prefetch(agreed.entropy, i, i + 1)
+        prefetch(agreed.q, i, i + 1)
 
 
 @compiled(FAST)
@@ -109,16 +124,18 @@ def visit_softmax(
     z = t.work[0]
     loss = 0.0
     gaps = 0.0
-    for i in order:
+    for a in range(len(order)):
+        i = order[a]
+        ask_for(order, a + 1, rows, agreed, len(z))
         raw_row(i, rows, model, z)
         row_loss, gap = visit_row(i, z, rows.y[i], rows.weight[i], agreed, scales[1], skip, t)
         loss += row_loss
         gaps += gap
         if gap <= skip:
             continue
-        for e in range(rows.indptr[i], rows.indptr[i + 1]):
-            for first in range(0, len(z), LANES):
-                add_to(model.table, rows.indices[e] * len(z) + first, z, first, rows.values[e])
+        start, end = rows.indptr[i], rows.indptr[i + 1]
+        for first in range(0, len(z), LANES):
+            add_to_row(model.table, len(z), rows.indices, rows.values, start, end, z, first)
         for k in range(len(z)):
             model.intercept[k] += scales[0] * z[k]
     return loss, gaps
@@ -182,9 +199,9 @@ def measure_softmax(rows: Rows, model: Model, agreed: Agreed, slope: Sums, t: To
 def add_row(i: int, rows: Rows, z: Array, sums: Sums) -> None:
     """Add row i times each of ``z``."""
     n_lanes = len(z)
-    for e in range(rows.indptr[i], rows.indptr[i + 1]):
-        for first in range(0, n_lanes, LANES):
-            add_to(sums.table, rows.indices[e] * n_lanes + first, z, first, rows.values[e])
+    start, end = rows.indptr[i], rows.indptr[i + 1]
+    for first in range(0, n_lanes, LANES):
+        add_to_row(sums.table, n_lanes, rows.indices, rows.values, start, end, z, first)
     for k in range(n_lanes):
         sums.intercept[k] += z[k]
 
@@ -253,7 +270,9 @@ def visit_binary(
     """``visit_softmax`` for two classes."""
     loss = 0.0
     gaps = 0.0
-    for i in order:
+    for a in range(len(order)):
+        i = order[a]
+        ask_for(order, a + 1, rows, agreed, 1)
         z = raw_row_binary(i, rows, model)
         row_loss, gap, change = visit_row_binary(i, z, rows.y[i], rows.weight[i], agreed, scales[1], skip)
         loss += row_loss

@@ -20,6 +20,9 @@ from sksoftmax._types import Array
 #: Classes that one vector instruction takes; rows of coefficients are padded to a multiple.
 LANES = 8
 
+#: Bytes that a cache takes at a time.
+_LINE = 64
+
 #: Freedom of compiled code: sums may be reordered and products fused, but infinities mean what they mean; products
 #: fused only.
 FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}
@@ -58,10 +61,29 @@ def accumulate_soft(table: Array, at: int, z: Array, first: int, value: float, t
         z[first + k] += value * (w - min(max(w, -threshold), threshold))
 
 
-def add_to(table: Array, at: int, z: Array, first: int, value: float) -> None:
-    """``table[at:at+8] += value * z[first:first+8]``."""
-    for k in range(LANES):
-        table[at + k] += value * z[first + k]
+def accumulate_row(
+    table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
+) -> None:
+    """``accumulate`` from ``at = indices[e] * n_lanes + first``, ``value = values[e]``, for e from start to end.
+
+    Compiled, the sums are two, in registers: one in memory would wait for itself.
+    """
+    for e in range(start, end):
+        for k in range(first, first + LANES):
+            z[k] += values[e] * table[indices[e] * n_lanes + k]
+
+
+def add_to_row(
+    table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
+) -> None:
+    """``table[at:at+8] += value * z[first:first+8]`` of the same entries."""
+    for e in range(start, end):
+        for k in range(first, first + LANES):
+            table[indices[e] * n_lanes + k] += values[e] * z[k]
+
+
+def prefetch(array: Array, start: int, end: int) -> None:
+    """Ask memory for the numbers of ``array`` from ``start`` to ``end``, all its axes as one, without waiting."""
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -117,6 +139,90 @@ def _accumulate(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any
     return types.void(table, types.intp, z, types.intp, dtype), generate
 
 
+def _entries(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """An entry's number to its value and the pointer to its 8 numbers of the table, for the two functions below."""
+    table, n_lanes, indices, values, *_, first = args
+    of_table, _, of_indices, of_values = signature.args[:4]
+    indices, values = (
+        context.make_array(kind)(context, builder, array).data
+        for kind, array in ((of_indices, indices), (of_values, values))
+    )
+
+    def entry(e: Any) -> tuple[Any, Any]:
+        index = context.cast(builder, builder.load(builder.gep(indices, [e])), of_indices.dtype, types.intp)
+        at = builder.add(builder.mul(index, n_lanes), first)
+        return builder.load(builder.gep(values, [e])), _pointer(context, builder, of_table, table, at)
+
+    return entry
+
+
+@intrinsic
+def _accumulate_row(
+    typing: Any, table: Any, n_lanes: Any, indices: Any, values: Any, start: Any, end: Any, z: Any, first: Any
+) -> Any:
+    dtype = table.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:]
+        lanes = ir.VectorType(context.get_data_type(dtype), LANES)
+        target, one = _pointer(context, builder, signature.args[6], of_z, first), ir.Constant(start.type, 1)
+        even, odd = (cgutils.alloca_once(builder, lanes) for _ in range(2))
+        builder.store(_load(builder, target, dtype), even)
+        builder.store(ir.Constant(lanes, [0.0] * LANES), odd)
+
+        def plus_entry(total: Any, e: Any) -> None:
+            value, source = entry(e)
+            w = _load(builder, source, dtype)
+            builder.store(_plus_product(builder, builder.load(total), value, w), total)
+
+        n_entries = builder.sub(end, start)
+        with cgutils.for_range(builder, builder.ashr(n_entries, one)) as loop:
+            e = builder.add(start, builder.shl(loop.index, one))
+            plus_entry(even, e)
+            plus_entry(odd, builder.add(e, one))
+        with builder.if_then(builder.trunc(n_entries, ir.IntType(1))):
+            plus_entry(even, builder.sub(end, one))
+        _store(builder, builder.fadd(builder.load(even), builder.load(odd), flags=_FLAGS), target, dtype)
+        return context.get_dummy_value()
+
+    return types.void(table, types.intp, indices, values, types.intp, types.intp, z, types.intp), generate
+
+
+@intrinsic
+def _add_to_row(
+    typing: Any, table: Any, n_lanes: Any, indices: Any, values: Any, start: Any, end: Any, z: Any, first: Any
+) -> Any:
+    dtype = table.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:]
+        change = _load(builder, _pointer(context, builder, signature.args[6], of_z, first), dtype)
+        with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, 1), start.type) as (e, _):
+            value, target = entry(e)
+            _store(builder, _plus_product(builder, _load(builder, target, dtype), value, change), target, dtype)
+        return context.get_dummy_value()
+
+    return types.void(table, types.intp, indices, values, types.intp, types.intp, z, types.intp), generate
+
+
+@intrinsic
+def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        signature_of = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, signature_of, "llvm.prefetch.p0i8")
+        how = [ir.Constant(number, k) for k in (0, 3, 1)]  # to be read, and kept, and it is data
+        first, last = (builder.ptrtoint(builder.gep(data, [at]), args[1].type) for at in args[1:])
+        line = ir.Constant(first.type, _LINE)
+        first = builder.and_(first, ir.Constant(first.type, -_LINE))
+        with cgutils.for_range_slice(builder, first, last, line, first.type) as (at, _):
+            builder.call(function, [builder.inttoptr(at, byte), *how])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
+
+
 @intrinsic
 def _accumulate_soft(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any, threshold: Any) -> Any:
     dtype = table.dtype
@@ -135,29 +241,27 @@ def _accumulate_soft(typing: Any, table: Any, at: Any, z: Any, first: Any, value
     return types.void(table, types.intp, z, types.intp, dtype, dtype), generate
 
 
-@intrinsic
-def _add_to(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any) -> Any:
-    dtype = table.dtype
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _pointer(context, builder, signature.args[0], args[0], args[1])
-        source = _pointer(context, builder, signature.args[2], args[2], args[3])
-        w, change = _load(builder, target, dtype), _load(builder, source, dtype)
-        _store(builder, _plus_product(builder, w, args[4], change), target, dtype)
-        return context.get_dummy_value()
-
-    return types.void(table, types.intp, z, types.intp, dtype), generate
-
-
 # numba compares the parameters of the two functions, annotations and all: hence functions without any
 overload(accumulate, inline="always")(
     lambda table, at, z, first, value: lambda table, at, z, first, value: _accumulate(table, at, z, first, value)
 )
+overload(accumulate_row, inline="always")(
+    lambda table, n_lanes, indices, values, start, end, z, first: (
+        lambda table, n_lanes, indices, values, start, end, z, first: _accumulate_row(
+            table, n_lanes, indices, values, start, end, z, first
+        )
+    )
+)
+overload(add_to_row, inline="always")(
+    lambda table, n_lanes, indices, values, start, end, z, first: (
+        lambda table, n_lanes, indices, values, start, end, z, first: _add_to_row(
+            table, n_lanes, indices, values, start, end, z, first
+        )
+    )
+)
+overload(prefetch, inline="always")(lambda array, start, end: lambda array, start, end: _prefetch(array, start, end))
 overload(accumulate_soft, inline="always")(
     lambda table, at, z, first, value, threshold: (
         lambda table, at, z, first, value, threshold: _accumulate_soft(table, at, z, first, value, threshold)
     )
-)
-overload(add_to, inline="always")(
-    lambda table, at, z, first, value: lambda table, at, z, first, value: _add_to(table, at, z, first, value)
 )

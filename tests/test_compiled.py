@@ -33,8 +33,18 @@ def call_accumulate_soft(table, at, z, first, value, threshold):
 
 
 @lanes.compiled(lanes.FAST)
-def call_add_to(table, at, z, first, value):
-    lanes.add_to(table, at, z, first, value)
+def call_accumulate_row(table, n_lanes, indices, values, start, end, z, first):
+    lanes.accumulate_row(table, n_lanes, indices, values, start, end, z, first)
+
+
+@lanes.compiled(lanes.FAST)
+def call_add_to_row(table, n_lanes, indices, values, start, end, z, first):
+    lanes.add_to_row(table, n_lanes, indices, values, start, end, z, first)
+
+
+@lanes.compiled(lanes.FAST)
+def call_prefetch(array, start, end):
+    lanes.prefetch(array, start, end)
 
 
 @DTYPE
@@ -43,9 +53,8 @@ def call_add_to(table, at, z, first, value):
     [
         (lanes.accumulate, call_accumulate, (0.7,)),
         (lanes.accumulate_soft, call_accumulate_soft, (0.7, 0.5)),
-        (lanes.add_to, call_add_to, (-1.3,)),
     ],
-    ids=["accumulate", "accumulate_soft", "add_to"],
+    ids=["accumulate", "accumulate_soft"],
 )
 def test_vector_instructions_do_what_their_plain_functions_say(function, caller, numbers, dtype):
     rng = np.random.default_rng(0)
@@ -57,6 +66,31 @@ def test_vector_instructions_do_what_their_plain_functions_say(function, caller,
         caller(table, at, z, first, *numbers)
         assert_allclose(table, want_table, rtol=4 * np.finfo(dtype).eps)  # fused or not
         assert_allclose(z, want_z, rtol=4 * np.finfo(dtype).eps, atol=4 * np.finfo(dtype).eps)
+
+
+@DTYPE
+@INDEX
+@pytest.mark.parametrize("function", ["accumulate_row", "add_to_row"])
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (2, 3), (1, 7), (0, 8)])
+def test_vector_instructions_for_a_row_do_what_their_plain_functions_say(function, start, end, index, dtype):
+    rng = np.random.default_rng(0)
+    table, z = rng.standard_normal(16 * 5).astype(dtype), rng.standard_normal(16).astype(dtype)
+    indices, values = np.array([0, 4, 2, 1, 1, 3, 0, 2], index), rng.standard_normal(8).astype(dtype)
+    for first in (0, 8):
+        want_table, want_z = table.copy(), z.copy()
+        getattr(lanes, function)(want_table, 16, indices, values, start, end, want_z, first)
+        globals()[f"call_{function}"](table, 16, indices, values, start, end, z, first)
+        for got, want in ((table, want_table), (z, want_z)):
+            assert_allclose(got, want, rtol=0, atol=40 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("shape", [(0,), (5,), (40, 24)])
+def test_memory_may_be_asked_for_any_of_an_arrays_numbers(shape):
+    array = np.ones(shape, np.float32)
+    for start in (0, array.size // 3):
+        call_prefetch(array, start, array.size)
+        call_prefetch(array, start, start)
+    assert_allclose(array, 1)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1.3e-7), (np.float64, 4e-16)])  # an ulp or two
