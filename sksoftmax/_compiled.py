@@ -17,7 +17,16 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._compiled_row import Tools, dot, logistic, row_prox, row_prox_binary, softmax, softplus
-from sksoftmax._lanes import FAST, LANES, accumulate, accumulate_row, accumulate_soft, add_to_row, compiled, prefetch
+from sksoftmax._lanes import (
+    FAST,
+    LANES,
+    accumulate,
+    accumulate_row,
+    accumulate_soft_row,
+    add_to_row,
+    compiled,
+    prefetch,
+)
 from sksoftmax._types import Array
 
 
@@ -63,15 +72,13 @@ def raw_row(i: int, rows: Rows, model: Model, z: Array) -> None:
     n_lanes = len(z)
     for k in range(n_lanes):
         z[k] = model.intercept[k]
-    if len(model.soft) > 0:
-        for e in range(rows.indptr[i], rows.indptr[i + 1]):
-            j = rows.indices[e]
-            for first in range(0, n_lanes, LANES):
-                accumulate_soft(model.table, j * n_lanes + first, z, first, rows.values[e], model.soft[j])
-    else:
-        start, end = rows.indptr[i], rows.indptr[i + 1]
-        for first in range(0, n_lanes, LANES):
-            accumulate_row(model.table, n_lanes, rows.indices, rows.values, start, end, z, first)
+    table, soft, _ = model
+    start, end = rows.indptr[i], rows.indptr[i + 1]
+    for first in range(0, n_lanes, LANES):
+        if len(soft) > 0:
+            accumulate_soft_row(table, n_lanes, rows.indices, rows.values, start, end, z, first, soft)
+        else:
+            accumulate_row(table, n_lanes, rows.indices, rows.values, start, end, z, first)
 
 
 @compiled(FAST)

@@ -54,13 +54,6 @@ def accumulate(table: Array, at: int, z: Array, first: int, value: float) -> Non
         z[first + k] += value * table[at + k]
 
 
-def accumulate_soft(table: Array, at: int, z: Array, first: int, value: float, threshold: float) -> None:
-    """``z[first:first+8] += value * soft(table[at:at+8])``, soft-thresholded at ``threshold``."""
-    for k in range(LANES):
-        w = table[at + k]
-        z[first + k] += value * (w - min(max(w, -threshold), threshold))
-
-
 def accumulate_row(
     table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
 ) -> None:
@@ -71,6 +64,17 @@ def accumulate_row(
     for e in range(start, end):
         for k in range(first, first + LANES):
             z[k] += values[e] * table[indices[e] * n_lanes + k]
+
+
+def accumulate_soft_row(
+    table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int, soft: Array
+) -> None:
+    """``accumulate_row``, of the table's numbers soft-thresholded at ``soft[indices[e]]``."""
+    for e in range(start, end):
+        j = indices[e]
+        for k in range(first, first + LANES):
+            w = table[j * n_lanes + k]
+            z[k] += values[e] * (w - min(max(w, -soft[j]), soft[j]))
 
 
 def add_to_row(
@@ -139,53 +143,85 @@ def _accumulate(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any
     return types.void(table, types.intp, z, types.intp, dtype), generate
 
 
-def _entries(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[Any], tuple[Any, Any]]:
-    """An entry's number to its value and the pointer to its 8 numbers of the table, for the two functions below."""
-    table, n_lanes, indices, values, *_, first = args
+def _entries(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[Any], tuple[Any, Any, Any]]:
+    """An entry's number to its column, its value, and the pointer to its 8 numbers of the table; for what follows."""
+    table, n_lanes, indices, values, *_ = args
+    first = args[7]
     of_table, _, of_indices, of_values = signature.args[:4]
     indices, values = (
         context.make_array(kind)(context, builder, array).data
         for kind, array in ((of_indices, indices), (of_values, values))
     )
 
-    def entry(e: Any) -> tuple[Any, Any]:
-        index = context.cast(builder, builder.load(builder.gep(indices, [e])), of_indices.dtype, types.intp)
-        at = builder.add(builder.mul(index, n_lanes), first)
-        return builder.load(builder.gep(values, [e])), _pointer(context, builder, of_table, table, at)
+    def entry(e: Any) -> tuple[Any, Any, Any]:
+        column = context.cast(builder, builder.load(builder.gep(indices, [e])), of_indices.dtype, types.intp)
+        at = builder.add(builder.mul(column, n_lanes), first)
+        return column, builder.load(builder.gep(values, [e])), _pointer(context, builder, of_table, table, at)
 
     return entry
+
+
+def _summed_row(context: Any, builder: Any, signature: Any, args: Any, changed: Callable[[Any, Any], Any]) -> Any:
+    """``z[first:first+8] +=`` the sum of the row's values times what ``(column, numbers)`` is ``changed`` to."""
+    entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:8]
+    dtype = signature.args[0].dtype
+    lanes = ir.VectorType(context.get_data_type(dtype), LANES)
+    target, one = _pointer(context, builder, signature.args[6], of_z, first), ir.Constant(start.type, 1)
+    even, odd = (cgutils.alloca_once(builder, lanes) for _ in range(2))
+    builder.store(_load(builder, target, dtype), even)
+    builder.store(ir.Constant(lanes, [0.0] * LANES), odd)
+
+    def plus_entry(total: Any, e: Any) -> None:
+        column, value, source = entry(e)
+        w = changed(column, _load(builder, source, dtype))
+        builder.store(_plus_product(builder, builder.load(total), value, w), total)
+
+    n_entries = builder.sub(end, start)
+    with cgutils.for_range(builder, builder.ashr(n_entries, one)) as loop:
+        e = builder.add(start, builder.shl(loop.index, one))
+        plus_entry(even, e)
+        plus_entry(odd, builder.add(e, one))
+    with builder.if_then(builder.trunc(n_entries, ir.IntType(1))):
+        plus_entry(even, builder.sub(end, one))
+    _store(builder, builder.fadd(builder.load(even), builder.load(odd), flags=_FLAGS), target, dtype)
+    return context.get_dummy_value()
 
 
 @intrinsic
 def _accumulate_row(
     typing: Any, table: Any, n_lanes: Any, indices: Any, values: Any, start: Any, end: Any, z: Any, first: Any
 ) -> Any:
-    dtype = table.dtype
-
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:]
-        lanes = ir.VectorType(context.get_data_type(dtype), LANES)
-        target, one = _pointer(context, builder, signature.args[6], of_z, first), ir.Constant(start.type, 1)
-        even, odd = (cgutils.alloca_once(builder, lanes) for _ in range(2))
-        builder.store(_load(builder, target, dtype), even)
-        builder.store(ir.Constant(lanes, [0.0] * LANES), odd)
-
-        def plus_entry(total: Any, e: Any) -> None:
-            value, source = entry(e)
-            w = _load(builder, source, dtype)
-            builder.store(_plus_product(builder, builder.load(total), value, w), total)
-
-        n_entries = builder.sub(end, start)
-        with cgutils.for_range(builder, builder.ashr(n_entries, one)) as loop:
-            e = builder.add(start, builder.shl(loop.index, one))
-            plus_entry(even, e)
-            plus_entry(odd, builder.add(e, one))
-        with builder.if_then(builder.trunc(n_entries, ir.IntType(1))):
-            plus_entry(even, builder.sub(end, one))
-        _store(builder, builder.fadd(builder.load(even), builder.load(odd), flags=_FLAGS), target, dtype)
-        return context.get_dummy_value()
+        return _summed_row(context, builder, signature, args, lambda column, w: w)
 
     return types.void(table, types.intp, indices, values, types.intp, types.intp, z, types.intp), generate
+
+
+@intrinsic
+def _accumulate_soft_row(
+    typing: Any,
+    table: Any,
+    n_lanes: Any,
+    indices: Any,
+    values: Any,
+    start: Any,
+    end: Any,
+    z: Any,
+    first: Any,
+    soft: Any,
+) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        thresholds = context.make_array(signature.args[8])(context, builder, args[8]).data
+
+        def softened(column: Any, w: Any) -> Any:
+            most = _splat(builder, builder.load(builder.gep(thresholds, [column])))
+            least = builder.fsub(ir.Constant(most.type, [0.0] * LANES), most)
+            clipped = _extreme(builder, "minnum", _extreme(builder, "maxnum", w, least), most)
+            return builder.fsub(w, clipped, flags=_FLAGS)
+
+        return _summed_row(context, builder, signature, args, softened)
+
+    return types.void(table, types.intp, indices, values, types.intp, types.intp, z, types.intp, soft), generate
 
 
 @intrinsic
@@ -198,7 +234,7 @@ def _add_to_row(
         entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:]
         change = _load(builder, _pointer(context, builder, signature.args[6], of_z, first), dtype)
         with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, 1), start.type) as (e, _):
-            value, target = entry(e)
+            _, value, target = entry(e)
             _store(builder, _plus_product(builder, _load(builder, target, dtype), value, change), target, dtype)
         return context.get_dummy_value()
 
@@ -223,24 +259,6 @@ def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
     return types.void(array, types.intp, types.intp), generate
 
 
-@intrinsic
-def _accumulate_soft(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any, threshold: Any) -> Any:
-    dtype = table.dtype
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = _pointer(context, builder, signature.args[0], args[0], args[1])
-        target = _pointer(context, builder, signature.args[2], args[2], args[3])
-        w, total = _load(builder, source, dtype), _load(builder, target, dtype)
-        most = _splat(builder, args[5])
-        least = builder.fsub(ir.Constant(most.type, [0.0] * LANES), most)
-        clipped = _extreme(builder, "minnum", _extreme(builder, "maxnum", w, least), most)
-        w = builder.fsub(w, clipped, flags=_FLAGS)
-        _store(builder, _plus_product(builder, total, args[4], w), target, dtype)
-        return context.get_dummy_value()
-
-    return types.void(table, types.intp, z, types.intp, dtype, dtype), generate
-
-
 # numba compares the parameters of the two functions, annotations and all: hence functions without any
 overload(accumulate, inline="always")(
     lambda table, at, z, first, value: lambda table, at, z, first, value: _accumulate(table, at, z, first, value)
@@ -252,6 +270,13 @@ overload(accumulate_row, inline="always")(
         )
     )
 )
+overload(accumulate_soft_row, inline="always")(
+    lambda table, n_lanes, indices, values, start, end, z, first, soft: (
+        lambda table, n_lanes, indices, values, start, end, z, first, soft: _accumulate_soft_row(
+            table, n_lanes, indices, values, start, end, z, first, soft
+        )
+    )
+)
 overload(add_to_row, inline="always")(
     lambda table, n_lanes, indices, values, start, end, z, first: (
         lambda table, n_lanes, indices, values, start, end, z, first: _add_to_row(
@@ -260,8 +285,3 @@ overload(add_to_row, inline="always")(
     )
 )
 overload(prefetch, inline="always")(lambda array, start, end: lambda array, start, end: _prefetch(array, start, end))
-overload(accumulate_soft, inline="always")(
-    lambda table, at, z, first, value, threshold: (
-        lambda table, at, z, first, value, threshold: _accumulate_soft(table, at, z, first, value, threshold)
-    )
-)
