@@ -437,7 +437,7 @@ def _path_of_fold(
     rows = ready.problem.data
     part = Batch(*(column[train] for column in rows))
     held = Batch(*(column[test] for column in narrow.problem.data))
-    given = Batch(*(column[test] for column in data))
+    given = held if narrow.problem.data.X is data.X else Batch(*(column[test] for column in data))
     border.at_least_two(judge.model.classes_[np.unique(part.y)])
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without.")

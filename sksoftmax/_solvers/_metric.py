@@ -15,6 +15,9 @@ _POWER, _CURVATURE = 0.5, 0.5
 _MEAN_SHARE, _N_SAMPLED = 0.8, 2000
 GREATEST_INTERCEPT = 0.3
 
+#: Halvings of a factor of e^60: to .4 %.
+_HALVINGS = 14
+
 
 class Metric(NamedTuple):
     """kappa, and what follows from it; with the intercept last, (n_features + 1,) in float64.
@@ -46,7 +49,7 @@ def chosen(problem: Problem, rows: Rows) -> tuple[Metric, Array]:
 
     middle = float(np.log(max((squares / base).sum() / n, 1e-300)))
     low, high = middle - 30.0, middle + 30.0
-    for _ in range(24):
+    for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
         _, found = some.curvatures(*scales(middle))
         low, high = (middle, high) if found > _MEAN_SHARE else (low, middle)
