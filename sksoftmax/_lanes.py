@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
 from sksoftmax._types import Array
@@ -90,9 +91,16 @@ def prefetch(array: Array, start: int, end: int) -> None:
     """Ask memory for the numbers of ``array`` from ``start`` to ``end``, all its axes as one, without waiting."""
 
 
+def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    """Pointer to an array's first number; those that follow are taken to be next to each other."""
+    if array_type.layout != "C":
+        raise TypingError("the kernels take contiguous arrays")
+    return context.make_array(array_type)(context, builder, array).data
+
+
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     """Pointer to the 8 numbers of ``array`` from ``index``."""
-    data = context.make_array(array_type)(context, builder, array).data
+    data = _data(context, builder, array_type, array)
     lanes = ir.VectorType(context.get_data_type(array_type.dtype), LANES)
     return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
 
@@ -144,14 +152,14 @@ def _accumulate(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any
 
 
 def _entries(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[Any], tuple[Any, Any, Any]]:
-    """An entry's number to its column, its value, and the pointer to its 8 numbers of the table; for what follows."""
-    table, n_lanes, indices, values, *_ = args
-    first = args[7]
-    of_table, _, of_indices, of_values = signature.args[:4]
-    indices, values = (
-        context.make_array(kind)(context, builder, array).data
-        for kind, array in ((of_indices, indices), (of_values, values))
-    )
+    """An entry's number to its column, its value, and the pointer to its 8 numbers of the table.
+
+    ``args`` are those of ``accumulate_row`` and its like.
+    """
+    of_table, _, of_indices, of_values, *_ = signature.args
+    table, n_lanes, indices, values, _, _, _, first, *_ = args
+    indices = _data(context, builder, of_indices, indices)
+    values = _data(context, builder, of_values, values)
 
     def entry(e: Any) -> tuple[Any, Any, Any]:
         column = context.cast(builder, builder.load(builder.gep(indices, [e])), of_indices.dtype, types.intp)
@@ -211,7 +219,7 @@ def _accumulate_soft_row(
     soft: Any,
 ) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        thresholds = context.make_array(signature.args[8])(context, builder, args[8]).data
+        thresholds = _data(context, builder, signature.args[8], args[8])
 
         def softened(column: Any, w: Any) -> Any:
             most = _splat(builder, builder.load(builder.gep(thresholds, [column])))
@@ -244,10 +252,10 @@ def _add_to_row(
 @intrinsic
 def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        data = _data(context, builder, signature.args[0], args[0])
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        signature_of = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, signature_of, "llvm.prefetch.p0i8")
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         how = [ir.Constant(number, k) for k in (0, 3, 1)]  # to be read, and kept, and it is data
         first, last = (builder.ptrtoint(builder.gep(data, [at]), args[1].type) for at in args[1:])
         line = ir.Constant(first.type, _LINE)

@@ -84,7 +84,7 @@ def conjugate_gradients(
     for k in range(1, max_products + 1):
         product = hessian(search)
         curvature = dot(search, product)
-        if not curvature > 0 or not np.isfinite(slope):  # flat to rounding, or nothing left to solve
+        if not curvature > 0 or not 0 <= slope < np.inf:  # flat to rounding, or nothing left to solve
             return Newton(direction, decrease, 0.0 if slope == 0 else np.inf, k)
         length = slope / curvature
         direction = plus(direction, length, search)
@@ -96,6 +96,8 @@ def conjugate_gradients(
             return Newton(direction, decrease, remaining, k)
         whitened = metric.apply(residual)
         new_slope = dot(residual, whitened)
+        if new_slope < 0:  # to rounding the metric is none
+            return Newton(direction, decrease, np.inf, k)
         if least:
             beyond = longest - length
             longest = 1 / (least + new_slope / slope / beyond) if 0 < beyond < np.inf else np.inf

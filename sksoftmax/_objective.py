@@ -57,7 +57,7 @@ def soft_threshold(coef: Array, threshold: Array | float) -> Array:
     return coef - np.clip(coef, -threshold, threshold)
 
 
-def _regularised(problem: Problem, loss: float, grads: Params, params: Params) -> Evaluation:
+def _regularised(problem: Problem, loss: Any, grads: Params, params: Params) -> Evaluation:
     value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
     coef_grad += grads.coef
@@ -169,7 +169,8 @@ def loss(problem: Problem, params: Params) -> float:
 
 def value(problem: Problem, params: Params) -> float:
     """F, its losses as in ``loss``."""
-    return loss(problem, params) / total_weight(problem) + penalty(params.coef, problem.alpha, problem.l1_ratio)[0]
+    of_penalty, _ = penalty(params.coef, problem.alpha, problem.l1_ratio)
+    return float(loss(problem, params) / total_weight(problem) + of_penalty)
 
 
 def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:

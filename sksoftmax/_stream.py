@@ -214,7 +214,7 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
         info = {"solver": result.solver, **info}
         n_epochs = len(result.loss_curve)
     mean_loss = loss(whole, fitted) / float(rows.weight.sum())
-    value = mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0]
+    value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
     return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, fitted, info, n_epochs)
 
 

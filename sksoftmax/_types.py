@@ -67,11 +67,13 @@ class Batch(NamedTuple):
     y : ndarray of intp of shape (n_rows,), or of X's dtype of shape (n_rows, n_classes)
         Class codes, 0 to n_classes - 1; or targets, rows >= 0 that sum to 1.
     weight : ndarray of float64 of shape (n_rows,)
+
+    Of an X of another library these are all rows' in host memory, and those of blocks and batches where X is.
     """
 
     X: Any
-    y: Array
-    weight: Array
+    y: Any
+    weight: Any
 
 
 class Moments(NamedTuple):
@@ -95,7 +97,7 @@ class Moments(NamedTuple):
 class Kernel(Protocol):
     """An engine: the sums over rows that every solver is made of (see ``_vectorized``); ``y`` as in ``Batch``."""
 
-    def loss_grad(self, params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[Any, Params]: ...
+    def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]: ...
 
     def proba(self, params: Params, X: Any) -> Array: ...
 

@@ -374,11 +374,12 @@ def as_rows(X: Any, dtype: Any) -> Any:
 
 
 def canonical(X: Any) -> Any:
-    """A sparse X as a csr_array without duplicate entries; a dense one as it is."""
+    """A sparse X as a csr_array of contiguous arrays without duplicate entries; a dense one as it is."""
     if not sp.issparse(X):
         return X
     X = sp.csr_array(X)
-    if not X.has_canonical_format:
+    is_contiguous = all(part.flags.c_contiguous for part in (X.data, X.indices, X.indptr))
+    if not (X.has_canonical_format and is_contiguous):
         X = X.copy()
         X.sum_duplicates()
     return X

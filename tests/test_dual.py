@@ -141,7 +141,7 @@ def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha, container):
         assert reports[-1].excess <= tol
         assert values[-1] / minimum - 1 <= tol
         assert reports[-1].value == pytest.approx(values[-1], rel=1e-9)  # exact where the fit ends
-        assert max(after - before for before, after in pairwise(values)) <= 0.3 * values[0]  # not a descent method
+        assert max(after - before for before, after in pairwise(values)) <= 0.5 * values[0]  # not a descent method
 
 
 @needs_numba
@@ -441,8 +441,41 @@ def test_blocks_of_dense_rows_are_visited_as_single_rows_are(n_classes):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_dense_rows_of_mostly_zeros_are_visited_as_sparse_ones(n_classes, dtype):
     X, y, _ = sparse_data(n_classes, dtype=dtype)
-    fits = [SoftmaxClassifier(engine="compiled", random_state=0).fit(rows, y) for rows in (X, X.toarray())]
+    clf, dense = (SoftmaxClassifier(engine="compiled", random_state=0).fit(rows, y) for rows in (X, X.toarray()))
+    rtol = 1e-10 if dtype == np.float64 else 1e-3  # numbers of columns of another type are another kernel
+    assert_allclose(clf.coef_, dense.coef_, rtol=rtol, atol=rtol)
+    assert clf.n_iter_ == dense.n_iter_
+
+
+@needs_numba
+@pytest.mark.parametrize("part", ["data", "indices", "indptr"])
+@pytest.mark.parametrize("step", [2, -1])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_a_sparse_matrix_need_not_be_contiguous(part, step, n_classes):
+    X, y, _ = sparse_data(n_classes)
+    strided = X.copy()
+    values = getattr(X, part)
+    padded = np.repeat(values, 2)[::2] if step == 2 else values[::-1].copy()[::-1]
+    assert not padded.flags.c_contiguous
+    setattr(strided, part, padded)
+    fits = [SoftmaxClassifier(engine="compiled", random_state=0).fit(rows, y) for rows in (X, strided)]
     same_fit(*fits)
+
+
+@needs_numba
+@pytest.mark.parametrize(("seed", "container"), [(34, np.asarray), (25, sp.csr_array)])
+def test_a_warm_start_at_coefficients_of_0_ends_at_the_minimum_or_says_so(seed, container):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((40, 400))
+    y = (X[:, :4] @ rng.standard_normal((4, 3)) * 2 + rng.gumbel(size=(40, 3))).argmax(axis=1)
+    clf = SoftmaxClassifier(250.0, l1_ratio=0.5, warm_start=True, random_state=0, max_iter=1000).fit(container(X), y)
+    clf.set_params(alpha=0.79).fit(container(X), y)
+    case = as_problem(X, y, alpha=0.79, l1_ratio=0.5)
+    exact = SoftmaxClassifier(0.79, l1_ratio=0.5, tol=1e-6, random_state=0, engine="vectorized").fit(X, y)
+    least, reached = (value_and_grad(case, Params(model.coef_, model.intercept_)).value for model in (exact, clf))
+    assert clf.stop_reason_ == "tol"
+    assert 0 <= clf.excess_ <= clf.tol
+    assert reached <= (1 + clf.tol) * least
 
 
 @needs_numba

@@ -112,6 +112,18 @@ def test_what_conjugate_gradients_leave_is_bounded_by_the_least_eigenvalue(n_pro
         assert aim.remaining <= 3 * (decrease - aim.decrease)
 
 
+@pytest.mark.parametrize("signs", [[-1.0, -1.0, -1.0], [1.0, -3.0, 1.0]])
+def test_nothing_is_promised_by_a_metric_that_is_not_definite(signs):
+    class Indefinite(NamedTuple):
+        def apply(self, grads):
+            return Params(grads.coef * signs, grads.intercept)
+
+    grads = Params(np.array([[1.0, 0.5, -2.0]]), np.zeros(1))
+    matrix = np.array([[2.0, 0.3, 0.1], [0.3, 1.0, 0.2], [0.1, 0.2, 3.0]])
+    aim = conjugate_gradients(lambda d: Params(d.coef @ matrix, d.intercept), grads, Indefinite(), 0.0, 20, least=0.1)
+    assert aim.remaining == np.inf
+
+
 def test_conjugate_gradients_end_where_what_they_leave_is_bounded_by_what_may_be_left():
     product, grads, decrease = quadratic(np.logspace(0, 2, 40))
     aim = conjugate_gradients(product, grads, Identity(), 0.0, 200, least=1.0, most=0.01 * decrease)

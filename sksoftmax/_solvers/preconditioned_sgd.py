@@ -35,7 +35,7 @@ class PreconditionedState(NamedTuple):
         Updates so far.
     rate : float
         Base learning rate, > 0; the loop shrinks it after a divergence.
-    value : float, or array of one
+    total : number, in float64
         Sum of F as the batches of the epoch so far have seen it, each before its step. Where X is, so that no step
         waits for it.
     """
@@ -49,7 +49,7 @@ class PreconditionedState(NamedTuple):
     inverse: Array
     step: int
     rate: float
-    value: Any
+    total: Any
 
     @property
     def params(self) -> Params:
@@ -96,7 +96,7 @@ def preconditioned_sgd(
             inverse=beside(metric.inverse, X, dtype),
             step=0,
             rate=rate,
-            value=0.0,
+            total=0.0,
         )
 
     def step(problem: Problem, state: PreconditionedState, batch: Batch) -> PreconditionedState:
@@ -104,10 +104,10 @@ def preconditioned_sgd(
         coef = u * inverse_scale
         params = Params(coef, b - coef @ mean)
         loss, grads = batch_loss_grad(problem, params, batch)
-        penalty_value, pull = penalty(coef, problem.alpha, problem.l1_ratio)
+        of_penalty, pull = penalty(coef, problem.alpha, problem.l1_ratio)
         if problem.l1_ratio:  # a subgradient will do for a start
             pull = pull + problem.alpha * problem.l1_ratio * np.sign(coef)
-        value = loss + penalty_value
+        value = loss + of_penalty.astype(np.float64)
         grad_u = (grads.coef - np.outer(grads.intercept, mean) + pull) * inverse_scale
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
         change_b = metric.intercept_rate * grads.intercept
@@ -122,11 +122,11 @@ def preconditioned_sgd(
             velocity_u=velocity_u,
             velocity_b=velocity_b,
             step=n_steps + 1,
-            value=state.value + value if n_steps % n_batches else value,
+            total=state.total + value if n_steps % n_batches else value,
         )
 
     def report(problem: Problem, state: PreconditionedState) -> Report:
         n_seen = (state.step - 1) % n_batches + 1
-        return Report(float(state.value) / n_seen, np.inf, False)
+        return Report(float(state.total) / n_seen, np.inf, False)
 
     return Solver("preconditioned_sgd", init, step, report, batch_size)
