@@ -1,8 +1,7 @@
 """The engine of arrays of other libraries: the sums of ``_vectorized`` in the words of the array API.
 
 Nothing but what the standard has, so that they run wherever X is (see ``_device``): what they give stays there, tables
-class-major as in ``_vectorized``. By the standard nothing is written where arrays of
-numbers say, hence the masks.
+class-major as in ``_vectorized``. By the standard nothing is written where arrays of numbers say, hence the masks.
 """
 
 from __future__ import annotations
