@@ -161,8 +161,7 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
         totals = np.pad(totals, ((0, 0), (0, len(code_of) - totals.shape[1])))
         totals += [np.bincount(codes, weight, len(code_of)) for weight in (rows.weight, None)]
         sample.add(rows._replace(y=codes), len(code_of))
-    if n_read == 0:
-        raise ValueError("batches must hold at least one row, got none.")
+    border.some_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
     border.some_weight(int(totals[1].sum()))
     border.at_least_two(known)
     assert moments is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -49,6 +50,11 @@ except ImportError:  # scikit-learn before 1.9
 __all__ = ["CallbackSupportMixin", "SparseCoefMixin", "with_callbacks"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+#: scikit-learn 1.9 and later would refuse weights that are all 0, which a part of the rows may have.
+_MAY_BE_ZERO: dict[str, Any] = (
+    {"allow_all_zero_weights": True} if "allow_all_zero_weights" in signature(_check_sample_weight).parameters else {}
+)
 
 #: The engines of sums over rows; "compiled" is the vectorized one but for the solver that visits single rows.
 KERNELS: dict[str, Kernel] = {"vectorized": _vectorized, "naive": _loops}
@@ -319,7 +325,7 @@ def used(data: Batch) -> Batch:
 
 def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
     """A finite weight for each row of X, 1 for None; ValueError if one is negative."""
-    weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, **_MAY_BE_ZERO))
     if (weight < 0).any():
         raise ValueError(f"{name} must not be negative, got {weight.min():g}; 0 leaves a row out.")
     return weight
@@ -329,6 +335,12 @@ def some_weight(n_used: int, name: str = "sample_weight") -> None:
     """Raise ValueError if no row has a positive weight."""
     if n_used == 0:
         raise ValueError(f"{name} must be positive for at least one row, got only zeros.")
+
+
+def some_rows(n_rows: int, name: str, got: str, advice: str) -> None:
+    """Raise ValueError if there is no row."""
+    if n_rows == 0:
+        raise ValueError(f"{name} must hold at least one row, got {got}; {advice}.")
 
 
 def features(estimator: Any, X: Any, *, reset: bool) -> Any:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 try:
     import dask.array as da
     import dask.dataframe as dd
-    from dask import delayed
+    from dask import compute, delayed
     from distributed import Client, Future, get_client, wait
 except ImportError as error:
     raise ImportError(
@@ -86,13 +86,19 @@ class _Found(NamedTuple):
     n_bytes: int
 
 
+#: Of a partition whose rows all have weight 0.
+_WEIGHTLESS = _Found(0, np.empty(0), np.empty(0), np.empty(0), None, 0, None, None, False, 0)
+
+
 # --- what the workers do: pure functions, so that a lost result is computed anew ----------------------------------
 
 
 def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[Batch | None, _Found | None]:
     """The rows of a partition that count, and what they are; None if it has none."""
-    if border.n_rows_of(X) == 0 or (sample_weight is not None and not np.any(sample_weight)):
+    if border.n_rows_of(X) == 0:
         return None, None
+    if sample_weight is not None and not np.any(sample_weight):
+        return None, _WEIGHTLESS
     seen = SoftmaxClassifier()
     rows = border.piece_of_data(seen, X, y, sample_weight, reset=True)
     labels, codes = np.unique(rows.y, return_inverse=True)
@@ -161,19 +167,48 @@ class _Cluster:
         self.client, self.workers_timeout = client, workers_timeout
         self.n_workers = self._count()
         self.rounds = self.bytes_sent = self.bytes_received = 0
+        self._futures: list[Future] = []
+
+    @contextlib.contextmanager
+    def releasing(self) -> Iterator[None]:
+        """Release on exit the futures made inside.
+
+        After an error they would stay, with the workers' data: the client keeps the error of a future, its traceback
+        keeps the frames of the fit, and these keep the futures.
+        """
+        n_before = len(self._futures)
+        try:
+            yield
+        finally:
+            while len(self._futures) > n_before:
+                with contextlib.suppress(RuntimeError):  # the client's event loop is closed
+                    self._futures.pop().release()
+
+    def compute(self, lazy: Sequence[Any]) -> list[Future]:
+        """Have the workers compute dask's delayed values."""
+        futures: list[Future] = self.client.compute(list(lazy))
+        self._futures += futures
+        return futures
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future:
+        """Have a worker call a function."""
+        future = self.client.submit(function, *args, pure=False)
+        self._futures.append(future)
+        return future
 
     def each(self, function: Callable[..., Any], pieces: Sequence[Future], *args: Any) -> list[Future]:
-        return [self.client.submit(function, piece, *args, pure=False) for piece in pieces]
+        return [self.submit(function, piece, *args) for piece in pieces]
 
     def summed(self, function: Callable[..., Any], pieces: Sequence[Future], asked: tuple[Any, ...]) -> Any:
         """The sum over the pieces: a round."""
-        sent = self.client.submit(_same, asked, pure=False)  # a task, so that it survives its worker
-        parts = self.each(function, pieces, sent)
-        while len(parts) > 1:
-            groups = [parts[i : i + _BRANCHES] for i in range(0, len(parts), _BRANCHES)]
-            parts = [self.client.submit(_summed, group, pure=False) for group in groups]
-        self.bytes_sent += self.n_workers * _size(asked)
-        (result,) = self.gathered(parts)
+        with self.releasing():
+            sent = self.submit(_same, asked)  # a task, so that it survives its worker
+            parts = self.each(function, pieces, sent)
+            while len(parts) > 1:
+                groups = [parts[i : i + _BRANCHES] for i in range(0, len(parts), _BRANCHES)]
+                parts = [self.submit(_summed, group) for group in groups]
+            self.bytes_sent += self.n_workers * _size(asked)
+            (result,) = self.gathered(parts)
         self.bytes_received += (self.n_workers - 1) * _size(result)  # from worker to worker
         return result
 
@@ -294,7 +329,17 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
     @property
     def client(self) -> Client:
-        return get_client() if self._client is None else self._client
+        client, found = self._client, "one that is closed"
+        if client is None:
+            with contextlib.suppress(ValueError):
+                client = get_client()
+            found = "none"
+        if client is None or client.status == "closed":
+            raise ValueError(
+                f"{type(self).__name__} needs the client of a cluster, got {found}; make one first, such as "
+                "distributed.Client() for the cores of this machine, or set the attribute client."
+            )
+        return client
 
     @client.setter
     def client(self, client: Client | None) -> None:
@@ -327,7 +372,8 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             If X is no dask collection.
         ValueError
             As ``SoftmaxClassifier.fit``, for any partition; if y or the weights are in other partitions than X; if
-            the solver is not "auto", or ``early_stopping`` is set.
+            all partitions are empty; if the solver is not "auto", or ``early_stopping`` is set; or if there is no
+            client.
         RuntimeError
             If for ``workers_timeout`` seconds there is no worker.
         ImportError
@@ -337,6 +383,10 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         -----
         ConvergenceWarning
             As ``SoftmaxClassifier.fit``.
+
+        Notes
+        -----
+        After an error or an interrupt no future of the fit is left with the client, and no data with the workers.
         """
         self._validate_params()
         task = task_of(self)
@@ -346,28 +396,29 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             if self.solver != "auto" or self.early_stopping:
                 raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
             cluster = _Cluster(self.client, self.workers_timeout)
-            partitions = _partitions(cluster.client, X, y, sample_weight)
-            checked = [cluster.client.submit(_checked, *parts, self.fit_intercept, pure=False) for parts in partitions]
-            found = _together(cluster.gathered(cluster.each(_said, checked)))
-            factors = border.class_factors(self.class_weight, found.labels, found.weights)
-            pieces = cluster.each(_coded, checked, found.labels, factors, found.dtype)
-            rates = _rates(found)
-            seed = int(check_random_state(self.random_state).randint(2**31))
-            drawn = [cluster.client.submit(_sampled, p, rates, (seed, i), pure=False) for i, p in enumerate(pieces)]
-            parts = [rows for rows in cluster.gathered(drawn) if rows is not None and len(rows.y)]
-            class_weights = factors * found.weights
-            sample, whole = stratified(joined(parts), class_weights), None
-            if (rates < 1).any():
-                assert found.moments is not None
-                n_samples = int(found.counts[factors > 0].sum())
-                whole = _Rows(cluster, pieces, n_samples, class_weights, found.moments)
-            self.n_features_in_ = found.n_features
-            self.__dict__.pop("feature_names_in_", None)
-            if found.names is not None:
-                self.feature_names_in_ = found.names
-            result = self._fit_coded(sample, found.labels, whole, None, task)
-            told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
-            self.communication_ = Communication(*told)
+            with cluster.releasing():
+                partitions = _futures_of(cluster, _partitions(X, y, sample_weight))
+                checked = [cluster.submit(_checked, *parts, self.fit_intercept) for parts in partitions]
+                found = _together(cluster.gathered(cluster.each(_said, checked)))
+                factors = border.class_factors(self.class_weight, found.labels, found.weights)
+                pieces = cluster.each(_coded, checked, found.labels, factors, found.dtype)
+                rates = _rates(found)
+                seed = int(check_random_state(self.random_state).randint(2**31))
+                drawn = [cluster.submit(_sampled, piece, rates, (seed, i)) for i, piece in enumerate(pieces)]
+                parts = [rows for rows in cluster.gathered(drawn) if rows is not None and len(rows.y)]
+                class_weights = factors * found.weights
+                sample, whole = stratified(joined(parts), class_weights), None
+                if (rates < 1).any():
+                    assert found.moments is not None
+                    n_samples = int(found.counts[factors > 0].sum())
+                    whole = _Rows(cluster, pieces, n_samples, class_weights, found.moments)
+                self.n_features_in_ = found.n_features
+                self.__dict__.pop("feature_names_in_", None)
+                if found.names is not None:
+                    self.feature_names_in_ = found.names
+                result = self._fit_coded(sample, found.labels, whole, None, task)
+                told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
+                self.communication_ = Communication(*told)
         self._warn_if_above_tol(result)
         return self
 
@@ -485,6 +536,43 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         """
         return self._lazily("predict_log_proba", X, self.coef_.dtype)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy: the share of the rows whose label is predicted; computed at once.
+
+        Parameters
+        ----------
+        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
+            Finite numbers, in the columns of the fit.
+        y : dask array of shape (n_samples,), or dask series
+            Labels, in the partitions of X. Or an array, as ``SoftmaxClassifier.score``'s.
+        sample_weight : dask array of shape (n_samples,), or dask series, default=None
+            Weights, >= 0. Or an array, if y is one.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        TypeError
+            If y is a dask collection, and X or the weights are not.
+        ValueError
+            As ``SoftmaxClassifier.score``, for any partition; if y or the weights are in other partitions than X; or if
+            all partitions are empty, or all weights 0.
+        """
+        check_is_fitted(self)
+        if not hasattr(y, "to_delayed"):
+            return super().score(X.compute() if _is_dask(X) else X, y, sample_weight)
+        local = self.to_local()
+        parts = [_delayed_hits(local, *partition) for partition in _partitions(X, y, sample_weight)]
+        hits, weights, n_rows = np.sum(compute(*parts, scheduler=self._client), axis=0)
+        border.some_rows(int(n_rows), "X", f"{len(parts)} partitions without one", "check what selects the rows")
+        border.some_weight(int(weights > 0))
+        return float(hits / weights)
+
     def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
         check_is_fitted(self)
         predict = getattr(self.to_local(), method)
@@ -516,6 +604,16 @@ def _delayed_prediction(predict: Callable[[Any], Array], X: Any, shape: tuple[in
     return _predicted(X, predict, shape)
 
 
+@delayed
+def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[float, float, int]:
+    """Weight of the rows of a partition whose label is predicted, of all its rows, and their number."""
+    if border.n_rows_of(X) == 0:
+        return 0.0, 0.0, 0
+    rows = border.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
+    is_right = model.predict(X) == rows.y
+    return float(rows.weight[is_right].sum()), float(rows.weight.sum()), len(rows.y)
+
+
 def _as(kind: type[Any], model: SoftmaxClassifier) -> Any:
     """A model of the other class."""
     new = kind(**model.get_params(deep=False))
@@ -528,8 +626,16 @@ def _is_dask(X: Any) -> bool:
     return isinstance(X, da.Array | dd.DataFrame)
 
 
-def _partitions(client: Client, X: Any, y: Any, sample_weight: Any) -> list[list[Any]]:
-    """X, y and the weights (None for 1) of each partition: futures, which the workers hold."""
+def _partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
+    """Return X, y and the weights (None for 1) of each partition, delayed.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no dask collection.
+    ValueError
+        If they have not the same number of partitions.
+    """
     if not _is_dask(X):
         raise TypeError(
             f"X must be a dask array or dataframe, got {type(X).__name__}: for rows in memory or in files use "
@@ -553,8 +659,17 @@ def _partitions(client: Client, X: Any, y: Any, sample_weight: Any) -> list[list
                 f"{name} must be in the partitions of X, got {len(columns[-1] or [])} of them, and X has "
                 f"{len(columns[0] or [])}."
             )
-    held = [client.compute(column) if column is not None else [None] * len(columns[0] or []) for column in columns]
-    return [list(parts) for parts in zip(*held, strict=True)]
+    n_partitions = len(columns[0] or [])
+    return list(zip(*([None] * n_partitions if column is None else column for column in columns), strict=True))
+
+
+def _futures_of(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the partitions as futures, which the workers hold."""
+    columns = (
+        [None] * len(column) if column[0] is None else cluster.compute(column)
+        for column in zip(*partitions, strict=True)
+    )
+    return list(zip(*columns, strict=True))
 
 
 def _together(all_found: Sequence[_Found | None]) -> _Found:
@@ -565,7 +680,9 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
     ValueError
         If they have not the same columns, no row counts, or there is one class only.
     """
-    found = [one for one in all_found if one is not None]
+    given = [one for one in all_found if one is not None]
+    border.some_rows(len(given), "X", f"{len(all_found)} partitions without one", "check what selects the rows")
+    found = [one for one in given if one.n_rows > 0]
     border.some_weight(len(found))
     kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
     if len(kinds) > 1:

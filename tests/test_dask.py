@@ -5,7 +5,9 @@ import pickle
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+import time
+from contextlib import contextmanager, nullcontext, suppress
+from unittest.mock import Mock
 
 import dask.array as da
 import dask.dataframe as dd
@@ -242,6 +244,46 @@ def test_predictions_are_lazy_and_those_of_the_local_model(method, n_classes, cl
     assert_array_equal(lazy.compute(), want)
 
 
+def as_frames(X, y, weight):
+    frame = dd.from_pandas(pd.DataFrame(X, columns=list("abcdefgh")).assign(y=y, weight=weight), npartitions=5)
+    return frame[list("abcdefgh")], frame["y"], frame["weight"]
+
+
+def as_arrays_of_unknown_chunks(X, y, weight):
+    return tuple(part.to_dask_array() for part in as_frames(X, y, weight))
+
+
+def as_arrays(X, y, weight):
+    return *chunked(X, y), da.from_array(weight, chunks=500)
+
+
+@pytest.mark.parametrize("given", [as_frames, as_arrays_of_unknown_chunks, as_arrays])
+def test_score_takes_what_fit_takes_and_is_that_of_the_local_model(given, client):
+    X, y = sorted_data()
+    weight = np.where(np.arange(len(y)) < 1000, 0.0, np.random.RandomState(0).uniform(0, 3, len(y)))
+    X_lazy, y_lazy, weight_lazy = given(X, y, weight)
+    clf = DaskSoftmaxClassifier(ALPHA, random_state=0).fit(X_lazy, y_lazy, weight_lazy)
+    local = clf.to_local()
+    X_local = X_lazy.compute()  # with the names of a data frame's columns
+    assert clf.score(X_lazy, y_lazy) == local.score(X_local, y)
+    assert clf.score(X_lazy, y_lazy, weight_lazy) == pytest.approx(local.score(X_local, y, weight), rel=1e-12)
+    assert clf.score(X_lazy, y, weight) == clf.score(X_local, y, weight) == local.score(X_local, y, weight)
+
+
+def test_score_says_what_is_wrong(client):
+    X, y = sorted_data(n_samples=1000)
+    clf = DaskSoftmaxClassifier(0.1, random_state=0).fit(*chunked(X, y))
+    X_lazy, y_lazy = chunked(X, y)
+    with pytest.raises(TypeError, match="ndarray"):
+        clf.score(X, y_lazy)
+    with pytest.raises(ValueError, match="partitions of X"):
+        clf.score(X_lazy, y_lazy[:500])
+    with pytest.raises(ValueError, match="only zeros"):
+        clf.score(X_lazy, y_lazy, y_lazy * 0)
+    with pytest.raises(ValueError, match="X must hold at least one row, got 2 partitions without one; check"):
+        clf.score(X_lazy[y_lazy > 9], y_lazy[y_lazy > 9])
+
+
 def test_it_is_cloned_and_pickled_without_its_client(client):
     X, y = sorted_data()
     clf = DaskSoftmaxClassifier(ALPHA, random_state=0)
@@ -261,6 +303,36 @@ def test_it_becomes_a_logistic_regression_of_all_the_rows_on_the_cluster(client)
     assert_array_equal(back.predict(chunked(X, y)[0]).compute(), clf.predict(X))
 
 
+# --- what is left ---------------------------------------------------------------------------------------
+
+
+def n_left(client):
+    """Futures of the client and tasks of the cluster, after at most 10 seconds: releasing takes some messages."""
+    for _ in range(200):
+        n = len(client.futures) + client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        if n == 0:
+            break
+        time.sleep(0.05)
+    return n
+
+
+@pytest.mark.parametrize("end", ["nan", "keyboard", "success"])
+def test_no_future_and_no_data_are_left_behind(end, client, monkeypatch):
+    X, y = sorted_data()
+    if end == "nan":
+        X[3000, 1] = np.nan
+        expected = pytest.raises(ValueError, match="NaN")
+    elif end == "keyboard":
+        before_the_second_round(monkeypatch, Mock(side_effect=KeyboardInterrupt))
+        expected = pytest.raises(KeyboardInterrupt)
+    else:
+        expected = nullcontext()
+    with expected as error:
+        fitted(X, y, tol=1e-8)
+    assert n_left(client) == 0
+    del error  # whose traceback was alive
+
+
 # --- what comes in ----------------------------------------------------------------------------------------
 
 
@@ -275,6 +347,8 @@ def test_it_becomes_a_logistic_regression_of_all_the_rows_on_the_cluster(client)
         (lambda X, y: (X, y + 0.5), ValueError, "Unknown label type"),
         (lambda X, y: (X, y, y * 0), ValueError, "only zeros"),
         (lambda X, y: (X, y, y - 1), ValueError, "must not be negative"),
+        (lambda X, y: (X[y > 9], y[y > 9]), ValueError, "X must hold at least one row, got 8 partitions without one"),
+        (lambda X, y: (X[y > 9], y[y > 9], y[y > 9]), ValueError, "X must hold at least one row"),
     ],
 )
 def test_bad_rows_say_what_is_wrong_and_leave_nothing_behind(change, error, match, client):
@@ -319,3 +393,14 @@ def test_without_dask_the_error_says_what_to_install(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; import sksoftmax; import sksoftmax.dask"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'sksoftmax[dask]'" in told.stderr
+
+
+def test_without_a_client_the_error_says_what_to_do(monkeypatch):
+    X, y = chunked(*sorted_data(n_samples=1000))
+    clf = DaskSoftmaxClassifier(ALPHA)
+    monkeypatch.setattr(sksoftmax.dask, "get_client", Mock(side_effect=ValueError("No global client found")))
+    with pytest.raises(ValueError, match=r"client of a cluster, got none; make one"):
+        clf.fit(X, y)
+    clf.client = Mock(status="closed")
+    with pytest.raises(ValueError, match=r"client of a cluster, got one that is closed; make one"):
+        clf.fit(X, y)
