@@ -414,7 +414,8 @@ class SoftmaxClassifier(
         batches : iterable, or callable that returns an iterator
             What gives the rows, the same in every pass, as tuples ``(X, y)`` or ``(X, y, sample_weight)``, each as
             ``fit`` takes them; of any numbers of rows, all dense or all sparse. Such as a list, an object with
-            ``__iter__``, or a generator function; not a generator, which can be read only once.
+            ``__iter__``, or a generator function; not a generator, which can be read only once. It may fill the same
+            arrays anew for every batch. The order of the rows may change from pass to pass.
         classes : array-like of shape (n_classes,), default=None
             All labels; None for those that are there.
 
@@ -428,7 +429,8 @@ class SoftmaxClassifier(
             If ``batches`` can be read only once, or does not give tuples.
         ValueError
             As ``fit``; if the rows are not the same in every pass; or with ``early_stopping=True`` where they are more
-            than the sample.
+            than the sample. Each pass compares the number of rows, the labels and the classes' weights with the first;
+            the second, third, fourth, eighth, sixteenth, ... also the sums of X's columns, and that they are finite.
         ImportError
             As ``fit``.
 
@@ -458,10 +460,10 @@ class SoftmaxClassifier(
         return self
 
     def _fit_read(
-        self, read: sources.Read, classes: ArrayLike | None, validation: targets.Validation | None, task: Task
+        self, source: sources.Source, classes: ArrayLike | None, validation: targets.Validation | None, task: Task
     ) -> Result:
         """Fit to rows that are read in passes: as ``fit_batches`` says."""
-        found = sources.survey(self, read, classes, check_random_state(self.random_state))
+        found = sources.survey(self, source, classes, check_random_state(self.random_state))
         if found.is_all:
             return self._fit_rows(found.data, found.classes, validation, task)
         if self.early_stopping and validation is None:
@@ -470,7 +472,7 @@ class SoftmaxClassifier(
                 "fit an X_val and y_val of your own, or set early_stopping=False."
             )
         held = targets.validation_data(self, validation, found.classes)
-        sample, whole = sources.with_class_weight(found, read, self.class_weight)
+        sample, whole = sources.with_class_weight(found, source, self.class_weight)
         return self._fit_coded(sample, found.classes, whole, held, task)
 
     def _fit_rows(self, data: Batch, classes: Array, validation: targets.Validation | None, task: Task) -> Result:

@@ -41,6 +41,8 @@ class Pieces(NamedTuple):
     moments : Moments
     centre : ndarray of shape (n_features,) or None
         What X is less by.
+    may_change : bool
+        Whether the arrays of a piece may be filled anew when the next piece is read.
     """
 
     read: Callable[[np.random.RandomState | None], Iterator[Batch]]
@@ -48,6 +50,7 @@ class Pieces(NamedTuple):
     class_weights: Array
     moments: Moments
     centre: Array | None = None
+    may_change: bool = False
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
         return summed_loss_grad(self._centred(None), problem, params, total)
@@ -57,7 +60,7 @@ class Pieces(NamedTuple):
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         """Shuffled by windows of some 32 MiB, of pieces from anywhere if they can be had in any order."""
-        for window in _windows(self._centred(rng if shuffle else None)):
+        for window in _windows(self._centred(rng if shuffle else None), may_change=self.may_change):
             yield from epoch_batches(window, batch_size, rng, shuffle=shuffle)
 
     def less(self, centre: Array) -> Self:
@@ -122,14 +125,20 @@ def joined(pieces: list[Batch]) -> Batch:
     return Batch(stacked, *(np.concatenate(column) for column in list(zip(*pieces, strict=True))[1:]))
 
 
-def _windows(pieces: Iterator[Batch]) -> Iterator[Batch]:
+def copied(rows: Batch) -> Batch:
+    """Return the rows in arrays of their own: the caller may fill its own anew."""
+    return Batch(*(column.copy() for column in rows))
+
+
+def _windows(pieces: Iterator[Batch], *, may_change: bool) -> Iterator[Batch]:
     """Pieces together, of the size of a window."""
     waiting: list[Batch] = []
     size = 0
     for piece in pieces:
-        waiting.append(piece)
         size += n_bytes(piece.X)
-        if size >= _WINDOW_SIZE:
+        is_full = size >= _WINDOW_SIZE
+        waiting.append(copied(piece) if may_change and not is_full else piece)
+        if is_full:
             yield joined(waiting)
             waiting, size = [], 0
     if waiting:
@@ -153,8 +162,11 @@ class Sample:
         self._size = 0
         self.is_all = True
 
-    def add(self, rows: Batch, n_classes: int) -> None:
-        """Rows, and the number of classes so far: codes are below it."""
+    def add(self, rows: Batch, n_classes: int, *, may_change: bool = False) -> None:
+        """Add rows; their codes are below ``n_classes``, the number of classes so far.
+
+        Copies them, if their arrays may be filled anew and they are all kept.
+        """
         self._rate = np.concatenate([self._rate, np.ones(n_classes - len(self._rate))])
         self._rows.append(rows)
         self._size += n_bytes(rows.X)
@@ -170,6 +182,8 @@ class Sample:
             self._rate[is_common & (self._rate == self._rate[is_common].max())] *= _KEPT_SHARE
             for i in range(len(self._rows)):
                 self._thin(i)
+        if may_change and self._rows[-1] is rows:
+            self._rows[-1] = copied(rows)
 
     def _thin(self, i: int) -> None:
         piece, height = self._rows[i], self._heights[i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 from sksoftmax import _pieces
 from sksoftmax import _validation as border
 from sksoftmax._batches import piece_order
-from sksoftmax._pieces import Pieces, Sample
+from sksoftmax._pieces import Pieces, Sample, split
 from sksoftmax._placement import where_the_fit_was
 from sksoftmax._precondition import merged, moments_of
 from sksoftmax._types import Array, Batch, Moments
@@ -21,6 +22,28 @@ _Predict = TypeVar("_Predict", bound=Callable[..., Array])
 
 #: Reads all rows once: pieces of X, y and the weights, or None for weights of 1; in an order drawn, if it can.
 Read = Callable[[np.random.RandomState | None], Iterator[tuple[Any, Any, Any]]]
+
+
+#: Relative difference of sums over all rows that their order and the sizes of the pieces may make, by X's dtype.
+_ROUNDING = {"float32": 1e-5, "float64": 1e-9}
+
+
+#: Its multiples, less their integer parts, are spread evenly.
+_GOLDEN = 0.5 * (5**0.5 - 1)
+
+
+class Source(NamedTuple):
+    """Rows that can be read again and again.
+
+    Attributes
+    ----------
+    read : Read
+    may_change : bool
+        Whether code of the user's gives the rows: it may fill the same arrays anew, or give other rows in another pass.
+    """
+
+    read: Read
+    may_change: bool
 
 
 class Survey(NamedTuple):
@@ -41,6 +64,8 @@ class Survey(NamedTuple):
         Of the columns, without class weights.
     is_all : bool
         Whether ``data`` are all rows.
+    sums : ndarray of shape (2, n_features), or (2, 1) for sparse rows
+        Weighted sums of the columns and of their absolute values; 0 unless the rows may change.
     """
 
     data: Batch
@@ -50,6 +75,7 @@ class Survey(NamedTuple):
     n_read: int
     moments: Moments
     is_all: bool
+    sums: Array
 
 
 def is_on_disk(X: Any) -> bool:
@@ -81,7 +107,7 @@ def by_pieces(predict: _Predict) -> _Predict:
     return cast(_Predict, predict_pieces)
 
 
-def of_array(X: Any, y: Any, sample_weight: Any) -> Read:
+def of_array(X: Any, y: Any, sample_weight: Any) -> Source:
     """Slices of an array on disk."""
     y = np.asarray(y)
     weight = sample_weight if sample_weight is None or np.ndim(sample_weight) == 0 else np.asarray(sample_weight)
@@ -93,10 +119,10 @@ def of_array(X: Any, y: Any, sample_weight: Any) -> Read:
             rows = spans[i]
             yield np.asarray(X[rows]), y[rows], weight[rows] if np.ndim(weight) else weight
 
-    return read
+    return Source(read, False)
 
 
-def of_batches(batches: Any) -> Read:
+def of_batches(batches: Any) -> Source:
     """What a user gives.
 
     Raises
@@ -119,10 +145,10 @@ def of_batches(batches: Any) -> Read:
             if border.n_rows_of(X):
                 yield X, y, weight[0] if weight else None
 
-    return read
+    return Source(read, type(batches) not in (list, tuple))
 
 
-def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState) -> Survey:
+def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomState) -> Survey:
     """Read all rows, check them, and keep a sample; the estimator's ``n_features_in_`` are then known.
 
     Parameters
@@ -141,7 +167,8 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
     sample, totals, n_read = Sample(rng), np.zeros((2, 0)), 0
     is_sparse: bool | None = None
     moments: Moments | None = None
-    for X, y, weight in read(None):
+    sums: Any = 0.0
+    for X, y, weight in source.read(None):
         n_read += border.n_rows_of(X)
         if weight is not None and not np.any(weight):
             continue
@@ -160,7 +187,11 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
         codes = np.array([code_of.setdefault(label, len(code_of)) for label in labels.tolist()], dtype=np.intp)[which]
         totals = np.pad(totals, ((0, 0), (0, len(code_of) - totals.shape[1])))
         totals += [np.bincount(codes, weight, len(code_of)) for weight in (rows.weight, None)]
-        sample.add(rows._replace(y=codes), len(code_of))
+        rows = rows._replace(y=codes)
+        if source.may_change:
+            sums = sums + np.array([_column_sums(part) for part in (rows, rows._replace(X=abs(rows.X)))])
+            rows = rows._replace(weight=rows.weight.copy())
+        sample.add(rows, len(code_of), may_change=source.may_change and _shares_memory(rows.X, X))
     border.some_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
     border.some_weight(int(totals[1].sum()))
     border.at_least_two(known)
@@ -168,7 +199,34 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
     rank = np.searchsorted(known, list(code_of))  # codes were given as labels came
     data = sample.rows()
     class_weights, class_counts = totals[:, np.argsort(rank)]
-    return Survey(data._replace(y=rank[data.y]), known, class_weights, class_counts, n_read, moments, sample.is_all)
+    data = data._replace(y=rank[data.y])
+    return Survey(data, known, class_weights, class_counts, n_read, moments, sample.is_all, sums)
+
+
+def _shares_memory(X: Any, given: Any) -> bool:
+    """Return whether X, which was made of what was given, is a view of it."""
+    if isinstance(given, list | tuple):
+        return False
+    if sp.issparse(X):
+        parts = ("data", "indices", "indptr") if given.format == "csr" else ()
+        return any(np.may_share_memory(getattr(X, part), getattr(given, part)) for part in parts)
+    return bool(np.may_share_memory(X, np.asarray(given)))
+
+
+def _column_sums(rows: Batch) -> Array:
+    """Return the weighted sums of the columns, in float64; for sparse rows one sum, to which each column adds its own.
+
+    A sum for each of their columns would take half as long as a gradient.
+    """
+    X, weight = rows.X, rows.weight.astype(rows.X.dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if sp.issparse(X):
+            factors = 1 + np.arange(X.shape[1]) * _GOLDEN % 1
+            return np.array([weight @ (X @ factors.astype(X.dtype))], np.float64)
+        sums = np.zeros(X.shape[1])
+        for piece in split(rows._replace(weight=weight)):  # in X's dtype: not too many rows a sum
+            sums += piece.weight @ piece.X
+    return sums
 
 
 def stratified(sample: Batch, class_weights: Array) -> Batch:
@@ -177,29 +235,62 @@ def stratified(sample: Batch, class_weights: Array) -> Batch:
     return sample._replace(weight=sample.weight * (class_weights / np.where(sampled > 0, sampled, 1.0))[sample.y])
 
 
-def with_class_weight(found: Survey, read: Read, class_weight: Any) -> tuple[Batch, Pieces]:
+def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple[Batch, Pieces]:
     """The sample and all rows, with class weights multiplied in; the sample's classes weigh what all their rows do."""
     factors = border.class_factors(class_weight, found.classes, found.class_weights)
     class_weights = factors * found.class_weights
     data = stratified(border.used(found.data._replace(weight=found.data.weight * factors[found.data.y])), class_weights)
     dtype = data.X.dtype
+    passes = itertools.count(2)  # sums of X take up to a tenth of a pass: not in each
 
     def coded(rng: np.random.RandomState | None) -> Iterator[Batch]:
-        n_read = 0
-        for X, labels, sample_weight in read(rng):
+        number = next(passes)
+        is_summed = source.may_change and (number == 3 or number & (number - 1) == 0)
+        n_read, weights, sums = 0, np.zeros(len(found.classes)), np.zeros(1)
+        for X, labels, sample_weight in source.read(rng):
             X, y = border.as_rows(X, dtype), np.ravel(np.asarray(labels))
+            if X.shape[1] != data.X.shape[1]:
+                _raise_for_change(f"{X.shape[1]} columns, not {data.X.shape[1]},")
             n_read += len(y)
             codes = np.minimum(np.searchsorted(found.classes, y), len(found.classes) - 1)
             if n_read > found.n_read or (found.classes[codes] != y).any():
-                break
-            weight = factors[codes] if sample_weight is None else factors[codes] * np.asarray(sample_weight, float)
-            yield border.used(Batch(X, codes, weight))
-        else:
-            if n_read == found.n_read:
-                return
-        raise ValueError(
-            f"the rows must be the same in every pass, got other labels or not {found.n_read} rows in a later pass "
-            "than the first."
-        )
+                _raise_for_change("other labels" if n_read <= found.n_read else f"more than {found.n_read} rows")
+            weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, float)
+            rows = border.used(Batch(X, codes, weight))
+            if source.may_change:
+                weights += np.bincount(rows.y, rows.weight, len(weights))
+            if is_summed:
+                sums = sums + _column_sums(rows)
+            yield border.used(rows._replace(weight=factors[rows.y] * rows.weight))
+        if n_read < found.n_read:
+            _raise_for_change(f"{n_read} rows, not {found.n_read},")
+        if source.may_change:
+            _same_weights(found, weights)
+        if is_summed:
+            _same_sums(found, sums)
 
-    return data, Pieces(coded, int(found.class_counts[factors > 0].sum()), class_weights, found.moments)
+    n_samples = int(found.class_counts[factors > 0].sum())
+    return data, Pieces(coded, n_samples, class_weights, found.moments, may_change=source.may_change)
+
+
+def _same_weights(found: Survey, weights: Array) -> None:
+    """Raise ValueError if the classes' weights in a pass are not those of the first."""
+    if not (np.abs(weights - found.class_weights) <= _ROUNDING["float64"] * found.class_weights.sum()).all():
+        _raise_for_change("other numbers of rows, or weights, in a class")
+
+
+def _same_sums(found: Survey, sums: Array) -> None:
+    """Raise ValueError if the sums of the columns in a pass are not those of the first."""
+    first, scale = found.sums
+    is_known = np.isfinite(first)
+    if not np.isfinite(sums[is_known]).all():
+        _raise_for_change("NaN or inf in X")
+    if not (np.abs(sums - first) <= _ROUNDING[found.data.X.dtype.name] * scale)[is_known].all():
+        _raise_for_change("other numbers in X")
+
+
+def _raise_for_change(got: str) -> None:
+    raise ValueError(
+        f"the rows must be the same in every pass, got {got} in a later pass; give what the first pass gave, in any "
+        "order. partial_fit takes rows that are new in every pass."
+    )

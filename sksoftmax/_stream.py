@@ -14,7 +14,7 @@ import numpy as np
 
 from sksoftmax._fit import SILENT, minimum
 from sksoftmax._objective import centred, class_weights, loss, penalty, prior_params
-from sksoftmax._pieces import joined, n_bytes
+from sksoftmax._pieces import copied, joined, n_bytes
 from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
 from sksoftmax._solvers.schedule_free import known_from
 from sksoftmax._train import Rules, one_pass
@@ -169,7 +169,7 @@ def _learned(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ra
     data = problem.data
     seen = np.union1d(kept.seen, np.flatnonzero(class_weights(problem)))
     has_new_class = len(seen) > len(kept.seen)
-    kept = kept._replace(pieces=_added(kept.pieces, _copied(data)), seen=seen)
+    kept = kept._replace(pieces=_added(kept.pieces, copied(data)), seen=seen)
     if has_new_class or kept.params is None:
         return _fitted(kept, problem, settings, rng)
     surplus = loss(problem, kept.params) - float(data.weight.sum()) * kept.loss
@@ -220,11 +220,6 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
 
 def _n_rows(pieces: tuple[Batch, ...]) -> int:
     return sum(len(piece.y) for piece in pieces)
-
-
-def _copied(rows: Batch) -> Batch:
-    """The rows in arrays of their own: the caller may fill its own anew."""
-    return Batch(*(column.copy() for column in rows))
 
 
 def _added(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
@@ -329,7 +324,7 @@ def _stepped(
     stream = stream._replace(learning_rate=asked)
     may_wait = is_auto and state is not None
     if may_wait or stream.waiting:
-        waiting = _added(stream.waiting, _copied(problem.data))
+        waiting = _added(stream.waiting, copied(problem.data))
         n_waiting = _n_rows(waiting)
         if may_wait and n_waiting < rows_of_a_step(problem, settings, stream.n_samples - n_waiting):
             info = {**stream.info, "waiting": f"{n_waiting} rows, too few for a step"}

@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+import warnings
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import scipy.sparse as sp
 import zarr
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from sksoftmax import SoftmaxClassifier, _pieces
@@ -334,19 +336,98 @@ def test_nan_at_the_end_of_a_file_is_found_in_the_first_pass(tmp_path, small_sam
         SoftmaxClassifier().fit(as_memmap(X, tmp_path), y)
 
 
-@pytest.mark.parametrize("change", ["fewer", "more", "labels"])
-def test_rows_that_change_from_pass_to_pass_are_an_error(change, small_sample):
-    X, y = sorted_data()
+CHANGES = {
+    "fewer": (lambda pieces, X, y: pieces[:-1], "3900 rows, not 4000,"),
+    "more": (lambda pieces, X, y: [*pieces, pieces[0]], "more than 4000 rows"),
+    "labels": (lambda pieces, X, y: [(X, y + 7)], "other labels"),
+    "counts": (lambda pieces, X, y: [(X, y[np.r_[:3999, 0]])], "other numbers of rows, or weights, in a class"),
+    "weights": (lambda pieces, X, y: [(X, y, np.full(len(y), 1.001))], "other numbers of rows, or weights, in a class"),
+    "columns": (lambda pieces, X, y: [(X[:, 1:], y)], "7 columns, not 8,"),
+    "units": (lambda pieces, X, y: [(100 * X, y)], "other numbers in X"),
+    "noise": (lambda pieces, X, y: [(X * np.random.RandomState(0).normal(1, 0.1, X.shape), y)], "other numbers in X"),
+    "a row": (lambda pieces, X, y: [*pieces[:-1], (2 * pieces[-1][0], pieces[-1][1])], "other numbers in X"),
+    "nan": (lambda pieces, X, y: [(np.where(np.arange(8) == 7, np.nan, X), y)], "NaN or inf in X"),
+}
+
+
+@pytest.mark.parametrize("n_same", [1, 2])
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(("change", "got"), CHANGES.values(), ids=CHANGES)
+def test_rows_that_change_from_pass_to_pass_are_an_error(change, got, container, n_same, small_sample):
+    X, y = sorted_data(scales=(0, 0))
 
     class Changing(Batches):
         def __iter__(self):
             pieces = list(super().__iter__())
-            if self.n_passes > 1:
-                pieces = {"fewer": pieces[:-1], "more": [*pieces, pieces[0]], "labels": [(X, y + 7)]}[change]
-            return iter(pieces)
+            if self.n_passes > n_same:
+                pieces = change(pieces, X, y)
+            return ((CONTAINERS[container](X), *rest) for X, *rest in pieces)
 
-    with pytest.raises(ValueError, match="same in every pass"):
-        SoftmaxClassifier(ALPHA).fit_batches(Changing(X, y))
+    with pytest.raises(ValueError, match=f"same in every pass, got {got} in a later pass"):
+        SoftmaxClassifier(ALPHA, tol=1e-9).fit_batches(Changing(X, y))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scales", [(-30, 30), (0, 0)])
+def test_the_order_of_the_rows_and_the_sizes_of_the_batches_may_change(scales, dtype, small_sample):
+    X, y = sorted_data(dtype=dtype, scales=scales)
+    rng = np.random.RandomState(0)
+
+    def batches():
+        order = rng.permutation(len(y))
+        yield from Batches(X[order], y[order], size=rng.randint(50, 2000))
+
+    assert excess(SoftmaxClassifier(ALPHA).fit_batches(batches), X, y) < 1e-3
+
+
+# --- arrays that are filled anew --------------------------------------------------------------------------
+
+
+def in_one_buffer(X, y, size=100):
+    """A generator function whose batches all lie in the same arrays."""
+    buffer, labels, weight = X[:size].copy(), y[:size].copy(), np.ones(size)
+
+    def batches():
+        for start in range(0, len(y), size):
+            rows = slice(start, start + size)
+            if sp.issparse(X):  # of as many entries a row in all
+                buffer.data[:], buffer.indices[:] = X[rows].data, X[rows].indices
+            else:
+                buffer[:] = X[rows]
+            labels[:], weight[:] = y[rows], 1.0 + y[rows]
+            yield buffer, labels, weight
+            weight[:] = -1.0
+
+    return batches
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("sample_size", [2**15, 2**27])
+@pytest.mark.parametrize("solver", ["auto", "sgd"])
+def test_batches_may_lie_in_one_buffer(solver, sample_size, container, dtype, monkeypatch):
+    monkeypatch.setattr(_pieces, "SAMPLE_SIZE", sample_size)
+    X, y = random_data(2000, 5, 3)
+    X = CONTAINERS[container](np.where(np.abs(X) < 0.1, 1, 10 * X).astype(dtype))  # no zeros
+    settings = {"solver": solver, "random_state": 0, "max_iter": 5, "tol": 0.1}
+    settings |= {"learning_rate": 1e-3} if solver == "sgd" else {}
+    coefs = []
+    for batches in (in_one_buffer(X, y), list(Batches(X, y, 1.0 + y, size=100))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # after 5 epochs
+            coefs.append(SoftmaxClassifier(1e-2, **settings).fit_batches(batches).coef_)
+    assert_array_equal(*coefs)
+
+
+@pytest.mark.parametrize(("dtype", "n_copied"), [(np.float64, 7), (np.int64, 0)])
+def test_rows_that_were_copied_already_are_not_copied_again(dtype, n_copied, monkeypatch):
+    X, y = random_data(200)
+    copies, copied = [], _pieces.copied
+    monkeypatch.setattr(_pieces, "copied", lambda rows: copies.append(1) or copied(rows))
+    SoftmaxClassifier().fit_batches(Batches((10 * X).astype(dtype), y, size=30))
+    assert len(copies) == n_copied
+    SoftmaxClassifier().fit_batches(list(Batches(X, y, size=30)))  # a list's arrays are not filled anew
+    assert len(copies) == n_copied
 
 
 def test_early_stopping_needs_the_rows_in_memory(small_sample):
