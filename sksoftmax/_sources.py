@@ -143,15 +143,11 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
     moments: Moments | None = None
     for X, y, weight in read(None):
         n_read += border.n_rows_of(X)
-        if weight is not None and not np.any(weight):
-            continue
         border.needs_numpy(X)
-        rows = border.piece_of_data(estimator, X, y, weight, reset=is_sparse is None)
+        rows = border.all_rows(estimator, X, y, weight, reset=is_sparse is None, is_stream=True)
         if is_sparse not in (None, sp.issparse(rows.X)):
             raise ValueError("the batches must be all sparse or all dense, got both.")
         is_sparse = sp.issparse(rows.X)
-        own = moments_of(rows, fit_intercept=estimator.fit_intercept)
-        moments = own if moments is None else merged(moments, totals[0].sum(), own, rows.weight.sum())
         labels, which = np.unique(rows.y, return_inverse=True)
         if classes is not None:
             border.codes_of(labels, known, "give them in classes as well, or leave it out.")
@@ -159,12 +155,17 @@ def survey(estimator: Any, read: Read, classes: Any, rng: np.random.RandomState)
             known = np.union1d(known, labels) if len(known) else labels
         codes = np.array([code_of.setdefault(label, len(code_of)) for label in labels.tolist()], dtype=np.intp)[which]
         totals = np.pad(totals, ((0, 0), (0, len(code_of) - totals.shape[1])))
-        totals += [np.bincount(codes, weight, len(code_of)) for weight in (rows.weight, None)]
-        sample.add(rows._replace(y=codes), len(code_of))
+        rows = border.used(rows._replace(y=codes))
+        if len(rows.y) == 0:
+            continue
+        own = moments_of(rows, fit_intercept=estimator.fit_intercept)
+        moments = own if moments is None else merged(moments, totals[0].sum(), own, rows.weight.sum())
+        totals += [np.bincount(rows.y, weight, len(code_of)) for weight in (rows.weight, None)]
+        sample.add(rows, len(code_of))
     if n_read == 0:
         raise ValueError("batches must hold at least one row, got none.")
-    border.some_weight(int(totals[1].sum()))
     border.at_least_two(known)
+    border.some_weight(int(totals[1].sum()))
     assert moments is not None
     rank = np.searchsorted(known, list(code_of))  # codes were given as labels came
     data = sample.rows()
