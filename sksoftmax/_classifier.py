@@ -24,12 +24,13 @@ from sksoftmax import _targets as targets
 from sksoftmax import _validation as border
 from sksoftmax._device import DeviceArray, host, in_numpy
 from sksoftmax._fit import minimum
+from sksoftmax._narrow import widened
 from sksoftmax._objective import centred, prior_params
 from sksoftmax._placement import labels_like, placed, where_the_fit_was
 from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._predictions import PredictionsMixin
 from sksoftmax._stopping import StopReason
-from sksoftmax._stream import Stream, advanced, begun, widened, with_classes
+from sksoftmax._stream import Stream, advanced, begun, with_classes
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
@@ -354,7 +355,9 @@ class SoftmaxClassifier(
             the share of each class in each row, >= 0; rows sum to 1 up to rounding (2e-3), which is divided out. A data
             frame's column names are then the labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, >= 0; an integer weight is the same as that many rows, 0 as none.
+            Weights, >= 0; an integer weight is the same as that many rows, 0 as none. A class whose rows all weigh 0 is
+            in ``classes_`` nevertheless, with a probability of at most 1 / 2n after n rows of positive weight (of more
+            under L1, and without intercept). The coefficients of the other classes are as if it had no rows.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
             Rows for ``early_stopping``, with the columns of X; all of X is then trained on. In a ``Pipeline`` they go
             through the same transformers as X with ``Pipeline(..., transform_input=["X_val"])``.

@@ -20,7 +20,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sksoftmax import _validation as border
 from sksoftmax._classifier import SoftmaxClassifier
 from sksoftmax._fit import SILENT, Ready, made_ready, may_rotate, minimum
-from sksoftmax._narrow import Narrow, as_it_is, narrowed
+from sksoftmax._narrow import Narrow, as_it_is, classes_with_rows, narrowed, of_classes
 from sksoftmax._objective import alpha_from_C
 from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._predictions import PredictionsMixin
@@ -212,11 +212,9 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
 
     def _fit(self, rows: Batch, params: dict[str, Any]) -> None:
         border.in_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
-        data = border.used(rows)
-        border.some_weight(len(data.y))
-        classes, codes = np.unique(data.y, return_inverse=True)
+        classes, codes = np.unique(rows.y, return_inverse=True)
         border.at_least_two(classes)
-        data = data._replace(y=codes)
+        data = border.some_used(rows._replace(y=codes))
         alphas, l1_ratios = self._grid(float(data.weight.sum()))
         of_splitter, of_scorer = self._routed(params)
         splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **of_splitter))
@@ -438,20 +436,30 @@ def _path_of_fold(
     part = Batch(*(column[train] for column in rows))
     held = Batch(*(column[test] for column in narrow.problem.data))
     given = held if narrow.problem.data.X is data.X else Batch(*(column[test] for column in data))
-    border.at_least_two(judge.model.classes_[np.unique(part.y)])
+    if data.y.min() < data.y.max():  # else no fold can have two
+        border.at_least_two(judge.model.classes_[np.unique(part.y)])
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without.")
     part = border.with_class_weight(part, class_weight, judge.model.classes_)
     judge = judge._replace(params=border.params_of_rows(data.X, judge.params, test))
-    problem = ready.problem._replace(data=part, mean_weight=float(part.weight.mean()), l1_ratio=l1_ratio)
+    problem = ready.problem._replace(data=part, mean_weight=float(part.weight.mean()), alpha=1.0, l1_ratio=l1_ratio)
+    seen = classes_with_rows(problem)
+    few = as_it_is(problem) if seen is None else of_classes(problem, seen)
+    if seen is not None:
+        is_known = np.isin(held.y, seen)
+        held = Batch(held.X[is_known], np.searchsorted(seen, held.y[is_known]), held.weight[is_known])
+
+    def back(params: Params) -> Params:
+        return narrow.back(few.back(params))
+
     with one_blas_thread():
         points = path(
-            *(ready._replace(problem=problem), held, alphas, settings, rules),
-            score=lambda params: judge(narrow.back(params), given),
+            *(ready._replace(problem=few.problem), held, few.problem.alpha * alphas, settings, rules),
+            score=lambda params: judge(back(params), given),
             n_no_change=n_no_change,
             rng=check_random_state(seed),
         )
     if is_told:
         k = int(np.argmax([point.score for point in points]))
         print(f"l1_ratio {l1_ratio:g}  {len(points)} alphas  best score {points[k].score:.4f} at {alphas[k]:.1e}")
-    return [point._replace(params=narrow.back(point.params)) for point in points]
+    return [point._replace(params=back(point.params)) for point in points]

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._narrow import narrowed
+from sksoftmax._narrow import Narrow, classes_with_rows, narrowed, of_classes
 from sksoftmax._objective import less_means, shifted
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
 from sksoftmax._solvers._rows import is_mostly_zeros
+from sksoftmax._stopping import StopReason
 from sksoftmax._train import Epoch, Result, Rules, Watch, train
 from sksoftmax._types import Array, Moments, Params, Problem
 
@@ -54,7 +55,12 @@ def _trained(
     rng: np.random.RandomState,
     watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
-    narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.whole is None else None
+    if problem.n_classes == 1:
+        return _of_one_class(params, rules, watch), {}
+    if (seen := classes_with_rows(problem)) is not None:
+        narrow: Narrow | None = of_classes(problem, seen)
+    else:
+        narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.whole is None else None
     if narrow is not None:
         rules, watch = _seen_from(rules, watch, narrow.back)
         result, info = _trained(
@@ -64,6 +70,15 @@ def _trained(
     ready = in_solvers_coordinates(problem, settings)
     result, info = trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
     return result._replace(bought=None), info  # no fit goes on from it: it would be kept in memory for nothing
+
+
+def _of_one_class(params: Params, rules: Rules, watch: Watch) -> Result:
+    """Return the result of a fit to rows of one class: one epoch, and F = 0 whatever the parameters."""
+    score = None if rules.score is None else rules.score(params)
+    result = Result(params, [0.0], [0.0], [] if score is None else [score], StopReason.TOL, 0.0, "priors")
+    watch.begins()
+    watch.ends(Epoch(1, 0.0, 0.0, score, lambda: result))
+    return result
 
 
 def may_rotate(problem: Problem, settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""The same problem of fewer columns, where it has more than its minimum needs."""
+"""The same problem of fewer columns or classes, where it has more than its minimum needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._objective import has_finite_squares, shifted
+from sksoftmax._objective import centred, class_weights, has_finite_squares, prior_params, shifted
 from sksoftmax._types import Array, Params, Problem
 
 #: Columns a row from which the rows' own space is taken; and the most rows, for which it costs some 15 epochs of the
@@ -25,7 +25,7 @@ _WORK, _BLOCK = 64 * 65, 64
 
 
 class Narrow(NamedTuple):
-    """A problem of fewer columns in the place of another: ``to`` takes that one's parameters to it, ``back`` back."""
+    """A smaller problem in the place of another: ``to`` takes that one's parameters to it, ``back`` back."""
 
     problem: Problem
     to: Callable[[Params], Params]
@@ -52,6 +52,82 @@ def narrowed(problem: Problem, *, may_rotate: bool) -> Narrow | None:
     if may_rotate and problem.l1_ratio == 0 and _are_few(problem):
         return _of_row_space(problem)
     return None
+
+
+def classes_with_rows(problem: Problem) -> Array | None:
+    """Return the codes of the classes that have rows of positive weight, sorted; None if all have.
+
+    Returns None, too, for rows of one class and no intercept: the coefficients alone then tell it from the others.
+    """
+    seen = np.flatnonzero(class_weights(problem))
+    is_left_whole = len(seen) == problem.n_classes or (len(seen) == 1 and not problem.fit_intercept)
+    return None if is_left_whole else seen
+
+
+def of_classes(problem: Problem, seen: Array) -> Narrow:
+    """Return the problem of the classes ``seen`` (sorted codes), which all rows are of; `widened` leads back.
+
+    Two classes have one row of coefficients, w, in place of -w / 2 and w / 2: half the squared norm, and the same sum.
+    One class leaves nothing to fit: `back` then gives the log priors.
+    """
+    y = problem.data.y
+    data = problem.data._replace(y=np.searchsorted(seen, y) if y.ndim == 1 else y[:, seen])
+    whole = None if problem.whole is None else problem.whole.of_classes(seen)
+    alpha, l1_ratio = problem.alpha, problem.l1_ratio
+    if len(seen) == 2:
+        alpha, l1_ratio = 0.5 * (1 + l1_ratio) * alpha, 2 * l1_ratio / (1 + l1_ratio)
+    few = problem._replace(data=data, n_classes=len(seen), alpha=alpha, l1_ratio=l1_ratio, whole=whole)
+
+    def to(params: Params) -> Params:
+        if len(seen) == 1:
+            return Params(np.zeros((1, problem.n_features)), np.zeros(1))
+        coef, intercept = params.coef[seen], params.intercept[seen]
+        if len(seen) == 2:
+            return Params(coef[1:] - coef[:1], intercept[1:] - intercept[:1])
+        return Params(centred(coef), centred(intercept))
+
+    def back(params: Params) -> Params:
+        if len(seen) == 1:
+            return prior_params(problem)
+        flags = {"has_l1": problem.l1_ratio > 0, "has_intercept": problem.fit_intercept}
+        return widened(params, seen, problem.n_classes, problem.n_all, **flags)
+
+    return Narrow(few, to, back)
+
+
+def widened(
+    params: Params, places: Array, n_classes: int, n_samples: int, *, has_l1: bool, has_intercept: bool
+) -> Params:
+    """The parameters with rows for more classes, which predict no row yet: old predictions hardly move.
+
+    By Jensen's inequality ``logsumexp(z) >= mean(z) + log K``: with the mean of the others' coefficients, and an
+    intercept of ``mean(b) + log K - log(2 n)``, the new classes have 1 / 2n of the probability each, or less. (Under L1
+    their coefficients are 0, and without intercept they have a share like the others'.)
+
+    Parameters
+    ----------
+    params : Params
+        Of K classes.
+    places : ndarray of int of shape (K,)
+        Their codes among all.
+    n_classes : int
+        All classes.
+    n_samples : int
+        Rows seen, n.
+    has_l1, has_intercept : bool
+    """
+    if len(places) == n_classes:
+        return params
+    coef, intercept = params
+    if len(places) == 2:
+        coef, intercept = np.concatenate([-0.5 * coef, 0.5 * coef]), np.concatenate([-0.5 * intercept, 0.5 * intercept])
+    wide = Params(np.zeros((n_classes, coef.shape[1])), np.zeros(n_classes))
+    if not has_l1:
+        wide.coef[:] = coef.mean(axis=0)
+    if has_intercept:
+        wide.intercept[:] = intercept.mean() + np.log(len(places)) - np.log(2 * n_samples)
+    wide.coef[places], wide.intercept[places] = coef, intercept
+    return wide
 
 
 def _of_used_columns(problem: Problem) -> Narrow | None:

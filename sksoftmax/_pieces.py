@@ -41,6 +41,8 @@ class Pieces(NamedTuple):
     moments : Moments
     centre : ndarray of shape (n_features,) or None
         What X is less by.
+    seen : ndarray of int or None
+        Codes of the classes that have rows, which are numbered anew; None if all have.
     may_change : bool
         Whether the arrays of a piece may be filled anew when the next piece is read.
     """
@@ -50,29 +52,36 @@ class Pieces(NamedTuple):
     class_weights: Array
     moments: Moments
     centre: Array | None = None
+    seen: Array | None = None
     may_change: bool = False
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        return summed_loss_grad(self._centred(None), problem, params, total)
+        return summed_loss_grad(self._pieces(None), problem, params, total)
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        return summed_hessian_product(self._centred(None), problem, params, direction, total)
+        return summed_hessian_product(self._pieces(None), problem, params, direction, total)
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         """Shuffled by windows of some 32 MiB, of pieces from anywhere if they can be had in any order."""
-        for window in _windows(self._centred(rng if shuffle else None), may_change=self.may_change):
+        for window in _windows(self._pieces(rng if shuffle else None), may_change=self.may_change):
             yield from epoch_batches(window, batch_size, rng, shuffle=shuffle)
 
     def less(self, centre: Array) -> Self:
         return self._replace(centre=centre, moments=self.moments._replace(mean=self.moments.mean - centre))
 
-    def _centred(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
-        return centred(self.read(rng), self.centre)
+    def of_classes(self, seen: Array) -> Self:
+        return self._replace(seen=seen, class_weights=self.class_weights[seen])
+
+    def _pieces(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
+        return as_solved(self.read(rng), self.centre, self.seen)
 
 
-def centred(pieces: Iterable[Batch], centre: Array | None) -> Iterator[Batch]:
-    """The pieces, with ``centre`` taken off X."""
-    return iter(pieces) if centre is None else (piece._replace(X=piece.X - centre) for piece in pieces)
+def as_solved(pieces: Iterable[Batch], centre: Array | None, seen: Array | None) -> Iterator[Batch]:
+    """Yield the pieces as the solvers take them: X less ``centre``, and y codes among the classes ``seen``."""
+    for piece in pieces:
+        X = piece.X if centre is None else piece.X - centre
+        y = piece.y if seen is None else np.searchsorted(seen, piece.y)
+        yield Batch(X, y, piece.weight)
 
 
 def summed_loss_grad(pieces: Iterable[Batch], problem: Problem, params: Params, total: float) -> tuple[float, Params]:

@@ -170,15 +170,11 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
     sums: Any = 0.0
     for X, y, weight in source.read(None):
         n_read += border.n_rows_of(X)
-        if weight is not None and not np.any(weight):
-            continue
         border.needs_numpy(X)
-        rows = border.piece_of_data(estimator, X, y, weight, reset=is_sparse is None)
+        rows = border.all_rows(estimator, X, y, weight, reset=is_sparse is None, is_stream=True)
         if is_sparse not in (None, sp.issparse(rows.X)):
             raise ValueError("the batches must be all sparse or all dense, got both.")
         is_sparse = sp.issparse(rows.X)
-        own = moments_of(rows, fit_intercept=estimator.fit_intercept)
-        moments = own if moments is None else merged(moments, totals[0].sum(), own, rows.weight.sum())
         labels, which = np.unique(rows.y, return_inverse=True)
         if classes is not None:
             border.codes_of(labels, known, "give them in classes as well, or leave it out.")
@@ -186,15 +182,19 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
             known = np.union1d(known, labels) if len(known) else labels
         codes = np.array([code_of.setdefault(label, len(code_of)) for label in labels.tolist()], dtype=np.intp)[which]
         totals = np.pad(totals, ((0, 0), (0, len(code_of) - totals.shape[1])))
-        totals += [np.bincount(codes, weight, len(code_of)) for weight in (rows.weight, None)]
-        rows = rows._replace(y=codes)
+        rows = border.used(rows._replace(y=codes))
+        if len(rows.y) == 0:
+            continue
+        own = moments_of(rows, fit_intercept=estimator.fit_intercept)
+        moments = own if moments is None else merged(moments, totals[0].sum(), own, rows.weight.sum())
+        totals += [np.bincount(rows.y, weight, len(code_of)) for weight in (rows.weight, None)]
         if source.may_change:
             sums = sums + np.array([_column_sums(part) for part in (rows, rows._replace(X=abs(rows.X)))])
             rows = rows._replace(weight=rows.weight.copy())
         sample.add(rows, len(code_of), may_change=source.may_change and _shares_memory(rows.X, X))
     border.some_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
-    border.some_weight(int(totals[1].sum()))
     border.at_least_two(known)
+    border.some_weight(int(totals[1].sum()))
     assert moments is not None
     rank = np.searchsorted(known, list(code_of))  # codes were given as labels came
     data = sample.rows()

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._fit import SILENT, minimum
-from sksoftmax._objective import centred, class_weights, loss, penalty, prior_params
+from sksoftmax._narrow import widened
+from sksoftmax._objective import class_weights, loss, penalty, prior_params
 from sksoftmax._pieces import copied, joined, n_bytes
 from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
 from sksoftmax._solvers.schedule_free import known_from
@@ -192,30 +193,19 @@ def _is_due(kept: Kept, mean_weight: float) -> bool:
 
 
 def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> Kept:
-    """The rows, with the parameters that minimise F over them.
-
-    Of the classes that have rows; the others are as if they had half a row.
-    """
+    """The rows, with the parameters that minimise F over them."""
     rows = joined(list(kept.pieces))
-    whole = problem._replace(data=rows)
-    info: dict[str, object]
-    if len(kept.seen) == 1:
-        fitted, info, n_epochs = prior_params(whole), {"solver": "priors"}, 0
-    else:
-        part = _of_classes(whole, kept.seen)
-        rules = Rules(settings.max_iter, _TOL, None, 1)
-        start = prior_params(part) if kept.params is None else _narrowed(kept.params, kept.seen)
-        is_warm = bool(start.coef.any())
-        result, info = minimum(
-            *(part, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT
-        )
-        flags = {"has_l1": problem.l1_ratio > 0, "has_intercept": problem.fit_intercept}
-        fitted = widened(result.params, kept.seen, problem.n_classes, len(rows.y), **flags)
-        info = {"solver": result.solver, **info}
-        n_epochs = len(result.loss_curve)
-    mean_loss = loss(whole, fitted) / float(rows.weight.sum())
+    problem = problem._replace(data=rows)
+    start = prior_params(problem) if kept.params is None else kept.params
+    rules = Rules(settings.max_iter, _TOL, None, 1)
+    is_warm = bool(start.coef.any())
+    result, info = minimum(
+        *(problem, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT
+    )
+    fitted, info = result.params, {"solver": result.solver, **info}
+    mean_loss = loss(problem, fitted) / float(rows.weight.sum())
     value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
-    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, fitted, info, n_epochs)
+    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, fitted, info, len(result.loss_curve))
 
 
 def _n_rows(pieces: tuple[Batch, ...]) -> int:
@@ -226,68 +216,6 @@ def _added(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
     while pieces and len(pieces[-1].y) < 2 * len(piece.y):
         pieces, piece = pieces[:-1], joined([pieces[-1], piece])
     return (*pieces, piece)
-
-
-def _of_classes(problem: Problem, seen: Array) -> Problem:
-    """The problem of these classes alone, which all rows are of.
-
-    Two classes have one row of coefficients, w, in place of -w / 2 and w / 2: half the squared norm, and the same sum.
-    """
-    if len(seen) == problem.n_classes:
-        return problem
-    y = problem.data.y
-    data = problem.data._replace(y=np.searchsorted(seen, y) if y.ndim == 1 else y[:, seen])
-    alpha, l1_ratio = problem.alpha, problem.l1_ratio
-    if len(seen) == 2 and alpha:
-        of_l1 = alpha * l1_ratio
-        alpha = 0.5 * (alpha - of_l1) + of_l1
-        l1_ratio = of_l1 / alpha
-    return problem._replace(data=data, n_classes=len(seen), alpha=alpha, l1_ratio=l1_ratio)
-
-
-def _narrowed(params: Params, classes: Array) -> Params:
-    """The parameters of these of the classes."""
-    if len(params.intercept) in (1, len(classes)):
-        return params
-    coef, intercept = params.coef[classes], params.intercept[classes]
-    if len(classes) == 2:
-        return Params(coef[1:] - coef[:1], intercept[1:] - intercept[:1])
-    return Params(centred(coef), centred(intercept))
-
-
-def widened(
-    params: Params, places: Array, n_classes: int, n_samples: int, *, has_l1: bool, has_intercept: bool
-) -> Params:
-    """The parameters with rows for more classes, which predict no row yet: old predictions hardly move.
-
-    By Jensen's inequality ``logsumexp(z) >= mean(z) + log K``: with the mean of the others' coefficients, and an
-    intercept of ``mean(b) + log K - log(2 n)``, the new classes have 1 / 2n of the probability each, or less. (Under L1
-    their coefficients are 0, and without intercept they have a share like the others'.)
-
-    Parameters
-    ----------
-    params : Params
-        Of K classes.
-    places : ndarray of int of shape (K,)
-        Their codes among all.
-    n_classes : int
-        All classes.
-    n_samples : int
-        Rows seen, n.
-    has_l1, has_intercept : bool
-    """
-    if len(places) == n_classes:
-        return params
-    coef, intercept = params
-    if len(places) == 2:
-        coef, intercept = np.concatenate([-0.5 * coef, 0.5 * coef]), np.concatenate([-0.5 * intercept, 0.5 * intercept])
-    wide = Params(np.zeros((n_classes, coef.shape[1])), np.zeros(n_classes))
-    if not has_l1:
-        wide.coef[:] = coef.mean(axis=0)
-    if has_intercept:
-        wide.intercept[:] = intercept.mean() + np.log(len(places)) - np.log(2 * n_samples)
-    wide.coef[places], wide.intercept[places] = coef, intercept
-    return wide
 
 
 def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool, has_intercept: bool) -> Stream:

@@ -64,7 +64,7 @@ def path(
     ready : Ready
         The rows to train on; its alpha is not used.
     held : Batch
-        The rows held out, of the columns of ``ready.problem``, means and all.
+        The rows held out, of the columns and classes of ``ready.problem``, means and all; there may be none.
     alphas : ndarray of shape (n_alphas,)
         Falling.
     settings, rules
@@ -74,6 +74,9 @@ def path(
     n_no_change : int or None
         Models without a better score after which the path ends; None for all.
     """
+    if ready.problem.n_classes == 1:  # there is nothing to fit
+        params = Params(np.zeros((1, ready.problem.n_features)), np.zeros(1))
+        return [Point(params, score(params), rules.tol, True, 1)] * len(alphas)
     points: list[Point] = []
     for i, alpha in enumerate(alphas):
         settings = settings if ready.stats is None else _without_dual(settings)
@@ -104,6 +107,8 @@ def path(
 def _of_estimation(problem: Problem, held: Batch, result: Result) -> float:
     """What the loss on rows held out exceeds that on the rows of the fit by, relative to F."""
     reached = result.loss_curve[-1]
+    if len(held.y) == 0:
+        return 0.0
     seen = reached - penalty(result.params.coef, problem.alpha, problem.l1_ratio)[0]
     unseen = loss(problem._replace(data=held), result.params) / float(held.weight.sum())
     return (unseen - seen) / reached if reached > 0 else 0.0

@@ -18,27 +18,30 @@ _ROUNDING_OF_TARGETS = 2e-3
 
 
 def fit_data(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
-    """What `training_data` gives, with y as codes or, as the estimator takes them, targets; and the classes.
+    """Return the rows of positive weight, checked, with y as codes or, if the estimator takes them, targets.
+
+    And the classes, those of all rows: rows of weight 0 are left out otherwise, as if they had not been given.
 
     Raises
     ------
     ValueError
-        As `training_data` and `soft_data`; if there is one class only.
+        As `all_rows` and `soft_data`; if no row has a positive weight, or all are of one class.
     """
     if estimator.soft_targets:
-        data, classes = soft_data(estimator, X, y, sample_weight, reset=True)
-        border.at_least_two(classes[data.y.any(axis=0)])
-        return data, classes
-    data = border.training_data(estimator, X, y, sample_weight, reset=True)
-    classes, codes = np.unique(data.y, return_inverse=True)
-    border.at_least_two(classes)
-    return data._replace(y=codes), classes
+        rows, classes = soft_data(estimator, X, y, sample_weight, reset=True)
+        border.at_least_two(classes[rows.y.any(axis=0)])
+    else:
+        rows = border.all_rows(estimator, X, y, sample_weight, reset=True)
+        classes, codes = np.unique(rows.y, return_inverse=True)
+        border.at_least_two(classes)
+        rows = rows._replace(y=codes)
+    return border.some_used(rows), classes
 
 
 def soft_data(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
 ) -> tuple[Batch, Array]:
-    """The rows that count, checked, with y as targets in X's dtype; and the classes, sorted.
+    """Return the rows, checked, with y as targets in X's dtype; and the classes, sorted.
 
     These are numbers from 0, or of a data frame the names of its columns.
 
@@ -50,15 +53,13 @@ def soft_data(
     Raises
     ------
     ValueError
-        If X or the weights are not what `training_data` takes; if y is not two-dimensional, has other numbers than
+        If X or the weights are not what `all_rows` takes; if y is not two-dimensional, has other numbers than
         finite ones >= 0, one column only, a row whose sum is not 1 but for rounding, or two columns of one name.
     """
     X = border.features(estimator, X, reset=reset)
     table, classes = target_table(y, f"y{suffix}", X.dtype)
     check_consistent_length(X, table)
-    weight = border.row_weights(sample_weight, X, f"sample_weight{suffix}")
-    border.some_weight(int(np.count_nonzero(weight)), f"sample_weight{suffix}")
-    return border.used(Batch(X, table, weight)), classes
+    return Batch(X, table, border.row_weights(sample_weight, X, f"sample_weight{suffix}")), classes
 
 
 def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Array]:
@@ -113,8 +114,8 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
     Raises
     ------
     ValueError
-        As `training_data`, `soft_data` and `stream_classes`; if y is not of the classes, or would have new ones as soft
-        targets.
+        As `all_rows`, `soft_data` and `stream_classes`; if no row has a positive weight; if y is not of the classes, or
+        would have new ones as soft targets.
     """
     is_first = not hasattr(estimator, "classes_")
     if estimator.soft_targets:
@@ -122,16 +123,16 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
             border.needs_labels(
                 estimator, "allow_new_classes=True", "give y a column for each class that will ever come."
             )
-        data, own = soft_data(estimator, X, y, sample_weight, reset=is_first)
+        rows, own = soft_data(estimator, X, y, sample_weight, reset=is_first)
         known = border.stream_classes(estimator, own if is_first and classes is None else classes, own)
         same_classes(own, known)
-        return data, known
-    data = border.training_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
-    known = border.stream_classes(estimator, classes, data.y)
+        return border.some_used(rows), known
+    rows = border.all_rows(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
+    known = border.stream_classes(estimator, classes, rows.y)
     codes = border.codes_of(
-        data.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
+        rows.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
     )
-    return data._replace(y=codes), known
+    return border.some_used(rows._replace(y=codes)), known
 
 
 def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
@@ -165,10 +166,10 @@ def validation_data(estimator: Any, validation: Validation | None, classes: Arra
         return None
     X, y, sample_weight = validation
     if estimator.soft_targets:
-        data, own = soft_data(estimator, X, y, sample_weight, reset=False, suffix="_val")
+        rows, own = soft_data(estimator, X, y, sample_weight, reset=False, suffix="_val")
         same_classes(own, classes, "y_val")
-        return data
-    border.some_weight(1 if sample_weight is None else int(np.count_nonzero(sample_weight)), "sample_weight_val")
-    data = border.piece_of_data(estimator, X, y, None, reset=False)
-    codes = border.codes_of(data.y, classes, "leave rows of other classes out.", name="y_val")
-    return border.used(Batch(data.X, codes, border.row_weights(sample_weight, data.y, "sample_weight_val")))
+    else:
+        rows = border.all_rows(estimator, X, y, sample_weight, reset=False, is_stream=True, suffix="_val")
+        codes = border.codes_of(rows.y, classes, "leave rows of other classes out.", name="y_val")
+        rows = rows._replace(y=codes)
+    return border.some_used(rows, "sample_weight_val")

@@ -130,6 +130,9 @@ class Whole(Protocol):
     def less(self, centre: Array) -> Self:
         """The same rows, with ``centre`` taken off X."""
 
+    def of_classes(self, seen: Array) -> Self:
+        """The same rows, whose codes become places in ``seen``, the sorted codes of the classes that have rows."""
+
 
 class Problem(NamedTuple):
     """Validated data and the objective's constants; what F is a function of, but the parameters.

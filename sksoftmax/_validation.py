@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import signature
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -22,7 +21,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_method_params,
-    _check_sample_weight,
     _num_samples,
     check_array,
     check_consistent_length,
@@ -50,11 +48,6 @@ except ImportError:  # scikit-learn before 1.9
 __all__ = ["CallbackSupportMixin", "SparseCoefMixin", "with_callbacks"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-
-#: scikit-learn 1.9 and later would refuse weights that are all 0, which a part of the rows may have.
-_MAY_BE_ZERO: dict[str, Any] = (
-    {"allow_all_zero_weights": True} if "allow_all_zero_weights" in signature(_check_sample_weight).parameters else {}
-)
 
 #: The engines of sums over rows; "compiled" is the vectorized one but for the solver that visits single rows.
 KERNELS: dict[str, Kernel] = {"vectorized": _vectorized, "naive": _loops}
@@ -107,6 +100,10 @@ SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
         for name in ("fit_intercept", "engine", "max_iter", "tol", "class_weight", "random_state", "verbose")
     },
 }
+
+
+#: Largest sum of weights, whose products with losses are finite.
+_LARGEST_SUM = 1e200
 
 
 class OtherVersionWarning(InconsistentVersionWarning):  # type: ignore[misc]
@@ -283,52 +280,70 @@ def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
 # --- training and prediction ----------------------------------------------------------------------------------
 
 
-def training_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False) -> Batch:
-    """X, y and the weights of the rows that count, checked; y are still labels.
+def all_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False, suffix: str = ""
+) -> Batch:
+    """Return X, y and the weights, checked; y are still labels, and rows of weight 0 are still there.
 
-    Rows of weight 0 are left out, so that they are as if they had not been given. A piece of a stream may have
-    as many classes as rows, of which scikit-learn would warn.
+    A piece of a stream may have as many classes as rows, of which scikit-learn would warn.
+
+    Parameters
+    ----------
+    suffix : str
+        What ends the arguments' names, in errors.
 
     Raises
     ------
     ValueError
-        If X, y or the weights hold NaN or inf, lengths differ, y is continuous, or the weights are negative
-        or all 0.
+        If X, y or the weights hold NaN or inf, lengths differ, y is continuous, or a weight is negative.
     """
-    data = piece_of_data(estimator, X, y, sample_weight, reset=reset, is_stream=is_stream)
-    some_weight(len(data.y))
-    return data
-
-
-def piece_of_data(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = True) -> Batch:
-    """What `training_data` gives, of rows of which none need count."""
-    return used(all_rows(estimator, X, y, sample_weight, reset=reset, is_stream=is_stream))
-
-
-def all_rows(estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False) -> Batch:
-    """X, y and the weights, checked, with the rows of weight 0; y are still labels."""
     _fits_engine(estimator, X)
     X, y = _validated(estimator, X, y=y, order="C", reset=reset)
     with warnings.catch_warnings():
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
         check_classification_targets(y)
-    weight = row_weights(in_host_memory(sample_weight), y)
+    weight = row_weights(in_host_memory(sample_weight), y, f"sample_weight{suffix}")
     return Batch(canonical(X), y, weight)
 
 
 def used(data: Batch) -> Batch:
-    """The rows of positive weight."""
+    """Return the rows of positive weight."""
     is_used = data.weight > 0
     return data if is_used.all() else Batch(*(part[is_used] for part in data))
 
 
+def some_used(data: Batch, name: str = "sample_weight") -> Batch:
+    """Return the rows of positive weight; ValueError if there is none."""
+    data = used(data)
+    some_weight(len(data.y), name)
+    return data
+
+
 def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
-    """A finite weight for each row of X, 1 for None; ValueError if one is negative."""
-    weight = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, **_MAY_BE_ZERO))
+    """Return a finite weight for each row of X, 1 for None; ValueError if one is negative, or their sum overflows."""
+    n_rows = _num_samples(X)
+    if sample_weight is None:
+        return np.ones(n_rows)
+    weight = check_array(sample_weight, ensure_2d=False, ensure_min_samples=0, dtype=np.float64, input_name=name)
+    weight = np.full(n_rows, weight) if weight.ndim == 0 else np.ascontiguousarray(weight)
+    if weight.shape != (n_rows,):
+        raise ValueError(f"{name} must be one number, or one a row, of shape ({n_rows},), got shape {weight.shape}.")
     if (weight < 0).any():
         raise ValueError(f"{name} must not be negative, got {weight.min():g}; 0 leaves a row out.")
+    finite_sum(weight, name)
     return weight
+
+
+def finite_sum(weight: Array, name: str = "sample_weight") -> None:
+    """Raise ValueError if the sum of weights, or of what they are multiplied by, overflows."""
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not total <= _LARGEST_SUM:
+        raise ValueError(
+            f"{name} must sum to {_LARGEST_SUM:g} at most, got {total:g}; divide all weights by the largest, which "
+            "changes no minimum."
+        )
 
 
 def some_weight(n_used: int, name: str = "sample_weight") -> None:
@@ -344,7 +359,7 @@ def some_rows(n_rows: int, name: str, got: str, advice: str) -> None:
 
 
 def features(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """X, checked, as `training_data` gives it."""
+    """X, checked, as `all_rows` gives it."""
     _fits_engine(estimator, X)
     return canonical(_validated(estimator, X, order="C", reset=reset))
 
@@ -355,7 +370,7 @@ def prediction_data(estimator: Any, X: Any) -> Any:
 
 
 def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
-    """What `training_data` gives, in float64 and coded, for functions that have no estimator; and the classes."""
+    """Return X, y as codes, and the weights, checked and in float64, and the classes; there is no estimator."""
     X, y, sample_weight = (in_host_memory(values) for values in (X, y, sample_weight))
     X = canonical(check_array(X, accept_sparse="csr", dtype=np.float64))
     y = check_array(y, ensure_2d=False, dtype=None)
@@ -379,7 +394,7 @@ def n_rows_of(X: Any) -> int:
 
 
 def as_rows(X: Any, dtype: Any) -> Any:
-    """X, checked before, as `training_data` gives it."""
+    """X, checked before, as `all_rows` gives it."""
     if sp.issparse(X):
         return canonical(sp.csr_array(X).astype(dtype, copy=False))
     return np.ascontiguousarray(X, dtype=dtype)
@@ -401,8 +416,7 @@ def at_least_two(classes: Array) -> None:
     """Raise ValueError if there is only one class."""
     if len(classes) < 2:
         raise ValueError(
-            f"y must hold at least two classes, got only one class, {classes.tolist()[0]!r}, in the rows of "
-            "positive weight."
+            f"y must hold at least two classes, got only one class, {classes.tolist()[0]!r}; give rows of another one."
         )
 
 

@@ -32,7 +32,15 @@ from sksoftmax import _pieces
 from sksoftmax import _validation as border
 from sksoftmax._batches import generator, uniform
 from sksoftmax._classifier import SoftmaxClassifier
-from sksoftmax._pieces import LEAST_OF_CLASS, centred, joined, n_bytes, split, summed_hessian_product, summed_loss_grad
+from sksoftmax._pieces import (
+    LEAST_OF_CLASS,
+    as_solved,
+    joined,
+    n_bytes,
+    split,
+    summed_hessian_product,
+    summed_loss_grad,
+)
 from sksoftmax._precondition import merged, moments_of
 from sksoftmax._sources import stratified
 from sksoftmax._threads import one_blas_thread
@@ -86,24 +94,19 @@ class _Found(NamedTuple):
     n_bytes: int
 
 
-#: Of a partition whose rows all have weight 0.
-_WEIGHTLESS = _Found(0, np.empty(0), np.empty(0), np.empty(0), None, 0, None, None, False, 0)
-
-
 # --- what the workers do: pure functions, so that a lost result is computed anew ----------------------------------
 
 
 def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[Batch | None, _Found | None]:
-    """The rows of a partition that count, and what they are; None if it has none."""
+    """Return the rows of a partition that count, and what they are, with all labels; None if it has no row."""
     if border.n_rows_of(X) == 0:
         return None, None
-    if sample_weight is not None and not np.any(sample_weight):
-        return None, _WEIGHTLESS
     seen = SoftmaxClassifier()
-    rows = border.piece_of_data(seen, X, y, sample_weight, reset=True)
+    rows = border.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
     labels, codes = np.unique(rows.y, return_inverse=True)
-    weights, counts = (np.bincount(codes, weight, len(labels)) for weight in (rows.weight, None))
-    moments = moments_of(rows, fit_intercept=fit_intercept)
+    weights, counts = (np.bincount(codes, weight, len(labels)) for weight in (rows.weight, rows.weight > 0))
+    rows = border.used(rows)
+    moments = moments_of(rows, fit_intercept=fit_intercept) if len(rows.y) else None
     names = getattr(seen, "feature_names_in_", None)
     kind = (seen.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
     return rows, _Found(len(rows.y), labels, weights, counts, moments, *kind)
@@ -132,20 +135,20 @@ def _sampled(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch |
 
 
 def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
-    centre, *rest = asked
+    centre, seen, *rest = asked
     with one_blas_thread():
-        loss, grads = summed_loss_grad(_centred_pieces(rows, centre), *rest)
+        loss, grads = summed_loss_grad(_pieces_of(rows, centre, seen), *rest)
     return loss, *grads
 
 
 def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
-    centre, *rest = asked
+    centre, seen, *rest = asked
     with one_blas_thread():
-        return tuple(summed_hessian_product(_centred_pieces(rows, centre), *rest))
+        return tuple(summed_hessian_product(_pieces_of(rows, centre, seen), *rest))
 
 
-def _centred_pieces(rows: Batch | None, centre: Array | None) -> Iterator[Batch]:
-    return iter(()) if rows is None else centred(split(rows), centre)
+def _pieces_of(rows: Batch | None, centre: Array | None, seen: Array | None) -> Iterator[Batch]:
+    return iter(()) if rows is None else as_solved(split(rows), centre, seen)
 
 
 def _summed(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -261,14 +264,15 @@ class _Rows(NamedTuple):
     class_weights: Array
     moments: Moments
     centre: Array | None = None
+    seen: Array | None = None
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        asked = (self.centre, _without_rows(problem), params, total)
+        asked = (self.centre, self.seen, _without_rows(problem), params, total)
         loss, *grads = self.cluster.summed(_loss_grad, self.pieces, asked)
         return loss, Params(*grads)
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        asked = (self.centre, _without_rows(problem), params, direction, total)
+        asked = (self.centre, self.seen, _without_rows(problem), params, direction, total)
         return Params(*self.cluster.summed(_hessian_product, self.pieces, asked))
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
@@ -276,6 +280,9 @@ class _Rows(NamedTuple):
 
     def less(self, centre: Array) -> Self:
         return self._replace(centre=centre, moments=self.moments._replace(mean=self.moments.mean - centre))
+
+    def of_classes(self, seen: Array) -> Self:
+        return self._replace(seen=seen, class_weights=self.class_weights[seen])
 
 
 def _without_rows(problem: Problem) -> Problem:
@@ -680,10 +687,9 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
     ValueError
         If they have not the same columns, no row counts, or there is one class only.
     """
-    given = [one for one in all_found if one is not None]
-    border.some_rows(len(given), "X", f"{len(all_found)} partitions without one", "check what selects the rows")
-    found = [one for one in given if one.n_rows > 0]
-    border.some_weight(len(found))
+    found = [one for one in all_found if one is not None]
+    border.some_rows(len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows")
+    border.some_weight(sum(one.n_rows for one in found))
     kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
     if len(kinds) > 1:
         raise ValueError(
@@ -694,9 +700,9 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
     weights, counts = np.zeros(len(labels)), np.zeros(len(labels))
     moments: Moments | None = None
     for one in found:
-        assert one.moments is not None
-        total = weights.sum()
-        moments = one.moments if moments is None else merged(moments, total, one.moments, one.weights.sum())
+        if one.moments is not None:
+            of_rows = one.moments, one.weights.sum()
+            moments = one.moments if moments is None else merged(moments, weights.sum(), *of_rows)
         where = np.searchsorted(labels, one.labels)
         weights[where] += one.weights
         counts[where] += one.counts

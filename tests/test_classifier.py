@@ -10,7 +10,8 @@ import scipy.sparse as sp
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
+from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -713,12 +714,12 @@ BAD = {
     "NaN in weights": (bad(weight=np.full(150, np.nan)), "Input sample_weight contains NaN"),
     "negative weights": (bad(weight=np.linspace(-1, 1, 150)), "sample_weight must not be negative, got -1"),
     "zero weights": (bad(weight=np.zeros(150)), "(?i)sample.weight"),
-    "few weights": (bad(weight=np.ones(149)), "sample_weight.shape == "),
+    "few weights": (bad(weight=np.ones(149)), r"one a row, of shape \(150,\), got shape \(149,\)"),
+    "weights whose sum overflows": (bad(weight=np.full(150, 1e307)), r"sample_weight must sum to 1e\+200 at most, got"),
     "few labels": (bad(y=lambda y: y[1:]), "inconsistent numbers of samples"),
     "text in X": (bad(X=lambda X: np.full(X.shape, "a")), "could not convert string"),
     "continuous y": (bad(y=lambda y: y + 0.5 * np.arange(150) / 150), "Unknown label type"),
     "one class": (bad(y=lambda y: np.full(150, "only")), "at least two classes, got only one class, .*'only'"),
-    "one class of weight": (bad(weight=(np.arange(150) < 50) * 1.0), "only one class, .*0.* of positive weight"),
     "1-d X": (bad(X=lambda X: X[:, 0]), "Expected 2D array"),
     "2-d y": (bad(y=lambda y: np.eye(3)[y]), "should be a 1d array"),
 }
@@ -751,6 +752,86 @@ def test_class_weights_that_are_none_raise(method, weight):
     clf.set_params(class_weight={0: 0.0, 1: 0.0, 2: 0.0})
     with pytest.raises(ValueError, match="class_weight must be positive for a class of the rows given"):
         getattr(clf, method)(*bundled("load_iris", "raw"), **kwargs)
+
+
+def _without_weight(way, X, y, weight, **settings):
+    """A model of these rows, some of weight 0, fitted in one of several ways."""
+    settings = {"alpha": 1e-3, "tol": 1e-10, "max_iter": 500, "random_state": 0, **settings}
+    if way == "partial_fit":
+        return SoftmaxClassifier(**settings).partial_fit(X, y, np.unique(y), weight)
+    if way == "fit_batches":
+        pieces = [(X[i::3], y[i::3], weight[i::3]) for i in range(3)]
+        return SoftmaxClassifier(**settings).fit_batches(pieces)
+    if way == "class_weight":
+        return SoftmaxClassifier(class_weight=dict(enumerate(np.bincount(y, weight) > 0)), **settings).fit(X, y)
+    if way == "soft_targets":
+        return SoftmaxClassifier(soft_targets=True, **settings).fit(X, np.eye(y.max() + 1)[y], weight)
+    if way == "warm_start":
+        return SoftmaxClassifier(warm_start=True, **settings).fit(X, y).fit(X, y, weight)
+    return SoftmaxClassifier(**settings).fit(X, y, weight)
+
+
+WAYS = ["fit", "fit_batches", "class_weight", "soft_targets", "warm_start", "partial_fit"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"l1_ratio": 0.3}, {"engine": "naive"}])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_class_whose_rows_weigh_nothing_changes_no_other(way, settings):
+    X, y = random_data(150, 3, 4)
+    is_kept = y != 2
+    clf = _without_weight(way, X, y, is_kept * 1.0, **settings)
+    y_kept = np.unique(y[is_kept], return_inverse=True)[1]
+    want = _without_weight(way, X[is_kept], y_kept, np.ones(len(y_kept)), **settings)
+    assert_array_equal(clf.classes_, range(4))
+    intercept = clf.intercept_[[0, 1, 3]]
+    # both fits end within 1e-10 of the same minimum; those of a stream take the same steps
+    assert_allclose(intercept - intercept.mean(), want.intercept_ - want.intercept_.mean(), atol=1e-4)
+    assert_allclose(clf.coef_[[0, 1, 3]], want.coef_, atol=1e-4)
+    if settings.get("l1_ratio"):
+        assert not clf.coef_[2].any()
+    else:
+        assert clf.predict_proba(X)[:, 2].max() <= 0.5 / is_kept.sum()  # by Jensen's inequality: see `widened`
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_classes_of_weight_are_those_of_more(way):
+    X, y = random_data(150, 3, 3)
+    is_kept = y != 1
+    clf = _without_weight(way, X, y, is_kept * 1.0)
+    model = LogisticRegression(C=1 / (1e-3 * is_kept.sum()), tol=1e-10, max_iter=1000)
+    model.fit(X, y, sample_weight=np.maximum(is_kept, 1e-9))  # a softmax of three classes, one of next to no weight
+    tol = 0.3 if way == "partial_fit" else 1e-4  # fits of a stream end at 1e-2
+    assert_allclose((clf.coef_[2] - clf.coef_[0]), model.coef_[2] - model.coef_[0], rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_one_class_of_weight_is_predicted(way, fit_intercept, n_classes):
+    X, y = random_data(60, 3, n_classes)
+    X = X + 3  # without intercept only the columns can tell the class
+    clf = _without_weight(way, X, y, (y == 1) * 1.0, fit_intercept=fit_intercept, tol=1e-3)
+    assert_array_equal(clf.classes_, range(n_classes))
+    assert_array_equal(clf.predict(X), 1)
+    if fit_intercept:
+        assert not clf.coef_.any()
+        assert clf.predict_proba(X)[:, 1].min() > 1 - n_classes / (2 * (y == 1).sum())
+
+
+def test_bootstraps_by_weight_may_lack_a_class():
+    X, y = make_classification(200, 10, weights=[0.95], random_state=0)
+    bagged = BaggingClassifier(SoftmaxClassifier(), n_estimators=20, max_samples=0.1, random_state=0).fit(X, y)
+    assert_array_equal(bagged.predict_proba(X).shape, (200, 2))
+    boosted = AdaBoostClassifier(SoftmaxClassifier(), n_estimators=5, random_state=0)
+    boosted.fit(X, y, sample_weight=(y == 0) * 1.0)
+    assert_array_equal(boosted.classes_, [0, 1])
+
+
+def test_early_stopping_scores_models_that_lack_a_class():
+    X, y = random_data(300, 3, 4)
+    clf = SoftmaxClassifier(early_stopping=True, class_weight={2: 0.0}, random_state=0)
+    clf.fit(X, y, X_val=X, y_val=y)
+    assert clf.score(X, y) in clf.validation_scores_
 
 
 def test_a_class_of_weight_0_is_never_likely():

@@ -116,6 +116,16 @@ def test_data_frames_give_the_same_minimum_and_their_names(client):
     assert_allclose(proba.sum(axis=1).compute(), 1)
 
 
+@pytest.mark.parametrize("n_kept", [1, 2, 3])
+def test_a_class_whose_rows_weigh_nothing_changes_no_other(n_kept, client):
+    X, y = sorted_data(n_classes=4)
+    weight = (y >= 4 - n_kept) * 1.0  # whole partitions weigh nothing
+    clf = fitted(X, y, weight=weight, tol=1e-8, max_iter=500)
+    want = SoftmaxClassifier(ALPHA, tol=1e-8, max_iter=500, random_state=0).fit(X, y, weight)
+    assert_array_equal(clf.classes_, range(4))
+    assert_allclose(clf.predict_proba(X), want.predict_proba(X), atol=1e-3)  # F within 1e-8 of the same minimum
+
+
 def test_weights_and_class_weights_count(client):
     X, y = sorted_data()
     weight = np.random.RandomState(0).uniform(0, 3, len(y))

@@ -293,10 +293,31 @@ def test_classes_that_do_not_come_have_a_probability_near_0(small_sample):
 
 def test_batches_without_rows_or_of_no_weight_are_left_out():
     X, y = random_data(60)
-    other = (X[:5] + 100, y[:5] + 1, np.zeros(5))
+    other = (X[:5] + 100, y[:5], np.zeros(5))
     pieces = [(X[:0], y[:0]), other, (X[:30], y[:30]), (X[:0], y[:0]), (X[30:], y[30:]), other]
     clf = SoftmaxClassifier(random_state=0).fit_batches(pieces)
     assert_array_equal(clf.coef_, SoftmaxClassifier(random_state=0).fit(X, y).coef_)
+
+
+@pytest.mark.parametrize("n_kept", [1, 2, 3])
+def test_a_class_whose_rows_weigh_nothing_changes_no_other(n_kept, small_sample):
+    X, y = sorted_data(n_classes=4)
+    weight = (y >= 4 - n_kept) * 1.0  # whole batches weigh nothing
+    settings = {"alpha": ALPHA, "tol": 1e-8, "max_iter": 500, "random_state": 0}
+    clf = SoftmaxClassifier(**settings).fit_batches(Batches(X, y, weight))
+    want = SoftmaxClassifier(**settings).fit(X, y, weight)
+    assert "sample" in clf.solver_info_ or n_kept == 1
+    assert_array_equal(clf.classes_, range(4))
+    assert_allclose(clf.predict_proba(X), want.predict_proba(X), atol=1e-3)  # F within 1e-8 of the same minimum
+
+
+def test_classes_may_be_named_that_have_no_rows(small_sample):
+    X, y = sorted_data(n_classes=3)
+    settings = {"alpha": ALPHA, "tol": 1e-8, "max_iter": 500, "random_state": 0}
+    clf = SoftmaxClassifier(**settings).fit_batches(Batches(X, y), classes=[0, 1, 2, 3])
+    want = SoftmaxClassifier(**settings).fit(X, y)
+    assert_allclose(clf.predict_proba(X)[:, :3], want.predict_proba(X), atol=1e-3)  # F within 1e-8, and 1 / 2n
+    assert clf.predict_proba(X)[:, 3].max() <= 0.5 / len(y)
 
 
 def test_a_generator_is_refused():

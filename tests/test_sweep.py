@@ -202,6 +202,21 @@ def test_a_class_that_a_fold_lacks_costs_little():
     assert np.isfinite(sweep.scores_).all()
 
 
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+@pytest.mark.parametrize("n_kept", [1, 2, 3])
+def test_a_class_whose_rows_weigh_nothing_changes_no_other(n_kept, l1_ratio):
+    X, y = random_data(200, 3, 4)
+    weight = (y < n_kept) * 1.0
+    settings = {"l1_ratios": [l1_ratio], "tol": 1e-8, "max_iter": 500, "random_state": 0}
+    clf = SoftmaxClassifierCV(alphas=[1e-2], cv=3, **settings).fit(X, y, weight)
+    want = SoftmaxClassifier(1e-2, l1_ratio=l1_ratio, tol=1e-8, max_iter=500).fit(X, y, weight)
+    assert_array_equal(clf.classes_, range(4))
+    assert_allclose(clf.predict_proba(X), want.predict_proba(X), atol=1e-3)  # F within 1e-8 of the same minimum
+    all_rows = np.arange(200)
+    fold = SoftmaxClassifierCV(alphas=[1e-2], cv=[(all_rows, all_rows)], refit=False, **settings).fit(X, y, weight)
+    assert_allclose(fold.predict_proba(X), want.predict_proba(X), atol=1e-3)  # the fold trains on the same rows
+
+
 def test_it_is_used_in_a_pipeline_with_names():
     pd = pytest.importorskip("pandas")
     X, y = load_wine(return_X_y=True)
