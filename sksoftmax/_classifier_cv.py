@@ -27,7 +27,7 @@ from sksoftmax._predictions import PredictionsMixin
 from sksoftmax._sweep import Point, path
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Rules
-from sksoftmax._types import Array, Batch, Params
+from sksoftmax._types import Array, Batch, Params, Problem
 
 #: Inverse strengths on the sum of the losses that a number of alphas is spread over, as ``LogisticRegressionCV``'s.
 _LEAST_C, _MOST_C = -4, 4
@@ -74,7 +74,9 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
     store_coefs : bool, default=True
         Whether to keep ``coefs_paths_``, which of wide data is large.
     n_jobs : int or None, default=None
-        Processes over which folds are spread; None is 1 unless in a ``joblib.parallel_config`` context, -1 all cores.
+        Number of folds that are fitted at a time; None is 1 unless in a ``joblib.parallel_config`` context, -1 all
+        cores. They are fitted in threads, which share X: the engines release Python's lock while they compute (not the
+        naive one, which has processes). Another backend, such as "loky", can be chosen by that context.
     random_state : int, RandomState instance or None, default=None
         Seed of the fits; the folds have their own, see ``cv``.
     verbose : int, default=0
@@ -117,7 +119,11 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
     columns are computed once, from all rows: they make the fits quick, and no model depends on them. No model of a fold
     has seen the rows that it is scored on.
 
-    A class that a fold's rows lack is kept, with a probability of 1 / 2n or so.
+    A class that a fold's rows lack is kept, with a probability of 1 / 2n or so. In the mean of the folds' models its
+    coefficients are those of the folds that have rows of it.
+
+    scikit-learn's scorers of probabilities are given the labels of all classes, as ``LogisticRegressionCV``'s are: the
+    rows held out may lack some. A scorer that takes no ``sample_weight`` scores without weights.
 
     See Also
     --------
@@ -193,8 +199,8 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         Raises
         ------
         ValueError
-            As ``SoftmaxClassifier.fit``; if there is no penalty to try, or one is out of range; or if all the rows that
-            a fold trains on are of one class, or it holds none out.
+            As ``SoftmaxClassifier.fit``; if there is no penalty to try, or one is out of range; if ``cv`` gives no
+            fold; or if all the rows that a fold trains on are of one class, or it holds none out.
 
         Warns
         -----
@@ -218,18 +224,24 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         alphas, l1_ratios = self._grid(float(data.weight.sum()))
         of_splitter, of_scorer = self._routed(params)
         splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **of_splitter))
+        border.some_folds(len(splits), self.cv)
         of_scorer = border.params_of_rows(rows.X, of_scorer, np.flatnonzero(rows.weight > 0))
         place = np.where(rows.weight > 0, np.cumsum(rows.weight > 0) - 1, -1)
         model = self._model(classes, data.X)
         settings = model._settings()
         rules = Rules(self.max_iter, self.tol, None, 1)
         problem = model._problem(data, len(classes), float(data.weight.mean()))
-        judge = _Judge(model, self._scorer(), of_scorer)
+        judge = _Judge(model, self._scorer(classes), of_scorer)
         weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
-        narrow = narrowed(weakest, may_rotate=may_rotate(weakest, settings)) or as_it_is(weakest)
+        narrow = as_it_is(weakest)
+        if classes_with_rows(weakest) is None:  # else each fold leaves these classes out
+            narrow = narrowed(weakest, may_rotate=may_rotate(weakest, settings)) or narrow
         ready = made_ready(narrow.problem, settings)
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=len(splits))
-        paths = Parallel(n_jobs=self.n_jobs)(
+        has_rows = np.array([np.bincount(codes[train], rows.weight[train], len(classes)) > 0 for train, _ in splits])
+        ready = ready._replace(problem=_without_kernel(ready.problem))
+        narrow = narrow._replace(problem=_without_kernel(narrow.problem))
+        paths = Parallel(n_jobs=self.n_jobs, prefer="processes" if self.engine == "naive" else "threads")(
             delayed(_path_of_fold)(
                 *(ready, narrow, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, judge),
                 class_weight=self.class_weight,
@@ -241,11 +253,14 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
             for l1_ratio in l1_ratios
         )
         self.classes_, self.alphas_, self.l1_ratios_ = classes, alphas, l1_ratios
-        self._choose(paths, len(splits), data, model)
+        self._choose(paths, has_rows, data, model)
 
-    def _choose(self, paths: Sequence[list[Point]], n_folds: int, data: Batch, model: SoftmaxClassifier) -> None:
-        """The attributes: of the paths, a row of ``l1_ratios_`` a fold, and of the model chosen."""
-        shape = (n_folds, len(self.l1_ratios_), len(self.alphas_))
+    def _choose(self, paths: Sequence[list[Point]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
+        """Set the attributes: of the paths, a row of ``l1_ratios_`` a fold, and of the model chosen.
+
+        ``has_rows``, of shape (n_folds, n_classes), says which classes a fold has rows of.
+        """
+        shape = (len(has_rows), len(self.l1_ratios_), len(self.alphas_))
         self.scores_ = np.full(shape, np.nan)
         self.n_iter_ = np.zeros(shape, dtype=np.intp)
         for k, points in enumerate(paths):
@@ -267,11 +282,11 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
                 stacklevel=5,  # this, _fit, fit, scikit-learn's check of parameters: the caller
             )
         if self.refit:
-            self._refit(paths, data, model)
+            self._refit(paths, has_rows, data, model)
         else:
-            self._take_best_of_folds(paths, data, model)
+            self._take_best_of_folds(paths, has_rows, data, model)
 
-    def _refit(self, paths: Sequence[list[Point]], data: Batch, model: SoftmaxClassifier) -> None:
+    def _refit(self, paths: Sequence[list[Point]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
         """The model of the best mean score, fitted to all rows."""
         means = self.scores_.mean(axis=0)
         if np.isnan(means).all():
@@ -279,8 +294,8 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         i, j = map(int, np.unravel_index(np.nanargmax(means), means.shape))
         self.alpha_, self.l1_ratio_ = float(self.alphas_[j]), float(self.l1_ratios_[i])
         starts = [points[j].params for points in paths[i :: len(self.l1_ratios_)]]
-        start = Params(*(np.mean(parts, axis=0) for parts in zip(*starts, strict=True)))
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_, tol=self.tol)
+        start = _mean_of_folds(starts, has_rows, has_l1=model._l1_ratio() > 0)
         data = border.with_class_weight(data, self.class_weight, self.classes_)
         problem = model._problem(data, len(self.classes_), float(data.weight.mean()))
         result, info = minimum(
@@ -294,7 +309,9 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         self._take(model, data)
         model._warn_if_above_tol(result)
 
-    def _take_best_of_folds(self, paths: Sequence[list[Point]], data: Batch, model: SoftmaxClassifier) -> None:
+    def _take_best_of_folds(
+        self, paths: Sequence[list[Point]], has_rows: Array, data: Batch, model: SoftmaxClassifier
+    ) -> None:
         """The mean of the folds' best models."""
         chosen = []
         n_paths = len(self.l1_ratios_)
@@ -306,7 +323,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         alphas, l1_ratios, best = zip(*chosen, strict=True)
         self.alpha_, self.l1_ratio_ = float(np.mean(alphas)), float(np.mean(l1_ratios))
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_)
-        model.__dict__ |= model._answer(Params(*(np.mean(parts, axis=0) for parts in zip(*best, strict=True))), data.X)
+        model.__dict__ |= model._answer(_mean_of_folds(best, has_rows, has_l1=model._l1_ratio() > 0), data.X)
         model.n_iter_ = int(self.n_iter_.max())
         self._take(model, border.with_class_weight(data, self.class_weight, self.classes_))
 
@@ -360,19 +377,22 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
             If X or y are not as above, or a keyword is for no one.
         """
         border.raise_for_params(score_params, self, "score")
-        if sample_weight is not None:
+        scorer = self._scorer(getattr(self, "classes_", None))
+        if sample_weight is not None and (border.routing_enabled() or border.takes_weights(scorer)):
             score_params["sample_weight"] = sample_weight
         if border.routing_enabled():
             score_params = process_routing(self, "score", **score_params).scorer.score
-        return float(self._scorer()(self, X, y, **score_params))
+        return float(scorer(self, X, y, **score_params))
 
-    def _scorer(self) -> Any:
-        return get_scorer(self.scoring or "accuracy")
+    def _scorer(self, classes: Array | None = None) -> Any:
+        scorer = get_scorer(self.scoring or "accuracy")
+        return scorer if classes is None else border.scorer_of_classes(scorer, classes)
 
     def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Of ``fit``'s keywords those of the splitter and of the scorer."""
         if not border.routing_enabled():
-            return {}, params
+            is_taken = border.takes_weights(self._scorer())
+            return {}, {name: value for name, value in params.items() if name != "sample_weight" or is_taken}
         routed = process_routing(self, "fit", **params)
         return routed.splitter.split, routed.scorer.score
 
@@ -397,6 +417,33 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         return tags
 
 
+def _mean_of_folds(models: Sequence[Params], has_rows: Array, *, has_l1: bool) -> Params:
+    """Return the mean of the folds' models, a class's over the folds that have rows of it.
+
+    A softmax determines the parameters of a fold up to one shift common to its classes. Where folds lack classes, their
+    means over the classes are of different ones: the shifts are then those that bring the folds nearest to the mean,
+    by least squares. Coefficients under an L1 penalty, which determines them, are not shifted. A class that no fold has
+    rows of is as in the mean of all.
+    """
+    stacks = [np.stack(parts) for parts in zip(*models, strict=True)]  # (n_folds, n_rows of coef, ...)
+    if has_rows.all() or len(models[0].coef) == 1:
+        return Params(*(stack.mean(axis=0) for stack in stacks))
+    n_folds_with = has_rows.sum(axis=0)
+    share = np.where(n_folds_with > 0, has_rows / np.maximum(n_folds_with, 1), 1 / len(models))
+    within = has_rows.astype(float)
+    laplacian = np.diag(within.sum(axis=1)) - within @ share.T
+    inverse = np.linalg.pinv(laplacian)
+
+    def mean(stack: Array, *, is_shifted: bool) -> Array:
+        values = stack.reshape(*stack.shape[:2], -1)
+        if is_shifted:
+            off = np.einsum("fk,fkp->kp", share, values) - values
+            values = values + (inverse @ np.einsum("fk,fkp->fp", within, off))[:, None]
+        return np.einsum("fk,fkp->kp", share, values).reshape(stack.shape[1:])
+
+    return Params(mean(stacks[0], is_shifted=not has_l1), mean(stacks[1], is_shifted=True))
+
+
 class _Judge(NamedTuple):
     """Who scores parameters on rows held out: a copy of ``model`` holds them, ``scorer`` judges it, with ``params``."""
 
@@ -408,6 +455,11 @@ class _Judge(NamedTuple):
         model = copy.copy(self.model)  # folds may be threads
         model.__dict__ |= model._answer(params, held.X)
         return float(self.scorer(model, held.X, model.classes_[held.y], **self.params))
+
+
+def _without_kernel(problem: Problem) -> Problem:
+    """Return the problem without its engine, a module, which cannot be pickled for another process."""
+    return problem._replace(kernel=None)  # type: ignore[arg-type]
 
 
 def _path_of_fold(
@@ -443,6 +495,7 @@ def _path_of_fold(
     part = border.with_class_weight(part, class_weight, judge.model.classes_)
     judge = judge._replace(params=border.params_of_rows(data.X, judge.params, test))
     problem = ready.problem._replace(data=part, mean_weight=float(part.weight.mean()), alpha=1.0, l1_ratio=l1_ratio)
+    problem = problem._replace(kernel=border.kernel(choose_engine(settings.engine)))
     seen = classes_with_rows(problem)
     few = as_it_is(problem) if seen is None else of_classes(problem, seen)
     if seen is not None:

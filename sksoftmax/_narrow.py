@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,15 +141,17 @@ def _of_used_columns(problem: Problem) -> Narrow | None:
     place[used] = np.arange(len(used))
     narrow = sp.csr_array((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(used)))
 
-    def to(params: Params) -> Params:
-        return params._replace(coef=params.coef[:, used])
+    return Narrow(_with(problem, narrow), partial(_taken, used), partial(_spread, used, p))
 
-    def back(params: Params) -> Params:
-        coef = np.zeros((len(params.coef), p))
-        coef[:, used] = params.coef
-        return params._replace(coef=coef)
 
-    return Narrow(_with(problem, narrow), to, back)
+def _taken(used: Array, params: Params) -> Params:
+    return params._replace(coef=params.coef[:, used])
+
+
+def _spread(used: Array, n_features: int, params: Params) -> Params:
+    coef = np.zeros((len(params.coef), n_features))
+    coef[:, used] = params.coef
+    return params._replace(coef=coef)
 
 
 def _are_few(problem: Problem) -> bool:
@@ -177,24 +180,31 @@ def _of_row_space(problem: Problem) -> Narrow | None:
     if not peak.max() <= _MOST_SCALES * peak.min(where=peak > 0, initial=np.inf):
         return None
     (reflectors, factors), triangle = scipy.linalg.qr(columns, overwrite_a=True, mode="raw", check_finite=False)
-    (p, n), size = reflectors.shape, np.abs(triangle).max(axis=1)
+    p, size = len(reflectors), np.abs(triangle).max(axis=1)
     triangle[size <= max(p * np.finfo(np.float64).eps * size.max(), rounding.max())] = 0  # less than n rows tell
 
-    def rotated(coef: Array, trans: str) -> Any:
-        (multiply,) = scipy.linalg.get_lapack_funcs(("ormqr",), (reflectors,))  # here: it cannot be pickled
-        product, _, _ = multiply("L", trans, reflectors, factors, coef.T, _WORK + _BLOCK * len(coef))
-        return product.T
+    rotation = reflectors, factors, mean
+    narrow = _with(problem, np.ascontiguousarray(triangle.T))
+    return Narrow(narrow, partial(_into, *rotation), partial(_out_of, *rotation))
 
-    def to(params: Params) -> Params:
-        params = shifted(params, mean, 1.0)
-        return params._replace(coef=np.ascontiguousarray(rotated(params.coef, "T")[:, :n]))
 
-    def back(params: Params) -> Params:
-        padded = np.zeros((len(params.coef), p))
-        padded[:, :n] = params.coef
-        return shifted(params._replace(coef=np.ascontiguousarray(rotated(padded, "N"))), mean, -1.0)
+def _rotated(reflectors: Array, factors: Array, coef: Array, trans: str) -> Any:
+    (multiply,) = scipy.linalg.get_lapack_funcs(("ormqr",), (reflectors,))  # here: it cannot be pickled
+    product, _, _ = multiply("L", trans, reflectors, factors, coef.T, _WORK + _BLOCK * len(coef))
+    return product.T
 
-    return Narrow(_with(problem, np.ascontiguousarray(triangle.T)), to, back)
+
+def _into(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
+    params = shifted(params, mean, 1.0)
+    coef = _rotated(reflectors, factors, params.coef, "T")[:, : reflectors.shape[1]]
+    return params._replace(coef=np.ascontiguousarray(coef))
+
+
+def _out_of(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
+    padded = np.zeros((len(params.coef), len(reflectors)))
+    padded[:, : reflectors.shape[1]] = params.coef
+    coef = _rotated(reflectors, factors, padded, "N")
+    return shifted(params._replace(coef=np.ascontiguousarray(coef)), mean, -1.0)
 
 
 def _with(problem: Problem, X: Any) -> Problem:

@@ -105,7 +105,9 @@ def path(
 
 
 def _of_estimation(problem: Problem, held: Batch, result: Result) -> float:
-    """What the loss on rows held out exceeds that on the rows of the fit by, relative to F."""
+    """What the loss on rows held out exceeds that on the rows of the fit by, relative to F; 0 without such rows."""
+    if len(held.y) == 0:
+        return 0.0
     reached = result.loss_curve[-1]
     if len(held.y) == 0:
         return 0.0

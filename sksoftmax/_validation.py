@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -181,6 +183,41 @@ def routing_enabled() -> bool:
 def params_of_rows(X: Any, params: dict[str, Any], rows: Array) -> dict[str, Any]:
     """The keywords, those that have an entry for each row of X for these rows."""
     return dict(_check_method_params(X, params=params, indices=rows))
+
+
+def some_folds(n_folds: int, cv: Any) -> None:
+    """Raise ValueError if cross-validation has no fold."""
+    if n_folds == 0:
+        raise ValueError(
+            f"cv must give at least one pair of rows to train on and rows to hold out, got none from {cv!r}; give a "
+            "list of pairs, or a splitter."
+        )
+
+
+def takes_weights(scorer: Any) -> bool:
+    """Return whether a scorer, or the metric of one of scikit-learn's, takes sample_weight."""
+    try:
+        parameters = signature(getattr(scorer, "_score_func", scorer)).parameters.values()
+    except (TypeError, ValueError):  # compiled
+        return True
+    return any(each.name == "sample_weight" or each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def scorer_of_classes(scorer: Any, classes: Array) -> Any:
+    """Return the scorer; one of scikit-learn's, of probabilities, with the labels of all classes.
+
+    A metric would otherwise take those of the rows that it is given, which may lack some.
+    """
+    metric = getattr(scorer, "_score_func", None)
+    names = {} if metric is None else signature(metric).parameters
+    if "labels" not in names or getattr(scorer, "_response_method", "predict") == "predict":
+        return scorer
+    known: dict[str, Any] = {"labels": classes}
+    if len(classes) == 2 and "pos_label" in names and names["pos_label"].default is None:
+        known["pos_label"] = classes[1]
+    scorer = copy.copy(scorer)
+    scorer._kwargs = {**known, **scorer._kwargs}
+    return scorer
 
 
 def in_range(name: str, values: Any, least: float, most: float) -> Array:

@@ -12,12 +12,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import log_loss
+from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV, _fit, _sweep
+from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV, _classifier_cv, _fit, _sweep
 from sksoftmax._objective import value
 from sksoftmax._solvers import dual
 from sksoftmax._solvers.dual import is_available
@@ -217,6 +217,119 @@ def test_a_class_whose_rows_weigh_nothing_changes_no_other(n_kept, l1_ratio):
     assert_allclose(fold.predict_proba(X), want.predict_proba(X), atol=1e-3)  # the fold trains on the same rows
 
 
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+@pytest.mark.parametrize("is_refitted", [True, False])
+def test_folds_that_lack_a_class_have_a_sensible_mean(is_refitted, l1_ratio):
+    X, y = random_data(900, n_classes=3)
+    fold = np.where(y == 2, np.arange(900) % 2, np.arange(900) % 3)  # the third fold trains on all classes
+    fold[y == 1] = np.where(np.arange(900)[y == 1] % 2, 1, 2)
+    cv = [
+        (np.flatnonzero((fold != k) & (y != lacking)), np.flatnonzero(fold == k))
+        for k, lacking in ((0, 2), (1, 1), (2, 3))
+    ]
+    settings = {"l1_ratio": l1_ratio, "tol": 1e-8, "random_state": 0}
+    sweep = SoftmaxClassifierCV(
+        [0.01], l1_ratios=[l1_ratio], cv=cv, refit=is_refitted, scoring="neg_log_loss", tol=1e-8, random_state=0
+    ).fit(X, y)
+    full = SoftmaxClassifier(0.01, **settings).fit(X, y)
+    proba, want = sweep.predict_proba(X), full.predict_proba(X)
+    # refitted: both within 1e-8 of F*, coefficients within its root; not so: two folds of three lack a class
+    assert np.abs(proba - want).max() < (1e-3 if is_refitted else 0.2)
+    for k, ((train, test), lacking) in enumerate(zip(cv, (2, 1, 3), strict=True)):
+        own = SoftmaxClassifier(0.01, **settings)
+        if lacking < 3:  # one row of coefficients in place of two
+            own.set_params(alpha=0.005 * (1 + l1_ratio), l1_ratio=2 * l1_ratio / (1 + l1_ratio))
+        own.fit(X[train], y[train])
+        known = np.isin(y[test], own.classes_)
+        told = own.predict_log_proba(X[test][known])[
+            np.arange(known.sum()), np.searchsorted(own.classes_, y[test][known])
+        ]
+        coefs = sweep.coefs_paths_[k, 0, 0]
+        raw = X[test][known] @ coefs[:, :-1].T + coefs[:, -1]
+        raw -= np.logaddexp.reduce(raw, axis=1)[:, None]
+        assert_allclose(raw[np.arange(known.sum()), y[test][known]], told, atol=5e-3)  # the lacking class has 1 / 2n
+
+
+def test_the_mean_of_folds_is_by_class_up_to_the_shifts_of_the_softmax():
+    rng = np.random.RandomState(0)
+    truth = Params(rng.normal(size=(4, 3)), rng.normal(size=4))
+    has_rows = np.array([[1, 1, 1, 0], [0, 1, 1, 1], [1, 1, 0, 1]], dtype=bool)
+    folds = []
+    for seen in has_rows:
+        shifts = rng.normal(size=4)
+        coef, intercept = truth.coef + shifts[:3], truth.intercept + shifts[3]
+        coef[~seen], intercept[~seen] = 0, -9  # of a class that the fold lacks: nothing
+        folds.append(Params(coef, intercept))
+    mean = _classifier_cv._mean_of_folds(folds, has_rows, has_l1=False)
+    assert_allclose(mean.coef - mean.coef.mean(axis=0), truth.coef - truth.coef.mean(axis=0), atol=1e-12)
+    assert_allclose(mean.intercept - mean.intercept.mean(), truth.intercept - truth.intercept.mean(), atol=1e-12)
+    with_l1 = _classifier_cv._mean_of_folds(folds, has_rows, has_l1=True)
+    assert_allclose(with_l1.coef[0], (folds[0].coef[0] + folds[2].coef[0]) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "neg_brier_score", "d2_log_loss_score", "top_k_accuracy"])
+@pytest.mark.parametrize("labels", [[1, 2, 3], ["a", "b", "c"], ["a", "b"]])
+def test_scorers_of_probabilities_are_given_the_labels_of_all_classes(labels, scoring):
+    if scoring == "top_k_accuracy" and len(labels) == 2:
+        pytest.skip("2 of 2 classes are always right, of which scikit-learn warns")
+    if "labels" not in signature(get_scorer(scoring)._score_func).parameters:
+        pytest.skip("in scikit-learn before 1.7 of two classes only")
+    X, codes = random_data(60, n_classes=len(labels))
+    y = np.array(labels)[codes]
+    test = np.flatnonzero(codes < len(labels) - 1)[:20]
+    sweep = SoftmaxClassifierCV([0.1], cv=[(np.arange(60), test)], scoring=scoring, tol=1e-8, random_state=0).fit(X, y)
+    names = {"labels": sweep.classes_}
+    if "pos_label" in signature(get_scorer(scoring)._score_func).parameters and len(labels) == 2:
+        names["pos_label"] = labels[1]
+    scorer = get_scorer(scoring)
+    told = make_scorer(
+        scorer._score_func, greater_is_better=scorer._sign > 0, response_method=scorer._response_method, **names
+    )
+    assert sweep.scores_[0, 0, 0] == pytest.approx(
+        told(sweep, X[test], y[test]), rel=1e-3
+    )  # the same rows, near its tol
+    assert sweep.score(X[test], y[test]) == pytest.approx(told(sweep, X[test], y[test]), rel=1e-12)
+
+
+def test_a_metric_keeps_the_labels_that_it_has():
+    X, y = random_data(60)
+    scorer = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba", labels=[0, 1, 2])
+    assert np.isfinite(SoftmaxClassifierCV([0.1], cv=3, scoring=scorer).fit(X, y).scores_).all()
+
+
+def no_weights(y_true, y_pred):
+    return float(np.mean(y_true == y_pred))
+
+
+def of_estimator(estimator, X, y):
+    return float(np.mean(estimator.predict(X) == y))
+
+
+@pytest.mark.parametrize("scoring", [make_scorer(no_weights), of_estimator])
+def test_a_scorer_that_takes_no_weights_scores_without(scoring):
+    X, y = random_data(90)
+    weight = np.random.RandomState(0).uniform(0.5, 2, len(y))
+    sweep = SoftmaxClassifierCV(ALPHAS, cv=FOLDS, scoring=scoring, random_state=0).fit(X, y, weight)
+    plain = [
+        np.mean((X[test] @ path[:, :-1].T + path[:, -1]).argmax(axis=1) == y[test])
+        for (_, test), path in zip(FOLDS.split(X, y), sweep.coefs_paths_[:, 0, 0], strict=True)
+    ]
+    assert_allclose(sweep.scores_[:, 0, 0], plain)
+    assert sweep.score(X, y, weight) == pytest.approx(np.mean(sweep.predict(X) == y))
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky", "multiprocessing"])
+@pytest.mark.parametrize("data", ["dense", "few rows", "sparse"])
+def test_backends_of_joblib_change_nothing(data, backend):
+    X, y = random_data(40 if data == "few rows" else 300, n_features=100 if data == "few rows" else 6)
+    if data == "sparse":
+        X = sp.csr_array(sp.hstack([sp.csr_array(X), sp.csr_array((300, 20))]))  # columns that are left out
+    sweep = SoftmaxClassifierCV([0.1, 0.01], cv=2, scoring="neg_log_loss", random_state=0)
+    alone = sweep.fit(X, y).coefs_paths_
+    with joblib.parallel_config(backend, n_jobs=2):
+        assert_array_equal(sweep.fit(X, y).coefs_paths_, alone)
+
+
 def test_it_is_used_in_a_pipeline_with_names():
     pd = pytest.importorskip("pandas")
     X, y = load_wine(return_X_y=True)
@@ -336,6 +449,8 @@ def test_models_that_do_not_get_there_are_told_of_once():
         ({"alphas": 0}, "'alphas' parameter"),
         ({"l1_ratios": [2.0]}, "l1_ratios must hold finite numbers from 0 to 1"),
         ({"cv": [(np.arange(10), np.arange(0))]}, "hold out rows"),
+        ({"cv": []}, "cv must give at least one pair .* got none from"),
+        ({"cv": iter([])}, "cv must give at least one pair .* got none from"),
         ({"cv": [(np.array([0, 2]), np.arange(10))]}, "at least two classes"),
         ({"scoring": "no such"}, "'scoring' parameter"),
     ],
