@@ -30,7 +30,7 @@ from sksoftmax._placement import labels_like, placed, where_the_fit_was
 from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._predictions import PredictionsMixin
 from sksoftmax._stopping import StopReason
-from sksoftmax._stream import Stream, advanced, begun, with_classes
+from sksoftmax._stream import Stream, advanced, begun, with_classes, with_intercept
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
@@ -522,14 +522,22 @@ class SoftmaxClassifier(
         """Learn the rows of X, from where the last call ended.
 
         With ``solver="auto"`` a stream of up to 256 MiB is kept (see ``keep_rows``), and the model is fitted to all
-        rows so far, to an excess of 1e-2, whenever a class first comes, or the new rows show that F at its
-        coefficients is 2 % above the minimum or they are as many as those before; not before they are a quarter as
-        many, unless a fit is next to nothing. Between such fits the coefficients stay. The rows of a longer stream,
-        or of one after ``fit``, are seen once: the columns' scales and correlations are learned as they come, and the
-        coefficients are an average over the updates (schedule-free: Defazio et al., 2024), so that neither scaling
-        nor an end of the stream need be known; under ``l1_ratio > 0`` it has few exact zeros. Pieces wait until
-        together they make a batch, or an eighth of the rows before. "sgd", "adagrad" and "adam" take a step a batch.
-        ``max_iter`` bounds a fit to the rows kept; ``tol`` and ``early_stopping`` do not apply.
+        rows so far, to an excess of 1e-2, in these cases:
+
+        - A class first comes, or ``alpha``, ``l1_ratio``, ``fit_intercept`` or ``label_smoothing`` has changed.
+        - The new rows are as many as those before; if few rows have much of the weight, their weight is a quarter of
+          that of those before.
+        - The new rows show that F at the coefficients is 2 % above the minimum, and are a quarter of those before. A
+          twentieth is enough if few rows have much of the weight, or equal probabilities would be better for the new
+          rows; one row, if these would be better for all rows, or a fit takes hardly any time.
+
+        Between such fits the coefficients stay. The rows of a longer stream, or of one after ``fit``, are seen once:
+        the columns' scales and correlations are learned as they come, and the coefficients are an average over the
+        updates (schedule-free: Defazio et al., 2024), so that neither scaling nor an end of the stream need be known;
+        under ``l1_ratio > 0`` it has few exact zeros. Pieces wait until together they make a batch, or an eighth of the
+        rows before. "sgd", "adagrad" and "adam" take a step a batch. ``max_iter`` bounds a fit to the rows kept;
+        ``tol`` does not apply. Rows of weight 0 change nothing: if a first call has no others, all classes are as
+        probable until rows come that have weight.
 
         Parameters
         ----------
@@ -551,7 +559,8 @@ class SoftmaxClassifier(
         ------
         ValueError
             If X, y or the weights are not as above, y holds a label that is not among the classes, the number of
-            columns or X's library or device has changed, or ``class_weight="balanced"``. The model is then as it was.
+            columns or X's library or device has changed, ``class_weight="balanced"``, or ``early_stopping=True``. The
+            model is then as it was.
         ImportError
             As ``fit``.
         FloatingPointError
@@ -559,6 +568,7 @@ class SoftmaxClassifier(
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self)
+            border.no_early_stopping(self)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
@@ -567,11 +577,22 @@ class SoftmaxClassifier(
                 )
             where_the_fit_was(self, X, "partial_fit")
             data, known = targets.stream_data(self, X, y, classes, sample_weight)
-            data = border.with_class_weight(data, self.class_weight, known)
-            self._forget_outcome()
-            self._advance(data, known)
+            data = border.with_class_weight(data, self.class_weight, known, is_stream=True)
+            if len(data.y) > 0:
+                self._forget_outcome()
+                self._advance(data, known)
+            elif not hasattr(self, "coef_"):
+                self._begin(data.X, known)
+            else:
+                return self
             self.classes_ = known if self.soft_targets else labels_like(known, y)
         return self
+
+    def _begin(self, X: Any, classes: Array) -> None:
+        """Be a model of these classes that has learned nothing: all are as probable."""
+        n_rows = 1 if len(classes) == 2 else len(classes)
+        self.__dict__ |= self._answer(Params(np.zeros((n_rows, X.shape[1])), np.zeros(n_rows)), X)
+        self._stream, self.solver_info_, self.n_iter_ = self._new_stream(0, 0.0), {}, 0
 
     def _advance(self, data: Batch, classes: Array) -> None:
         """The stream after these rows, whose codes are of ``classes``; the attributes follow."""
@@ -589,7 +610,10 @@ class SoftmaxClassifier(
         def before() -> Params | None:
             params = self._fitted_params()
             n_samples = stream.n_samples
-            return None if params is None else widened(params, places, len(classes), n_samples, **self._kind())
+            if params is None or n_samples == 0:
+                return None
+            wide = widened(params, places, len(classes), n_samples, **self._kind())
+            return with_intercept(wide, bool(self.fit_intercept))
 
         problem = self._problem(data, len(classes), 1.0)
         rng = check_random_state(self.random_state)

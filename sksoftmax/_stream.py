@@ -17,6 +17,7 @@ from sksoftmax._narrow import widened
 from sksoftmax._objective import class_weights, loss, penalty, prior_params
 from sksoftmax._pieces import copied, joined, n_bytes
 from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
+from sksoftmax._precondition import preconditioner
 from sksoftmax._solvers.schedule_free import known_from
 from sksoftmax._train import Rules, one_pass
 from sksoftmax._types import Array, Batch, Params, Problem
@@ -32,8 +33,20 @@ _TOL, _STALE = 1e-2, 2e-2
 #: makes all fits of a stream cost 1 / share + 1 times the last.
 _LEAST_GROWTH, _MOST_GROWTH = 0.25, 1.0
 
+#: Ratio of the growth of the weight to that of the rows from which the new rows are much heavier than those before; and
+#: of the root of the mean square of their weights to the mean from which some are much heavier than others.
+_HEAVY = 2.0
+
+#: The least growth by such rows, of their weight, or by rows of which the model knows nothing: few can move F's minimum
+#: far.
+_EARLY_GROWTH = 0.05
+
 #: Operations of a pass below which a fit costs its calls, however few the rows, and may come sooner.
 _LITTLE_WORK = 2**20
+
+
+#: The constants of F, beside the rows.
+Objective = tuple[float | bool, ...]
 
 
 class Kept(NamedTuple):
@@ -56,6 +69,12 @@ class Kept(NamedTuple):
     info : dict
         What ran.
     n_epochs : int
+    weight : float
+        Sum of the weights of the rows of the last fit; 0 if it is not known.
+    squares : float
+        Sum of the squared weights of the rows since.
+    objective : tuple
+        What it minimised, as `_objective_of` has it; empty if it is not known.
     """
 
     pieces: tuple[Batch, ...] = ()
@@ -67,6 +86,9 @@ class Kept(NamedTuple):
     params: Params | None = None
     info: dict[str, object] = {}
     n_epochs: int = 0
+    weight: float = 0.0
+    squares: float = 0.0
+    objective: Objective = ()
 
     @property
     def n_bytes(self) -> int:
@@ -100,6 +122,8 @@ class Stream(NamedTuple):
         Rows that are too few for a step of "auto", in pieces as those kept.
     info : dict
         Of the last step.
+    objective : tuple
+        What the last step minimised, as `_objective_of` has it; empty before it.
     """
 
     solver: str
@@ -112,6 +136,7 @@ class Stream(NamedTuple):
     kept: Kept | None
     waiting: tuple[Batch, ...] = ()
     info: dict[str, object] = {}
+    objective: Objective = ()
 
     def has_other_targets(self, y: Array) -> bool:
         """Whether the rows in memory have a table of targets, and ``y`` codes; or the other way round."""
@@ -146,7 +171,8 @@ def advanced(
     data = problem.data
     n_samples, weight = stream.n_samples + len(data.y), stream.weight + float(data.weight.sum())
     problem = problem._replace(mean_weight=weight / n_samples)
-    if (stream.solver, stream.has_l1) != (settings.solver, has_l1):
+    had_intercept = stream.objective[2] if stream.objective else problem.fit_intercept
+    if (stream.solver, stream.has_l1, had_intercept) != (settings.solver, has_l1, problem.fit_intercept):
         stream = stream._replace(solver=settings.solver, has_l1=has_l1, solver_state=None)
     stream = stream._replace(n_samples=n_samples, weight=weight)
     if stream.kept is not None and _keeps_rows(settings) and stream.kept.n_bytes + n_bytes(data.X) <= KEPT_SIZE:
@@ -169,34 +195,53 @@ def _learned(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ra
     """The rows with the new ones, and fitted again if these ask for it."""
     data = problem.data
     seen = np.union1d(kept.seen, np.flatnonzero(class_weights(problem)))
-    has_new_class = len(seen) > len(kept.seen)
+    is_other_problem = len(seen) > len(kept.seen) or kept.objective != _objective_of(problem)
     kept = kept._replace(pieces=_added(kept.pieces, copied(data)), seen=seen)
-    if has_new_class or kept.params is None:
+    if is_other_problem or kept.params is None:
         return _fitted(kept, problem, settings, rng)
     surplus = loss(problem, kept.params) - float(data.weight.sum()) * kept.loss
-    kept = kept._replace(surplus=kept.surplus + surplus)
+    squares = float(data.weight @ data.weight)
+    kept = kept._replace(surplus=kept.surplus + surplus, squares=kept.squares + squares)
     return _fitted(kept, problem, settings, rng) if _is_due(kept, problem.mean_weight) else kept
 
 
 def _is_due(kept: Kept, mean_weight: float) -> bool:
-    """Whether the new rows ask for another fit.
+    """Return whether the new rows ask for another fit.
 
-    Over all rows F at the parameters is ``value + surplus / weight``, and F's minimum, about, ``value``.
+    Over all rows F at the parameters is ``value + surplus / weight``, and F's minimum, about, ``value``. Where few rows
+    have much of the weight, ``value`` says little of the minimum over all: if the new rows are much heavier than those
+    before, or some of them than others, a fit may come sooner.
     """
-    n_new = kept.n_samples - kept.n_learned
-    if n_new >= _MOST_GROWTH * kept.n_learned:
-        return True
-    is_stale = kept.surplus >= _STALE * kept.value * kept.n_samples * mean_weight
     assert kept.params is not None
+    n_new, weight = kept.n_samples - kept.n_learned, kept.n_samples * mean_weight
+    learned_weight = kept.weight or kept.n_learned * mean_weight
+    growth, growth_of_weight = n_new / kept.n_learned, weight / learned_weight - 1
+    new_weight = weight - learned_weight
+    is_uneven = np.sqrt(kept.squares) * np.sqrt(n_new) >= _HEAVY * new_weight
+    is_heavy = growth_of_weight >= _HEAVY * growth or is_uneven
+    if max(growth, growth_of_weight) >= (_LEAST_GROWTH if is_heavy else _MOST_GROWTH):
+        return True
+    excess = kept.surplus / weight
+    if excess < _STALE * kept.value:  # NaN is not
+        return False
+    of_equal_probabilities = np.log(max(2, len(kept.params.coef)))
+    if not kept.value + excess < of_equal_probabilities:
+        return True
+    is_lost = kept.loss + kept.surplus / new_weight >= of_equal_probabilities  # on the new rows
+    least = _EARLY_GROWTH if is_heavy or is_lost else _LEAST_GROWTH
     work = 4 * kept.n_learned * kept.params.coef.size
-    return is_stale and n_new >= _LEAST_GROWTH * min(1.0, work / _LITTLE_WORK) * kept.n_learned
+    return max(growth, growth_of_weight) >= least * min(1.0, work / _LITTLE_WORK)
+
+
+def _objective_of(problem: Problem) -> Objective:
+    return (problem.alpha, problem.l1_ratio, problem.fit_intercept, problem.label_smoothing)
 
 
 def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> Kept:
     """The rows, with the parameters that minimise F over them."""
     rows = joined(list(kept.pieces))
     problem = problem._replace(data=rows)
-    start = prior_params(problem) if kept.params is None else kept.params
+    start = prior_params(problem) if kept.params is None else with_intercept(kept.params, problem.fit_intercept)
     rules = Rules(settings.max_iter, _TOL, None, 1)
     is_warm = bool(start.coef.any())
     result, info = minimum(
@@ -205,7 +250,13 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
     fitted, info = result.params, {"solver": result.solver, **info}
     mean_loss = loss(problem, fitted) / float(rows.weight.sum())
     value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
-    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, fitted, info, len(result.loss_curve))
+    of_fit = (fitted, info, len(result.loss_curve), float(rows.weight.sum()), 0.0, _objective_of(problem))
+    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, *of_fit)
+
+
+def with_intercept(params: Params, has_intercept: bool) -> Params:
+    """Return the parameters, with intercepts of 0 if there are to be none."""
+    return params if has_intercept else params._replace(intercept=np.zeros_like(params.intercept))
 
 
 def _n_rows(pieces: tuple[Batch, ...]) -> int:
@@ -247,9 +298,10 @@ def _stepped(
 ) -> Advance:
     """The stream after a pass of steps over the new rows, with those that wait; of too few it waits for more."""
     is_auto, state, asked = settings.solver == "auto", stream.solver_state, settings.learning_rate
-    if state is not None and not is_auto and asked == stream.learning_rate:
+    is_same = stream.objective in ((), _objective_of(problem))
+    if state is not None and not is_auto and asked == stream.learning_rate and is_same:
         settings = settings._replace(learning_rate=state.rate)  # found from the first rows
-    stream = stream._replace(learning_rate=asked)
+    stream = stream._replace(learning_rate=asked, objective=_objective_of(problem))
     may_wait = is_auto and state is not None
     if may_wait or stream.waiting:
         waiting = _added(stream.waiting, copied(problem.data))
@@ -270,6 +322,8 @@ def _stepped(
                 state = known_from(problem, state, rows, batch_size, whole=plan.info["metric"] == "gram")
     elif not is_auto:
         state = state._replace(rate=plan.info["learning_rate"])
+    elif not is_same:  # the metric holds alpha
+        state = state._replace(metric=preconditioner(problem, state.stats, batch_size=solver.batch_size or 1))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         state = one_pass(problem, solver, state, settings.shuffle, rng)
     rate = plan.info["learning_rate"] if is_auto else state.rate  # "auto": that of each batch

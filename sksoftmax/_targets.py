@@ -109,13 +109,13 @@ def same_classes(given: Array, known: Array, name: str = "y") -> None:
 
 
 def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any) -> tuple[Batch, Array]:
-    """The rows of a partial_fit, with y as codes or targets, and the classes.
+    """Return the rows of a partial_fit that have a positive weight, with y as codes or targets, and the classes.
 
     Raises
     ------
     ValueError
-        As `all_rows`, `soft_data` and `stream_classes`; if no row has a positive weight; if y is not of the classes, or
-        would have new ones as soft targets.
+        As `all_rows`, `soft_data` and `stream_classes`; if y is not of the classes, or would have new ones as soft
+        targets.
     """
     is_first = not hasattr(estimator, "classes_")
     if estimator.soft_targets:
@@ -126,13 +126,13 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
         rows, own = soft_data(estimator, X, y, sample_weight, reset=is_first)
         known = border.stream_classes(estimator, own if is_first and classes is None else classes, own)
         same_classes(own, known)
-        return border.some_used(rows), known
+        return border.used(rows), known
     rows = border.all_rows(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
     known = border.stream_classes(estimator, classes, rows.y)
     codes = border.codes_of(
         rows.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
     )
-    return border.some_used(rows._replace(y=codes)), known
+    return border.used(rows._replace(y=codes)), known
 
 
 def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:

@@ -156,6 +156,15 @@ def needs_engine(estimator: Any) -> None:
         )
 
 
+def no_early_stopping(estimator: Any) -> None:
+    """Raise ValueError if the estimator, of a stream, is to stop early."""
+    if estimator.early_stopping:
+        raise ValueError(
+            "early_stopping must be False for partial_fit, which sets no rows aside, got True; set it to False, or use "
+            "fit."
+        )
+
+
 def needs_labels(estimator: Any, what: str, advice: str) -> None:
     """Raise ValueError if the estimator takes soft targets, and ``what`` does not."""
     if estimator.soft_targets:
@@ -510,7 +519,7 @@ def _joined_classes(parts: list[Array]) -> Array:
     return labels
 
 
-def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
+def with_class_weight(data: Batch, class_weight: Any, classes: Array, *, is_stream: bool = False) -> Batch:
     """The rows, coded, with class weights multiplied in as ``LogisticRegression`` does; those of weight 0 left out.
 
     Of soft targets each share of a class is weighed: what is left is a target again, of a row of their common weight.
@@ -518,11 +527,12 @@ def with_class_weight(data: Batch, class_weight: Any, classes: Array) -> Batch:
     Raises
     ------
     ValueError
-        If a class weight is negative or not finite, or all rows have weight 0.
+        If a class weight is negative or not finite, or all rows have weight 0; for a piece of a stream all classes.
     """
     if class_weight is None:
         return data
-    factors = class_factors(class_weight, classes, class_sums(data.y, data.weight, len(classes)))
+    totals = np.ones(len(classes)) if is_stream else class_sums(data.y, data.weight, len(classes))
+    factors = class_factors(class_weight, classes, totals)
     if data.y.ndim == 1:
         return used(data._replace(weight=data.weight * factors[data.y]))
     y = data.y * factors

@@ -135,6 +135,152 @@ def test_a_stream_asks_for_another_fit_when_the_rows_surprise_it():
     assert _stream._is_due(kept._replace(surplus=2.1, n_learned=99, params=few), 1.0)  # never too soon
 
 
+def test_few_heavy_rows_and_rows_that_the_model_is_lost_on_ask_sooner():
+    rows = as_problem(*random_rows(100)).data
+    params = Params(np.zeros((3, 10000)), np.zeros(3))  # so many that a fit is work
+    kept = _stream.Kept((rows,), n_learned=90, value=0.5, loss=0.4, surplus=2.0, params=params, weight=90.0)
+    assert not _stream._is_due(kept, 1.0)
+    assert _stream._is_due(kept._replace(weight=78.0), 1.0)  # 10 rows of 90, and 22 of 78 of the weight
+    assert _stream._is_due(kept._replace(squares=41.0), 1.0)  # one row of weight 6.4 of 10
+    assert not _stream._is_due(kept._replace(squares=41.0, surplus=0.9), 1.0)  # not stale
+    assert _stream._is_due(kept._replace(surplus=7.0), 1.0)  # the new rows lose 1.1 each, log(3)
+    assert not _stream._is_due(kept._replace(surplus=7.0, n_learned=96, weight=96.0), 1.0)  # too soon
+    assert _stream._is_due(kept._replace(surplus=60.0, n_learned=99, weight=99.0), 1.0)  # F is 1.1 over all rows
+    assert _stream._is_due(kept._replace(surplus=np.nan), 1.0)
+
+
+def refitted_to(clf):
+    """Rows of the last fit to those kept, of all of them."""
+    kept = clf._stream.kept
+    return kept.n_learned, kept.n_samples
+
+
+@pytest.mark.parametrize("size", [150, 428])
+@pytest.mark.parametrize("kind", ["rows", "rising", "falling"])
+@pytest.mark.parametrize("p", [6, 60])
+def test_weights_over_six_decades_leave_no_row_unlearned(p, kind, size):
+    X, y = random_rows(3000, p=p)
+    progress = (np.arange(3000) // size) / (2999 // size)
+    exponent = {"rows": np.random.default_rng(1).uniform(-3, 3, 3000), "rising": 6 * progress - 3}
+    weight = 10.0 ** exponent.get(kind, 3 - 6 * progress)
+    clf = SoftmaxClassifier(1e-3, random_state=0)
+    for start in range(0, 3000, size):
+        rows = slice(start, start + size)
+        clf.partial_fit(X[rows], y[rows], [0, 1, 2], weight[rows])
+    best = SoftmaxClassifier(1e-3, tol=1e-8, max_iter=500).fit(X, y, weight)
+    problem = as_problem(X, y)._replace(data=Batch(X, y, weight), mean_weight=weight.mean())
+    values = [value_and_grad(problem, OURS.params(model)).value for model in (clf, best)]
+    assert values[0] <= 1.05 * values[1]  # fitted to 1.01, and from 1.02 stale
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e3, 1e6, 1e200])
+@pytest.mark.parametrize("n_new", [100, 1000])
+def test_rows_in_other_units_are_learned(n_new, unit):
+    X, y = random_rows(2000, p=40)
+    X[-n_new:] *= unit
+    clf = SoftmaxClassifier(1e-2, random_state=0).partial_fit(X[:-n_new], y[:-n_new], [0, 1, 2])
+    clf.partial_fit(X[-n_new:], y[-n_new:])
+    if n_new == 1000 or unit > 1:  # small: 100 rows more of which nothing can be told
+        assert refitted_to(clf) == (2000, 2000)
+
+
+OTHER_OBJECTIVES = {
+    "alpha": {"alpha": 1.0},
+    "l1_ratio": {"l1_ratio": 0.5},
+    "no intercept": {"fit_intercept": False},
+    "smoothing": {"label_smoothing": 0.3},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_OBJECTIVES.values(), ids=OTHER_OBJECTIVES)
+def test_another_objective_is_fitted_at_once(change):
+    X, y = random_rows(400)
+    clf = SoftmaxClassifier(1e-2, random_state=0).partial_fit(X[:399] + 1, y[:399], [0, 1, 2])
+    clf.set_params(**change).partial_fit(X[399:] + 1, y[399:])
+    assert refitted_to(clf) == (400, 400)
+    cold = SoftmaxClassifier(**clf.get_params()).set_params(tol=1e-8).fit(X + 1, y)
+    assert_allclose(clf.predict_proba(X + 1), cold.predict_proba(X + 1), atol=0.05)  # fitted to 1.01 of F
+    assert clf.fit_intercept or not clf.intercept_.any()
+
+
+@pytest.mark.parametrize("solver", ["auto", "sgd", "adagrad", "adam"])
+@pytest.mark.parametrize("change", [{"alpha": 1e3}, {"fit_intercept": False}])
+def test_steps_go_on_under_another_objective(change, solver):
+    X, y = random_rows(2000)
+    clf = SoftmaxClassifier(1e-3, keep_rows=False, solver=solver, random_state=0)
+    clf.partial_fit(X[:1000] + 1, y[:1000], [0, 1, 2]).set_params(**change).partial_fit(X[1000:] + 1, y[1000:])
+    assert np.isfinite(clf.coef_).all()
+    if "alpha" in change:
+        assert np.abs(clf.coef_).max() < 3  # the rates are those of the new curvature: no step diverges
+    else:
+        assert not clf.intercept_.any()
+        assert clf.score(X[1000:] + 1, y[1000:]) > 0.4
+
+
+# --- rows of weight 0 -------------------------------------------------------------------------------------
+
+
+NO_WEIGHT = {
+    "kept": {},
+    "not kept": {"keep_rows": False},
+    "sgd": {"solver": "sgd"},
+    "soft": {"soft_targets": True},
+    "class weight": {"class_weight": {0: 0.0, 1: 1.0, 2: 1.0}},
+}
+
+
+@pytest.mark.parametrize("name", NO_WEIGHT)
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_rows_of_weight_zero_change_nothing(when, name):
+    X, y = random_rows(300)
+    none = None if name == "class weight" else np.zeros(50)
+    of_none = np.zeros(50, int) if name == "class weight" else y[:50]
+
+    def targets(codes):
+        return np.eye(3)[codes] if name == "soft" else codes
+
+    clf, same = (SoftmaxClassifier(random_state=0, **NO_WEIGHT[name]) for _ in range(2))
+    if when == "later":
+        for model in (clf, same):
+            model.partial_fit(X[:150], targets(y[:150]), [0, 1, 2])
+    before = dict(vars(clf))
+    clf.partial_fit(1e3 * X[:50], targets(of_none), [0, 1, 2], none)
+    if when == "later":
+        assert {key: id(value) for key, value in vars(clf).items()} == {key: id(value) for key, value in before.items()}
+    else:
+        assert_array_equal(clf.predict_proba(X[:5]), np.full((5, 3), 1 / 3))
+    for model in (clf, same):
+        model.partial_fit(X[150:], targets(y[150:]), [0, 1, 2])
+    assert_array_equal(clf.coef_, same.coef_)
+    assert_array_equal(clf.intercept_, same.intercept_)
+
+
+def test_rows_of_weight_zero_are_checked():
+    X, y = random_rows(50)
+    clf = SoftmaxClassifier().partial_fit(X, y, [0, 1, 2])
+    with pytest.raises(ValueError, match="NaN"):
+        clf.partial_fit(X * np.nan, y, sample_weight=np.zeros(50))
+    with pytest.raises(ValueError, match=r"got \[7\] as well"):
+        clf.partial_fit(X, y * 0 + 7, sample_weight=np.zeros(50))
+
+
+def test_a_stream_does_not_stop_early():
+    X, y = random_rows(50)
+    with pytest.raises(ValueError, match=r"early_stopping must be False for partial_fit, .* got True; set it to False"):
+        SoftmaxClassifier(early_stopping=True).partial_fit(X, y, [0, 1, 2])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("only", [0, 1])
+@pytest.mark.parametrize("keep_rows", [True, False])
+def test_the_only_class_so_far_is_predicted_without_intercept_too(keep_rows, only, n_classes):
+    X = random_rows(50)[0] + 2
+    clf = SoftmaxClassifier(fit_intercept=False, keep_rows=keep_rows, random_state=0)
+    streamed(clf, X, np.full(50, only), 10, classes=np.arange(n_classes))
+    assert clf.score(X, np.full(50, only)) > 0.9
+    assert not clf.intercept_.any()
+
+
 def test_the_surplus_is_what_new_rows_lose_more_than_the_old():
     X, y = random_rows(2000)
     clf = SoftmaxClassifier(1e-3, random_state=0).partial_fit(X[:1900], y[:1900], classes=[0, 1, 2])
