@@ -736,6 +736,8 @@ def test_bad_data_raise_and_change_nothing(data, message, method, is_fitted):
     before = pickle.dumps(vars(clf))
     if method == "partial_fit" and "only one class" in message:
         pytest.skip("rows of one class are no error in a stream")
+    if method == "partial_fit" and data is BAD["zero weights"][0]:
+        pytest.skip("rows of weight 0 change nothing in a stream")
     kwargs = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
     with pytest.raises(ValueError, match=message):
         getattr(clf, method)(X, y, sample_weight=weight, **kwargs)
