@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -138,8 +137,9 @@ class SoftmaxClassifier(
     n_iter_no_change : int, default=5
         Epochs without a better validation score before early stopping, >= 1.
     class_weight : dict or "balanced", default=None
-        Factors on the sample weights by class label; "balanced" makes all classes weigh the same. Of a row of soft
-        targets each class's share is multiplied by its factor.
+        Factors on the sample weights by class label, >= 0; 1 for classes that a dict does not name; "balanced" makes
+        all classes weigh the same. With ``allow_new_classes=True`` the dict of ``partial_fit`` may name classes that
+        are still to come. Of a row of soft targets each class's share is multiplied by its factor.
     soft_targets : bool, default=False
         Whether y is, instead of labels, a table of shape (n_samples, n_classes) of the share of each class in each
         row: what a teacher model predicts (distillation), or how annotators voted. Rows are >= 0 and sum to 1. F is the
@@ -351,13 +351,14 @@ class SoftmaxClassifier(
             ``sklearn.config_context(array_api_dispatch=True)`` also a dense array of another library, such as a PyTorch
             tensor, on any device: what is done to its rows is done there.
         y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
-            Labels of at least two classes, numbers or strings; of any library and device that X may be of. Or targets:
-            the share of each class in each row, >= 0; rows sum to 1 up to rounding (2e-3), which is divided out. A data
-            frame's column names are then the labels.
+            Labels of at least two classes, all numbers or all strings, none missing; nullable integers of pandas stay
+            integers; of any library and device that X may be of. Or targets: the share of each class in each row, >= 0;
+            rows sum to 1 up to rounding (2e-3), which is divided out. A data frame's column names are then the labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, >= 0; an integer weight is the same as that many rows, 0 as none. A class whose rows all weigh 0 is
-            in ``classes_`` nevertheless, with a probability of at most 1 / 2n after n rows of positive weight (of more
-            under L1, and without intercept). The coefficients of the other classes are as if it had no rows.
+            Weights, >= 0, whose sum is at most 1e200; an integer weight is the same as that many rows, 0 as none. A
+            class whose rows all weigh 0 is in ``classes_`` nevertheless, with a probability of at most 1 / 2n after n
+            rows of positive weight (of more under L1, and without intercept). The coefficients of the other classes
+            are as if it had no rows: their differences minimise F without it.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
             Rows for ``early_stopping``, with the columns of X; all of X is then trained on. In a ``Pipeline`` they go
             through the same transformers as X with ``Pipeline(..., transform_input=["X_val"])``.
@@ -374,7 +375,8 @@ class SoftmaxClassifier(
         ------
         ValueError
             If X, y or the weights are not as above, a parameter is out of range, or ``warm_start`` meets other
-            classes or another number of columns than the last fit; if one of ``X_val`` and ``y_val`` is missing,
+            classes or another number of columns than the last fit, or coefficients that are not finite; if
+            ``early_stopping`` has too few rows to set a part aside; if one of ``X_val`` and ``y_val`` is missing,
             ``early_stopping`` is False with them, or they do not go with X and y; or if X is of another library than
             NumPy or SciPy with ``engine`` "compiled" or "naive", soft targets or label smoothing.
         ImportError
@@ -491,7 +493,7 @@ class SoftmaxClassifier(
         before = self._fitted_params() if self.warm_start else None
         rng = check_random_state(self.random_state)
         if self.early_stopping and held is None:
-            data, held = self._held_out(data, rng)
+            data, held = targets.held_out(data, classes, self.validation_fraction, rng)
         problem = self._problem(data, len(classes), float(data.weight.mean()), whole)
         params = prior_params(problem)
         if before is not None:
@@ -546,7 +548,7 @@ class SoftmaxClassifier(
         y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
             Labels; not all classes need be there. Or targets as in ``fit``, which tell the classes.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call only, and not there with
+            All labels that will ever come, in one dimension; needed in the first call only, and not there with
             ``allow_new_classes=True``, which wants two classes.
         sample_weight : array-like of shape (n_samples,), default=None
             As in ``fit``.
@@ -577,7 +579,9 @@ class SoftmaxClassifier(
                 )
             where_the_fit_was(self, X, "partial_fit")
             data, known = targets.stream_data(self, X, y, classes, sample_weight)
-            data = border.with_class_weight(data, self.class_weight, known, is_stream=True)
+            data = border.with_class_weight(
+                data, self.class_weight, known, is_stream=True, may_name_others=self.allow_new_classes
+            )
             if len(data.y) > 0:
                 self._forget_outcome()
                 self._advance(data, known)
@@ -602,6 +606,7 @@ class SoftmaxClassifier(
                 "soft_targets must be what it was for the rows that partial_fit keeps, got "
                 f"{self.soft_targets}; set it back, or start from a new estimator."
             )
+        border.finite_sum(np.array([stream.weight, data.weight.sum()]))
         known = in_numpy(getattr(self, "classes_", classes))
         places = np.searchsorted(classes, known)
         if len(known) < len(classes):
@@ -737,7 +742,10 @@ class SoftmaxClassifier(
         ValueError
             If X or y are not as above.
         """
-        if np.ndim(y) != 2 or not self.soft_targets:
+        if not getattr(self, "soft_targets", False) or np.ndim(y) != 2:
+            if border.namespace_of(y) is None:
+                y = border.labels(y, warn=False)
+                border.of_same_kind(y, in_numpy(self.classes_), "y", "the classes")
             return float(super().score(X, y, sample_weight))
         codes = np.searchsorted(self.classes_, self.predict(X))
         table, classes = targets.target_table(y, "y")
@@ -771,12 +779,13 @@ class SoftmaxClassifier(
         return float(self.l1_ratio) if self.alpha else 0.0
 
     def _fitted_params(self) -> Params | None:
-        """The coefficients of the last fit, in float64; None before it."""
+        """The coefficients of the last fit, in float64; None before it. ValueError if they are not finite."""
         if not hasattr(self, "coef_"):
             return None
         coef = in_numpy(self.coef_)  # sparse after sparsify
         coef = coef.toarray() if sp.issparse(coef) else coef
-        return Params(np.array(coef, dtype=np.float64), np.array(in_numpy(self.intercept_), dtype=np.float64))
+        params = Params(np.array(coef, dtype=np.float64), np.array(in_numpy(self.intercept_), dtype=np.float64))
+        return border.finite_params(params)
 
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
         known = in_numpy(self.classes_)
@@ -791,14 +800,6 @@ class SoftmaxClassifier(
                 f"{cold.coef.shape[1]}; set warm_start=False."
             )
         return Params(self._centred_coef(before.coef), centred(before.intercept) * self.fit_intercept)
-
-    def _held_out(self, data: Batch, rng: np.random.RandomState) -> tuple[Batch, Batch]:
-        """The rows to train on, and those set aside for early stopping."""
-        stratify = data.y if data.y.ndim == 1 else None
-        rows, held = train_test_split(
-            np.arange(len(data.y)), test_size=self.validation_fraction, stratify=stratify, random_state=rng
-        )
-        return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
 
     def _answer(self, params: Params, X: Any) -> dict[str, Any]:
         """The attributes that hold the parameters, of X's library and dtype."""
@@ -822,10 +823,10 @@ class SoftmaxClassifier(
             "classes_": classes,
             "n_iter_": len(result.loss_curve),
             "loss_curve_": result.loss_curve,
-            "excess_curve_": result.excess_curve,
+            "excess_curve_": [_known(excess) for excess in result.excess_curve],
             **scores,
             "stop_reason_": str(result.stop_reason),
-            "excess_": result.excess,
+            "excess_": _known(result.excess),
         }
 
     def _warn_if_above_tol(self, result: Result) -> None:
@@ -848,6 +849,11 @@ class SoftmaxClassifier(
             ConvergenceWarning,
             stacklevel=4,  # this, fit, scikit-learn's check of parameters: the caller
         )
+
+
+def _known(excess: float) -> float:
+    """Return the estimate; inf where it overflowed."""
+    return np.inf if np.isnan(excess) else excess
 
 
 def _scorer(held: Batch | None) -> Callable[[Params], float] | None:

@@ -377,6 +377,8 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
             If X or y are not as above, or a keyword is for no one.
         """
         border.raise_for_params(score_params, self, "score")
+        y = border.labels(y, warn=False)
+        border.of_same_kind(y, self.classes_, "y", "the classes")
         scorer = self._scorer(getattr(self, "classes_", None))
         if sample_weight is not None and (border.routing_enabled() or border.takes_weights(scorer)):
             score_params["sample_weight"] = sample_weight
@@ -462,6 +464,7 @@ def _without_kernel(problem: Problem) -> Problem:
     return problem._replace(kernel=None)  # type: ignore[arg-type]
 
 
+@np.errstate(all="ignore")  # a process or thread of its own does not inherit the caller's settings
 def _path_of_fold(
     ready: Ready,
     narrow: Narrow,

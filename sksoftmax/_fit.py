@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._narrow import Narrow, classes_with_rows, narrowed, of_classes
-from sksoftmax._objective import less_means, shifted
+from sksoftmax._objective import in_c_order, less_means, shifted
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
 from sksoftmax._solvers._rows import is_mostly_zeros
 from sksoftmax._stopping import StopReason
@@ -113,7 +113,7 @@ class Ready(NamedTuple):
 
 def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:
     """The problem less its columns' means, unless the dual takes it as it is."""
-    return Ready(problem) if takes_dual(problem, settings) else Ready(*less_means(problem))
+    return Ready(in_c_order(problem)) if takes_dual(problem, settings) else Ready(*less_means(problem))
 
 
 def made_ready(problem: Problem, settings: Settings) -> Ready:

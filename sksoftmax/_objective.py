@@ -271,7 +271,16 @@ def less_means(problem: Problem) -> tuple[Problem, Array | None]:
         return problem, None
     centre = np.asarray(host(X.mean(axis=0, dtype=np.float64)).astype(np.float32))
     whole = None if problem.whole is None else problem.whole.less(centre)
-    return problem._replace(data=problem.data._replace(X=X - centre), whole=whole), centre
+    less = np.subtract(X, centre, order="C") if isinstance(X, np.ndarray) else X - centre  # X may be in Fortran order
+    return problem._replace(data=problem.data._replace(X=less), whole=whole), centre
+
+
+def in_c_order(problem: Problem) -> Problem:
+    """The problem with each row of a NumPy X together in memory."""
+    X = problem.data.X
+    if not isinstance(X, np.ndarray):
+        return problem
+    return problem._replace(data=problem.data._replace(X=np.ascontiguousarray(X)))
 
 
 def has_finite_squares(X: Any) -> bool:

@@ -45,17 +45,20 @@ class PredictionsMixin:
         NotFittedError
             Before the first fit.
         ValueError
-            If X does not hold finite numbers, or is of another width, library or device than the fit's.
+            If X does not hold finite numbers, is of another width, library or device than the fit's, or a raw
+            prediction overflows X's dtype.
         """
         check_is_fitted(self)
         X = border.prediction_data(self, X)
         if isinstance(X, DeviceArray):
             coef, intercept = (beside(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
             raw = X @ coef.T + intercept
+            border.finite_predictions(raw)
             return (raw[:, 0] if raw.shape[1] == 1 else raw).array
         coef = self.coef_.astype(X.dtype, copy=False)  # X is not to be copied into the coefficients' dtype
         raw = safe_sparse_dot(X, coef.T, dense_output=True)
         raw += self.intercept_.astype(X.dtype, copy=False)
+        border.finite_predictions(raw)
         return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
 
     @sources.by_pieces
@@ -77,7 +80,8 @@ class PredictionsMixin:
         NotFittedError
             Before the first fit.
         ValueError
-            If X does not hold finite numbers, or is of another width, library or device than the fit's.
+            If X does not hold finite numbers, is of another width, library or device than the fit's, or a raw
+            prediction overflows X's dtype.
         """
         raw = border.wrapped(self.decision_function(X))
         codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
@@ -102,7 +106,7 @@ class PredictionsMixin:
         NotFittedError
             Before the first fit.
         ValueError
-            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
+            As ``decision_function``.
         """
         raw = border.wrapped(self.decision_function(X))
         if isinstance(raw, DeviceArray):
@@ -130,7 +134,7 @@ class PredictionsMixin:
         NotFittedError
             Before the first fit.
         ValueError
-            If X holds NaN or inf, is not two-dimensional, or has other columns than the fit's.
+            As ``decision_function``.
         """
         raw = border.wrapped(self.decision_function(X))
         if isinstance(raw, DeviceArray):
@@ -138,5 +142,5 @@ class PredictionsMixin:
         if raw.ndim == 1:
             proba, logs = np.column_stack([expit(-raw), expit(raw)]), np.column_stack([log_expit(-raw), log_expit(raw)])
         else:
-            proba, logs = softmax(raw), log_softmax(raw, axis=1)
+            proba, logs = softmax(raw), np.maximum(log_softmax(raw, axis=1), np.finfo(raw.dtype).min)
         return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it

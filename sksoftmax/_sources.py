@@ -101,7 +101,8 @@ def by_pieces(predict: _Predict) -> _Predict:
     def predict_pieces(self: Any, X: Any) -> Array:
         if not is_on_disk(X):
             where_the_fit_was(self, X, predict.__name__)
-            return predict(self, X)
+            with np.errstate(all="ignore"):
+                return predict(self, X)
         return np.concatenate([predict(self, np.asarray(X[rows])) for rows in slices(X)])
 
     return cast(_Predict, predict_pieces)
@@ -109,7 +110,7 @@ def by_pieces(predict: _Predict) -> _Predict:
 
 def of_array(X: Any, y: Any, sample_weight: Any) -> Source:
     """Slices of an array on disk."""
-    y = np.asarray(y)
+    y = border.labels(y)
     weight = sample_weight if sample_weight is None or np.ndim(sample_weight) == 0 else np.asarray(sample_weight)
     border.of_one_length(X, y, weight if np.ndim(weight) else None)
     spans = slices(X)
@@ -162,7 +163,9 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         If a piece does not hold what ``fit`` takes, has another width or kind than the first, or a label that is not
         among the classes; if there is no row, or one class only.
     """
-    known = np.empty(0) if classes is None else np.unique(np.asarray(classes))
+    known = np.empty(0) if classes is None else border.given_classes(classes)
+    if classes is not None:
+        border.at_least_two(known, "classes")
     code_of = {label: i for i, label in enumerate(known.tolist())}
     sample, totals, n_read = Sample(rng), np.zeros((2, 0)), 0
     is_sparse: bool | None = None
@@ -179,7 +182,7 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         if classes is not None:
             border.codes_of(labels, known, "give them in classes as well, or leave it out.")
         elif not set(labels.tolist()) <= code_of.keys():
-            known = np.union1d(known, labels) if len(known) else labels
+            known = border.joined_classes(known, labels, "y", "the batches before")
         codes = np.array([code_of.setdefault(label, len(code_of)) for label in labels.tolist()], dtype=np.intp)[which]
         totals = np.pad(totals, ((0, 0), (0, len(code_of) - totals.shape[1])))
         rows = border.used(rows._replace(y=codes))
@@ -194,6 +197,7 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         sample.add(rows, len(code_of), may_change=source.may_change and _shares_memory(rows.X, X))
     border.some_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
     border.at_least_two(known)
+    border.finite_sum(totals[0])
     border.some_weight(int(totals[1].sum()))
     assert moments is not None
     rank = np.searchsorted(known, list(code_of))  # codes were given as labels came
@@ -248,7 +252,8 @@ def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple
         is_summed = source.may_change and (number == 3 or number & (number - 1) == 0)
         n_read, weights, sums = 0, np.zeros(len(found.classes)), np.zeros(1)
         for X, labels, sample_weight in source.read(rng):
-            X, y = border.as_rows(X, dtype), np.ravel(np.asarray(labels))
+            X, y = border.as_rows(X, dtype), border.labels(labels, warn=False)
+            border.of_same_kind(y, found.classes, "y", "the batches before")
             if X.shape[1] != data.X.shape[1]:
                 _raise_for_change(f"{X.shape[1]} columns, not {data.X.shape[1]},")
             n_read += len(y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_array, check_consistent_length
 
 from sksoftmax import _validation as border
@@ -39,7 +40,7 @@ def fit_data(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Batch,
 
 
 def soft_data(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False, suffix: str = ""
 ) -> tuple[Batch, Array]:
     """Return the rows, checked, with y as targets in X's dtype; and the classes, sorted.
 
@@ -56,7 +57,7 @@ def soft_data(
         If X or the weights are not what `all_rows` takes; if y is not two-dimensional, has other numbers than
         finite ones >= 0, one column only, a row whose sum is not 1 but for rounding, or two columns of one name.
     """
-    X = border.features(estimator, X, reset=reset)
+    X = border.features(estimator, X, reset=reset, is_stream=is_stream)
     table, classes = target_table(y, f"y{suffix}", X.dtype)
     check_consistent_length(X, table)
     return Batch(X, table, border.row_weights(sample_weight, X, f"sample_weight{suffix}")), classes
@@ -123,7 +124,7 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
             border.needs_labels(
                 estimator, "allow_new_classes=True", "give y a column for each class that will ever come."
             )
-        rows, own = soft_data(estimator, X, y, sample_weight, reset=is_first)
+        rows, own = soft_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
         known = border.stream_classes(estimator, own if is_first and classes is None else classes, own)
         same_classes(own, known)
         return border.used(rows), known
@@ -173,3 +174,34 @@ def validation_data(estimator: Any, validation: Validation | None, classes: Arra
         codes = border.codes_of(rows.y, classes, "leave rows of other classes out.", name="y_val")
         rows = rows._replace(y=codes)
     return border.some_used(rows, "sample_weight_val")
+
+
+def held_out(data: Batch, classes: Array, fraction: float, rng: np.random.RandomState) -> tuple[Batch, Batch]:
+    """Return the rows to train on, and those that early stopping sets aside: a part of each class; of targets any.
+
+    Raises
+    ------
+    ValueError
+        If a class has one row only, or either part would have fewer rows than classes, or none.
+    """
+    n_rows, has_labels = len(data.y), data.y.ndim == 1
+    counts = np.bincount(data.y, minlength=len(classes)) if has_labels else np.empty(0, dtype=np.intp)
+    advice = "give fit X_val and y_val, or set early_stopping=False."
+    if (counts == 1).any():
+        lonely = classes[counts == 1].tolist()
+        raise ValueError(
+            "early_stopping=True sets a part of each class aside, and needs at least 2 rows of positive weight of "
+            f"each, got 1 of {', '.join(map(repr, lonely))}; {advice}"
+        )
+    n_held = int(np.ceil(fraction * n_rows))
+    n_least = max(1, int(np.count_nonzero(counts)))
+    if min(n_held, n_rows - n_held) < n_least:
+        raise ValueError(
+            f"early_stopping=True must have a row of each class, {n_least} rows, to train on and to set aside, got "
+            f"{n_rows - n_held} and {n_held} by validation_fraction={fraction:g} of {n_rows} rows; change "
+            f"validation_fraction, {advice}"
+        )
+    rows, held = train_test_split(
+        np.arange(n_rows), test_size=fraction, stratify=data.y if has_labels else None, random_state=rng
+    )
+    return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import _fit_context
-from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.exceptions import DataConversionWarning, InconsistentVersionWarning
 from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.metrics import get_scorer_names
-from sklearn.utils import compute_class_weight
 from sklearn.utils._array_api import _is_numpy_namespace, get_namespace
 from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -24,7 +23,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_method_params,
     _num_samples,
-    check_array,
     check_consistent_length,
     validate_data,
 )
@@ -33,7 +31,7 @@ from sksoftmax import _array_api, _loops, _vectorized
 from sksoftmax._device import DeviceArray, in_numpy
 from sksoftmax._objective import class_sums
 from sksoftmax._solvers.dual import is_available
-from sksoftmax._types import Array, Batch, Kernel
+from sksoftmax._types import Array, Batch, Kernel, Params
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -241,12 +239,106 @@ def in_range(name: str, values: Any, least: float, most: float) -> Array:
     return numbers
 
 
+def as_array(values: Any) -> Array:
+    """Return the values as an array; of lists of several lengths, which NumPy refuses, one that holds None."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.array(None)
+
+
+def finite_numbers(values: Any, name: str) -> Array:
+    """Return the values as an array in float64; ValueError, which names them, if they are not finite real numbers."""
+    array = as_array(values)
+    if array.dtype.kind == "O" and all(isinstance(value, Real) for value in array.ravel().tolist()):
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, got {type(values).__name__} of dtype {array.dtype}.")
+    array = array.astype(np.float64, copy=False)
+    if not np.isfinite(array).all():
+        what = "NaN" if np.isnan(array).any() else "infinity"
+        raise ValueError(f"Input {name} contains {what}; {name} must hold finite numbers.")
+    return array
+
+
+def number(name: str, value: Any, least: float = 0.0, kind: Any = Real) -> None:
+    """Raise ValueError unless the value is one finite number of this kind, not an array, and not below ``least``."""
+    if not (isinstance(value, kind) and least <= float(value) < np.inf):
+        what = "an integer" if kind is Integral else "a finite number"
+        raise ValueError(f"{name} must be {what} >= {least:g}, got {value!r}.")
+
+
+def sound(X: Any, name: str = "X") -> Any:
+    """Return X, if it is sparse with indices that lie inside it; kernels would read elsewhere with others.
+
+    One pass over the indices. What scipy.sparse keeps otherwise than by arrays of indices becomes CSR.
+
+    Raises
+    ------
+    ValueError
+        If an index is out of range or not an integer, ``indptr`` falls or is not from 0 to at most the number of
+        entries, or the arrays have lengths that do not fit.
+    """
+    if not sp.issparse(X) or X.ndim != 2:
+        return X
+    if X.format in ("lil", "dok", "dia"):
+        X = X.tocsr()
+    if X.format == "coo":
+        for size, index, axis in zip(X.shape, (X.row, X.col), ("row", "col"), strict=True):
+            if len(index) != len(X.data):
+                raise ValueError(
+                    f"{name}.{axis} must have one index an entry, {len(X.data)}, got {len(index)}; build {name} anew."
+                )
+            _in_range(index, size, f"{name}.{axis}")
+        return X
+    blocks = X.blocksize if X.format == "bsr" else (1, 1)
+    n_rows, n_columns = (size // block for size, block in zip(X.shape, blocks, strict=True))
+    n_major, n_minor = (n_columns, n_rows) if X.format == "csc" else (n_rows, n_columns)
+    if X.indptr.shape != (n_major + 1,) or X.indices.shape != X.data.shape[:1]:
+        raise ValueError(
+            f"{name} must have an indptr of length {n_major + 1} and as many indices as data, got lengths "
+            f"{len(X.indptr)}, {len(X.indices)} and {len(X.data)}; build {name} anew."
+        )
+    if X.indptr[0] != 0 or X.indptr[-1] > len(X.indices) or (X.indptr[1:] < X.indptr[:-1]).any():
+        raise ValueError(
+            f"{name}.indptr must rise from 0 to at most {len(X.indices)}, the number of entries, got other numbers, "
+            f"from {X.indptr.min()} to {X.indptr.max()}; build {name} anew."
+        )
+    _in_range(X.indices[: X.indptr[-1]], n_minor, f"{name}.indices")
+    return X
+
+
+def finite_params(params: Params) -> Params:
+    """Return the parameters of the last fit; ValueError if some are NaN or infinite."""
+    names = [f"{name}_" for name, part in zip(params._fields, params, strict=True) if not np.isfinite(part).all()]
+    if names:
+        raise ValueError(
+            f"{' and '.join(names)} must be finite for a fit to go on from, got NaN or infinity; set warm_start=False, "
+            "or start from a new estimator."
+        )
+    return params
+
+
+def _in_range(index: Array, size: int, name: str) -> None:
+    if index.dtype.kind not in "iu":
+        raise ValueError(f"{name} must hold integers, got dtype {index.dtype}; convert it.")
+    unsigned = index.view(f"u{index.dtype.itemsize}")  # in which negative ones are the largest
+    if unsigned.max(initial=0) >= max(size, 1) or (size == 0 and len(index)):
+        raise ValueError(
+            f"{name} must lie from 0 to {size - 1}, got {index.min()} to {index.max()}; build the matrix anew."
+        )
+
+
 @contextmanager
 def unchanged_on_error(estimator: Any) -> Iterator[None]:
-    """Whatever goes wrong inside, the estimator is left as it was: nothing half-fitted."""
+    """Within it the estimator is left as it was if anything goes wrong: nothing half-fitted.
+
+    NumPy neither warns nor raises at overflow, whatever its settings: fits look at their results.
+    """
     before = dict(vars(estimator))
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)
@@ -312,7 +404,7 @@ def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
         raise ValueError(
             f"X must be a dense tensor, got one of layout {layout}; pass X.to_dense(), or a sparse matrix of SciPy's."
         )
-    X = wrapped(X)
+    X = sound(wrapped(X))
     dtypes: list[Any] = [np.float64, np.float32]
     if isinstance(X, DeviceArray):
         dtypes = [X.widest, X.xp.float32]
@@ -344,7 +436,8 @@ def all_rows(
         If X, y or the weights hold NaN or inf, lengths differ, y is continuous, or a weight is negative.
     """
     _fits_engine(estimator, X)
-    X, y = _validated(estimator, X, y=y, order="C", reset=reset)
+    y = None if y is None else labels(y, f"y{suffix}")
+    X, y = _validated(estimator, X, y=y, order=_order(estimator, X, is_stream=is_stream), reset=reset)
     with warnings.catch_warnings():
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
@@ -371,7 +464,7 @@ def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Arra
     n_rows = _num_samples(X)
     if sample_weight is None:
         return np.ones(n_rows)
-    weight = check_array(sample_weight, ensure_2d=False, ensure_min_samples=0, dtype=np.float64, input_name=name)
+    weight = finite_numbers(in_host_memory(sample_weight), name)
     weight = np.full(n_rows, weight) if weight.ndim == 0 else np.ascontiguousarray(weight)
     if weight.shape != (n_rows,):
         raise ValueError(f"{name} must be one number, or one a row, of shape ({n_rows},), got shape {weight.shape}.")
@@ -404,10 +497,19 @@ def some_rows(n_rows: int, name: str, got: str, advice: str) -> None:
         raise ValueError(f"{name} must hold at least one row, got {got}; {advice}.")
 
 
-def features(estimator: Any, X: Any, *, reset: bool) -> Any:
+def features(estimator: Any, X: Any, *, reset: bool, is_stream: bool = False) -> Any:
     """X, checked, as `all_rows` gives it."""
     _fits_engine(estimator, X)
-    return canonical(_validated(estimator, X, order="C", reset=reset))
+    return canonical(_validated(estimator, X, order=_order(estimator, X, is_stream=is_stream), reset=reset))
+
+
+def _order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
+    """Return the order of X in memory: rows together, or None, as it is, where a fit copies it so in any case.
+
+    It does if X is float32 and there is an intercept: see `less_means`.
+    """
+    dtypes = {str(dtype).lower() for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
+    return None if dtypes == {"float32"} and estimator.fit_intercept and not is_stream else "C"
 
 
 def prediction_data(estimator: Any, X: Any) -> Any:
@@ -415,11 +517,22 @@ def prediction_data(estimator: Any, X: Any) -> Any:
     return _validated(estimator, X, reset=False)
 
 
+def finite_predictions(raw: Any) -> None:
+    """Raise ValueError if a raw prediction is inf or NaN."""
+    xp, array = (raw.xp, raw.array) if isinstance(raw, DeviceArray) else (np, raw)
+    if not bool(xp.all(xp.isfinite(array))):
+        raise ValueError(
+            f"X must have raw predictions, X @ coef_.T + intercept_, that are finite in {raw.dtype}, got an overflow; "
+            "scale the columns as those of the fit, or pass X as float64."
+        )
+
+
 def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     """Return X, y as codes, and the weights, checked and in float64, and the classes; there is no estimator."""
-    X, y, sample_weight = (in_host_memory(values) for values in (X, y, sample_weight))
-    X = canonical(check_array(X, accept_sparse="csr", dtype=np.float64))
-    y = check_array(y, ensure_2d=False, dtype=None)
+    X = table(X)
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(f"X must be of shape (n_samples, n_features), at least one each, got shape {X.shape}.")
+    y = labels(y)
     check_consistent_length(X, y)
     check_classification_targets(y)
     weight = row_weights(sample_weight, X)
@@ -427,6 +540,16 @@ def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     classes, codes = np.unique(y, return_inverse=True)
     at_least_two(classes)
     return Batch(X, codes, weight), classes
+
+
+def table(X: Any, name: str = "X") -> Any:
+    """Return X, dense or as CSR, in float64; ValueError, which names it, if it does not hold finite real numbers."""
+    X = in_host_memory(X)
+    if not sp.issparse(X):
+        return finite_numbers(X, name)
+    X = sound(X, name)
+    finite_numbers(X.data, f"{name}.data")
+    return canonical(sp.csr_array(X).astype(np.float64, copy=False))
 
 
 def of_one_length(*columns: Any) -> None:
@@ -442,7 +565,7 @@ def n_rows_of(X: Any) -> int:
 def as_rows(X: Any, dtype: Any) -> Any:
     """X, checked before, as `all_rows` gives it."""
     if sp.issparse(X):
-        return canonical(sp.csr_array(X).astype(dtype, copy=False))
+        return canonical(sp.csr_array(sound(X)).astype(dtype, copy=False))
     return np.ascontiguousarray(X, dtype=dtype)
 
 
@@ -458,16 +581,129 @@ def canonical(X: Any) -> Any:
     return X
 
 
-def at_least_two(classes: Array) -> None:
-    """Raise ValueError if there is only one class."""
-    if len(classes) < 2:
+# --- labels ---------------------------------------------------------------------------------------------------
+
+
+def labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) -> Array:
+    """Return labels as a NumPy array in one dimension: strings, or numbers in their own dtype, nullable integers too.
+
+    Parameters
+    ----------
+    name, place : str
+        What errors call the argument, and one of its entries.
+    warn : bool
+        Whether a column is ravelled with scikit-learn's DataConversionWarning, or without.
+
+    Raises
+    ------
+    TypeError
+        If they are sparse.
+    ValueError
+        If they are neither one-dimensional nor a column, one is missing (None, NaN, NA) or infinite, or some are
+        strings and some numbers.
+    """
+    y = in_host_memory(y)
+    if sp.issparse(y):
+        raise TypeError(f"Sparse data was passed for {name}, but dense data is required; pass {name}.toarray().")
+    is_of_pandas = hasattr(y, "dtype") and hasattr(y.dtype, "na_value")  # NumPy would make floats of its integers
+    values = np.asarray(y, dtype=object) if is_of_pandas or isinstance(y, list | tuple) else np.asarray(y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        if warn:
+            warnings.warn(
+                f"A column-vector {name} was passed when a 1d array was expected. Please change the shape of {name} to "
+                "(n_samples,), for example using ravel().",
+                DataConversionWarning,
+                stacklevel=2,
+            )
+        values = values.ravel()
+    if values.ndim != 1:
+        raise ValueError(f"{name} should be a 1d array, got an array of shape {values.shape} instead.")
+    if values.dtype == object:
+        values = _of_one_kind(values, name, place)
+        return np.asarray(values.tolist()) if isinstance(y, list | tuple) else values
+    if values.dtype.kind in "fmM" and not (is_usable := np.isfinite(values)).all():
+        where = int(is_usable.argmin())
+        _raise_for_missing(values[where], name, f"{place} {where}")
+    return values
+
+
+def _of_one_kind(values: Array, name: str, place: str) -> Array:
+    """Return an object array as one of numbers, or as it is if it holds strings; errors as `labels`."""
+    first: dict[str, int] = {}
+    for where, value in enumerate(values.tolist()):
+        if isinstance(value, str):
+            first.setdefault("strings", where)
+        elif value is None or type(value).__name__ in ("NAType", "NaTType") or _is_not_finite(value):
+            _raise_for_missing(value, name, f"{place} {where}")
+        else:
+            first.setdefault("numbers" if isinstance(value, Real | np.bool_) else type(value).__name__, where)
+    if len(first) > 1 or not first.keys() <= {"strings", "numbers"}:
+        found = " and ".join(f"{values[where]!r} in {place} {where}" for where in list(first.values())[:2])
+        raise ValueError(f"{name} must hold labels that are all strings or all numbers, got {found}; convert them.")
+    return np.array(values.tolist()) if "numbers" in first else values
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and not np.isfinite(value)
+
+
+def _raise_for_missing(value: Any, name: str, place: str) -> None:
+    what = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity", "<NA>": "NA"}.get(str(value), str(value))
+    raise ValueError(f"Input {name} contains {what}, in {place}; a label must be a string or a finite number.")
+
+
+def _kind(of_labels: Array) -> str:
+    return {"O": "strings", "U": "strings", "S": "strings", "m": "dates", "M": "dates"}.get(
+        of_labels.dtype.kind, "numbers"
+    )
+
+
+def of_same_kind(of_labels: Array, known: Array, name: str, of_known: str) -> None:
+    """Raise ValueError if there are strings in one and numbers in the other; both have been checked."""
+    if len(of_labels) and len(known) and _kind(of_labels) != _kind(known):
         raise ValueError(
-            f"y must hold at least two classes, got only one class, {classes.tolist()[0]!r}; give rows of another one."
+            f"{name} must hold {_kind(known)}, as {of_known} do, such as {known.tolist()[0]!r}, got "
+            f"{_kind(of_labels)}, such as {of_labels.tolist()[0]!r} in row 0; convert them."
         )
 
 
+def given_classes(classes: Any) -> Array:
+    """Return the labels given as ``classes``, sorted.
+
+    Raises
+    ------
+    ValueError
+        If they are not one-dimensional, there is none, or they are not what `labels` takes.
+    """
+    values = in_host_memory(classes)
+    if np.ndim(np.asarray(values, dtype=object)) != 1:
+        raise ValueError(
+            f"classes must be a list or an array of labels in one dimension, got {type(classes).__name__}; pass "
+            "numpy.unique(y_all), say."
+        )
+    found = np.unique(labels(values, "classes", place="position"))
+    if len(found) == 0:
+        raise ValueError("classes must hold all labels that will ever come, got none.")
+    return found
+
+
+def at_least_two(classes: Array, name: str = "y") -> None:
+    """Raise ValueError if there is only one class."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"{name} must hold at least two classes, got only one class, {classes.tolist()[0]!r}; give another one."
+        )
+
+
+def joined_classes(known: Array, found: Array, name: str = "y", of_known: str = "the labels before") -> Array:
+    """Return all of two arrays of labels, sorted; ValueError if they are not of one kind."""
+    of_same_kind(found, known, name, of_known)
+    return np.union1d(known, found) if len(known) else np.unique(found)
+
+
 def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
-    """Codes of the labels y; ValueError, which ends with the advice, if one is not among ``classes`` (sorted)."""
+    """Return codes of the labels y; ValueError, which ends with the advice, if one is not of ``classes`` (sorted)."""
+    of_same_kind(y, classes, name, "the classes")
     unseen = np.setdiff1d(y, classes)
     if len(unseen):
         raise ValueError(
@@ -477,49 +713,46 @@ def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
 
 
 def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
-    """The classes of a partial_fit: those given, or those known from an earlier call; with the estimator's
-    ``allow_new_classes`` those that y has besides.
+    """Return the classes of a partial_fit: those given, or those known from an earlier call.
+
+    With the estimator's ``allow_new_classes`` also those that y has besides.
 
     Raises
     ------
     ValueError
         If none are known and none given, if those given differ from those known, or if there is one only.
     """
-    known = in_numpy(estimator.classes_) if hasattr(estimator, "classes_") else None
-    given = None if classes is None else np.unique(np.asarray(in_host_memory(classes)))
+    known = np.asarray(in_numpy(estimator.classes_)) if hasattr(estimator, "classes_") else None
+    given = None if classes is None else given_classes(classes)
     if estimator.allow_new_classes:
-        return _joined_classes([labels for labels in (known, given, np.unique(y)) if labels is not None])
+        found = np.empty(0) if known is None else known
+        found = found if given is None else joined_classes(found, given, "classes", "the classes known")
+        found = joined_classes(found, y, "y", "the classes known")
+        if len(found) == 1:
+            raise ValueError(
+                f"the first call to partial_fit must know at least two classes, got only {found.tolist()[0]!r}; pass "
+                "classes=, with others that will come, or rows of another class."
+            )
+        return found
     if given is None:
         if known is None:
             raise ValueError(
                 "classes must be passed on the first call to partial_fit: all labels that will ever come, "
                 "such as numpy.unique(y_all); or set allow_new_classes=True."
             )
-        return np.asarray(known)
-    at_least_two(given)
+        return known
+    at_least_two(given, "classes")
     if known is not None and not np.array_equal(given, known):
         raise ValueError(
-            f"classes={given.tolist()} is not the same as on the last call to partial_fit, "
-            f"{np.asarray(known).tolist()}; leave classes out, set allow_new_classes=True, or start from a new "
-            "estimator."
+            f"classes={given.tolist()} is not the same as on the last call to partial_fit, {known.tolist()}; leave "
+            "classes out, set allow_new_classes=True, or start from a new estimator."
         )
     return given
 
 
-def _joined_classes(parts: list[Array]) -> Array:
-    """All labels, sorted."""
-    labels = np.unique(np.concatenate(parts))
-    if labels.dtype.kind in "US" and any(part.dtype.kind not in "USO" for part in parts):
-        raise ValueError(f"labels must be all strings or all numbers, got {labels.tolist()}.")
-    if len(labels) == 1:
-        raise ValueError(
-            f"the first call to partial_fit must know at least two classes, got only {labels.tolist()[0]!r}; pass "
-            "classes=, with others that will come, or rows of another class."
-        )
-    return labels
-
-
-def with_class_weight(data: Batch, class_weight: Any, classes: Array, *, is_stream: bool = False) -> Batch:
+def with_class_weight(
+    data: Batch, class_weight: Any, classes: Array, *, is_stream: bool = False, may_name_others: bool = False
+) -> Batch:
     """The rows, coded, with class weights multiplied in as ``LogisticRegression`` does; those of weight 0 left out.
 
     Of soft targets each share of a class is weighed: what is left is a target again, of a row of their common weight.
@@ -527,12 +760,13 @@ def with_class_weight(data: Batch, class_weight: Any, classes: Array, *, is_stre
     Raises
     ------
     ValueError
-        If a class weight is negative or not finite, or all rows have weight 0; for a piece of a stream all classes.
+        If a class weight is negative or not finite, the sum of the weights overflows, all rows have weight 0 (for a
+        piece of a stream all classes), or a dict names a class that is not there, and not all that are.
     """
     if class_weight is None:
         return data
     totals = np.ones(len(classes)) if is_stream else class_sums(data.y, data.weight, len(classes))
-    factors = class_factors(class_weight, classes, totals)
+    factors = class_factors(class_weight, classes, totals, may_name_others=may_name_others)
     if data.y.ndim == 1:
         return used(data._replace(weight=data.weight * factors[data.y]))
     y = data.y * factors
@@ -541,15 +775,24 @@ def with_class_weight(data: Batch, class_weight: Any, classes: Array, *, is_stre
     return used(Batch(data.X, y.astype(data.y.dtype, copy=False), data.weight * sums))
 
 
-def class_factors(class_weight: Any, classes: Array, totals: Array) -> Array:
-    """What to multiply the weights of each class's rows by, where ``totals`` are their sums; as `with_class_weight`."""
+def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_others: bool = False) -> Array:
+    """Return what to multiply the weights of each class's rows by, where ``totals`` are their sums.
+
+    A dict is looked up by our labels, so that strings that read as numbers stay strings; classes that it does not name
+    have 1. ``may_name_others`` says that classes may come later. Errors as `with_class_weight`.
+    """
     if class_weight is None:
         return np.ones(len(classes))
     if class_weight == "balanced":  # of the weighted rows: integer weights are repeated rows here too
         return totals.sum() / (np.count_nonzero(totals) * np.where(totals > 0, totals, 1.0))
-    factors = np.asarray(compute_class_weight(class_weight, classes=classes, y=classes))
-    if not (np.isfinite(factors).all() and (factors >= 0).all()):
+    if not all(isinstance(weight, Real | np.bool_) and 0 <= float(weight) < np.inf for weight in class_weight.values()):
         raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}.")
+    names = classes.tolist()
+    others = [label for label in class_weight if label not in set(names)]
+    if others and not may_name_others and not class_weight.keys() >= set(names):
+        raise ValueError(f"class_weight must name classes of y, which are {names}, got {others}; correct the keys.")
+    factors = np.array([float(class_weight.get(name, 1.0)) for name in names])
     if not (factors * totals > 0).any():
         raise ValueError(f"class_weight must be positive for a class of the rows given, got {class_weight!r}.")
+    finite_sum(factors * totals, "class_weight times sample_weight")
     return factors

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
@@ -97,6 +98,7 @@ class _Found(NamedTuple):
 # --- what the workers do: pure functions, so that a lost result is computed anew ----------------------------------
 
 
+@np.errstate(all="ignore")
 def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[Batch | None, _Found | None]:
     """Return the rows of a partition that count, and what they are, with all labels; None if it has no row."""
     if border.n_rows_of(X) == 0:
@@ -116,6 +118,7 @@ def _said(checked: tuple[Batch | None, _Found | None]) -> _Found | None:
     return checked[1]
 
 
+@np.errstate(all="ignore")
 def _coded(checked: tuple[Batch | None, _Found | None], classes: Array, factors: Array, dtype: Any) -> Batch | None:
     """The rows, coded, with class weights multiplied in."""
     rows = checked[0]
@@ -125,6 +128,7 @@ def _coded(checked: tuple[Batch | None, _Found | None], classes: Array, factors:
     return border.used(Batch(border.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
 
 
+@np.errstate(all="ignore")
 def _sampled(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch | None:
     """Of each class a share of the rows, each with the weight of those that it stands for."""
     if rows is None:
@@ -134,6 +138,7 @@ def _sampled(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch |
     return Batch(X, y, weight / rates[y])
 
 
+@np.errstate(all="ignore")
 def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
     centre, seen, *rest = asked
     with one_blas_thread():
@@ -141,6 +146,7 @@ def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
     return loss, *grads
 
 
+@np.errstate(all="ignore")
 def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
     centre, seen, *rest = asked
     with one_blas_thread():
@@ -695,8 +701,9 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
         raise ValueError(
             f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, kinds))}."
         )
-    labels = np.unique(np.concatenate([one.labels for one in found]))
+    labels = functools.reduce(border.joined_classes, [one.labels for one in found])
     border.at_least_two(labels)
+    border.finite_sum(np.concatenate([one.weights for one in found]))
     weights, counts = np.zeros(len(labels)), np.zeros(len(labels))
     moments: Moments | None = None
     for one in found:

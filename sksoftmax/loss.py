@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from sksoftmax import _loops, _vectorized
 from sksoftmax._types import Array, Kernel, Params
+from sksoftmax._validation import as_array, finite_numbers, number, table
 
 
+@np.errstate(all="ignore")
 def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[float, Array]:
     """Softmax cross-entropy loss and its gradient by explicit loops over samples, classes and features.
 
@@ -37,8 +38,8 @@ def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[
     Raises
     ------
     ValueError
-        If the shapes do not fit, W has fewer than two columns, y holds anything but class codes, or reg is
-        negative or not finite.
+        If the shapes do not fit, W or X holds anything but finite real numbers, W has fewer than two columns, y holds
+        anything but class codes, reg is not one finite number >= 0, or the result overflows.
 
     See Also
     --------
@@ -62,9 +63,10 @@ def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[
         for k in range(W.shape[1]):
             loss += 0.5 * reg * W[j, k] * W[j, k]
             dW[j, k] += reg * W[j, k]
-    return float(loss), dW
+    return _finite(loss, dW)
 
 
+@np.errstate(all="ignore")
 def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[float, Array]:
     """Softmax cross-entropy loss and its gradient without any Python loop.
 
@@ -92,8 +94,8 @@ def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> t
     Raises
     ------
     ValueError
-        If the shapes do not fit, W has fewer than two columns, y holds anything but class codes, or reg is
-        negative or not finite.
+        If the shapes do not fit, W or X holds anything but finite real numbers, W has fewer than two columns, y holds
+        anything but class codes, reg is not one finite number >= 0, or the result overflows.
 
     See Also
     --------
@@ -114,7 +116,7 @@ def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> t
     W, X, y = _checked(W, X, y, reg)
     loss, dW = _data_term(_vectorized, W, X, y)
     shrinkage = reg * W
-    return loss + 0.5 * float(np.vdot(shrinkage, W)), dW + shrinkage
+    return _finite(loss + 0.5 * np.vdot(shrinkage, W), dW + shrinkage)
 
 
 def _data_term(kernel: Kernel, W: Array, X: Any, y: Array) -> tuple[float, Array]:
@@ -125,10 +127,15 @@ def _data_term(kernel: Kernel, W: Array, X: Any, y: Array) -> tuple[float, Array
     return loss, np.asarray(grads.coef.T, dtype=np.float64)
 
 
+def _finite(loss: Any, dW: Array) -> tuple[float, Array]:
+    """Return both; ValueError if they overflow."""
+    if not (np.isfinite(loss) and np.isfinite(dW).all()):
+        raise ValueError("W, X and reg must be small enough for a finite loss and gradient, got an overflow; scale X.")
+    return float(loss), dW
+
+
 def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array]:
-    W = np.asarray(W, dtype=np.float64)
-    X = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else np.asarray(X, dtype=np.float64)
-    y = np.asarray(y)
+    W, X, y = finite_numbers(W, "W"), table(X), as_array(y)
     if W.ndim != 2 or W.shape[1] < 2:
         raise ValueError(f"W must be (n_features, n_classes) with n_classes >= 2, got shape {W.shape}.")
     if X.ndim != 2 or X.shape[1] != W.shape[0] or X.shape[0] < 1:
@@ -142,6 +149,5 @@ def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array]:
         raise ValueError(
             f"y must hold class codes from 0 to {W.shape[1] - 1}, W's columns less one, got {y.min()} to {y.max()}."
         )
-    if not (reg >= 0 and np.isfinite(reg)):
-        raise ValueError(f"reg must be a finite number >= 0, got {reg!r}.")
+    number("reg", reg)
     return W, X, y.astype(np.intp, copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from sksoftmax._objective import penalty, value_and_grad
 from sksoftmax._plan import choose_engine
 from sksoftmax._precondition import moments
 from sksoftmax._types import Array, Params, Problem
-from sksoftmax._validation import KERNELS, plain_data
+from sksoftmax._validation import KERNELS, number, plain_data
 
 #: A derivative is compared to itself, or to this share of its term's largest if it is smaller than that.
 _LEAST_SHARE = 1e-2
 
 
+@np.errstate(all="ignore")
 def check_gradient(
     X: Any,
     y: ArrayLike,
@@ -77,10 +79,11 @@ def check_gradient(
     """
     if engine not in ("auto", *KERNELS):
         raise ValueError(f"engine must be one of {sorted(('auto', *KERNELS))}, got {engine!r}.")
-    if not (alpha >= 0 and np.isfinite(alpha)):
-        raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
-    if max_checks < 1:
-        raise ValueError(f"max_checks must be >= 1, got {max_checks!r}.")
+    if not isinstance(fit_intercept, bool | np.bool_):
+        raise ValueError(f"fit_intercept must be True or False, got {fit_intercept!r}.")
+    number("random_state", random_state, kind=Integral)
+    number("alpha", alpha)
+    number("max_checks", max_checks, least=1, kind=Integral)
     data, classes = plain_data(X, y, sample_weight)
     problem = Problem(
         data, len(classes), alpha, fit_intercept, KERNELS[choose_engine(engine)], float(data.weight.mean())

@@ -465,6 +465,37 @@ def test_predicting_does_not_copy_X(fitted_in, dtype):
     assert peak < X.nbytes / 4  # (n, 2) results and scikit-learn's finiteness check
 
 
+@pytest.mark.parametrize("container", [np.asfortranarray, lambda X: pd.DataFrame(np.asfortranarray(X)).add_prefix("c")])
+@pytest.mark.parametrize("settings", [{}, {"soft_targets": True}])
+def test_float32_rows_in_fortran_order_are_copied_once(settings, container):
+    import tracemalloc
+
+    X = np.random.RandomState(0).standard_normal((20000, 100)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(np.intp)
+    y = np.eye(2)[y] if settings else y
+    peaks, coefs = [], []
+    for rows in (X, container(X)):
+        clf = SoftmaxClassifier(random_state=0, max_iter=1, tol=1e3, **settings).fit(rows[:100], y[:100])  # imports
+        tracemalloc.start()
+        coefs.append(clf.fit(rows, y).coef_)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + X.nbytes / 20  # names of columns, and buffers of NumPy's
+    assert_array_equal(*coefs)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "naive"])
+def test_every_engine_takes_float32_rows_in_fortran_order(engine):
+    if engine == "compiled":
+        pytest.importorskip("numba")
+    X, y = bundled("load_iris", "raw")
+    X = X.astype(np.float32)
+    first, second = (
+        SoftmaxClassifier(engine=engine, random_state=0).fit(rows, y) for rows in (X, np.asfortranarray(X))
+    )
+    assert_array_equal(first.coef_, second.coef_)
+
+
 @pytest.mark.parametrize(("n_classes", "n_tables"), [(2, 1), (16, 1), (40, 0)])
 def test_an_epoch_allocates_no_table_beyond_the_one_stated(n_classes, n_tables):
     # Newton keeps one (n_rows, n_samples) table while n_rows <= n_features; all else is blocks

@@ -96,9 +96,9 @@ class _Spy(dict):
         super().__init__({0: 1.0, 1: 1.0, 2: 1.0})
         self.seen = []
 
-    def __contains__(self, key):
+    def get(self, key, default=None):
         self.seen += [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-        return super().__contains__(key)
+        return super().get(key, default)
 
 
 class ThreadReport(SoftmaxClassifier):

@@ -509,7 +509,7 @@ def test_bad_targets_raise_and_change_nothing(y, message, method):
 
 
 def test_targets_of_one_class_alone_raise():
-    with pytest.raises(ValueError, match="at least two classes, got only one class, 1; give rows of another one"):
+    with pytest.raises(ValueError, match="at least two classes, got only one class, 1; give another one"):
         SoftmaxClassifier(soft_targets=True).fit(X_IRIS, np.eye(3)[np.full(150, 1)])
 
 

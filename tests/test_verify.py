@@ -129,7 +129,16 @@ def test_scipy_check_grad_does_the_checking(monkeypatch):
         ({"y": np.zeros(150)}, "at least two classes"),
         ({"y": np.zeros(149)}, "inconsistent numbers of samples"),
         ({"alpha": -1.0}, "alpha must be a finite number >= 0, got -1"),
-        ({"max_checks": 0}, "max_checks must be >= 1, got 0"),
+        ({"alpha": np.array([1.0])}, r"alpha must be a finite number >= 0, got array\(\[1\.\]\)"),
+        ({"alpha": "1"}, "alpha must be a finite number >= 0, got '1'"),
+        ({"max_checks": 2.5}, "max_checks must be an integer >= 1, got 2.5"),
+        ({"random_state": "a"}, "random_state must be an integer >= 0, got 'a'"),
+        ({"fit_intercept": np.ones(2)}, "fit_intercept must be True or False, got array"),
+        ({"X": np.full((150, 4), np.nan)}, "Input X contains NaN"),
+        ({"X": np.full((150, 4), 1j)}, "X must hold real numbers, got ndarray of dtype complex128"),
+        ({"X": np.full((150, 4), "a")}, "X must hold real numbers, got ndarray of dtype <U1"),
+        ({"X": np.ones(150)}, r"X must be of shape \(n_samples, n_features\), at least one each, got shape \(150,\)"),
+        ({"max_checks": 0}, "max_checks must be an integer >= 1, got 0"),
     ],
 )
 def test_errors_say_what_must_hold(change, message):
