@@ -116,6 +116,16 @@ def test_data_frames_give_the_same_minimum_and_their_names(client):
     assert_allclose(proba.sum(axis=1).compute(), 1)
 
 
+def test_class_weights_are_looked_up_by_the_labels(client):
+    X, y = sorted_data(n_classes=3)
+    names, factors = np.array(["01", "1", "a"]), np.array([1.0, 5.0, 0.2])
+    named = fitted(X, names[y], class_weight=dict(zip(names.tolist(), factors, strict=True)))
+    coded = fitted(X, y, class_weight=dict(enumerate(factors)))
+    assert_array_equal(named.coef_, coded.coef_)
+    with pytest.raises(ValueError, match=r"class_weight must name classes of y, which are \[0, 1, 2\], got \['1'\]"):
+        fitted(X, y, class_weight={"1": 5.0})
+
+
 @pytest.mark.parametrize("n_kept", [1, 2, 3])
 def test_a_class_whose_rows_weigh_nothing_changes_no_other(n_kept, client):
     X, y = sorted_data(n_classes=4)
@@ -354,6 +364,12 @@ def test_no_future_and_no_data_are_left_behind(end, client, monkeypatch):
         (lambda X, y: (X, y[:1000]), ValueError, "partitions of X"),
         (lambda X, y: (X * np.nan, y), ValueError, "NaN"),
         (lambda X, y: (X, y * 0), ValueError, "one class"),
+        (lambda X, y: (X, da.where(y == 0, np.nan, y)), ValueError, "Input y contains NaN, in row"),
+        (
+            lambda X, y: (X, da.concatenate([y[:500], y[500:].astype(str).astype(object)])),
+            ValueError,
+            "y must hold numbers, as the labels before do, such as 0, got strings",
+        ),
         (lambda X, y: (X, y + 0.5), ValueError, "Unknown label type"),
         (lambda X, y: (X, y, y * 0), ValueError, "only zeros"),
         (lambda X, y: (X, y, y - 1), ValueError, "must not be negative"),
