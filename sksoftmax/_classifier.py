@@ -24,7 +24,7 @@ from sksoftmax import _validation as border
 from sksoftmax._device import DeviceArray, host, in_numpy
 from sksoftmax._fit import minimum
 from sksoftmax._narrow import widened
-from sksoftmax._objective import centred, prior_params
+from sksoftmax._objective import prior_params, settled
 from sksoftmax._placement import labels_like, placed, where_the_fit_was
 from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._predictions import PredictionsMixin
@@ -500,7 +500,9 @@ class SoftmaxClassifier(
             params = self._warm_params(before, params, classes)
         rules = Rules(self.max_iter, self.tol, _scorer(held), self.n_iter_no_change)
         self._forget_outcome()
-        watches = task.watches(lambda result: self._outcome(result, classes, data.X))
+        watches = task.watches(
+            lambda result: {**self._outcome(result, classes, data.X), **self._answer(result.params, data.X)}
+        )
         result, info = minimum(
             *(problem, params, self._settings(), rules),
             is_warm=before is not None,
@@ -799,16 +801,13 @@ class SoftmaxClassifier(
                 f"warm_start needs the {before.coef.shape[1]} features of the last fit, got "
                 f"{cold.coef.shape[1]}; set warm_start=False."
             )
-        return Params(self._centred_coef(before.coef), centred(before.intercept) * self.fit_intercept)
+        start = settled(before, has_l1=self._l1_ratio() > 0)
+        return start._replace(intercept=start.intercept * self.fit_intercept)
 
     def _answer(self, params: Params, X: Any) -> dict[str, Any]:
         """The attributes that hold the parameters, of X's library and dtype."""
-        coef, intercept = self._centred_coef(params.coef), centred(params.intercept)
-        return {"coef_": placed(coef.astype(X.dtype), X), "intercept_": placed(intercept.astype(X.dtype), X)}
-
-    def _centred_coef(self, coef: Array) -> Array:
-        """Coefficients that sum to 0 over the classes; as they are under L1, which chooses among equals itself."""
-        return coef if self._l1_ratio() else centred(coef)
+        params = settled(params, has_l1=self._l1_ratio() > 0)
+        return _attributes(Params(*(part.astype(X.dtype) for part in params)), X)
 
     def _forget_outcome(self) -> None:
         """Drop what an earlier fit said of how it went."""
@@ -819,7 +818,7 @@ class SoftmaxClassifier(
         """The attributes that a fit leaves, but what was chosen."""
         scores = {"validation_scores_": result.validation_scores} if self.early_stopping else {}
         return {
-            **self._answer(result.params, X),
+            **_attributes(result.params, X),
             "classes_": classes,
             "n_iter_": len(result.loss_curve),
             "loss_curve_": result.loss_curve,
@@ -830,25 +829,41 @@ class SoftmaxClassifier(
         }
 
     def _warn_if_above_tol(self, result: Result) -> None:
-        if result.stop_reason not in (StopReason.MAX_ITER, StopReason.PRECISION):
+        """Warn if the fit ended without having reached a minimum."""
+        reasons = (StopReason.MAX_ITER, StopReason.PRECISION, StopReason.SEPARABLE)
+        if result.stop_reason not in reasons or result.excess <= self.tol:
             return
-        if result.excess <= self.tol:
-            return
-        advice = {
-            StopReason.PRECISION: "No step changes F by more than the rounding of X's dtype: centre or scale the "
-            "columns, pass X as float64, or raise tol.",
-            StopReason.MAX_ITER: "Raise max_iter or tol."
-            if self.solver == "auto"
-            else "Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs "
-            "none of this.",
-        }[result.stop_reason]
-        figure = f"at least about {result.excess:.1e} (relative)" if np.isfinite(result.excess) else "far"
         warnings.warn(
-            f"SoftmaxClassifier ended after {len(result.loss_curve)} epochs (max_iter={self.max_iter}) with F "
-            f"{figure} above its minimum, and tol={self.tol:g}. {advice}",
+            f"SoftmaxClassifier did not converge: {self._outcome_in_words(result)}",
             ConvergenceWarning,
             stacklevel=4,  # this, fit, scikit-learn's check of parameters: the caller
         )
+
+    def _outcome_in_words(self, result: Result) -> str:
+        """How far F is from its minimum, why, and what to do."""
+        n_epochs = len(result.loss_curve)
+        if result.stop_reason is StopReason.SEPARABLE:
+            return (
+                "the classes can be separated without error and alpha=0, so F has no minimum and the coefficients grow "
+                f"without bound; the fit ended after {n_epochs} epochs. Set alpha > 0."
+            )
+        figure = f"about {result.excess:.1e}, above" if np.isfinite(result.excess) else "not known to be below"
+        found = f"after {n_epochs} epochs (max_iter={self.max_iter}) (F - F*) / F* is {figure} tol={self.tol:g}."
+        if result.stop_reason is StopReason.PRECISION:
+            is_single = in_numpy(self.coef_).dtype == np.float32
+            remedy = "Pass X as float64, centre" if is_single else "Remove outlying values, centre"
+            return f"{found} No step changes F by more than rounding. {remedy} or scale the columns, or raise tol."
+        if self.solver == "auto":
+            return f"{found} Raise max_iter or tol."
+        return (
+            f"{found} Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs none "
+            "of this."
+        )
+
+
+def _attributes(params: Params, X: Any) -> dict[str, Any]:
+    """The attributes that hold the parameters, in their dtype and of X's library."""
+    return {"coef_": placed(params.coef, X), "intercept_": placed(params.intercept, X)}
 
 
 def _known(excess: float) -> float:

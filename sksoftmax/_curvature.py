@@ -6,14 +6,15 @@ they add to it, and weighed so that its mean stays the Hessian of all rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._device import DeviceArray, host, squares, times_larger
-from sksoftmax._objective import blocks, probabilities, value_and_grad
+from sksoftmax._device import DeviceArray, beside, host, squares, times_larger
+from sksoftmax._objective import blocks, has_finite_squares, probabilities, value_and_grad
 from sksoftmax._precondition import Preconditioner, inverse_of_unit_diagonal, lower_gram
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, plus
 
@@ -21,8 +22,39 @@ from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem,
 #: large one, which takes as long to add to as to compute.
 _CHUNK = 2**16
 
+#: Cells count as outlying that are further from their column's centre than this many times the geometric mean of the
+#: distances, of so many rows: no cell is of normal, few are of heavier-tailed columns.
+_OUTLYING, _N_SOME = 10.0, 1000
+
 #: Rows a column in a block of a class's curvature: adding the block up costs little next to its product.
 _ROWS_PER_COLUMN = 4
+
+
+def exact(proba: Any) -> Any:
+    """Probabilities in float64; of several classes' in float32 the largest is 1 less the others, which it has lost."""
+    if len(proba) == 1 or proba.dtype != np.float32 or isinstance(proba, DeviceArray):
+        return proba
+    proba = proba.astype(np.float64)
+    largest = _largest(proba)
+    proba[largest] = 0
+    proba[largest] = 1 - proba.sum(axis=0)
+    return proba
+
+
+def spreads(proba: Any) -> Any:
+    """``p (1 - p)`` of each class, (n_rows, n); of the largest by the sum of the others, not by a difference."""
+    if len(proba) == 1 or isinstance(proba, DeviceArray):
+        return proba * (1 - proba)
+    largest = _largest(proba)
+    others = proba.copy()
+    others[largest] = 0
+    found = proba * (1 - proba)
+    found[largest] = proba[largest] * others.sum(axis=0)
+    return found
+
+
+def _largest(proba: Array) -> tuple[Array, Array]:
+    return proba.argmax(axis=0), np.arange(proba.shape[1])
 
 
 class Factor(NamedTuple):
@@ -79,6 +111,111 @@ class ClassPreconditioner(NamedTuple):
         coef = d[:, : len(self.mean)] / self.scale
         intercept = d[:, -1] - coef @ self.mean if has_intercept else np.zeros(len(coef))
         return Params(coef, intercept)
+
+
+class Diagonal(NamedTuple):
+    """Diagonal of the Hessian about the curvature's own mean, which makes the intercept's part separate.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        Of the columns, rows weighed by their curvature; 0 without intercept.
+    unit : float
+        What columns are divided by, so that their squares are numbers.
+    coef : ndarray of shape (n_rows, n_features)
+        In these units.
+    intercept : ndarray of shape (n_rows,)
+    """
+
+    mean: Array
+    unit: float
+    coef: Array
+    intercept: Array
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse times ``grads``, in the coordinates of the parameters."""
+        slope = (grads.coef - np.outer(grads.intercept, self.mean)) / self.unit
+        coef = ratio(slope, self.coef) / self.unit
+        return Params(coef, ratio(grads.intercept, self.intercept) - coef @ self.mean)
+
+
+def ratio(numbers: Array, by: Array) -> Array:
+    """The quotients, 0 where ``by`` is not positive."""
+    return np.divide(numbers, by, out=np.zeros_like(numbers), where=by > 0)
+
+
+def curvature_mean(problem: Problem, params: Params, rows: Batch) -> Array:
+    """Mean of each column, (n_features,), rows weighed by their curvature; 0 without intercept."""
+    if not problem.fit_intercept:
+        return np.zeros(problem.n_features)
+    linear, total = 0.0, 0.0
+    for block in blocks(problem._replace(data=rows)):
+        proba = problem.kernel.proba(params, block.X)
+        spread = (proba * (1 - proba)).sum(axis=0) * block.weight
+        total += float(spread.sum())
+        linear += host(spread @ block.X).astype(np.float64)
+    return np.asarray(linear / total if total > 0 else np.zeros(problem.n_features))
+
+
+def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool = False) -> Diagonal:
+    """The diagonal of the Hessian of ``rows``, whose weights sum to about 1, at ``params``.
+
+    With ``is_robust`` outlying cells count as if they were nearer to the others: what is left is the curvature that
+    most rows share.
+    """
+    part = problem._replace(data=rows)
+    kept = [spreads(exact(proba)) for proba in probabilities(problem._replace(data=rows), params)]
+    clip = _clipping(rows.X) if is_robust else None
+    total, linear = np.zeros(problem.n_rows), np.zeros((problem.n_rows, problem.n_features))
+
+    def weighed() -> Iterator[tuple[Any, Any]]:
+        for block, spread in zip(blocks(part), kept, strict=True):
+            yield spread * block.weight, block.X if clip is None else clip(block.X)
+
+    for spread, X in weighed():
+        total += host(spread.sum(axis=1))
+        linear += host(spread @ X)
+    mean = np.zeros(problem.n_features)
+    if problem.fit_intercept and total.sum() > 0:
+        mean = linear.sum(axis=0) / total.sum()
+    unit = 1.0 if has_finite_squares(rows.X) else float(np.abs(rows.X).max())
+    squares = np.zeros((problem.n_rows, problem.n_features))
+    for spread, X in weighed():
+        if sp.issparse(X):
+            u, centre = X / unit, mean / unit
+            found = spread @ u.multiply(u) - 2 * centre * (spread @ u) + centre**2 * spread.sum(axis=1)[:, None]
+            squares += np.maximum(found, 0)
+        else:
+            centred = (X - beside(mean, X)) / unit if unit != 1 else X - beside(mean, X)
+            squares += host(spread @ (centred * centred))
+    ridge = problem.alpha * (1 - problem.l1_ratio) / unit / unit
+    return Diagonal(mean, unit, squares + ridge, total * problem.fit_intercept)
+
+
+def _clipping(X: Any) -> Callable[[Any], Any]:
+    """What brings cells nearer that are far from most of their column, by the geometric mean of the distances.
+
+    Of dense X from the median, of some rows; of sparse X from 0, of what is stored.
+    """
+    if sp.issparse(X):
+        n_stored = np.bincount(X.indices, minlength=X.shape[1])
+        logs = np.bincount(X.indices, np.log(np.maximum(np.abs(X.data), np.finfo(X.dtype).tiny)), X.shape[1])
+        most = _OUTLYING * np.exp(logs / np.maximum(n_stored, 1))
+
+        def clip_sparse(block: Any) -> Any:
+            limits = most[block.indices]
+            return sp.csr_array((np.clip(block.data, -limits, limits), block.indices, block.indptr), shape=block.shape)
+
+        return clip_sparse
+    some = host(X[:: -(-X.shape[0] // _N_SOME)]).astype(np.float64)
+    centre = np.median(some, axis=0)
+    distance = np.abs(some - centre)
+    is_off = distance > 0
+    logs = np.log(distance, where=is_off, out=np.zeros_like(distance)).sum(axis=0)
+    n_off = is_off.sum(axis=0)
+    most = np.where(n_off > 0, _OUTLYING * np.exp(logs / np.maximum(n_off, 1)), np.inf)
+    low, high = (beside(limit, X, X.dtype) for limit in (centre - most, centre + most))
+    return lambda block: np.minimum(np.maximum(block, low), high)
 
 
 def leverage(problem: Problem, stats: Moments) -> Array:
@@ -169,7 +306,8 @@ def _chances(height: Array, n_drawn: int) -> Array:
 
 
 def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Factor:
-    """Factor of the Hessian of ``rows`` at ``params``."""
+    """Factor of the Hessian of ``rows`` at ``params``, about the curvature's own mean."""
+    metric = metric._replace(mean=curvature_mean(problem, params, rows))
     matrix = curvature_matrix(problem, params, rows, metric)
     K = problem.n_rows
     q = len(matrix) // K
@@ -225,7 +363,7 @@ def by_class(problem: Problem, params: Params, rows: Batch, metric: Precondition
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
         u = _scaled_rows(X, metric, q, dtype)
         proba = problem.kernel.proba(params, X)
-        spread = np.sqrt(weight * proba * (1 - proba)).astype(dtype)
+        spread = np.sqrt(weight * spreads(proba)).astype(dtype)
         for c in range(K):
             inverse[c] += lower_gram(_times_column(u, spread[c], buffer[: len(u)]))
     for c in range(K):
@@ -274,16 +412,17 @@ def _add_curvature(
     """Add the curvature of some rows to the lower triangle of ``matrix``."""
     K = problem.n_rows
     q = len(matrix) // K
-    proba = problem.kernel.proba(params, X)
+    proba = exact(problem.kernel.proba(params, X))
     u = _scaled_rows(X, metric, q, np.float64)  # sums of columns would hide the penalty in float32
     if K == 1:
         u *= np.sqrt(weight * proba[0] * (1 - proba[0]))[:, None]
         matrix += lower_gram(u)
         return
-    own = (u.T * (weight * proba)[:, None, :]) @ u
-    np.einsum("cicj->cij", matrix.reshape(K, q, K, q))[...] += own
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
-    matrix -= lower_gram(coupled.reshape(len(u), K * q))
+    pairs = lower_gram(coupled.reshape(len(u), K * q))
+    own = (u.T * (weight * spreads(proba))[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
+    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -own
+    matrix -= pairs
 
 
 def _cholesky(matrix: Array) -> Array:

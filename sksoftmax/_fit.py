@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
-from sksoftmax._narrow import Narrow, classes_with_rows, narrowed, of_classes
-from sksoftmax._objective import in_c_order, less_means, shifted
+from sksoftmax._device import DeviceArray, squares
+from sksoftmax._narrow import classes_with_rows, narrowed, of_classes
+from sksoftmax._newton import decrease_of_excess, relative_excess
+from sksoftmax._objective import (
+    blocks,
+    centre_of,
+    in_c_order,
+    less_centre,
+    null_value,
+    penalty,
+    prior_params,
+    settled,
+    shifted,
+    total_weight,
+    value_and_grad,
+)
+from sksoftmax._pieces import as_solved, split, summed_loss_grad
 from sksoftmax._plan import Settings, choose, statistics, takes_dual
 from sksoftmax._solvers._rows import is_mostly_zeros
 from sksoftmax._stopping import StopReason
 from sksoftmax._train import Epoch, Result, Rules, Watch, train
 from sksoftmax._types import Array, Moments, Params, Problem
+
+#: Rounding of the parameters that is not worth another look, as a share of ``tol``.
+_LITTLE = 0.1
 
 #: Excess up to which a model is fitted to a sample: the sample's minimum itself is further from that of all rows.
 _TOL_OF_SAMPLE = 1e-2
@@ -31,18 +50,101 @@ def minimum(
 ) -> tuple[Result, dict[str, object]]:
     """The parameters that minimise F, from ``params``, and what was chosen.
 
-    ``is_warm`` says whether these are better than none. Of rows that memory does not hold ``solver="auto"`` fits the
-    sample first, and goes on from there.
+    ``is_warm`` says whether these are the result of an earlier fit; where F is larger there than at the class priors,
+    the fit starts from the priors. Of rows that memory does not hold ``solver="auto"`` fits the sample first, and goes
+    on from there.
     """
+    if problem.n_classes == 1:
+        return _of_one_class(params, rules, watch), {}
+    if (seen := classes_with_rows(problem)) is not None:
+        few = of_classes(problem, seen)
+        rules, watch = _seen_from(rules, watch, few.back)
+        result, info = minimum(*(few.problem, few.to(params), settings, rules), is_warm=is_warm, rng=rng, watch=watch)
+        wide = Params(*(part.astype(result.params.coef.dtype) for part in few.back(result.params)))
+        return result._replace(params=wide), info
+    if is_warm and not is_start(problem, params):
+        params, is_warm = prior_params(problem), False
     if problem.whole is None or is_warm or settings.solver != "auto":
-        return _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
+        result, info = _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
+        return handed_over(problem, result, rules.tol), info
     sample = problem._replace(whole=None, mean_weight=float(problem.data.weight.mean()))
     tol = max(_TOL_OF_SAMPLE, rules.tol)
     start, _ = _trained(
         *(sample, params, settings._replace(tol=tol), rules._replace(tol=tol)), is_warm=False, rng=rng, watch=SILENT
     )
-    result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, watch=watch)
-    return result, {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
+    reached = start.params if is_start(problem, start.params) else params
+    result, info = _trained(problem, reached, settings, rules, is_warm=True, rng=rng, watch=watch)
+    return handed_over(problem, result, rules.tol), {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
+
+
+def is_start(problem: Problem, params: Params) -> bool:
+    """Whether F is no larger than at the class priors: further out no row may have any curvature to start from."""
+    return value_and_grad(problem, params).value <= null_value(problem)
+
+
+def handed_over(problem: Problem, result: Result, tol: float) -> Result:
+    """The result with its parameters as they are kept: of sum 0 over the classes, and in X's dtype if that holds them.
+
+    In float32 the intercept makes up for what the coefficients lose at the columns' centre. F's excess is that of what
+    is kept. Float64 is kept where rounding would take F further from its minimum than ``tol``, as of columns that are
+    far from 0 and vary little.
+    """
+    params = settled(result.params, has_l1=problem.l1_ratio > 0)
+    if problem.data.X.dtype == np.float64:
+        return result._replace(params=params)
+    has_centre = problem.fit_intercept and not sp.issparse(problem.data.X)
+    centre = centre_of(problem.data.X) if has_centre else None
+    kept = _in_float32(params, centre)
+    rounded = Params(*(part.astype(np.float64) for part in kept))
+    if _rounding(problem, rounded) <= _LITTLE * tol:
+        return result._replace(params=kept)
+    excesses = []
+    for these in (rounded, params):
+        rise = exact_value(problem, these, centre) - result.loss_curve[-1]
+        left = rise + decrease_of_excess(result.loss_curve[-1], result.excess) if np.isfinite(result.excess) else np.inf
+        excesses.append(relative_excess(result.loss_curve[-1] + rise, left))
+    is_lost = excesses[0] > tol >= excesses[1]
+    excess = excesses[int(is_lost)]
+    reason = StopReason.PRECISION if result.stop_reason is StopReason.TOL and excess > tol else result.stop_reason
+    return result._replace(params=params if is_lost else kept, excess=excess, stop_reason=reason)
+
+
+def _in_float32(params: Params, centre: Array | None) -> Params:
+    """The parameters rounded, and the intercept so that it makes up for that at the centre."""
+    coef, intercept = params.coef.astype(np.float32), params.intercept
+    if centre is not None:
+        intercept = intercept + (params.coef - coef) @ centre.astype(np.float64)
+    return Params(coef, intercept.astype(np.float32))
+
+
+def _rounding(problem: Problem, params: Params) -> float:
+    """A bound of what rounding the parameters changes F by, relative."""
+    data = problem.data if problem.whole is None else None
+    if data is None or isinstance(data.X, DeviceArray):
+        return float("inf")
+    longest = float(np.sqrt(max(float(largest) for largest in _squared_norms(problem))))
+    reach = longest * float(np.sqrt((params.coef**2).sum(axis=1)).max()) + float(np.abs(params.intercept).max())
+    return 2 * float(np.finfo(np.float32).eps) * reach
+
+
+def exact_value(problem: Problem, params: Params, centre: Array | None) -> float:
+    """F, with ``centre`` taken off X piece by piece: as exact as X is, whatever its columns' offsets."""
+    if centre is None:
+        return value_and_grad(problem, params).value
+    moved, total = shifted(params, centre, 1.0), total_weight(problem)
+    if problem.whole is None:
+        loss, _ = summed_loss_grad(as_solved(split(problem.data), centre, None), problem, moved, total)
+    else:
+        loss, _ = problem.whole.less(centre).loss_grad(problem, moved, total)
+    return float(loss + penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
+
+
+def _squared_norms(problem: Problem) -> Iterator[Any]:
+    for block in blocks(problem):
+        if sp.issparse(block.X):
+            yield block.X.multiply(block.X).sum(axis=1).max()
+        else:
+            yield squares(block.X, axis=1).max()
 
 
 def _trained(
@@ -55,12 +157,7 @@ def _trained(
     rng: np.random.RandomState,
     watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
-    if problem.n_classes == 1:
-        return _of_one_class(params, rules, watch), {}
-    if (seen := classes_with_rows(problem)) is not None:
-        narrow: Narrow | None = of_classes(problem, seen)
-    else:
-        narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.whole is None else None
+    narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.whole is None else None
     if narrow is not None:
         rules, watch = _seen_from(rules, watch, narrow.back)
         result, info = _trained(
@@ -113,7 +210,7 @@ class Ready(NamedTuple):
 
 def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:
     """The problem less its columns' means, unless the dual takes it as it is."""
-    return Ready(in_c_order(problem)) if takes_dual(problem, settings) else Ready(*less_means(problem))
+    return Ready(in_c_order(problem)) if takes_dual(problem, settings) else Ready(*less_centre(problem))
 
 
 def made_ready(problem: Problem, settings: Settings) -> Ready:

@@ -127,6 +127,16 @@ def _hessian_product(
                 dcoef[k, indices[e]] += change * values[e]
 
 
+def raw_prediction(params: Params, X: Any) -> Array:
+    """Raw predictions, (n_rows, n), by loops; see ``_vectorized.raw_prediction``."""
+    n_rows, entries = len(params.coef), _entries(X)
+    raw, z = np.empty((n_rows, X.shape[0])), np.empty(max(n_rows, 2))
+    for i in range(X.shape[0]):
+        _row_raw(*params, *entries, i, z)
+        raw[:, i] = z[len(z) - n_rows :]
+    return raw
+
+
 def proba(params: Params, X: Any) -> Array:
     """Probabilities, (n_rows, n), by loops; see ``_vectorized.proba``."""
     p = np.empty((len(params.coef), X.shape[0]))

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._objective import null_value
 from sksoftmax._precondition import Metric
-from sksoftmax._types import Params, Problem, dot, plus, scaled, zeros_like
+from sksoftmax._types import Params, dot, plus, scaled, zeros_like
 
 #: The excess is that of a geometric series of expected decreases, of at most this ratio.
 _GREATEST_RATIO = 0.9
@@ -23,6 +22,9 @@ _AGREEMENT = 0.2
 
 #: Accuracy of a metric that is itself solved for, which has to be nearly linear, and its products.
 _SOLVED, _MAX_SOLVING = 1e-2, 50
+
+#: F below which float64 keeps no digits of it.
+_NOTHING = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 
 #: How much more than promised may be left after a step that brought less than promised.
 _GREATEST_DOUBT = 4.0
@@ -183,23 +185,13 @@ def left_after(last: Last, decrease: float, remaining: float, noise: float) -> t
     return left, ratio
 
 
-def relative_excess(problem: Problem, value: float, decrease: float) -> float:
-    """``(F - F*) / F*`` for an estimate ``decrease`` of F - F*; inf if that is more than F itself.
-
-    Where F* is 0 (separable classes and alpha = 0: there is no minimum) the excess is relative to the loss
-    of the class priors instead, times the square root of the rounding unit.
-    """
-    floor = _floor(problem)
-    if decrease > value > floor:
-        return float("inf")
-    return min(decrease, value) / max(value - decrease, floor)
+def relative_excess(value: float, decrease: float) -> float:
+    """``(F - F*) / F*`` for an estimate ``decrease`` of F - F*; inf if that is F itself or more, 0 where F is 0."""
+    if decrease <= 0 or value <= _NOTHING:
+        return 0.0
+    return decrease / (value - decrease) if decrease < value else float("inf")
 
 
-def decrease_of_excess(problem: Problem, value: float, excess: float) -> float:
+def decrease_of_excess(value: float, excess: float) -> float:
     """The decrease whose ``relative_excess`` is ``excess``."""
-    return excess * max(value / (1 + excess), _floor(problem))
-
-
-def _floor(problem: Problem) -> float:
-    eps = float(np.finfo(problem.data.X.dtype).eps)
-    return float(np.sqrt(eps)) * null_value(problem)
+    return excess * value / (1 + excess)

@@ -28,6 +28,9 @@ from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 #: Rows of a block, at least.
 _MIN_BLOCK = 64
 
+#: Rows of which the centre is the median, at most.
+_N_CENTRE = 255
+
 #: Largest number whose square, summed, is one.
 _LARGEST = 1e100
 
@@ -261,15 +264,20 @@ def centred(rows: Array) -> Array:
     return rows if len(rows) == 1 else np.asarray(rows - rows.mean(axis=0))
 
 
-def less_means(problem: Problem) -> tuple[Problem, Array | None]:
-    """The problem of X less its columns' means, and these, where float32 would lose what varies about them.
+def settled(params: Params, *, has_l1: bool) -> Params:
+    """The same model with parameters that sum to 0 over the classes, as far as L1 allows, which chooses itself."""
+    return Params(params.coef if has_l1 else centred(params.coef), centred(params.intercept))
 
-    X itself and None where that is no concern: float64, sparse rows, or no intercept, which has to absorb the means.
+
+def less_centre(problem: Problem) -> tuple[Problem, Array | None]:
+    """The problem of X less a centre of its columns, and this, where float32 would lose what varies about it.
+
+    X itself and None where that is no concern: float64, sparse rows, or no intercept, which has to absorb the centre.
     """
     X = problem.data.X
     if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
         return problem, None
-    centre = np.asarray(host(X.mean(axis=0, dtype=np.float64)).astype(np.float32))
+    centre = centre_of(X)
     whole = None if problem.whole is None else problem.whole.less(centre)
     less = np.subtract(X, centre, order="C") if isinstance(X, np.ndarray) else X - centre  # X may be in Fortran order
     return problem._replace(data=problem.data._replace(X=less), whole=whole), centre
@@ -281,6 +289,12 @@ def in_c_order(problem: Problem) -> Problem:
     if not isinstance(X, np.ndarray):
         return problem
     return problem._replace(data=problem.data._replace(X=np.ascontiguousarray(X)))
+
+
+def centre_of(X: Any) -> Array:
+    """The medians of some rows, (n_features,) in float32: next to most numbers of a column, whatever the others are."""
+    rows = X[:: -(-X.shape[0] // _N_CENTRE)]
+    return np.asarray(np.median(host(rows), axis=0), dtype=np.float32)
 
 
 def has_finite_squares(X: Any) -> bool:

@@ -13,7 +13,7 @@ from sksoftmax import _schedules
 from sksoftmax._batches import row_order
 from sksoftmax._curvature import by_class, factorised_from
 from sksoftmax._device import DeviceArray, is_in_host_memory
-from sksoftmax._objective import has_finite_squares, has_hard_labels, less_means, shifted
+from sksoftmax._objective import has_finite_squares, has_hard_labels, less_centre, shifted
 from sksoftmax._precondition import (
     Preconditioner,
     curvature_bound,
@@ -81,6 +81,9 @@ _SPECTRUM_COLUMNS = 8
 #: Epochs of the dual before the finish: a share of all, and at most; of wide sparse rows without L1 a larger share, for
 #: a Newton step takes as long there as some 100 of them.
 _DUAL_SHARE, _MAX_DUAL_EPOCHS, _SPARSE_SHARE = 0.8, 80, 0.9
+
+#: Excess that the dual goes on to where it has no bound, but an estimate: greater ones were up to 20 times too small.
+_SURE = 1e-3
 
 #: Columns from which the dual comes first. Of dense rows without L1, columns and coefficients; or coefficients where
 #: there are few rows a column, next to which Newton's matrices cost the more.
@@ -188,9 +191,9 @@ def choose(
         solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
         if _lbfgs_pays(problem, stats):
-            stages.append(Stage(_lbfgs(problem, stats), _LBFGS_EPOCHS))
+            stages.append(Stage(_lbfgs(problem, stats, _tolerance(problem, settings)), _LBFGS_EPOCHS))
     tol = _tolerance(problem, settings)
-    finish, curvature = _finish(problem, base, stats, tol, bought)
+    finish, curvature = _finish(problem, base, stats, tol, tol, bought)
     stages.append(Stage(finish, None))
     info = {
         "batch_size": batch_size if rate else problem.n_all,
@@ -300,19 +303,20 @@ def _room(X: Any) -> int:
 def _dual_plan(
     problem: Problem, settings: Settings, rng: np.random.RandomState, *, is_rough: bool, bought: Rows | None
 ) -> Plan:
-    tol = _tolerance(problem, settings)
+    tol, promised = _tolerance(problem, settings), _promised(problem, settings)
 
     def finish() -> Late:
-        own, centre = less_means(problem)
+        own, centre = less_centre(problem)
         stats = moments(own, whole=gram_pays(own))
-        return Late(_finish(own, preconditioner(own, stats), stats, tol)[0], own, centre)
+        return Late(_finish(own, preconditioner(own, stats), stats, tol, promised)[0], own, centre)
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not gram_pays(problem):
         n_epochs = max(1, int(_SPARSE_SHARE * settings.max_iter))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
-    first = dual(order, tol, is_rough=is_rough, bought=bought)
+    goal = tol if problem.l1_ratio < 1 else min(tol, _SURE)
+    first = dual(order, goal, is_rough=is_rough, bought=bought)
     stages = [Stage(first, n_epochs), Stage(_when_needed(name, finish), None)]
     info: dict[str, object] = {
         "engine": "compiled",
@@ -370,7 +374,12 @@ def _tolerance(problem: Problem, settings: Settings) -> float:
     eps = float(np.finfo(problem.data.X.dtype).eps)
     if settings.solver == "auto" and _is_small(problem) and problem.data.X.dtype == np.float64:
         return float(eps**1.5)
-    return max(settings.tol, eps)
+    return _promised(problem, settings)
+
+
+def _promised(problem: Problem, settings: Settings) -> float:
+    """The excess that a fit which ends by it has: the one asked for, at least the rounding of F."""
+    return max(settings.tol, float(np.finfo(problem.data.X.dtype).eps))
 
 
 def _is_small(problem: Problem) -> bool:
@@ -410,7 +419,12 @@ def _curvature(problem: Problem) -> _Curvature:
 
 
 def _finish(
-    problem: Problem, base: Preconditioner, stats: Moments, tol: float, bought: Bought | None = None
+    problem: Problem,
+    base: Preconditioner,
+    stats: Moments,
+    tol: float,
+    promised: float,
+    bought: Bought | None = None,
 ) -> tuple[Solver, str]:
     """The finish, and what its curvature is."""
     n_drawn, is_factorised, n_steps, _ = _curvature(problem)
@@ -418,7 +432,7 @@ def _finish(
     how = "factorised" if is_factorised else "conjugate gradients"
     curvature = f"{how}, {'all' if n_drawn == problem.n_all else n_drawn} rows"
     if problem.l1_ratio:
-        return proximal_newton(base, stats, tol, n_drawn=n_drawn, is_matrix=is_factorised), curvature
+        return proximal_newton(base, stats, tol, promised=promised, n_drawn=n_drawn, is_matrix=is_factorised), curvature
     offers = []
     if base.inverse.ndim == 2 and problem.n_rows * p * p * X.dtype.itemsize <= _room(X):
         offers.append(Offer(by_class, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS))
@@ -431,6 +445,7 @@ def _finish(
         base,
         stats,
         tol,
+        promised=promised,
         n_drawn=n_drawn,
         is_factorised=is_factorised,
         n_steps=n_steps,
@@ -459,13 +474,13 @@ def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
     return problem.l1_ratio == 0 and is_cheap and is_misled
 
 
-def _lbfgs(problem: Problem, stats: Moments) -> Solver:
+def _lbfgs(problem: Problem, stats: Moments, tol: float) -> Solver:
     """Its rows tell a number for each class, and cost less than the pass of a step; its pairs are no larger than X."""
     n = problem.n_samples
     n_drawn = max(int(_SHARE_OF_ROWS * n), min(_ROWS_PER_CLASS * problem.n_rows, int(_MOST_ROWS_DRAWN * n)))
     of_pair = 2 * 8 * problem.n_rows * problem.n_features
     most = _room(problem.data.X) // of_pair
-    return lbfgs(stats, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)))
+    return lbfgs(stats, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)), tol)
 
 
 def _unless_most(n_drawn: int, n_samples: int) -> int:

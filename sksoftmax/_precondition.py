@@ -143,7 +143,8 @@ def location(problem: Problem) -> tuple[Array, Array]:
         low, high = np.minimum(low, least), np.maximum(high, most)
         mean += (block.weight / total).astype(X.dtype) @ X
     size = np.maximum(np.abs(low), np.abs(high))
-    is_constant = high - low <= 2 * np.finfo(problem.data.X.dtype).eps * size  # one value, or the last digit of it
+    dtype = problem.data.X.dtype if sp.issparse(problem.data.X) else np.float64  # rows of float32 are centred exactly
+    is_constant = high - low <= 2 * np.finfo(dtype).eps * size  # one value, or the last digit of it
     if problem.fit_intercept:
         mean = np.where(is_constant, low, mean)
         return mean, np.where(is_constant, 0.0, np.maximum(high - mean, mean - low))

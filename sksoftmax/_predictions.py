@@ -55,9 +55,16 @@ class PredictionsMixin:
             raw = X @ coef.T + intercept
             border.finite_predictions(raw)
             return (raw[:, 0] if raw.shape[1] == 1 else raw).array
-        coef = self.coef_.astype(X.dtype, copy=False)  # X is not to be copied into the coefficients' dtype
-        raw = safe_sparse_dot(X, coef.T, dense_output=True)
-        raw += self.intercept_.astype(X.dtype, copy=False)
+        if self.coef_.dtype.itemsize > X.dtype.itemsize:  # a fit keeps more digits than X has where it needs them
+            parts = [
+                _raw_prediction(X[rows].astype(self.coef_.dtype), self.coef_, self.intercept_)
+                for rows in sources.slices(X)
+            ]
+            raw = np.concatenate(parts)
+        else:
+            raw = _raw_prediction(
+                X, self.coef_.astype(X.dtype, copy=False), self.intercept_.astype(X.dtype, copy=False)
+            )
         border.finite_predictions(raw)
         return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
 
@@ -144,3 +151,10 @@ class PredictionsMixin:
         else:
             proba, logs = softmax(raw), np.maximum(log_softmax(raw, axis=1), np.finfo(raw.dtype).min)
         return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
+
+
+def _raw_prediction(X: Any, coef: Any, intercept: Array) -> Array:
+    """``X @ coef.T + intercept``, dense."""
+    raw: Array = safe_sparse_dot(X, coef.T, dense_output=True)
+    raw += intercept
+    return raw

@@ -19,13 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse as sp
 
-from sksoftmax._curvature import curvature_matrix
-from sksoftmax._device import host
-from sksoftmax._objective import blocks, hessian_products, soft_threshold
+from sksoftmax._curvature import Diagonal, curvature_matrix, diagonal
+from sksoftmax._objective import hessian_products, soft_threshold
 from sksoftmax._precondition import Preconditioner
-from sksoftmax._types import Array, Batch, Params, Problem
+from sksoftmax._saturation import MAX_ROUNDS, check
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, plus
 
 #: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
 _FIRST_ROUND, _GROWTH = 10, 1.5
@@ -39,8 +38,9 @@ _SMALL = 256
 #: Newton steps among the nonzero before others are let in.
 _FACES = 10
 
-#: Least of the diagonal, as a share of its largest.
-_LEAST_DIAGONAL = 1e-12
+#: Least of the diagonal, as a share of its largest; and least curvature along a direction, as a share of what the
+#: diagonal gives: below it is rounding.
+_LEAST_DIAGONAL, _LEAST_CURVATURE = 1e-30, 1e-12
 
 
 def to_theta(problem: Problem, metric: Preconditioner, params: Params) -> Array:
@@ -102,8 +102,13 @@ class Model(NamedTuple):
     matrix: Array | None
 
 
-def model_of(problem: Problem, metric: Preconditioner, params: Params, rows: Batch, *, is_matrix: bool) -> Model:
-    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix if ``is_matrix``."""
+def model_of(
+    problem: Problem, metric: Preconditioner, params: Params, rows: Batch, of_rows: Diagonal, *, is_matrix: bool
+) -> Model:
+    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix if ``is_matrix``.
+
+    ``of_rows`` is its diagonal by the parameters.
+    """
     if is_matrix:
         matrix = curvature_matrix(problem, params, rows, metric)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
@@ -117,29 +122,17 @@ def model_of(problem: Problem, metric: Preconditioner, params: Params, rows: Bat
     def product(direction: Array) -> Array:
         return gradient_by_theta(problem, metric, hessian(to_params(problem, metric, direction)))
 
-    return Model(product, _diagonal(problem, metric, params, rows), None)
+    by_scale = of_rows.unit / metric.scale
+    return Model(product, _joined(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), None)
 
 
-def _diagonal(problem: Problem, metric: Preconditioner, params: Params, rows: Batch) -> Array:
-    part = problem._replace(data=rows)
-    total, linear, squares = 0.0, 0.0, 0.0
-    for block in blocks(part):
-        proba = problem.kernel.proba(params, block.X)
-        spread = (block.weight * proba * (1 - proba)).astype(block.X.dtype)
-        squared = block.X.multiply(block.X) if sp.issparse(block.X) else block.X * block.X
-        total, linear, squares = total + spread.sum(axis=1), linear + spread @ block.X, squares + spread @ squared
-    total, linear, squares = host(total), host(linear), host(squares)
-    u = squares - 2 * metric.mean * linear + metric.mean**2 * np.asarray(total)[:, None]
-    u = np.maximum(u, 0) + problem.alpha * (1 - problem.l1_ratio)
-    return _joined(problem, u / metric.scale / metric.scale, np.asarray(total))
-
-
-def damped(model: Model, damping: float) -> Model:
-    """The model with ``damping / 2 ||d||^2`` added."""
-    if damping == 0:
+def damped(model: Model, damping: Array) -> Model:
+    """The model with ``sum_j damping_j ||d_j||^2 / 2`` added."""
+    if not damping.any():
         return model
-    matrix = None if model.matrix is None else model.matrix + damping * np.eye(len(model.matrix))
-    return Model(lambda d: model.product(d) + damping * d, model.diagonal + damping, matrix)
+    diagonal = model.diagonal + damping
+    matrix = None if model.matrix is None else model.matrix + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
+    return Model(lambda d: model.product(d) + damping * d, diagonal, matrix)
 
 
 class Point(NamedTuple):
@@ -197,16 +190,102 @@ def minimised(
         n_steps *= _GROWTH
 
 
+class Step(NamedTuple):
+    """A step to the minimum of a model.
+
+    Attributes
+    ----------
+    end : Params
+        Where it leads.
+    decrease, remaining : float
+        See `Solution`.
+    """
+
+    end: Params
+    decrease: float
+    remaining: float
+
+
+class Start(NamedTuple):
+    """Where steps start: a model of F, in its own coordinates.
+
+    Attributes
+    ----------
+    problem : Problem
+    metric : Preconditioner
+        Centres and scales of the columns.
+    model : Model
+    units : ndarray of shape (n_features,)
+        The columns' squared scales by the bound of F's curvature, in units of their own.
+    params, grads : Params
+        Where a step starts, and the gradient of the model's smooth part there.
+    """
+
+    problem: Problem
+    metric: Preconditioner
+    model: Model
+    units: Array
+    params: Params
+    grads: Params
+
+    def step(self, accuracy: float, damping: float = 0.0) -> Step:
+        """The step to the minimum of the model, its curvature raised by ``damping`` times its bound."""
+        problem, metric = self.problem, self.metric
+        theta, grad = to_theta(problem, metric, self.params), gradient_by_theta(problem, metric, self.grads)
+        settle = functools.partial(without_shift, problem, metric)
+        model = damped(self.model, damping * (np.append(self.units, 1.0) if problem.fit_intercept else self.units))
+        found = minimised(model, theta, grad, thresholds(problem, metric), settle, accuracy)
+        return Step(to_params(problem, metric, found.theta), found.decrease, found.remaining)
+
+
+def start_of(
+    problem: Problem, base: Preconditioner, params: Params, grads: Params, rows: Batch, *, is_matrix: bool
+) -> Start:
+    """F's model at ``params``, of the curvature of ``rows``, by which the columns have a mean of 0 and a scale of 1."""
+    of_rows = diagonal(problem, params, rows)
+    scale = of_rows.unit * np.sqrt(of_rows.coef.mean(axis=0))
+    metric = base._replace(mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale))
+    model = model_of(problem, metric, params, rows, of_rows, is_matrix=is_matrix)
+    with np.errstate(invalid="ignore"):  # of a column of one value, which has no scale
+        units = np.nan_to_num(base.scale / metric.scale, nan=1.0) ** 2
+    return Start(problem, metric, model, units, params, grads)
+
+
+def limited_step(
+    start: Start,
+    base: Preconditioner,
+    evaluation: Evaluation,
+    rows: Batch,
+    accuracy: float,
+    allowed: float,
+    *,
+    is_matrix: bool,
+) -> Step:
+    """The step with the saturation of rows taken into account: see ``_saturation``."""
+    problem, params = start.problem, start.params
+    plain = step = start.step(accuracy)
+    for _ in range(MAX_ROUNDS):
+        moved = plus(step.end, -1.0, params)
+        seen = check(problem, params, evaluation, rows, moved, start.problem.kernel, allowed, is_exact=False)
+        step = step._replace(decrease=max(seen.gap, step.decrease), remaining=max(step.remaining, seen.overlooked))
+        if seen.is_little(allowed):
+            return step
+        bent = hessian_products(start.problem, params, rows)(plus(step.end, -1.0, start.params))
+        there = plus(plus(start.grads, 1.0, bent), 1.0, seen.missed)
+        own = start_of(problem._replace(kernel=seen.kernel), base, params, seen.missed, rows, is_matrix=is_matrix)
+        start = own._replace(params=step.end, grads=there)
+        step = start.step(accuracy)
+    return plain._replace(remaining=np.inf)
+
+
 def expected_decrease(
-    problem: Problem, metric: Preconditioner, params: Params, grads: Params, accuracy: float
+    problem: Problem, base: Preconditioner, params: Params, evaluation: Evaluation, accuracy: float, allowed: float
 ) -> float:
     """By how much F falls from ``params``, as its model by all rows expects it."""
-    data = problem.data
-    theta = to_theta(problem, metric, params)
-    rows = data._replace(weight=data.weight / data.weight.sum())
-    model = model_of(problem, metric, params, rows, is_matrix=theta.size <= _SMALL)
-    grad, t = gradient_by_theta(problem, metric, grads), thresholds(problem, metric)
-    found = minimised(model, theta, grad, t, functools.partial(without_shift, problem, metric), accuracy)
+    rows = problem.data._replace(weight=problem.data.weight / problem.data.weight.sum())
+    is_matrix = params.coef.size + params.intercept.size <= _SMALL
+    start = start_of(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
+    found = limited_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
     return found.decrease + found.remaining
 
 
@@ -260,6 +339,8 @@ def _on_the_face(
         else:
             direction, spent = _face_by_factor(model.matrix, slope, is_free), 0
         n_products += spent
+        if not np.isfinite(direction).all():
+            return point, True, n_products
         shrinks = (t > 0) & (direction * point.theta < 0)
         reach = np.where(shrinks, np.abs(point.theta), np.inf) / np.where(shrinks, np.abs(direction), 1.0)
         first = min(1.0, float(reach.min()))
@@ -295,7 +376,7 @@ def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> Array:
         except np.linalg.LinAlgError:
             excess *= 10
             continue
-        direction.ravel()[free] = -scipy.linalg.cho_solve(factor, slope.ravel()[free] / unit) / unit
+        direction.ravel()[free] = -scipy.linalg.cho_solve(factor, slope.ravel()[free] / unit, check_finite=False) / unit
         return direction
 
 
@@ -307,7 +388,7 @@ def _face_by_products(model: Model, diagonal: Array, slope: Array, is_free: Arra
     for k in range(n_steps):
         product = np.where(is_free, model.product(search), 0.0)
         curvature = float(np.vdot(search, product))
-        if not curvature > _LEAST_DIAGONAL * float(np.vdot(search, diagonal * search)):
+        if not curvature > _LEAST_CURVATURE * float(np.vdot(search, diagonal * search)):
             return direction, k + 1
         length = size / curvature
         direction = direction + length * search

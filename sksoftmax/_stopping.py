@@ -17,6 +17,7 @@ class StopReason(enum.StrEnum):
     MAX_ITER = "max_iter"  #: ``max_iter`` epochs are over
     EARLY_STOPPING = "early_stopping"  #: the validation score has stopped improving
     PRECISION = "precision"  #: no step changes F by more than rounding
+    SEPARABLE = "separable"  #: alpha is 0 and all rows are predicted right: F has no minimum
     CALLBACK = "callback"  #: a callback has asked for it
 
 

@@ -247,7 +247,8 @@ def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ran
     result, info = minimum(
         *(problem, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT
     )
-    fitted, info = result.params, {"solver": result.solver, **info}
+    fitted = Params(*(part.astype(np.float64) for part in result.params))
+    info = {"solver": result.solver, **info}
     mean_loss = loss(problem, fitted) / float(rows.weight.sum())
     value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
     of_fit = (fitted, info, len(result.loss_curve), float(rows.weight.sum()), 0.0, _objective_of(problem))

@@ -9,11 +9,12 @@ import numpy as np
 
 from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
-from sksoftmax._newton import conjugate_gradients, relative_excess
-from sksoftmax._objective import hessian_products, null_value, value_and_grad
+from sksoftmax._newton import decrease_of_excess, relative_excess
+from sksoftmax._objective import has_hard_labels, null_value, total_weight, value_and_grad
 from sksoftmax._plan import Plan
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._proximal import expected_decrease
+from sksoftmax._saturation import newton_direction
 from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._stopping import Progress, StopReason
 from sksoftmax._types import Params, Problem, Report, Solver, is_finite
@@ -166,6 +167,11 @@ def train(
                 scores.append(score)
                 best = params if progress.best_epoch == progress.epoch else best
             reason = _decide(progress, rules, report, plan.tol)
+            if is_separable(problem, report.value) and is_separable(
+                problem, value_and_grad(problem, state.params).value
+            ):
+                reason, excess = StopReason.SEPARABLE, np.inf
+                excesses[-1] = excess
             n_epochs += 1
             if not is_last and (reason is StopReason.PRECISION or (reason is None and n_epochs == stage.n_epochs)):
                 stages, n_epochs, reason = stages[1:], 0, None
@@ -176,8 +182,12 @@ def train(
         params = state.params
         if reason is StopReason.EARLY_STOPPING:
             params, excess = best, np.inf
-        elif reason is not StopReason.CALLBACK and not np.isfinite(excess) and plan.metric is not None:
-            excess = excesses[-1] = _excess(problem, params, plan.metric)
+        elif (
+            reason in (None, StopReason.PRECISION)
+            and plan.metric is not None
+            and (excess <= rules.tol or not np.isfinite(excess))
+        ):  # an estimate that has ended no fit yet, or none
+            excess = excesses[-1] = _excess(problem, params, plan.metric, max(rules.tol, eps))
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
     return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), getattr(state, "bought", None))
@@ -190,6 +200,17 @@ def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> Sto
     if report.excess <= tol:
         return StopReason.TOL
     return StopReason.PRECISION if report.is_stuck else None
+
+
+def is_separable(problem: Problem, value: float) -> bool:
+    """Whether F, without a penalty, is so small that every row must be predicted right, and F has no minimum.
+
+    Multiples of such coefficients take F to 0: Albert & Anderson (1984), Biometrika 71(1), 1-10. A row that is not
+    predicted right loses log 2 or more. Where memory does not hold all rows, the least weight is that of the sample.
+    """
+    if problem.alpha or not has_hard_labels(problem):
+        return False
+    return value * total_weight(problem) < np.log(2) * float(problem.data.weight.min())
 
 
 def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState) -> Any:
@@ -228,18 +249,18 @@ def _certified(
     """The report with the excess, where the progress has become so slow that F may be near its minimum."""
     if metric is None or not _stopping.is_slow(progress, report.value, tol):
         return progress, report
-    excess = _excess(problem, state.params, metric)
+    excess = _excess(problem, state.params, metric, tol)
     if excess <= tol:
         return progress, report._replace(excess=excess)
     return _stopping.after_failed_check(progress), report
 
 
-def _excess(problem: Problem, params: Params, metric: Preconditioner) -> float:
+def _excess(problem: Problem, params: Params, metric: Preconditioner, tol: float) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
+    allowed = decrease_of_excess(evaluation.value, tol)
     if problem.l1_ratio:
-        left = expected_decrease(problem, metric, params, evaluation.grads, _CERTIFICATE_ACCURACY)
-        return relative_excess(problem, evaluation.value, left)
-    hessian = hessian_products(problem, params)
-    newton = conjugate_gradients(hessian, evaluation.grads, metric, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
-    return relative_excess(problem, evaluation.value, newton.decrease + newton.remaining)
+        left = expected_decrease(problem, metric, params, evaluation, _CERTIFICATE_ACCURACY, allowed)
+        return relative_excess(evaluation.value, left)
+    newton = newton_direction(problem, params, evaluation, metric, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
+    return relative_excess(evaluation.value, newton.decrease + newton.remaining)

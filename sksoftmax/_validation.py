@@ -506,7 +506,7 @@ def features(estimator: Any, X: Any, *, reset: bool, is_stream: bool = False) ->
 def _order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
     """Return the order of X in memory: rows together, or None, as it is, where a fit copies it so in any case.
 
-    It does if X is float32 and there is an intercept: see `less_means`.
+    It does if X is float32 and there is an intercept: see `less_centre`.
     """
     dtypes = {str(dtype).lower() for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
     return None if dtypes == {"float32"} and estimator.fit_intercept and not is_stream else "C"

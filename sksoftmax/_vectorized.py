@@ -55,10 +55,12 @@ def _summed(residual: Array, X: Any) -> Params:
 
 
 def proba(params: Params, X: Any) -> Array:
-    """Probabilities, (n_rows, n); for two classes the one row is the second class's."""
+    """Probabilities, (n_rows, n); for two classes the one row is the second class's, in float64: near 1 it is all
+    that is left of the first's.
+    """
     z = raw_prediction(params, X)
     if z.shape[0] == 1:
-        return expit(z)
+        return expit(z, dtype=np.float64)
     z -= z.max(axis=0)
     np.exp(z, out=z)
     z /= z.sum(axis=0)
@@ -76,10 +78,10 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
 def _of_codes(z: Array, y: Array) -> tuple[Array, Array]:
     """The rows' losses and p - t, of raw predictions, which are overwritten, and class codes."""
     if z.shape[0] == 1:
-        losses = np.logaddexp(0, np.where(y, -z[0], z[0]))
-        residual = expit(z)
-        residual -= y
-        return losses, residual
+        sign = np.where(y, z.dtype.type(-1), z.dtype.type(1))  # of what the other class has over the true one
+        residual = expit(sign * z)  # not by a difference, which would lose what is next to nothing
+        residual *= sign
+        return np.logaddexp(0, sign * z[0]), residual
     true_class = (y, np.arange(len(y)))
     largest = z.max(axis=0)
     losses = (largest - z[true_class]).astype(np.float64)

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sksoftmax import _pieces
 from sksoftmax._batches import epoch_batches
-from sksoftmax._objective import hessian_products, less_means, null_value, value_and_grad
+from sksoftmax._objective import hessian_products, less_centre, null_value, value_and_grad
 from sksoftmax._pieces import Pieces, Sample, joined, n_bytes
 from sksoftmax._precondition import moments_of
 from sksoftmax._types import Batch
@@ -46,7 +46,7 @@ def test_f_its_gradient_and_its_hessian_are_those_of_all_rows(fit_intercept, n_c
 
 def test_what_x_is_less_by_is_taken_off_all_rows():
     problem = random_problem(dtype=np.float32)
-    whole, centre = less_means(in_pieces(problem))
+    whole, centre = less_centre(in_pieces(problem))
     params = random_params(problem.n_rows, problem.n_features)
     moved = problem._replace(data=problem.data._replace(X=problem.data.X - centre))
     assert value_and_grad(whole, params).value == pytest.approx(value_and_grad(moved, params).value, rel=1e-6)

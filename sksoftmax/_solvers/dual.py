@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sksoftmax._curvature import diagonal, ratio
 from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
-from sksoftmax._objective import null_value
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
 from sksoftmax._solvers._rows import Rows, rows_of, uncentred
-from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, scaled
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, dot, scaled
 
 #: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
 #: again where they are next to nothing; doubled where they are above, and slow, and where they are this many times what
@@ -101,6 +101,8 @@ class DualState(NamedTuple):
         Epoch after which ``G`` is summed again, and epochs between two sums.
     next_check : int
         Epoch from which the excess may be bounded again.
+    is_done : bool
+        Whether it is for another solver to go on.
     """
 
     rows: Any
@@ -124,6 +126,7 @@ class DualState(NamedTuple):
     next_sum: float
     n_between: int = _N_BETWEEN
     next_check: int = 0
+    is_done: bool = False
 
     @property
     def params(self) -> Params:
@@ -182,7 +185,7 @@ def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False,
 
     def report(problem: Problem, state: DualState) -> Report:
         is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
-        return Report(state.value, state.excess, is_rounding)
+        return Report(state.value, state.excess, is_rounding or state.is_done)
 
     return Solver("dual", init, step, report, None)
 
@@ -324,8 +327,8 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
     known = _known(problem, state, max(gap, 0.0))
     if is_rough:
         left = np.inf if len(centre.gains) == 1 else _DOUBT * left  # how the gains fall, one does not tell
-        return state._replace(excess=relative_excess(problem, value, min(left, known)))
-    excess = relative_excess(problem, value, min(left, known))
+        return state._replace(excess=relative_excess(value, min(left, known)))
+    excess = relative_excess(value, min(left, known))
     if state.n_epochs >= state.next_check and excess <= tol:
         return _certified(problem, state, tol)
     return state
@@ -343,24 +346,28 @@ def _known(problem: Problem, state: DualState, gap: float) -> float:
 def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
     """The state with F and a bound of its excess; moved by Newton steps where that is above tol.
 
-    If it is so all the same, the next is due when a quarter more epochs are over. Without a squared norm in the
-    penalty, which the bound lives by, the centre's estimate takes its place, which is not trusted where the loss is
-    next to nothing, to the dtype, beside the priors'.
+    If it is so all the same, the next is due when a quarter more epochs are over. Without a penalty there is no bound,
+    and what the centre's estimate is worth is for another solver to say. Nor is there one without a squared norm, in
+    whose place the centre's estimate has to do.
     """
     state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
     certifier = Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
     loss, gap, _ = certifier.measured(state.model, np.empty(0, state.model.table.dtype))
     value = loss + state.penalty
-    most = decrease_of_excess(problem, value, tol)
+    most = decrease_of_excess(value, tol)
     rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps)
-    if not problem.alpha * (1 - problem.l1_ratio):
-        left = max(state.most, gap + state.centre.most) + rounding * null_value(problem)
-        return state._replace(value=value, excess=relative_excess(problem, value, left))
+    if not problem.alpha:
+        return state._replace(value=value, is_done=True)
     rounding *= value
+    if problem.l1_ratio == 1:
+        left = max(state.most, gap + state.centre.most) + rounding
+        if left <= most:
+            left = max(left, _along_slope(problem, state, certifier.slope(state.model)[1]))
+        return state._replace(value=value, excess=relative_excess(value, left))
     left = certifier.bound(_slope(problem, state), max(gap, 0.0) + rounding, most) + certifier.rounding()
     if left > most:
         state, value, left = _stepped(problem, state, certifier, value, left, most)
-    return state._replace(value=value, excess=relative_excess(problem, value, left))
+    return state._replace(value=value, excess=relative_excess(value, left))
 
 
 def _stepped(
@@ -404,6 +411,21 @@ def _improved(
         if loss + moved.penalty < value:
             return moved, loss + moved.penalty, grads, length
     return None
+
+
+def _along_slope(problem: Problem, state: DualState, grads: Params) -> float:
+    """What F falls by along its least subgradient, by the diagonal of the curvature that most rows share.
+
+    The centre's moves tell nothing of a direction that a few outlying rows hold.
+    """
+    root = state.metric.root[:-1]
+    by_column = grads.coef.reshape(state.n_columns, -1)[:, : state.n_rows].T
+    intercept = grads.intercept[: state.n_rows].astype(np.float64)
+    slope = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
+    slope = slope._replace(coef=slope.coef + np.outer(intercept, state.rows.mean))
+    data = problem.data._replace(weight=problem.data.weight / problem.data.weight.sum())
+    shared = diagonal(problem, state.params, data, is_robust=True)
+    return 0.5 * dot(slope, shared.apply(slope))
 
 
 def _slope(problem: Problem, state: DualState) -> Params:
@@ -462,7 +484,7 @@ def _summed(problem: Problem, state: DualState, tol: float) -> DualState:
     alpha_2, n_between = problem.alpha * (1 - problem.l1_ratio), state.n_between
     if alpha_2:
         off = squared(own, alpha_2 * metric.scale[:-1])
-        is_little = off <= _LITTLE * decrease_of_excess(problem, state.value, tol)
+        is_little = off <= _LITTLE * decrease_of_excess(state.value, tol)
         n_between = 2 * n_between if is_little else max(1, n_between // 2)
     return state._replace(centre=state.centre._replace(at=at), next_sum=state.n_epochs + n_between, n_between=n_between)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sksoftmax._curvature import diagonal
 from sksoftmax._newton import Newton, Pair, corrected, relative_excess
 from sksoftmax._objective import blocks, hessian_products, probabilities, value_and_grad
 from sksoftmax._precondition import Spectrum, spectrum, without_constants
@@ -72,7 +73,7 @@ class LbfgsState(NamedTuple):
     spectrum: Spectrum
 
 
-def lbfgs(stats: Moments, n_drawn: int, n_pairs: int) -> Solver:
+def lbfgs(stats: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Solver:
     """Solver whose step is one of L-BFGS.
 
     Parameters
@@ -83,6 +84,9 @@ def lbfgs(stats: Moments, n_drawn: int, n_pairs: int) -> Solver:
         Rows, evenly spread, that tell a curvature.
     n_pairs : int
         Pairs that are kept, each of two sets of parameters.
+    tol : float
+        Excess at which the fit is to end: F is then looked at along its gradient, too, by the curvature that most rows
+        share.
     """
 
     def init(problem: Problem, params: Params) -> LbfgsState:
@@ -91,7 +95,7 @@ def lbfgs(stats: Moments, n_drawn: int, n_pairs: int) -> Solver:
         params = without_constants(basis, params)
         evaluation = value_and_grad(problem, params)
         start = LbfgsState(params, evaluation, evaluation.grads, 0.0, 0.0, 0.0, np.inf, False, (), rows, basis)
-        return _aimed(problem, start)
+        return _sure(problem, _aimed(problem, start))
 
     def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
         if state.is_stuck:
@@ -102,8 +106,15 @@ def lbfgs(stats: Moments, n_drawn: int, n_pairs: int) -> Solver:
             params = plus(state.params, length, state.step)
             evaluation = value_and_grad(problem, params)
             if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
-                return _aimed(problem, _moved(problem, state, params, evaluation, n_pairs))
+                return _sure(problem, _aimed(problem, _moved(problem, state, params, evaluation, n_pairs)))
         return state._replace(is_stuck=True)
+
+    def _sure(problem: Problem, state: LbfgsState) -> LbfgsState:
+        if state.excess > tol:
+            return state
+        shared = diagonal(problem, state.params, state.rows, is_robust=True)
+        left = 0.5 * dot(state.evaluation.grads, shared.apply(state.evaluation.grads))
+        return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, left)))
 
     def report(problem: Problem, state: LbfgsState) -> Report:
         return Report(state.evaluation.value, state.excess, False)  # what is stuck is left to the next solver
@@ -163,5 +174,5 @@ def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
         step=scaled(slope / curvature, direction),
         decrease=decrease,
         ratio=ratio,
-        excess=relative_excess(problem, state.evaluation.value, left),
+        excess=relative_excess(state.evaluation.value, left),
     )

@@ -22,11 +22,13 @@ from sksoftmax._newton import (
     SampleMetric,
     conjugate_gradients,
     corrected,
+    decrease_of_excess,
     left_after,
     relative_excess,
 )
 from sksoftmax._objective import hessian_products, value_and_grad
 from sksoftmax._precondition import Metric, Preconditioner, without_constants
+from sksoftmax._saturation import limited
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
 
 #: Pairs that are kept; and by how much, relative, what a step brings may differ from its promise: beyond it F is no
@@ -112,6 +114,10 @@ class NewtonState(NamedTuple):
     unpaid : tuple of int
         For each metric that can be bought the Hessian products since it was, or since the start; those that are
         cheaper than the metric at hand no longer count.
+    n_rounds : int
+        Rounds so far.
+    next_check : int
+        The round from which on it may be tried whether rows saturate.
     """
 
     params: Params
@@ -132,6 +138,8 @@ class NewtonState(NamedTuple):
     factor: Factor | None
     metric: Metric
     unpaid: tuple[float, ...]
+    n_rounds: int = 0
+    next_check: int = 0
 
     @property
     def bought(self) -> Bought:
@@ -158,6 +166,7 @@ def newton(
     stats: Moments,
     tol: float,
     *,
+    promised: float = 0.0,
     n_drawn: int,
     is_factorised: bool,
     n_steps: int,
@@ -174,6 +183,8 @@ def newton(
         Of the columns.
     tol : float
         Excess at which a round is over.
+    promised : float
+        Excess from which on it has to be true, if that is more than ``tol``.
     n_drawn : int
         Rows that the curvature is estimated from; doubled when they see too little.
     is_factorised : bool
@@ -187,6 +198,8 @@ def newton(
     bought : Bought or None
         What to go on from: curvature is much the same under a penalty that is not much weaker.
     """
+
+    promised = max(tol, promised)
 
     def init(problem: Problem, params: Params) -> NewtonState:
         assert problem.l1_ratio == 0, "F is not smooth"
@@ -217,6 +230,7 @@ def newton(
 
     def step(problem: Problem, state: NewtonState, batch: Batch) -> NewtonState:
         is_near = state.excess <= np.sqrt(tol)
+        state = state._replace(n_rounds=state.n_rounds + 1)
         for i in range(n_steps if state.is_factorised else 1):
             if i > 0:
                 state = state._replace(newton=_direction(problem, state))
@@ -233,6 +247,8 @@ def newton(
                 break
             if i == 0 and is_near and state.factor is not None:  # the next factor would hardly be another
                 aimed = _aimed(problem, state, _direction(problem, state), is_doubted=True)
+                if _CHORD * aimed.excess <= tol:
+                    aimed = _sure(problem, state, aimed, is_doubted=True)
                 if _CHORD * aimed.excess <= tol:
                     return aimed._replace(excess=_CHORD * aimed.excess)
         return _renewed(problem, state)
@@ -256,7 +272,30 @@ def newton(
         aimed = _aimed(problem, state, _direction(problem, state), is_doubted=is_doubted)
         if aimed.excess <= tol and aimed.newton.remaining > _CERTIFYING * aimed.newton.decrease:  # make sure
             aimed = _aimed(problem, state, _direction(problem, state, _CERTIFYING), is_doubted=is_doubted)
-        return aimed
+        return _sure(problem, state, aimed, is_doubted=is_doubted) if aimed.excess <= promised else aimed
+
+    def _sure(problem: Problem, state: NewtonState, aimed: NewtonState, *, is_doubted: bool) -> NewtonState:
+        """The state ``aimed``, or with another direction, with an excess that holds once rows have saturated.
+
+        Where it is not found out, steps are taken before it is tried again, as many as there were so far.
+        """
+        if state.n_rounds < state.next_check:
+            return aimed._replace(excess=np.inf)
+        aimed = _aimed(problem, state, _limited(problem, aimed), is_doubted=is_doubted, is_gap=True)
+        is_known = np.isfinite(aimed.newton.remaining)
+        return aimed if is_known else aimed._replace(next_check=max(state.n_rounds + 2, 2 * state.n_rounds))
+
+    def _limited(problem: Problem, state: NewtonState) -> Newton:
+        """The direction with the saturation of rows taken into account."""
+        rows, factorise = state.rows, None
+        if state.factor is not None:
+            assert rows is not None
+
+            def factorise(own: Problem) -> Metric:
+                return factorised(own, state.params, rows, base)
+
+        allowed = decrease_of_excess(state.evaluation.value, promised)
+        return limited(problem, state.params, state.evaluation, rows, state.newton, state.metric, allowed, factorise)
 
     def _with_metric(problem: Problem, state: NewtonState, rows: Batch) -> NewtonState:
         """The state with the dearest metric whose cost has been spent on products, if any."""
@@ -289,16 +328,16 @@ def newton(
     return Solver("newton", init, step, report, None)
 
 
-def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: bool) -> NewtonState:
+def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: bool, is_gap: bool = False) -> NewtonState:
     """The state with the direction ``aim``, and the excess that it certifies, from round to round."""
     value = state.evaluation.value
     last = Last(state.promised, max(0.0, state.value_before - value), state.ratio, is_doubted)
-    is_exponential = not _is_part(problem, state) and aim.decrease > _PARABOLIC * state.promised > 0
+    is_exponential = not is_gap and not _is_part(problem, state) and aim.decrease > _PARABOLIC * state.promised > 0
     expected = aim.decrease * (_EXPONENTIAL if is_exponential else 1.0)
     left, ratio = left_after(last, expected, aim.remaining, _noise(problem, state))
     return state._replace(
         newton=aim,
-        excess=relative_excess(problem, value, left),
+        excess=relative_excess(value, left),
         ratio=ratio,
         promised=aim.decrease,
         value_before=value,
@@ -365,10 +404,24 @@ def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluat
     return share < (_TOO_LITTLE if problem.whole is None else _HOPELESS)
 
 
+def _lengthened(
+    found: tuple[Params, Evaluation], at: Callable[[float], tuple[Params, Evaluation]], aim: Newton, noise: float
+) -> tuple[Params, Evaluation]:
+    """The step, doubled again and again while F still falls steeply at its end and is less at twice the length."""
+    length = 1.0
+    while -dot(found[1].grads, aim.direction) > _STEEP * 2 * aim.decrease > noise:
+        length *= 2
+        longer = at(length)
+        if not longer[1].value < found[1].value:
+            break
+        found = longer
+    return found
+
+
 def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluation] | None:
     """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise; None if none does.
 
-    Where F still falls steeply at the end of the first, as an exponential does, twice as long a one if it is better.
+    The first, if it decreases F enough, is lengthened while F falls steeply.
     """
     value, aim, noise = state.evaluation.value, state.newton, _noise(problem, state)
 
@@ -381,8 +434,7 @@ def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluati
         length = 0.5**halvings
         found = at(length)
         if found[1].value <= value - _ARMIJO * length * 2 * aim.decrease + noise:
-            is_steep = halvings == 0 and -dot(found[1].grads, aim.direction) > _STEEP * 2 * aim.decrease > noise
-            return min(found, at(2.0), key=lambda end: end[1].value) if is_steep else found
+            return _lengthened(found, at, aim, noise) if halvings == 0 else found
         if length * aim.decrease <= noise:
             break
     return None

@@ -7,27 +7,17 @@ as Newton's decrement is without an L1 term.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from sksoftmax._curvature import draw, leverage, more_rows, share_seen
-from sksoftmax._newton import Last, left_after, relative_excess
+from sksoftmax._newton import Last, decrease_of_excess, left_after, relative_excess
 from sksoftmax._objective import value_and_grad
 from sksoftmax._precondition import Preconditioner
-from sksoftmax._proximal import (
-    Solution,
-    damped,
-    gradient_by_theta,
-    minimised,
-    model_of,
-    thresholds,
-    to_params,
-    to_theta,
-    without_shift,
-)
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver
+from sksoftmax._proximal import Step, limited_step, start_of, to_params, to_theta, without_shift
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, between
 
 #: Share of the expected decrease below which the rows drawn are suspected; and the share of the curvature along the
 #: step below which they then are too few.
@@ -52,24 +42,24 @@ class ProximalState(NamedTuple):
 
     Attributes
     ----------
-    theta : ndarray of shape (n_rows, q)
-        The parameters in the coordinates of ``_proximal``.
     params, evaluation : Params, Evaluation
-        The same, and F and its gradient there.
-    aim : Solution
+        The parameters, and F and its gradient there.
+    end : Params
         The model's minimum.
+    decrease : float
+        What F is expected to fall by on the way to it.
     excess, ratio, value_before, is_stuck
         As in ``newton.NewtonState``.
     damping : float
         What the model's curvature is raised by. Where the probabilities are near 0 or 1 its own tells little of F.
-    n_drawn, rows, is_outworn, value_drawn, leverage
+    n_drawn, rows, is_outworn, value_drawn, leverage, n_rounds, next_check
         As there.
     """
 
-    theta: Array
     params: Params
     evaluation: Evaluation
-    aim: Solution
+    end: Params
+    decrease: float
     excess: float
     ratio: float
     damping: float
@@ -80,9 +70,13 @@ class ProximalState(NamedTuple):
     is_outworn: bool
     value_drawn: float
     leverage: Array | None
+    n_rounds: int = 0
+    next_check: int = 0
 
 
-def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn: int, is_matrix: bool) -> Solver:
+def proximal_newton(
+    base: Preconditioner, stats: Moments, tol: float, *, promised: float = 0.0, n_drawn: int, is_matrix: bool
+) -> Solver:
     """Solver whose step is one to the minimum of a model.
 
     Parameters
@@ -93,21 +87,24 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         Of the columns.
     tol : float
         Excess at which the fit is to end: the model's minimum is then found more accurately, to make sure.
+    promised : float
+        Excess from which on it has to be true, if that is more than ``tol``.
     n_drawn : int
         Rows that the curvature is estimated from; doubled when they see too little.
     is_matrix : bool
         Whether their Hessian is formed.
     """
 
+    promised = max(tol, promised)
+
     def init(problem: Problem, params: Params) -> ProximalState:
-        theta = without_shift(problem, base, to_theta(problem, base, params))
-        params = to_params(problem, base, theta)
+        params = to_params(problem, base, without_shift(problem, base, to_theta(problem, base, params)))
         evaluation = value_and_grad(problem, params)
         state = ProximalState(
-            theta=theta,
             params=params,
             evaluation=evaluation,
-            aim=Solution(theta, 0.0, 0.0),
+            end=params,
+            decrease=0.0,
             excess=np.inf,
             ratio=0.0,
             damping=0.0,
@@ -125,47 +122,62 @@ def proximal_newton(base: Preconditioner, stats: Moments, tol: float, *, n_drawn
         found = _line_search(problem, state)
         if found is None:
             return state._replace(is_stuck=True)
-        theta, params, evaluation, halvings = found
-        value, expected = state.evaluation.value, state.aim.decrease
+        params, evaluation, halvings = found
+        value, expected = state.evaluation.value, state.decrease
         if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
             state = state._replace(n_drawn=more_rows(problem, state.n_drawn), is_outworn=True)
         is_stuck = expected <= _noise(problem, state) and evaluation.value >= value
         damping = _next_damping(state.damping, is_whole=halvings == 0)
-        state = state._replace(theta=theta, params=params, evaluation=evaluation, is_stuck=is_stuck)
+        state = state._replace(params=params, evaluation=evaluation, is_stuck=is_stuck)
         return _aimed(problem, state._replace(damping=damping, value_before=value))
 
-    def _line_search(problem: Problem, state: ProximalState) -> tuple[Array, Params, Evaluation, int] | None:
+    def _line_search(problem: Problem, state: ProximalState) -> tuple[Params, Evaluation, int] | None:
         """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise, and how often it was halved.
 
         None if none does.
         """
-        expected, noise, theta = state.aim.decrease, _noise(problem, state), state.aim.theta
+        expected, noise, params = state.decrease, _noise(problem, state), state.end
         for halvings in range(_MAX_HALVINGS):
             length = 0.5**halvings
-            params = to_params(problem, base, theta)
             evaluation = value_and_grad(problem, params)
             if evaluation.value <= state.evaluation.value - _ARMIJO * length * expected + noise:
-                return theta, params, evaluation, halvings
+                return params, evaluation, halvings
             if length * expected <= noise:
                 break
-            theta = 0.5 * (state.theta + theta)
+            params = between(state.params, 0.5, params)
         return None
 
     def _aimed(problem: Problem, state: ProximalState) -> ProximalState:
         """The state with the minimum of the model of where it stands, and the excess that it certifies."""
         value, noise = state.evaluation.value, _noise(problem, state)
-        last = Last(state.aim.decrease, max(0.0, state.value_before - value), state.ratio, not state.is_outworn)
+        last = Last(state.decrease, max(0.0, state.value_before - value), state.ratio, not state.is_outworn)
         state = _with_rows(problem, state)
-        model = model_of(problem, base, state.params, state.rows, is_matrix=is_matrix)
-        grad, t = gradient_by_theta(problem, base, state.evaluation.grads), thresholds(problem, base)
-        settle = functools.partial(without_shift, problem, base)
-        for accuracy, damping in ((_LOOSE, state.damping), (_CERTIFYING, 0.0)):
-            aim = minimised(damped(model, damping), state.theta, grad, t, settle, accuracy)
-            left, ratio = left_after(last, aim.decrease, aim.remaining, noise)
-            excess = relative_excess(problem, value, left) if left >= -noise else np.inf
-            if excess > tol:
+        rows = state.rows
+        start = start_of(problem, base, state.params, state.evaluation.grads, rows, is_matrix=is_matrix)
+        allowed = decrease_of_excess(value, promised)
+        steps: tuple[Callable[[], Step], ...] = (
+            lambda: start.step(_LOOSE, state.damping),
+            lambda: start.step(_CERTIFYING),
+            lambda: limited_step(start, base, state.evaluation, rows, _CERTIFYING, allowed, is_matrix=is_matrix),
+        )
+        n_rounds = state.n_rounds + 1
+        for make in steps if n_rounds >= state.next_check else steps[:2]:  # each makes surer that the fit may end
+            step = make()
+            left, ratio = left_after(last, step.decrease, step.remaining, noise)
+            excess = relative_excess(value, left) if left >= -noise else np.inf
+            if excess > promised:
                 break
-        return state._replace(aim=aim, ratio=ratio, excess=excess)
+        if n_rounds < state.next_check and excess <= promised:
+            excess = np.inf  # not found out
+        next_check = max(n_rounds + 1, 2 * n_rounds) if np.isinf(step.remaining) else state.next_check
+        return state._replace(
+            end=step.end,
+            decrease=step.decrease,
+            ratio=ratio,
+            excess=excess,
+            n_rounds=n_rounds,
+            next_check=next_check,
+        )
 
     def _with_rows(problem: Problem, state: ProximalState) -> ProximalState:
         """The state with rows that hold the curvature where it stands."""

@@ -1,0 +1,333 @@
+"""Rows that saturate along a step, and what F may fall by once they have.
+
+Newton's model takes a row's curvature for constant. But a row has no more to give than its residual: along a step the
+model changes its probabilities linearly, and where one of them would leave [0, 1] the row has no curvature any more.
+One outlying row can hold nearly all of the curvature along a direction until then; the step, and the decrease that the
+model predicts, are tiny, whatever the other rows could gain. `limited` finds the step of the model in which no
+probability leaves [0, 1], as follows:
+
+1. Linearise the probabilities along the step. Those that would be negative are 0 from now on: they saturate.
+2. What the others have to make up for is a gradient. Its decrease, estimated by the diagonal of their Hessian, is
+   what the model overlooks. Stop if that is little.
+3. Correct the step by conjugate gradients with the Hessian of what has not saturated, and go to 1.
+
+The linearised probabilities q are a feasible point of F's dual, so that, solved exactly and over all rows, ::
+
+    F(W) - F* <= sum_i w_i KL(q_i || p_i) / sum_i w_i + alpha_2 / 2 ||step||^2
+
+the duality gap of Newton's step (Boyd & Vandenberghe, 2004, Convex Optimization, 5.5.1; to second order in the step
+half the squared Newton decrement). It holds however far F is from its quadratic model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sksoftmax._curvature import diagonal, exact, ratio, spreads
+from sksoftmax._newton import Newton, conjugate_gradients
+from sksoftmax._objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
+from sksoftmax._precondition import Metric
+from sksoftmax._types import Batch, Evaluation, Kernel, Params, Problem, dot, is_finite, plus, scaled
+
+#: Rounds of steps, each of which lets further rows saturate.
+MAX_ROUNDS = 6
+
+#: A round is the last if the model overlooks at most this share of what it predicts, or of what F may be off by.
+_LITTLE = 0.1
+
+#: Accuracy, and products, of a correction of the step.
+_ACCURACY, _MAX_PRODUCTS = 0.1, 50
+
+#: Relative changes of a probability below which their divergence is summed as a series: float32 has no digits left.
+_SMALL = 1e-2
+
+
+class Saturating(NamedTuple):
+    """An engine whose probabilities are those that do not saturate along ``direction``; those that do are 0."""
+
+    kernel: Kernel
+    direction: Params
+
+    def raw_prediction(self, params: Params, X: Any) -> Any:
+        return self.kernel.raw_prediction(params, X)
+
+    def proba(self, params: Params, X: Any) -> Any:
+        rounded = self.kernel.proba(params, X)
+        proba = exact(rounded)
+        change = self.kernel.raw_prediction(self.direction, X).astype(proba.dtype)
+        return _saturated(proba, change).astype(rounded.dtype)
+
+    def hessian_product(self, proba: Any, direction: Params, X: Any, weight: Any, total: float) -> Params:
+        return self.kernel.hessian_product(proba, direction, X, weight, total)
+
+    def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
+        raise NotImplementedError("there are no losses of probabilities that saturate")
+
+
+class _Linearised(NamedTuple):
+    """In the place of an engine, what the linearised probabilities along a step add up to.
+
+    ``kernel`` is F's engine, ``before`` the one that the step was solved for.
+    """
+
+    kernel: Kernel
+    before: Kernel
+
+    def raw_prediction(self, params: Params, X: Any) -> Any:
+        raise NotImplementedError
+
+    def proba(self, params: Params, X: Any) -> Any:
+        raise NotImplementedError
+
+    def hessian_product(self, proba: Any, direction: Params, X: Any, weight: Any, total: float) -> Params:
+        raise NotImplementedError
+
+    def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
+        """The divergence of the linearised probabilities, less what they change F by to first order.
+
+        ``params`` are the parameters and, below them, the step. Two gradients, one above the other: of how they differ
+        from F's probabilities, and of how from those that the step was solved for. Below those by the intercept its
+        curvature.
+        """
+        params, step = _halves(params)
+        proba = exact(self.kernel.proba(params, X))
+        change = self.kernel.raw_prediction(step, X).astype(proba.dtype)
+        left = _saturated(proba, change)
+        reached = _linearised(left, change)
+        solved = proba if self.before is self.kernel else exact(self.before.proba(params, X))
+        moved = reached - proba
+        sums = _divergences(reached, proba) - (moved * change).sum(axis=0)
+        both = np.concatenate([moved, reached - _linearised(solved, change)]) * (weight / total)
+        intercept = np.concatenate([both.sum(axis=1), spreads(left) @ (weight / total)])
+        return (sums @ weight) / total, Params(both @ X, intercept)
+
+
+def _halves(both: Params) -> tuple[Params, Params]:
+    """Those in the upper rows, and those in the lower ones."""
+    n = len(both.coef) // 2
+    return Params(both.coef[:n], both.intercept[:n]), Params(both.coef[n:], both.intercept[n : 2 * n])
+
+
+def _linearised(proba: Any, change: Any) -> Any:
+    """Probabilities, (n_rows, n), to first order after the raw predictions have changed."""
+    if len(proba) == 1:
+        return proba + proba * (1 - proba) * change
+    return proba + proba * (change - (proba * change).sum(axis=0))
+
+
+def _saturated(proba: Any, change: Any) -> Any:
+    """The probabilities with those 0 that are negative to first order, and of the others the same ratios."""
+    if len(proba) == 1:
+        proba = np.where(1 + (1 - proba) * change < 0, 0.0, proba)
+        return np.where(1 - proba * change < 0, 1.0, proba)
+    for _ in range(len(proba)):
+        is_spent = np.logical_and(1 + change - (proba * change).sum(axis=0) < 0, proba > 0)
+        if not is_spent.any():
+            return proba
+        proba = np.where(is_spent, 0.0, proba)
+        proba = proba / proba.sum(axis=0)
+    return proba
+
+
+def _divergences(reached: Any, proba: Any) -> Any:
+    """``KL(reached || proba)`` of each row, (n,): ``sum_k p ((1 + e) log(1 + e) - e)``, e the relative change."""
+    if len(proba) == 1:
+        return _divergence(reached[0], proba[0]) + _divergence(1 - reached[0], 1 - proba[0])
+    return _divergence(reached, proba).sum(axis=0)
+
+
+def _divergence(reached: Any, proba: Any) -> Any:
+    tiny = float(np.finfo(proba.dtype).tiny)
+    e = np.maximum(reached / np.maximum(proba, tiny) - 1, -1.0)
+    series = e * e * (0.5 - e * (1 / 6 - e / 12))
+    return proba * np.where(np.abs(e) < _SMALL, series, (1 + e) * np.log(np.maximum(1 + e, tiny)) - e)
+
+
+class _Both(NamedTuple):
+    """The sum of two preconditioners: of one for the curvature as it was, and of one for what is left of it."""
+
+    first: Metric
+    second: Metric
+
+    def apply(self, grads: Params) -> Params:
+        return plus(self.first.apply(grads), 1.0, self.second.apply(grads))
+
+
+class Check(NamedTuple):
+    """What saturation makes of a step.
+
+    Attributes
+    ----------
+    gap : float
+        The duality gap of the linearised probabilities; without the part of ``missed``.
+    missed : Params
+        What is left of the model's gradient at the end of the step, once rows have saturated.
+    overlooked : float
+        Estimate of the decrease along it.
+    kernel : Kernel
+        The engine for which rows saturate along the step.
+    """
+
+    gap: float
+    missed: Params
+    overlooked: float
+    kernel: Kernel
+
+    def is_little(self, allowed: float) -> bool:
+        """Whether the step is worth what it predicts, where F may be ``allowed`` above its minimum."""
+        return self.overlooked <= _LITTLE * max(self.gap, allowed)
+
+
+def check(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    rows: Batch | None,
+    step: Params,
+    before: Kernel,
+    allowed: float,
+    *,
+    is_exact: bool,
+) -> Check:
+    """Linearise the probabilities along ``step``, and see what the model has overlooked.
+
+    Parameters
+    ----------
+    problem, params, evaluation : Problem, Params, Evaluation
+        F, where the step starts, and F and its gradient there.
+    rows : Batch or None
+        The rows of the model's Hessian, weights that sum to about 1; None for all.
+    step : Params
+        Where it leads, less ``params``.
+    before : Kernel
+        The engine that the step was solved for.
+    allowed : float
+        How far F may be above its minimum where the fit ends.
+    is_exact : bool
+        Whether the model's gradient should be 0 at the end: F is smooth, and the Hessian that of all rows. All that is
+        left of it has then been missed, and otherwise only what has saturated since ``before``.
+    """
+    ridge = problem.alpha * (1 - problem.l1_ratio)
+    part = problem if rows is None else problem._replace(data=rows, whole=None)
+    total = total_weight(problem) if rows is None else 1.0
+    sums = loss_grad if part.whole is None else part.whole.loss_grad
+    intercepts = np.concatenate([params.intercept, step.intercept, np.zeros(problem.n_rows)])
+    both = Params(np.concatenate([params.coef, step.coef]), intercepts)
+    divergence, both = sums(part._replace(kernel=_Linearised(problem.kernel, before)), both, total)
+    if not problem.fit_intercept:
+        both.intercept[:] = 0
+    moved, new = _halves(both)
+    grads, missed = evaluation.grads, new
+    if is_exact:
+        missed = plus(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
+    end = params.coef + step.coef
+    fall = penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
+    gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
+    kernel = Saturating(problem.kernel, step)
+    of_intercept = ratio(missed.intercept**2, both.intercept[2 * problem.n_rows :])
+    overlooked = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
+    if overlooked > _LITTLE * allowed:  # else that bound will do
+        shared = diagonal(problem._replace(kernel=kernel), params, _in_memory(problem, rows), is_robust=True)
+        overlooked = 0.5 * dot(missed, shared.apply(missed))
+    return Check(gap, missed, overlooked, kernel)
+
+
+def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
+    """The rows, or all in memory, with weights that sum to about 1."""
+    weight = problem.data.weight
+    return problem.data._replace(weight=weight / weight.sum()) if rows is None else rows
+
+
+def _most(problem: Problem, value: float, gradient: Params) -> float:
+    """A bound of what F's minimum falls by if a gradient by the coefficients is added to it, from the penalty alone.
+
+    By its strong convexity, or as no minimum is further from 0 than the penalty lets F be at 0.
+    """
+    ridge, threshold = problem.alpha * (1 - problem.l1_ratio), problem.alpha * problem.l1_ratio
+    squared = float(np.vdot(gradient.coef, gradient.coef))
+    if squared == 0:
+        return 0.0
+    by_square = 0.5 * squared / ridge if ridge else np.inf
+    return min(by_square, 2 * value * float(np.abs(gradient.coef).max()) / threshold if threshold else np.inf)
+
+
+def limited(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    rows: Batch | None,
+    newton: Newton,
+    metric: Metric,
+    allowed: float,
+    factorise: Callable[[Problem], Metric] | None = None,
+) -> Newton:
+    """The step of a smooth F with the saturation of rows taken into account, and the duality gap as its decrease.
+
+    Parameters
+    ----------
+    problem, params, evaluation, rows
+        See `check`.
+    newton : Newton
+        The step, without regard to saturation.
+    metric : Metric
+        What conjugate gradients are preconditioned by.
+    allowed : float
+        How far F may be above its minimum where the fit ends.
+    factorise : callable or None
+        ``problem -> metric``: the factor of its Hessian, if that is how the step was solved.
+
+    Returns
+    -------
+    Newton
+        ``newton``, or another step; where the rounds come to no end that at whose end F is least, with infinitely
+        much ``remaining``.
+    """
+    is_exact = rows is None or len(rows.y) == problem.n_all
+    part = _in_memory(problem, rows)
+    found, kernel, tried = newton, problem.kernel, [newton]
+    for _ in range(MAX_ROUNDS):
+        seen = check(problem, params, evaluation, rows, found.direction, kernel, allowed, is_exact=is_exact)
+        found = found._replace(decrease=seen.gap, remaining=max(found.remaining, seen.overlooked))
+        if seen.is_little(allowed):
+            return found
+        kernel = seen.kernel
+        own = problem._replace(kernel=kernel)
+        if factorise is None:
+            both = _Both(metric, diagonal(own, params, part))
+            hessian = hessian_products(own, params, rows)
+            correction = conjugate_gradients(hessian, seen.missed, both, _ACCURACY, _MAX_PRODUCTS)
+        else:
+            correction = Newton(scaled(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, 0)
+        direction = plus(found.direction, 1.0, correction.direction)
+        if not is_finite(direction):
+            break
+        n_products = found.n_products + correction.n_products
+        found = Newton(direction, seen.gap, correction.remaining, n_products)
+        tried.append(found)
+    best = min(tried, key=lambda one: _value_after(problem, params, one.direction))
+    expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
+    return Newton(best.direction, expected, np.inf, found.n_products)
+
+
+def _value_after(problem: Problem, params: Params, step: Params) -> float:
+    """F at the end of a step; inf if it is no number."""
+    value = value_and_grad(problem, plus(params, 1.0, step)).value
+    return value if np.isfinite(value) else np.inf
+
+
+def newton_direction(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    metric: Metric,
+    allowed: float,
+    accuracy: float,
+    max_products: int,
+) -> Newton:
+    """Newton's direction by all rows, their saturation taken into account."""
+    hessian = hessian_products(problem, params)
+    newton = conjugate_gradients(hessian, evaluation.grads, metric, accuracy, max_products)
+    return limited(problem, params, evaluation, None, newton, metric, allowed)
