@@ -1,0 +1,555 @@
+"""Generated problems on which a fit may stop too early: a kind and a seed give one problem.
+
+Sizes, strengths and settings are drawn over whole ranges, so that other seeds are other problems.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.preprocessing import PolynomialFeatures, normalize
+
+from sksoftmax._types import Array
+
+Rng = np.random.Generator
+
+#: Multiplications of a pass that the loops in Python may take.
+_NAIVE_WORK = 4000
+
+#: Excess within which a stream's coefficients are promised.
+STREAM_TOL = 0.03
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+
+
+class Rows(NamedTuple):
+    """What a kind makes.
+
+    Attributes
+    ----------
+    X : array or sparse array of float64, (n_samples, n_features)
+    y : array of shape (n_samples,) or (n_samples, n_classes)
+        Labels, in any numbers; or targets.
+    weight : array or None
+    outlying : array of bool or None
+        Rows without which the minimum is easily found, to start from.
+    settings : dict
+        Of the estimator, in place of those drawn; ``dtype`` and ``way`` too.
+    """
+
+    X: Any
+    y: Array
+    weight: Array | None = None
+    outlying: Array | None = None
+    settings: dict[str, Any] = {}
+
+
+class StopProblem(NamedTuple):
+    """A fit to judge.
+
+    Attributes
+    ----------
+    kind : str
+    seed : int
+    X, y, weight
+        As the fit takes them.
+    n_classes : int
+    outlying : array of bool
+    settings : dict
+        Parameters of ``SoftmaxClassifier``.
+    way : str
+        How the fit is made: a name in ``WAYS``.
+    way_seed : int
+        What is drawn on the way.
+    """
+
+    kind: str
+    seed: int
+    X: Any
+    y: Array
+    weight: Array | None
+    n_classes: int
+    outlying: Array
+    settings: dict[str, Any]
+    way: str
+    way_seed: int
+
+
+#: Ways to a fit, and how often they are drawn.
+WAYS = {
+    "cold": 0.60,
+    "warm, other alpha": 0.06,
+    "warm, other units": 0.05,
+    "warm, from_sklearn": 0.05,
+    "warm, from garbage": 0.06,
+    "batches": 0.08,
+    "stream": 0.05,
+    "CV": 0.05,
+}
+
+
+# --- draws ----------------------------------------------------------------------------------------------------
+
+
+def wide(rng: Rng, low: float, high: float) -> float:
+    """A number between two, even in its logarithm."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def whole(rng: Rng, low: int, high: int) -> int:
+    """An integer between two, both included, even in its logarithm."""
+    return min(high, int(wide(rng, low, high + 1)))
+
+
+def labels(raw: Array, rng: Rng) -> Array:
+    """Classes drawn from the softmax of ``raw``; at least two are there."""
+    y = (raw + rng.gumbel(size=raw.shape)).argmax(axis=1)
+    if (y == y[0]).all():
+        y[rng.integers(len(y))] = (y[0] + 1) % raw.shape[1]
+    return y
+
+
+class Base(NamedTuple):
+    X: Array
+    W: Array
+    raw: Array
+    y: Array
+
+
+def base(
+    rng: Rng,
+    rows: tuple[int, int] = (20, 3000),
+    columns: tuple[int, int] = (1, 30),
+    classes: tuple[int, int] = (2, 8),
+    strength: tuple[float, float] = (0.3, 6.0),
+    make: Callable[[Rng, int, int], Array] = lambda rng, n, p: rng.standard_normal((n, p)),
+) -> Base:
+    """Rows that ``make`` draws, and labels by a linear model of the standardised columns."""
+    n, p = whole(rng, *rows), whole(rng, *columns)
+    K = 2 if classes[0] == 2 and rng.random() < 0.35 else whole(rng, *classes)
+    n = max(n, 2 * K)
+    X = make(rng, n, p)
+    spread = X.std(axis=0)
+    Z = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    W = rng.standard_normal((p, K)) * wide(rng, *strength) / np.sqrt(p)
+    raw = Z @ W + 0.5 * rng.standard_normal(K)
+    return Base(X, W, raw, labels(raw, rng))
+
+
+def _outliers(rng: Rng, b: Base, n_rows: int, n_columns: int, size: tuple[float, float] = (1e2, 1e12)) -> Rows:
+    """Cells far out, in each column of a size of its own; their rows' labels agree with it, oppose it, or are as drawn."""
+    X, y = b.X.copy(), b.y.copy()
+    outlying = np.zeros(len(X), bool)
+    mode = rng.choice(["agree", "oppose", "drawn"])
+    for column in rng.permutation(X.shape[1])[:n_columns]:
+        chosen = rng.choice(len(X), min(n_rows, len(X) // 4 + 1), replace=False)
+        spread = X[:, column].std() or 1.0
+        sign = rng.choice([-1.0, 1.0], len(chosen)) if rng.random() < 0.5 else np.full(len(chosen), rng.choice([-1, 1]))
+        jitter = np.exp(rng.normal(0, rng.choice([0.0, 0.1, 1.0]), len(chosen)))
+        X[chosen, column] = sign * wide(rng, *size) * spread * jitter
+        effect = sign[:, None] * b.W[column]
+        if mode != "drawn":
+            y[chosen] = effect.argmax(axis=1) if mode == "agree" else effect.argmin(axis=1)
+        outlying[chosen] = True
+    return Rows(X, y, outlying=outlying)
+
+
+# --- the kinds ------------------------------------------------------------------------------------------------
+
+
+def gauss(rng: Rng) -> Rows:
+    b = base(rng)
+    return Rows(b.X, b.y)
+
+
+def tiny(rng: Rng) -> Rows:
+    b = base(rng, rows=(3, 30), columns=(1, 6), classes=(2, 4))
+    return Rows(b.X, b.y)
+
+
+def one_outlier(rng: Rng) -> Rows:
+    return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 8), classes=(2, 2)), 1, 1)
+
+
+def one_outlier_classes(rng: Rng) -> Rows:
+    return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 12), classes=(3, 8)), 1, 1)
+
+
+def outlying_rows(rng: Rng) -> Rows:
+    return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 12)), whole(rng, 2, 100), 1)
+
+
+def outlying_columns(rng: Rng) -> Rows:
+    return _outliers(rng, base(rng, rows=(50, 3000), columns=(2, 20)), whole(rng, 1, 10), whole(rng, 2, 8))
+
+
+def outliers_many_columns(rng: Rng) -> Rows:
+    b = base(rng, rows=(300, 1500), columns=(200, 320), classes=(2, 4))
+    return _outliers(rng, b, whole(rng, 1, 10), whole(rng, 1, 5))
+
+
+def outliers_many_rows(rng: Rng) -> Rows:
+    return _outliers(rng, base(rng, rows=(4200, 20000), columns=(1, 12), classes=(2, 5)), whole(rng, 1, 30), 1)
+
+
+def missing_codes(rng: Rng) -> Rows:
+    def in_units(rng: Rng, n: int, p: int) -> Array:
+        return rng.standard_normal((n, p)) * np.exp(rng.normal(0, 1.5, p)) + rng.normal(0, 3, p)
+
+    b = base(rng, rows=(50, 6000), columns=(1, 15), make=in_units)
+    X, outlying = b.X.copy(), np.zeros(len(b.X), bool)
+    for column in rng.permutation(X.shape[1])[: whole(rng, 1, 3)]:
+        code = rng.choice([-1.0, -99.0, -999.0, 9999.0, 99999.0, -999999.0, -2147483648.0, 1e9])
+        chosen = rng.choice(len(X), min(whole(rng, 1, 100), len(X) // 3 + 1), replace=False)
+        X[chosen, column] = code
+        outlying[chosen] = True
+    return Rows(X, b.y, outlying=outlying)
+
+
+def cauchy(rng: Rng) -> Rows:
+    b = base(rng, make=lambda rng, n, p: rng.standard_cauchy((n, p)))
+    raw = np.arcsinh(b.X) @ b.W
+    return Rows(b.X, labels(raw, rng), outlying=(np.abs(b.X) > 30).any(axis=1))
+
+
+def lognormal(rng: Rng) -> Rows:
+    b = base(rng)
+    X = np.exp(wide(rng, 1, 6) * b.X)
+    return Rows(X, b.y, outlying=(X > 100 * np.median(X, axis=0)).any(axis=1))
+
+
+def pareto(rng: Rng) -> Rows:
+    power = wide(rng, 0.3, 3)
+    b = base(rng, make=lambda rng, n, p: rng.pareto(power, (n, p)))
+    return Rows(b.X, labels(np.log1p(b.X) @ b.W, rng), outlying=(b.X > 100 * np.median(b.X, axis=0)).any(axis=1))
+
+
+def collinear(rng: Rng) -> Rows:
+    def low_rank(rng: Rng, n: int, p: int) -> Array:
+        rank = whole(rng, 1, p)
+        noise = 10 ** -rng.uniform(1, 9) * rng.standard_normal((n, p))
+        return rng.standard_normal((n, rank)) @ rng.standard_normal((rank, p)) + noise
+
+    b = base(rng, columns=(2, 40), make=low_rank)
+    return Rows(b.X, b.y)
+
+
+def duplicated_columns(rng: Rng) -> Rows:
+    b = base(rng, columns=(1, 10))
+    X = b.X[:, rng.integers(b.X.shape[1], size=whole(rng, b.X.shape[1] + 1, 40))]
+    return Rows(X * rng.choice([1.0, -1.0, 1e3, 1e-3], X.shape[1]) if rng.random() < 0.5 else X, b.y)
+
+
+def one_hot(rng: Rng) -> Rows:
+    n, K = whole(rng, 30, 5000), whole(rng, 2, 8)
+    parts, raw = [], np.zeros((n, K))
+    for _ in range(whole(rng, 1, 5)):
+        size = whole(rng, 2, 30)
+        share = (1.0 + np.arange(size)) ** -wide(rng, 0.1, 3)
+        drawn = rng.choice(size, n, p=share / share.sum())
+        parts.append(sp.csr_array((np.ones(n), (np.arange(n), drawn)), shape=(n, size)))
+        raw += (rng.standard_normal((size, K)) * wide(rng, 0.3, 3))[drawn]
+    return Rows(sp.csr_array(sp.hstack(parts)), labels(raw, rng))
+
+
+def counts(rng: Rng) -> Rows:
+    b = base(rng, make=lambda rng, n, p: rng.poisson(np.exp(rng.normal(1, 2, p)), (n, p)).astype(float))
+    return Rows(b.X, b.y)
+
+
+def zero_inflated(rng: Rng) -> Rows:
+    def some(rng: Rng, n: int, p: int) -> Array:
+        return (
+            rng.poisson(np.exp(rng.normal(2, 2, p)), (n, p)) * (rng.random((n, p)) < rng.uniform(0.005, 0.4, p)) * 1.0
+        )
+
+    b = base(rng, columns=(2, 40), make=some)
+    return Rows(b.X if rng.random() < 0.5 else sp.csr_array(b.X), b.y)
+
+
+def tfidf(rng: Rng) -> Rows:
+    n, p, K = whole(rng, 50, 1200), whole(rng, 50, 3000), whole(rng, 2, 8)
+    share = 1 / (1.0 + np.arange(p))
+    length = whole(rng, 5, 60)
+    words = rng.choice(p, (n, length), p=share / share.sum())
+    count = sp.csr_array((np.ones(words.size), (np.repeat(np.arange(n), length), words.ravel())), shape=(n, p))
+    X = sp.csr_array(normalize(count @ sp.diags_array(-np.log(share / share.sum()))))
+    return Rows(X, labels(X @ rng.standard_normal((p, K)) * wide(rng, 1, 10), rng))
+
+
+def decades(rng: Rng) -> Rows:
+    b = base(rng)
+    scale = 10.0 ** rng.uniform(-5, 5, b.X.shape[1])
+    return Rows(scale * (b.X + rng.uniform(-10, 10, b.X.shape[1]) * rng.integers(2)), b.y)
+
+
+def offsets(rng: Rng) -> Rows:
+    b = base(rng)
+    offset = np.array([wide(rng, 1e3, 1e7) for _ in range(b.X.shape[1])]) * rng.choice([-1, 0, 1], b.X.shape[1])
+    return Rows(b.X * np.exp(rng.normal(0, 2, b.X.shape[1])) + offset, b.y)
+
+
+def timestamps(rng: Rng) -> Rows:
+    b = base(rng, columns=(1, 8))
+    X = b.X.copy()
+    span = wide(rng, 3600, 1e8)
+    X[:, 0] = np.round(1.6e9 + span * b.X[:, 0])
+    if X.shape[1] > 1:
+        X[:, 1] = 1900 + np.round(30 * np.abs(X[:, 1]))
+    return Rows(X, b.y)
+
+
+def near_separable(rng: Rng) -> Rows:
+    b = base(rng, strength=(8, 60))
+    return Rows(b.X, b.y)
+
+
+def separable(rng: Rng) -> Rows:
+    b = base(rng, columns=(2, 40))
+    return Rows(b.X, _two(b.raw.argmax(axis=1)))
+
+
+def blobs(rng: Rng) -> Rows:
+    n, p, K = whole(rng, 20, 3000), whole(rng, 1, 40), whole(rng, 2, 8)
+    y = rng.integers(K, size=n)
+    X = (rng.standard_normal((K, p)) * wide(rng, 3, 30))[y] + rng.standard_normal((n, p))
+    return Rows(X, _two(y), settings={"alpha": wide(rng, 1e-10, 1e-6)})
+
+
+def one_row_classes(rng: Rng) -> Rows:
+    b = base(rng, rows=(30, 2000), classes=(2, 4))
+    y = b.y.copy()
+    n_new = whole(rng, 1, 6)
+    y[rng.choice(len(y), n_new, replace=False)] = b.raw.shape[1] + np.arange(n_new)
+    return Rows(b.X, _two(y))
+
+
+def weights(rng: Rng) -> Rows:
+    b = base(rng)
+    return Rows(b.X, b.y, weight=10.0 ** rng.uniform(-wide(rng, 0.5, 8), 0, len(b.y)) * wide(rng, 1e-3, 1e3))
+
+
+def no_penalty(rng: Rng) -> Rows:
+    b = base(rng, rows=(200, 3000), columns=(1, 8), classes=(2, 4), strength=(0.2, 1.5))
+    return Rows(b.X, b.y, settings={"alpha": 0.0, "l1_ratio": 0.0})
+
+
+def no_minimum(rng: Rng) -> Rows:
+    b = base(rng, columns=(2, 20), classes=(2, 4))
+    return Rows(b.X, _two(b.raw.argmax(axis=1)), settings={"alpha": 0.0, "l1_ratio": 0.0})
+
+
+def strong_penalty(rng: Rng) -> Rows:
+    b = base(rng)
+    return Rows(b.X * wide(rng, 1e-2, 1e2), b.y, settings={"alpha": wide(rng, 1e-1, 1e4)})
+
+
+def polynomial(rng: Rng) -> Rows:
+    b = base(rng, columns=(1, 6))
+    degree = int(rng.integers(2, 4))
+    X = b.X * np.exp(rng.normal(0, 1.5, b.X.shape[1])) + rng.normal(0, 3, b.X.shape[1]) * rng.integers(2)
+    return Rows(PolynomialFeatures(degree, include_bias=bool(rng.integers(2))).fit_transform(X), b.y)
+
+
+def pixels(rng: Rng) -> Rows:
+    n, side, K = whole(rng, 50, 1500), int(rng.integers(5, 17)), whole(rng, 2, 10)
+    y = rng.integers(K, size=n)
+    at = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2)
+    strokes = rng.uniform(0.15, 0.85, (K, 4, 2)) * side
+    where = strokes[y] + rng.normal(0, 0.03 * side, (n, 4, 2))
+    near = np.exp(-0.5 * ((at[None, None] - where[:, :, None]) ** 2).sum(axis=-1) / 1.2**2).max(axis=1)
+    X = np.round(255 * np.maximum(near - 0.05, 0)) / (255 if rng.random() < 0.5 else 1)
+    return Rows(
+        X if rng.random() < 0.6 else sp.csr_array(X), _two(np.where(rng.random(n) < 0.05, rng.integers(K, size=n), y))
+    )
+
+
+def many_more_columns(rng: Rng) -> Rows:
+    b = base(rng, rows=(15, 150), columns=(200, 2500), classes=(2, 5))
+    return Rows(b.X * wide(rng, 1e-2, 1e4), b.y)
+
+
+def constant_columns(rng: Rng) -> Rows:
+    b = base(rng, columns=(1, 10))
+    constant = wide(rng, 1e-3, 1e7) * rng.choice([-1, 0, 1], whole(rng, 1, 10))
+    X = np.hstack([b.X, np.broadcast_to(constant, (len(b.X), len(constant)))])
+    return Rows(X[:, rng.permutation(X.shape[1])], b.y)
+
+
+def label_noise(rng: Rng) -> Rows:
+    b = base(rng, strength=(5, 50))
+    noisy = rng.random(len(b.y)) < rng.uniform(0.005, 0.3)
+    return Rows(b.X, _two(np.where(noisy, rng.integers(b.raw.shape[1], size=len(b.y)), b.raw.argmax(axis=1))))
+
+
+def imbalanced(rng: Rng) -> Rows:
+    b = base(rng, rows=(200, 6000), classes=(2, 6))
+    raw = b.raw - wide(rng, 0.5, 6) * np.arange(b.raw.shape[1])
+    settings = {"class_weight": "balanced"} if rng.random() < 0.3 else {}
+    return Rows(b.X, labels(raw, rng), settings=settings)
+
+
+def many_classes(rng: Rng) -> Rows:
+    b = base(rng, rows=(120, 4000), columns=(1, 12), classes=(9, 60))
+    return Rows(b.X, b.y)
+
+
+def soft_targets(rng: Rng) -> Rows:
+    b = base(rng)
+    raw = b.raw + rng.standard_normal(b.raw.shape)
+    table = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return Rows(b.X, table / table.sum(axis=1, keepdims=True), settings={"soft_targets": True})
+
+
+def smoothed(rng: Rng) -> Rows:
+    b = base(rng, strength=(0.3, 30))
+    return Rows(b.X, b.y, settings={"label_smoothing": wide(rng, 1e-3, 0.5)})
+
+
+def smoothed_outliers(rng: Rng) -> Rows:
+    rows = _outliers(rng, base(rng, rows=(50, 3000), columns=(1, 8)), whole(rng, 1, 5), 1, (1e2, 1e8))
+    return rows._replace(settings={"label_smoothing": wide(rng, 1e-3, 0.5)})
+
+
+def many_rows(rng: Rng) -> Rows:
+    b = base(rng, rows=(4200, 20000), columns=(1, 20), classes=(2, 10))
+    return Rows(b.X * 10.0 ** rng.uniform(-2, 2, b.X.shape[1]), b.y)
+
+
+def many_columns(rng: Rng) -> Rows:
+    b = base(rng, rows=(300, 2000), columns=(200, 400), classes=(2, 5), strength=(0.5, 20))
+    return Rows(b.X * 10.0 ** rng.uniform(-2, 2, b.X.shape[1]) if rng.random() < 0.5 else b.X, b.y)
+
+
+def many_sparse_columns(rng: Rng) -> Rows:
+    n, p, K = whole(rng, 300, 4000), whole(rng, 200, 500), whole(rng, 2, 6)
+    X = sp.random_array((n, p), density=wide(rng, 0.005, 0.2), rng=rng, format="csr")
+    X.data = np.exp(rng.normal(0, wide(rng, 0.1, 3), X.nnz))
+    rows = Rows(X, labels(X @ rng.standard_normal((p, K)) * wide(rng, 0.1, 5), rng))
+    return rows._replace(settings={"engine": "compiled" if HAS_NUMBA else "auto"}) if rng.random() < 0.5 else rows
+
+
+def correlated(rng: Rng) -> Rows:
+    def mixed(rng: Rng, n: int, p: int) -> Array:
+        return rng.standard_normal((n, p)) @ (rng.standard_normal((p, p)) / (1 + np.arange(p)) ** wide(rng, 0.3, 3))
+
+    b = base(rng, columns=(2, 60), make=mixed)
+    return Rows(b.X, b.y)
+
+
+def bits(rng: Rng) -> Rows:
+    b = base(rng, columns=(1, 40), make=lambda rng, n, p: (rng.random((n, p)) < rng.uniform(0.001, 0.6, p)) * 1.0)
+    return Rows(b.X, b.y)
+
+
+def mixed(rng: Rng) -> Rows:
+    """Dense rows of one kind, spoiled in two or three ways more."""
+    rows: Rows = KINDS[
+        rng.choice(["gauss", "lognormal", "counts", "collinear", "blobs", "near_separable", "polynomial"])
+    ](rng)
+    X, y, weight, outlying, settings = rows
+    n, p = X.shape
+    X = X.copy()
+    outlying = np.zeros(n, bool) if outlying is None else outlying.copy()
+    for spoil in rng.choice(6, int(rng.integers(2, 4)), replace=False):
+        if spoil == 0:
+            X = X * 10.0 ** rng.uniform(-4, 4, p)
+        elif spoil == 1:
+            X = X + wide(rng, 1e1, 1e6) * X.std(axis=0) * rng.integers(2, size=p)
+        elif spoil == 2:
+            column, chosen = rng.integers(p), rng.choice(n, min(n, whole(rng, 1, 20)), replace=False)
+            X[chosen, column] += rng.choice([-1, 1]) * wide(rng, 1e2, 1e9) * (X[:, column].std() or 1.0)
+            outlying[chosen] = True
+        elif spoil == 3:
+            weight = 10.0 ** rng.uniform(-wide(rng, 0.5, 8), 0, n)
+        elif spoil == 4:
+            y = y.copy()
+            y[rng.choice(n, min(n // 2, whole(rng, 1, 5)), replace=False)] = y.max() + 1
+        else:
+            X = np.hstack([X, X[:, rng.integers(p, size=min(p, 5))], np.full((n, 1), rng.normal() * 100)])
+            p = X.shape[1]
+    return Rows(X, _two(y), weight, outlying, settings)
+
+
+def _two(y: Array) -> Array:
+    """Labels of which there are two at least."""
+    if (y == y[0]).all():
+        y = y.copy()
+        y[0] += 1
+    return y
+
+
+KINDS: dict[str, Callable[[Rng], Rows]] = {
+    make.__name__: make
+    for make in (
+        gauss, tiny, one_outlier, one_outlier_classes, outlying_rows, outlying_columns, outliers_many_columns,
+        outliers_many_rows, missing_codes, cauchy, lognormal, pareto, collinear, duplicated_columns, one_hot, counts,
+        zero_inflated, tfidf, decades, offsets, timestamps, near_separable, separable, blobs, one_row_classes, weights,
+        no_penalty, no_minimum, strong_penalty, polynomial, pixels, many_more_columns, constant_columns, label_noise,
+        imbalanced, many_classes, soft_targets, smoothed, smoothed_outliers, many_rows, many_columns,
+        many_sparse_columns, correlated, bits, mixed,
+    )
+}  # fmt: skip
+
+
+# --- settings -------------------------------------------------------------------------------------------------
+
+
+def problem(kind: str, seed: int) -> StopProblem:
+    """The problem of a kind that a seed draws."""
+    rng = np.random.default_rng([zlib.crc32(kind.encode()), seed])
+    rows = KINDS[kind](rng)
+    is_soft = rows.y.ndim == 2
+    y = rows.y if is_soft else np.unique(rows.y, return_inverse=True)[1]
+    n, p = rows.X.shape
+    K = y.shape[1] if is_soft else int(y.max()) + 1
+    settings = _settings(rng) | rows.settings
+    dtype = np.float32 if rng.random() < 0.5 else np.float64
+    X = _contained(rng, rows.X).astype(dtype)
+    is_labelled = not is_soft and not settings.get("label_smoothing")
+    if settings["engine"] == "compiled" and not (HAS_NUMBA and is_labelled):
+        settings["engine"] = "auto"
+    way = str(rng.choice(list(WAYS), p=list(WAYS.values())))
+    if n * p * K <= _NAIVE_WORK and rng.random() < 0.2 and not sp.issparse(X):
+        settings["engine"], way = "naive", "cold"
+    if way in ("batches", "CV", "warm, from_sklearn") and not is_labelled:
+        way = "cold"
+    outlying = np.zeros(n, bool) if rows.outlying is None else rows.outlying
+    return StopProblem(
+        kind, seed, X, y, rows.weight, K, outlying, settings, way, int(rng.integers(2**31))
+    )  # fmt: skip
+
+
+def _settings(rng: Rng) -> dict[str, Any]:
+    alpha = 1e-4 if rng.random() < 0.3 else wide(rng, 1e-8, 1.0)
+    if rng.random() < 0.05:
+        alpha = wide(rng, 1.0, 1e4)
+    elif rng.random() < 0.04:
+        alpha = 0.0
+    return {
+        "alpha": alpha,
+        "l1_ratio": float(rng.choice([0.0, 0.5, 1.0], p=[0.64, 0.18, 0.18])) if alpha else 0.0,
+        "fit_intercept": bool(rng.random() < 0.85),
+        "tol": float(rng.choice([1e-3, 1e-2, 1e-5, 1e-7], p=[0.5, 0.15, 0.2, 0.15])),
+        "engine": str(rng.choice(["auto", "vectorized", "compiled"], p=[0.6, 0.2, 0.2])),
+        "random_state": int(rng.integers(1000)),
+    }
+
+
+def _contained(rng: Rng, X: Any) -> Any:
+    """As it is or in another container; sparse rows as dense ones if they are small."""
+    draw = rng.random()
+    if sp.issparse(X):
+        if draw < 0.2:
+            return sp.csc_array(X)
+        return X.toarray() if draw < 0.4 and X.shape[0] * X.shape[1] <= 1_000_000 else X
+    if draw < 0.05:
+        return sp.csr_array(X)
+    if draw < 0.1:
+        return sp.csc_array(X)
+    return np.asfortranarray(X) if draw < 0.2 else np.ascontiguousarray(X)
