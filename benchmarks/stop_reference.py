@@ -33,7 +33,7 @@ _FACTOR_WORK = 4e9
 _BLOCK_WORK = 3e9
 
 #: Newton steps from one start, products of conjugate gradients in one, steps without any decrease that end it.
-_STEPS, _PRODUCTS, _STALLS = 100, 2000, 3
+_STEPS, _PRODUCTS, _STALLS = 100, 2000, 10
 
 #: Doublings of a step, and evaluations of the slope along it in all.
 _DOUBLINGS, _EVALUATIONS = 60, 100
@@ -354,6 +354,7 @@ def _descend(F: Objective, theta: Array, accuracy: float) -> Minimum:
         theta = theta - theta.mean(axis=0)  # the same loss, less penalty
     best, upper, lower = theta, F.value(theta), -np.inf
     sharpness = _FIRST_SHARPNESS * theta.size / max(upper, 1e-300) if has_l1 else 1.0
+    sharpest = 100 * theta.size / (accuracy * max(upper, 1e-300))
     before, stalls = np.inf, 0
     raw = F.raw(theta)
     n_steps = 0
@@ -393,18 +394,16 @@ def _descend(F: Objective, theta: Array, accuracy: float) -> Minimum:
                 best, upper = cut, of_cut
         if upper - lower <= accuracy * upper:
             break
-        smooth = value if not has_l1 else F.loss(raw) + float((penalty.slope(theta) * theta).sum())
-        decrement = -float((slope * d).sum())
-        if has_l1 and decrement <= 0.1 * theta.size / sharpness:
-            sharpness *= _SHARPER
-            stalls = 0
-            if sharpness > 1e3 * theta.size / (max(accuracy, 1e-13) * upper):
-                break
-        elif not has_l1:
-            stalls = stalls + 1 if not smooth < before * (1 - 1e-15) else 0
-            before = min(before, smooth)
-            if stalls >= _STALLS or not np.isfinite(value):
-                break
+        if t == 0 or not np.isfinite(value):
+            break
+        if has_l1 and sharpness < sharpest:
+            if -float((slope * d).sum()) <= 0.1 * theta.size / sharpness:
+                sharpness = min(sharpness * _SHARPER, sharpest)
+            continue
+        stalls = stalls + 1 if not upper < before else 0
+        before = upper
+        if stalls >= _STALLS:
+            break
     return Minimum(upper, upper - lower, best, n_steps)
 
 
