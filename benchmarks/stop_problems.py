@@ -21,6 +21,12 @@ Rng = np.random.Generator
 #: Multiplications of a pass that the loops in Python may take.
 _NAIVE_WORK = 4000
 
+#: Rows that make at least 16 batches of 256, so that minibatches come before Newton's steps.
+_MANY_ROWS = (4200, 20000)
+
+#: Columns from which the compiled engine may be chosen, and rows to go with them.
+_MANY_COLUMNS, _SOME_ROWS = (200, 320), (300, 1500)
+
 #: Excess within which a stream's coefficients are promised.
 STREAM_TOL = 0.03
 
@@ -115,10 +121,16 @@ def labels(raw: Array, rng: Rng) -> Array:
 
 
 class Base(NamedTuple):
+    """Rows, the coefficients of the model that the labels come from, its raw predictions, the labels."""
+
     X: Array
     W: Array
     raw: Array
     y: Array
+
+
+def normal(rng: Rng, n: int, p: int) -> Array:
+    return rng.standard_normal((n, p))
 
 
 def base(
@@ -127,9 +139,18 @@ def base(
     columns: tuple[int, int] = (1, 30),
     classes: tuple[int, int] = (2, 8),
     strength: tuple[float, float] = (0.3, 6.0),
-    make: Callable[[Rng, int, int], Array] = lambda rng, n, p: rng.standard_normal((n, p)),
+    make: Callable[[Rng, int, int], Array] = normal,
 ) -> Base:
-    """Rows that ``make`` draws, and labels by a linear model of the standardised columns."""
+    """Draw rows by ``make``, and labels by a linear model of the standardised columns.
+
+    Some problems have so many rows that minibatches come first, or, if ``columns`` leaves it open, so many columns that
+    the compiled engine is chosen.
+    """
+    draw = rng.random()
+    if draw < 0.05 and rows[1] >= 2000 and columns[0] <= 2:
+        rows, columns = _MANY_ROWS, (columns[0], min(columns[1], 12))
+    elif draw > 0.96 and 30 <= columns[1] < 200:
+        rows, columns, classes = _SOME_ROWS, _MANY_COLUMNS, (2, 4)
     n, p = whole(rng, *rows), whole(rng, *columns)
     K = 2 if classes[0] == 2 and rng.random() < 0.35 else whole(rng, *classes)
     n = max(n, 2 * K)
@@ -142,7 +163,7 @@ def base(
 
 
 def _outliers(rng: Rng, b: Base, n_rows: int, n_columns: int, size: tuple[float, float] = (1e2, 1e12)) -> Rows:
-    """Cells far out, in each column of a size of its own; their rows' labels agree with it, oppose it, or are as drawn."""
+    """Move cells far out, in each column by a size of its own; the labels agree with it, oppose it, or are as drawn."""
     X, y = b.X.copy(), b.y.copy()
     outlying = np.zeros(len(X), bool)
     mode = rng.choice(["agree", "oppose", "drawn"])
@@ -189,12 +210,12 @@ def outlying_columns(rng: Rng) -> Rows:
 
 
 def outliers_many_columns(rng: Rng) -> Rows:
-    b = base(rng, rows=(300, 1500), columns=(200, 320), classes=(2, 4))
+    b = base(rng, rows=_SOME_ROWS, columns=_MANY_COLUMNS, classes=(2, 4))
     return _outliers(rng, b, whole(rng, 1, 10), whole(rng, 1, 5))
 
 
 def outliers_many_rows(rng: Rng) -> Rows:
-    return _outliers(rng, base(rng, rows=(4200, 20000), columns=(1, 12), classes=(2, 5)), whole(rng, 1, 30), 1)
+    return _outliers(rng, base(rng, rows=_MANY_ROWS, columns=(1, 12), classes=(2, 5)), whole(rng, 1, 30), 1)
 
 
 def missing_codes(rng: Rng) -> Rows:
@@ -220,13 +241,13 @@ def cauchy(rng: Rng) -> Rows:
 def lognormal(rng: Rng) -> Rows:
     b = base(rng)
     X = np.exp(wide(rng, 1, 6) * b.X)
-    return Rows(X, b.y, outlying=(X > 100 * np.median(X, axis=0)).any(axis=1))
+    return Rows(X, b.y, outlying=(100 * np.median(X, axis=0) < X).any(axis=1))
 
 
 def pareto(rng: Rng) -> Rows:
     power = wide(rng, 0.3, 3)
     b = base(rng, make=lambda rng, n, p: rng.pareto(power, (n, p)))
-    return Rows(b.X, labels(np.log1p(b.X) @ b.W, rng), outlying=(b.X > 100 * np.median(b.X, axis=0)).any(axis=1))
+    return Rows(b.X, labels(np.log1p(b.X) @ b.W, rng), outlying=(100 * np.median(b.X, axis=0) < b.X).any(axis=1))
 
 
 def collinear(rng: Rng) -> Rows:
@@ -417,7 +438,7 @@ def smoothed_outliers(rng: Rng) -> Rows:
 
 
 def many_rows(rng: Rng) -> Rows:
-    b = base(rng, rows=(4200, 20000), columns=(1, 20), classes=(2, 10))
+    b = base(rng, rows=_MANY_ROWS, columns=(1, 20), classes=(2, 10))
     return Rows(b.X * 10.0 ** rng.uniform(-2, 2, b.X.shape[1]), b.y)
 
 
@@ -511,6 +532,9 @@ def problem(kind: str, seed: int) -> StopProblem:
     settings = _settings(rng) | rows.settings
     dtype = np.float32 if rng.random() < 0.5 else np.float64
     X = _contained(rng, rows.X).astype(dtype)
+    weight = rows.weight
+    if weight is None and "class_weight" not in settings and rng.random() < 0.08:
+        weight = 10.0 ** rng.uniform(-wide(rng, 0.1, 3), 0, n)
     is_labelled = not is_soft and not settings.get("label_smoothing")
     if settings["engine"] == "compiled" and not (HAS_NUMBA and is_labelled):
         settings["engine"] = "auto"
@@ -521,7 +545,7 @@ def problem(kind: str, seed: int) -> StopProblem:
         way = "cold"
     outlying = np.zeros(n, bool) if rows.outlying is None else rows.outlying
     return StopProblem(
-        kind, seed, X, y, rows.weight, K, outlying, settings, way, int(rng.integers(2**31))
+        kind, seed, X, y, weight, K, outlying, settings, way, int(rng.integers(2**31))
     )  # fmt: skip
 
 

@@ -1,15 +1,15 @@
 """F* of a small problem to many digits, by damped Newton steps in float64 that use none of the package's solvers.
 
-Two numbers enclose F*: the least F that was met, and the largest value of the dual problem. The dual value is a lower
-bound of F at any probabilities ``q`` (one row a sample, >= 0, of sum 1), however they were found:
+Two numbers enclose F*. The upper one is the least F found. The lower one is the largest value of the dual problem: for
+any probabilities q of each row,
 
-    F >= sum_i w_i entropy(q_i) - max_coef [<-G, coef> - penalty(coef)],   G = sum_i w_i (q_i - t_i) x_i'
+    F* >= sum_i w_i entropy(q_i) - max_coef [-<G, coef> - penalty(coef)],   G = sum_i w_i (q_i - t_i) x_i',
 
-if ``sum_i w_i (q_i - t_i) = 0``, which the intercept asks for. At the minimum q are its probabilities, and the bound is
-F*. The q of a Newton step are the probabilities as the step expects them to be, to first order: they fulfil the
-intercept's equation, and what they miss is of third order in the step. Where a step would change a probability by
-more than itself, as a row does that is far from fitted, they are not >= 0, and there is no bound: a small Newton
-decrement alone says nothing.
+if ``sum_i w_i (q_i - t_i) = 0``, the equation of the intercept. At the minimum, with q the model's probabilities, both
+are equal. Each Newton step offers the q that it expects to first order: they satisfy the intercept's equation, and
+their dual value misses F* by the third order of the step. If a step would change a probability by more than itself, the
+expected q are negative and there is no bound. This is what happens while an outlying row is far from fitted, although
+the Newton decrement may then be as small as you like: the decrement is therefore never used to stop.
 """
 
 from __future__ import annotations
@@ -23,27 +23,57 @@ import scipy.sparse as sp
 
 from sksoftmax._types import Array
 
-#: Numbers that X may have to be made dense and centred, and columns.
+#: Max numbers of X, and max columns, for a sparse X that is made dense.
 _DENSE_SIZE, _DENSE_COLUMNS = 2_000_000, 700
 
-#: Multiplications that a factorised Hessian may cost; beyond, conjugate gradients.
+#: Max multiplications to form and factorise the Hessian; above, conjugate gradients.
 _FACTOR_WORK = 4e9
 
-#: Multiplications that the classes' own curvature may cost, which preconditions them.
+#: Max multiplications for one matrix a class, which precondition conjugate gradients; above, the diagonal does.
 _BLOCK_WORK = 3e9
 
-#: Newton steps from one start, products of conjugate gradients in one, steps without any decrease that end it.
-_STEPS, _PRODUCTS, _STALLS = 100, 2000, 10
+#: Max Newton steps from one start.
+_STEPS = 100
 
-#: Doublings of a step, and evaluations of the slope along it in all.
-_DOUBLINGS, _EVALUATIONS = 60, 100
+#: Max Hessian products of one direction by conjugate gradients.
+_PRODUCTS = 2000
 
-#: First sharpness of the smoothed L1 term, and its growth.
-_FIRST_SHARPNESS, _SHARPER = 10.0, 20.0
+#: Residual at which conjugate gradients end, relative to the gradient.
+_CG_ACCURACY = 1e-6
+
+#: Newton steps without a lower F after which a start is given up.
+_STALLS = 10
+
+#: Max doublings of a step.
+_DOUBLINGS = 60
+
+#: Max evaluations of the slope along a step.
+_EVALUATIONS = 100
+
+#: A step ends where the slope along it is this share of the slope at its start.
+_SLOPE_LEFT = 0.1
+
+#: Initial sharpness of the smoothed L1 term, times coefficients / F: it is too large by 10 % of F at most.
+_FIRST_SHARPNESS = 10.0
+
+#: Factor on the sharpness.
+_SHARPER = 20.0
+
+#: Max relative ridge of a matrix that is factorised.
+_MAX_RIDGE = 1e-2
 
 
 class Minimum(NamedTuple):
-    """F* is between ``value - gap`` and ``value``."""
+    """F* is in ``[value - gap, value]``.
+
+    Attributes
+    ----------
+    value, gap : float
+    theta : ndarray of shape (n_rows, n_features + 1)
+        Where F is ``value``; see ``Objective``.
+    n_steps : int
+        Newton steps, from all starts.
+    """
 
     value: float
     gap: float
@@ -51,14 +81,21 @@ class Minimum(NamedTuple):
     n_steps: int
 
 
+class Proba(NamedTuple):
+    """Probabilities p and 1 - p, of shape (n_samples, n_classes), both to relative rounding."""
+
+    p: Array
+    q: Array
+
+
 class Objective:
-    """F in float64.
+    """F in float64, its derivatives, and lower bounds of F*.
 
     Parameters
     ----------
     X : array or sparse matrix of shape (n_samples, n_features)
     y : array of shape (n_samples,) or (n_samples, n_classes)
-        Class codes, or each row's targets.
+        Class codes, or the targets of each row.
     n_classes : int
     weight : array of shape (n_samples,) or None
     alpha, l1_ratio : float
@@ -66,8 +103,9 @@ class Objective:
 
     Notes
     -----
-    Inside, coefficients are a matrix theta of (n_rows, n_features + 1), the intercepts last, n_rows 1 for two classes;
-    dense columns are less their median, which outliers do not move, so that offsets cost no digits.
+    Coefficients are a matrix ``theta`` of shape (n_rows, n_features + 1), the intercepts last, with n_rows = 1 for two
+    classes; without an intercept there is no last column. The median of each dense column is subtracted, so that
+    offsets cost no digits; outliers do not move a median.
     """
 
     def __init__(
@@ -81,59 +119,55 @@ class Objective:
         has_intercept: bool = True,
     ) -> None:
         n, p = X.shape
-        is_dense = not sp.issparse(X) or (n * p <= _DENSE_SIZE and p <= _DENSE_COLUMNS)
-        X = (
-            sp.csr_array(X).astype(np.float64)
-            if not is_dense
-            else np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float64)
-        )
-        self.centre = np.median(X, axis=0) if is_dense and has_intercept else np.zeros(p)
+        if sp.issparse(X) and n * p <= _DENSE_SIZE and p <= _DENSE_COLUMNS:
+            X = X.toarray()
         ones = np.ones((n, int(has_intercept)))
-        self.A = np.hstack([X - self.centre, ones]) if is_dense else sp.csr_array(sp.hstack([X, sp.csr_array(ones)]))
+        if sp.issparse(X):
+            self.centre = np.zeros(p)
+            self.A = sp.csr_array(sp.hstack([sp.csr_array(X).astype(np.float64), sp.csr_array(ones)]))
+        else:
+            X = np.asarray(X, dtype=np.float64)
+            self.centre = np.median(X, axis=0) if has_intercept else np.zeros(p)
+            self.A = np.hstack([X - self.centre, ones])
         self.n_classes, self.n_rows = n_classes, 1 if n_classes == 2 else n_classes
-        self.is_hard = y.ndim == 1
-        self.codes = y.astype(np.intp) if self.is_hard else y.argmax(axis=1)
-        self.targets = np.zeros((n, n_classes)) if self.is_hard else np.asarray(y, np.float64)
-        if self.is_hard:
-            self.targets[np.arange(n), self.codes] = 1
+        self.has_labels = y.ndim == 1
+        self.codes = y.astype(np.intp) if self.has_labels else y.argmax(axis=1)
+        self.targets = np.eye(n_classes)[self.codes] if self.has_labels else np.asarray(y, np.float64)
         weight = np.ones(n) if weight is None else np.asarray(weight, np.float64)
         self.weight = weight / weight.sum()
         self.has_intercept = has_intercept
-        penalised = np.ones(p + int(has_intercept))
-        penalised[p:] = 0
-        self.l2, self.l1 = alpha * (1 - l1_ratio) * penalised, alpha * l1_ratio * penalised
-
-    # --- in and out -------------------------------------------------------------------------------------------
+        is_penalised = np.arange(p + int(has_intercept)) < p
+        self.l2, self.l1 = alpha * (1 - l1_ratio) * is_penalised, alpha * l1_ratio * is_penalised
+        self.has_l1 = bool(self.l1.any())
+        self._unit = _small_entries(self.A)
 
     def theta(self, coef: Any, intercept: Any) -> Array:
-        """Of coefficients and intercepts as an estimator has them."""
+        """Convert an estimator's ``coef_`` and ``intercept_``, exact where the intercept cancels an offset."""
         coef = np.atleast_2d(np.asarray(coef, np.float64))
         if not self.has_intercept:
             return coef.copy()
-        shift = np.asarray(coef.astype(np.longdouble) @ self.centre.astype(np.longdouble), np.longdouble)
-        moved = np.ravel(np.asarray(intercept, np.longdouble)) + shift
+        offset = coef.astype(np.longdouble) @ self.centre.astype(np.longdouble)
+        moved = np.ravel(np.asarray(intercept, np.longdouble)) + offset
         return np.column_stack([coef, moved.astype(np.float64)])
 
     def zeros(self) -> Array:
         return np.zeros((self.n_rows, self.A.shape[1]))
 
-    # --- values -----------------------------------------------------------------------------------------------
-
     def raw(self, theta: Array) -> Array:
-        """``(n_samples, n_classes)``; for two classes the first column is 0."""
+        """Raw predictions, (n_samples, n_classes); for two classes the first column is 0."""
         z = np.asarray(self.A @ theta.T)
         return np.hstack([np.zeros_like(z), z]) if self.n_classes == 2 else z
 
     def loss(self, raw: Array) -> float:
-        """Weighted mean of the losses, to relative rounding however small they are."""
-        rows = np.arange(len(raw))
-        if self.is_hard:
+        """Weighted mean of the losses, to relative rounding however small the losses are."""
+        if self.has_labels:
+            rows = np.arange(len(raw))
             others = raw - raw[rows, self.codes][:, None]
             others[rows, self.codes] = -np.inf
             losses = np.logaddexp(0.0, _logsumexp(others))
         else:
-            top = raw.max(axis=1)
-            losses = _logsumexp(raw - top[:, None]) + (self.targets * (top[:, None] - raw)).sum(axis=1)
+            below = raw - raw.max(axis=1, keepdims=True)
+            losses = _logsumexp(below) - (self.targets * below).sum(axis=1)
         return float(self.weight @ losses)
 
     def penalty(self, theta: Array) -> float:
@@ -142,84 +176,71 @@ class Objective:
     def value(self, theta: Array) -> float:
         return self.loss(self.raw(theta)) + self.penalty(theta)
 
-    def proba(self, raw: Array) -> tuple[Array, Array]:
-        """p and 1 - p, both to relative rounding."""
-        e = np.exp(raw - raw.max(axis=1, keepdims=True))
-        p = e / e.sum(axis=1, keepdims=True)
-        rows, top = np.arange(len(p)), p.argmax(axis=1)
-        q = 1 - p
-        others = p.copy()
-        others[rows, top] = 0
-        q[rows, top] = others.sum(axis=1)
-        return p, q
-
-    def residual(self, p: Array, q: Array) -> Array:
-        """``p - t``, to relative rounding where t is a label."""
-        residual = p - self.targets
-        if self.is_hard:
-            rows = np.arange(len(p))
-            residual[rows, self.codes] = -q[rows, self.codes]
+    def residual(self, proba: Proba) -> Array:
+        """Return p - t, to relative rounding where t are labels."""
+        residual = proba.p - self.targets
+        if self.has_labels:
+            rows = np.arange(len(residual))
+            residual[rows, self.codes] = -proba.q[rows, self.codes]
         return residual
 
     def back(self, rows: Array) -> Array:
-        """``sum_i w_i rows_i a_i'`` for the classes that have coefficients."""
+        """Sum ``w_i rows_i a_i'`` for the classes that have coefficients."""
         return np.asarray(self.A.T @ (self.weight[:, None] * rows[:, -self.n_rows :])).T
 
-    def lower(self, p: Array, q: Array, theta: Array) -> float:
-        """The dual value at the probabilities p (q = 1 - p).
+    def lower(self, proba: Proba, theta: Array) -> float:
+        """Compute a lower bound of F*, the dual value at some probabilities.
 
-        What rounding leaves of an equation is charged with as large a coefficient as there may be: 10 times the largest
-        at hand, in units of the small entries of its column, but no larger than F itself allows.
+        It is the larger of two for each coefficient. One is the conjugate of the penalty. The other charges what is
+        left of the equation of the minimum, a rounding, with a bound of the coefficient's size: what F allows, at most
+        10 times the largest coefficient of ``theta`` in units of the small entries of its column.
         """
-        rows, top = np.arange(len(p)), p.argmax(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = np.where(p > 0, -p * np.log(p), 0.0)
-        terms[rows, top] = -p[rows, top] * np.log1p(-np.minimum(q[rows, top], 1 - 1e-300))
-        entropy = float(self.weight @ terms.sum(axis=1))
-        if not self.is_hard:
-            pass  # lse(z) - t.z >= entropy(p) + (p - t).z, whatever t
-        G = self.back(self.residual(p, q))
+        left = self.back(self.residual(proba))
         size = 10 * (1 + np.abs(theta * self._unit).max()) / self._unit
-        bound = self.value(theta)
         with np.errstate(divide="ignore"):
-            size = np.minimum(size, np.where(self.l2 > 0, np.sqrt(2 * bound / self.l2), np.inf))
-            size = np.minimum(size, np.where(self.l1 > 0, bound / self.l1, np.inf))
-            by_square = np.where(
-                self.l2 > 0, -(np.maximum(np.abs(G) - self.l1, 0) ** 2) / (2 * np.maximum(self.l2, 1e-300)), -np.inf
-            )
-        by_size = -0.5 * self.l2 * theta**2 - np.maximum(np.abs(G + self.l2 * theta) - self.l1, 0) * size
-        return entropy + float(np.maximum(by_square, by_size).sum())
-
-    @property
-    def _unit(self) -> Array:
-        """A small entry of each column: one in twenty of those that are not 0 is smaller."""
-        if not hasattr(self, "_small"):
-            A = self.A.tocsc() if sp.issparse(self.A) else self.A
-            small = np.ones(A.shape[1])
-            for j in range(A.shape[1]):
-                column = np.abs(A.data[A.indptr[j] : A.indptr[j + 1]] if sp.issparse(A) else A[:, j])
-                column = column[column > 0]
-                small[j] = np.quantile(column, 0.05) if len(column) else 1.0
-            self._small = small
-        return self._small
+            value = self.value(theta)
+            size = np.minimum(size, np.sqrt(2 * value / self.l2))
+            size = np.minimum(size, value / self.l1)
+        conjugate = np.full(left.shape, -np.inf)
+        has_l2 = self.l2 > 0
+        conjugate[:, has_l2] = (-(np.maximum(np.abs(left) - self.l1, 0) ** 2) / 2)[:, has_l2] / self.l2[has_l2]
+        charged = -0.5 * self.l2 * theta**2 - np.maximum(np.abs(left + self.l2 * theta) - self.l1, 0) * size
+        return float(self.weight @ _entropy(proba)) + float(np.maximum(conjugate, charged).sum())
 
 
 class _Smoothed:
-    """The penalty, its L1 term replaced by a smooth one that is at most ``1 / sharpness`` larger for each coefficient.
+    """The penalty with a smooth L1 term, at most about ``1 / sharpness`` larger for each coefficient.
 
-    It is ``min_u l1 u - log(u^2 - v^2) / s``, the barrier of ``|v| <= u`` (Koh, Kim & Boyd, 2007).
+    The smooth term is ``min_u l1 u - log(u^2 - v^2) / sharpness``, the barrier of ``|v| <= u`` (Koh, Kim & Boyd, 2007,
+    An interior-point method for large-scale l1-regularized logistic regression, J. Mach. Learn. Res. 8).
     """
 
     def __init__(self, F: Objective, sharpness: float) -> None:
-        self.l2, self.l1, self.s = F.l2, F.l1, sharpness
+        self._l2, self._l1, self._sharpness = F.l2, F.l1, sharpness
 
     def slope(self, theta: Array) -> Array:
-        x = self.l1 * self.s * theta
-        return self.l2 * theta + self.l1 * x / (1 + np.sqrt(1 + x**2))
+        x = self._l1 * self._sharpness * theta
+        return self._l2 * theta + self._l1 * x / (1 + np.sqrt(1 + x**2))
 
     def curvature(self, theta: Array) -> Array:
-        root = np.sqrt(1 + (self.l1 * self.s * theta) ** 2)
-        return self.l2 + self.l1**2 * self.s / (root * (1 + root))
+        root = np.sqrt(1 + (self._l1 * self._sharpness * theta) ** 2)
+        return self._l2 + self._l1**2 * self._sharpness / (root * (1 + root))
+
+    def rounded(self, theta: Array) -> Array:
+        """Set to 0 the coefficients whose slope is less than half the L1 strength."""
+        return np.where(np.abs(self.slope(theta) - self._l2 * theta) < 0.5 * self._l1, 0.0, theta)
+
+
+def _small_entries(A: Any) -> Array:
+    """For each column the 5 % quantile of the absolute values that are not 0."""
+    columns = A.tocsc() if sp.issparse(A) else A
+    small = np.ones(A.shape[1])
+    for j in range(A.shape[1]):
+        column = np.abs(columns.data[columns.indptr[j] : columns.indptr[j + 1]] if sp.issparse(A) else columns[:, j])
+        column = column[column > 0]
+        if len(column):
+            small[j] = np.quantile(column, 0.05)
+    return small
 
 
 def _logsumexp(z: Array) -> Array:
@@ -227,73 +248,103 @@ def _logsumexp(z: Array) -> Array:
     return top + np.log(np.exp(z - top[:, None]).sum(axis=1))
 
 
+def _entropy(proba: Proba) -> Array:
+    """Entropy of each row, to relative rounding however near to 0."""
+    p, q = proba
+    rows, top = np.arange(len(p)), p.argmax(axis=1)
+    terms = -p * np.log(np.maximum(p, 1e-300))
+    terms[rows, top] = -p[rows, top] * np.log1p(-q[rows, top])
+    return terms.sum(axis=1)
+
+
+def _with_complement(p: Array) -> Proba:
+    """Add 1 - p; the largest p of each row is taken from the others, which have more digits."""
+    rows, top = np.arange(len(p)), p.argmax(axis=1)
+    others = p.copy()
+    others[rows, top] = 0
+    q = 1 - p
+    q[rows, top] = others.sum(axis=1)
+    return Proba(p, q)
+
+
+def _softmax(raw: Array) -> Proba:
+    e = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return _with_complement(e / e.sum(axis=1, keepdims=True))
+
+
 # --- Newton's direction ---------------------------------------------------------------------------------------
 
 
-def _factor(matrix: Array) -> Callable[[Array], Array]:
-    """Solve by Cholesky in units in which the diagonal is 1, with as small a ridge as it takes."""
-    diagonal = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    scaled = matrix / diagonal[:, None] / diagonal
+def _factorise(matrix: Array) -> Callable[[Array], Array]:
+    """Return the solution by Cholesky, in units that make the diagonal 1, with as small a ridge as it takes."""
+    unit = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    scaled = matrix / unit[:, None] / unit
     ridge = 1e-14
-    while True:
+    while ridge <= _MAX_RIDGE:
         try:
             factor = scipy.linalg.cho_factor(scaled + ridge * np.eye(len(scaled)), lower=True, check_finite=False)
-            break
         except np.linalg.LinAlgError:
             ridge *= 100
-    return lambda b: scipy.linalg.cho_solve(factor, b / diagonal, check_finite=False) / diagonal
+            continue
+        return lambda b: scipy.linalg.cho_solve(factor, b / unit, check_finite=False) / unit
+    return lambda b: b / unit**2
 
 
-def _direction(F: Objective, penalty: _Smoothed, theta: Array, p: Array, q: Array, slope: Array) -> Array:
+def _direction(F: Objective, penalty: _Smoothed, theta: Array, proba: Proba, slope: Array) -> Array:
+    """Newton's direction, from the whole Hessian if that is cheap, else by conjugate gradients."""
     n, size = F.A.shape
-    K, first = F.n_rows, F.n_classes - F.n_rows
-    d = K * size
-    extra = penalty.curvature(theta)
-    # adding a number to all classes' coefficients changes the penalty alone, and is 0 at the minimum
-    is_free = np.full(size, not F.l1.any()) | (np.arange(size) >= size - int(F.has_intercept))
-    if not sp.issparse(F.A) and n * d**2 / 2 + d**3 / 3 <= _FACTOR_WORK:
-        H = np.zeros((K, size, K, size))
-        for c in range(K):
-            for k in range(c + 1):
-                v = F.weight * p[:, first + c] * (q[:, first + c] if c == k else -p[:, first + k])
-                H[c, :, k] = (F.A * v[:, None]).T @ F.A
-                H[k, :, c] = H[c, :, k].T
-        diagonal = np.einsum("cjcj->cj", H)
-        if K > 1:
-            shift = np.where(is_free, diagonal.mean(axis=0) / K, 0.0)
-            diagonal += extra
-            np.einsum("cjkj->jck", H)[...] += shift[:, None, None]
-        else:
-            diagonal += extra
-        return -_factor(H.reshape(d, d))(slope.ravel()).reshape(K, size)
+    n_coef = F.n_rows * size
+    p, q = (part[:, -F.n_rows :] for part in proba)
+    curvature = penalty.curvature(theta)
+    if not sp.issparse(F.A) and n * n_coef**2 / 2 + n_coef**3 / 3 <= _FACTOR_WORK:
+        return -_factorise(_hessian(F, p, q, curvature))(slope.ravel()).reshape(slope.shape)
 
     def product(v: Array) -> Array:
         raw = np.asarray(F.A @ v.T)
-        part = p[:, first:]
-        return F.back(part * (raw - (part * raw).sum(axis=1, keepdims=True))) + extra * v
+        return F.back(p * (raw - (p * raw).sum(axis=1, keepdims=True))) + curvature * v
 
-    if not sp.issparse(F.A) and K * n * size**2 + K * size**3 / 3 <= _BLOCK_WORK:
-        solves = []
-        for c in range(K):
-            v = F.weight * p[:, first + c] * q[:, first + c]
-            solves.append(_factor((F.A * v[:, None]).T @ F.A + np.diag(extra[c])))
-        inverse = lambda g: np.stack([solve(row) for solve, row in zip(solves, g, strict=True)])  # noqa: E731
-    else:
-        squared = F.A.multiply(F.A) if sp.issparse(F.A) else F.A**2
-        diagonal = np.asarray(squared.T @ (F.weight[:, None] * (p * q)[:, first:])).T + extra
-        diagonal = np.maximum(diagonal, 1e-14 * diagonal.max())
-        inverse = lambda g: g / diagonal  # noqa: E731
-    return _conjugate_gradients(product, inverse, slope)
+    if not sp.issparse(F.A) and F.n_rows * (n * size**2 + size**3 / 3) <= _BLOCK_WORK:
+        of_class = [
+            _factorise((F.A * (F.weight * p[:, c] * q[:, c])[:, None]).T @ F.A + np.diag(curvature[c]))
+            for c in range(F.n_rows)
+        ]
+        return _conjugate_gradients(
+            product, lambda g: np.stack([solve(row) for solve, row in zip(of_class, g, strict=True)]), slope
+        )
+    squared = F.A.multiply(F.A) if sp.issparse(F.A) else F.A**2
+    diagonal = np.asarray(squared.T @ (F.weight[:, None] * p * q)).T + curvature
+    diagonal = np.maximum(diagonal, 1e-14 * diagonal.max())
+    return _conjugate_gradients(product, lambda g: g / diagonal, slope)
 
 
-def _conjugate_gradients(
-    product: Callable[[Array], Array], inverse: Callable[[Array], Array], slope: Array, accuracy: float = 1e-6
-) -> Array:
+def _hessian(F: Objective, p: Array, q: Array, curvature: Array) -> Array:
+    """F's Hessian, and a multiple of the squared sums of the coefficients over the classes.
+
+    These sums change the penalty alone (the intercepts' change nothing). Without L1 they are 0 at the minimum and on
+    the way, so that the term does not move the direction, and the Hessian is never singular because of them.
+    """
+    K, size = curvature.shape
+    H = np.zeros((K, size, K, size))
+    for c in range(K):
+        for k in range(c + 1):
+            v = F.weight * p[:, c] * (q[:, c] if c == k else -p[:, k])
+            H[c, :, k] = (F.A * v[:, None]).T @ F.A
+            H[k, :, c] = H[c, :, k].T
+    diagonal = np.einsum("cjcj->cj", H)
+    sums = diagonal.mean(axis=0) / K * (K > 1)
+    if F.has_l1:
+        sums[: size - int(F.has_intercept)] = 0
+    diagonal += curvature
+    np.einsum("cjkj->jck", H)[...] += sums[:, None, None]
+    return H.reshape(K * size, K * size)
+
+
+def _conjugate_gradients(product: Callable[[Array], Array], inverse: Callable[[Array], Array], slope: Array) -> Array:
+    """Solve ``H d = -slope``, preconditioned by ``inverse``."""
     residual = -slope
     direction = np.zeros_like(slope)
-    whitened = inverse(residual)
-    search, size = whitened, float((residual * whitened).sum())
-    start = size
+    search = whitened = inverse(residual)
+    size = start = float((residual * whitened).sum())
     for _ in range(_PRODUCTS):
         image = product(search)
         curvature = float((search * image).sum())
@@ -302,43 +353,46 @@ def _conjugate_gradients(
         direction = direction + size / curvature * search
         residual = residual - size / curvature * image
         whitened = inverse(residual)
-        new = float((residual * whitened).sum())
-        if not new > accuracy**2 * start:
+        before, size = size, float((residual * whitened).sum())
+        if not size > _CG_ACCURACY**2 * start:
             break
-        search = whitened + new / size * search
-        size = new
-    return direction if direction.any() else inverse(-slope)
+        search = whitened + size / before * search
+    return direction
 
 
 # --- the descent ----------------------------------------------------------------------------------------------
 
 
-def _length(F: Objective, penalty: _Smoothed, theta: Array, d: Array, raw: Array, draw: Array) -> float:
-    """The minimum of F along d from theta, nearly: by the slope, doubled until it rises, then the false position."""
+def _length(F: Objective, penalty: _Smoothed, theta: Array, step: Array, raw: Array, raw_step: Array) -> float:
+    """Find the minimum of F along a step, nearly: double the step until F rises, then false position.
+
+    It takes no product with X. Returns 0 if F does not fall.
+    """
 
     def slope(t: float) -> float:
-        p, q = F.proba(raw + t * draw)
-        return float(F.weight @ (F.residual(p, q) * draw).sum(axis=1) + (penalty.slope(theta + t * d) * d).sum())
+        residual = F.residual(_softmax(raw + t * raw_step))
+        return float(F.weight @ (residual * raw_step).sum(axis=1) + (penalty.slope(theta + t * step) * step).sum())
 
-    low, at_low = 0.0, slope(0.0)
-    start = at_low
-    if not start < 0:
+    low, at_low, high = 0.0, slope(0.0), 1.0
+    if not at_low < 0:
         return 0.0
-    high = 1.0
+    flat = _SLOPE_LEFT * abs(at_low)
     at_high = slope(high)
     for _ in range(_DOUBLINGS):
-        if not at_high < 0.1 * start:
+        if not at_high < -flat:
             break
         low, at_low, high = high, at_high, 2 * high
         at_high = slope(high)
-    if abs(at_high) <= 0.1 * abs(start) or not np.isfinite(at_high):
-        return high if np.isfinite(at_high) else low
+    if not np.isfinite(at_high):
+        return low
+    if abs(at_high) <= flat:
+        return high
     for _ in range(_EVALUATIONS):
         middle = (low * at_high - high * at_low) / (at_high - at_low)
         if not low + 0.05 * (high - low) < middle < high - 0.05 * (high - low):
             middle = 0.5 * (low + high)
         at_middle = slope(middle)
-        if abs(at_middle) <= 0.1 * abs(start) or high - low <= 1e-14 * high:
+        if abs(at_middle) <= flat:
             return middle
         if at_middle < 0:
             low, at_low = middle, at_middle
@@ -347,79 +401,76 @@ def _length(F: Objective, penalty: _Smoothed, theta: Array, d: Array, raw: Array
     return low
 
 
+def _expected(proba: Proba, raw_step: Array) -> Proba | None:
+    """Probabilities after a step, to first order; None if one is negative."""
+    change = raw_step - (proba.p * raw_step).sum(axis=1, keepdims=True)
+    return _with_complement(proba.p * (1 + change)) if change.min() >= -1 else None
+
+
 def _descend(F: Objective, theta: Array, accuracy: float) -> Minimum:
-    """From one start; the L1 term is made sharper as the bound comes nearer."""
-    has_l1 = bool(F.l1.any())
-    if not has_l1 and F.n_rows > 1:
-        theta = theta - theta.mean(axis=0)  # the same loss, less penalty
-    best, upper, lower = theta, F.value(theta), -np.inf
-    sharpness = _FIRST_SHARPNESS * theta.size / max(upper, 1e-300) if has_l1 else 1.0
-    sharpest = 100 * theta.size / (accuracy * max(upper, 1e-300))
-    before, stalls = np.inf, 0
-    raw = F.raw(theta)
-    n_steps = 0
-    for n_steps in range(1, _STEPS + 1):
+    """Take Newton steps from one start; the L1 term becomes sharper as they become small."""
+
+    def balanced(theta: Array) -> Array:
+        """Without L1 the same loss and the least penalty."""
+        return theta - theta.mean(axis=0) if F.n_rows > 1 and not F.has_l1 else theta
+
+    theta = best = balanced(theta)
+    upper, lower = F.value(theta), -np.inf
+    sharpness = _FIRST_SHARPNESS * theta.size / max(upper, 1e-300)
+    sharpest = 100 * theta.size / (accuracy * max(upper, 1e-300)) if F.has_l1 else sharpness
+    n_stalls = n_steps = 0
+    while n_steps < _STEPS and n_stalls < _STALLS and upper - lower > accuracy * upper:
+        n_steps += 1
         penalty = _Smoothed(F, sharpness)
-        p, q = F.proba(raw)
-        slope = F.back(F.residual(p, q)) + penalty.slope(theta)
-        d = _direction(F, penalty, theta, p, q, slope)
-        draw = np.asarray(F.A @ d.T)
-        draw = np.hstack([np.zeros_like(draw), draw]) if F.n_classes == 2 else draw
-        centred = draw - (p * draw).sum(axis=1, keepdims=True)
-        # the probabilities that the step expects, where they are any, and as they are
-        for share in (1.0, 0.0):
-            if share and centred.min() >= -1:
-                expected = p * (1 + centred)
-                rows, top = np.arange(len(p)), expected.argmax(axis=1)
-                others = expected.copy()
-                others[rows, top] = 0
-                missing = 1 - expected
-                missing[rows, top] = others.sum(axis=1)
-                expected[rows, top] = 1 - missing[rows, top]
-                lower = max(lower, F.lower(expected, missing, theta + d))
-            elif not share:
-                lower = max(lower, F.lower(p, q, theta))
-        t = _length(F, penalty, theta, d, raw, draw)
-        theta = theta + t * d
-        if not has_l1 and F.n_rows > 1:
-            theta = theta - theta.mean(axis=0)
         raw = F.raw(theta)
-        value = F.loss(raw) + F.penalty(theta)
-        if value < upper:
-            best, upper = theta, value
-        if has_l1:
-            cut = np.where(np.abs(penalty.slope(theta) - F.l2 * theta) < 0.5 * F.l1, 0.0, theta)
-            of_cut = F.value(cut)
-            if of_cut < upper:
-                best, upper = cut, of_cut
-        if upper - lower <= accuracy * upper:
-            break
-        if t == 0 or not np.isfinite(value):
-            break
-        if has_l1 and sharpness < sharpest:
-            if -float((slope * d).sum()) <= 0.1 * theta.size / sharpness:
-                sharpness = min(sharpness * _SHARPER, sharpest)
-            continue
-        stalls = stalls + 1 if not upper < before else 0
+        proba = _softmax(raw)
+        slope = F.back(F.residual(proba)) + penalty.slope(theta)
+        step = _direction(F, penalty, theta, proba, slope)
+        raw_step = F.raw(step)
+        expected = _expected(proba, raw_step)
+        if expected is not None:
+            lower = max(lower, F.lower(expected, theta + step))
+        lower = max(lower, F.lower(proba, theta))
+        length = _length(F, penalty, theta, step, raw, raw_step)
+        theta = balanced(theta + length * step)
         before = upper
-        if stalls >= _STALLS:
+        for candidate in (theta, penalty.rounded(theta)) if F.has_l1 else (theta,):
+            value = F.value(candidate)
+            if value < upper:
+                best, upper = candidate, value
+        if not np.isfinite(value):
             break
+        if sharpness < sharpest:
+            if length == 0 or -float((slope * step).sum()) <= 0.1 * theta.size / sharpness:
+                sharpness = min(sharpness * _SHARPER, sharpest)
+        elif length == 0:
+            break
+        else:
+            n_stalls = 0 if upper < before else n_stalls + 1
     return Minimum(upper, upper - lower, best, n_steps)
 
 
 def minimum(F: Objective, starts: Iterable[Array], accuracy: float) -> Minimum:
-    """The least F from several starts; those that are left are not tried once ``gap <= accuracy * value``."""
-    found = None
-    n_steps = 0
+    """Enclose F* from several starts.
+
+    Parameters
+    ----------
+    F : Objective
+    starts : iterable of ndarray
+        Tried in turn until ``gap <= accuracy * value``.
+    accuracy : float
+        Relative, > 0.
+    """
+    found: Minimum | None = None
     for start in starts:
         now = _descend(F, start, accuracy)
-        n_steps += now.n_steps
         if found is not None:
             lower = max(found.value - found.gap, now.value - now.gap)
-            now = min(found, now, key=lambda m: m.value)
-            now = now._replace(gap=now.value - lower)
-        found = now._replace(n_steps=n_steps)
+            best = min(found, now, key=lambda m: m.value)
+            now = Minimum(best.value, best.value - lower, best.theta, found.n_steps + now.n_steps)
+        found = now
         if found.gap <= accuracy * found.value:
             break
-    assert found is not None
+    if found is None:
+        raise ValueError("starts must hold at least one start, got none.")
     return found
