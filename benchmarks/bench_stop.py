@@ -41,7 +41,7 @@ from sksoftmax._types import Array
 SEEDS, QUICK_SEEDS = (0, 64), (0, 4)
 
 #: Max n_samples * n_features * n_classes in a quick run.
-_QUICK_SIZE = 3000
+_QUICK_SIZE = 10_000
 
 #: Accuracy of F*, as a share of tol.
 _SHARE = 1 / 20
@@ -164,10 +164,9 @@ def judge(kind: str, seed: int) -> Verdict:
     start = time.process_time()
     value, least, excess, is_known = np.inf, Minimum(np.nan, np.nan, np.zeros((1, 0)), 0), np.inf, True
     if not fit.error:
-        with np.errstate(all="ignore"):  # of exponentials far from the minimum
-            F = objective(p, fit.alpha, fit.l1_ratio)
-            value = F.value(F.theta(fit.coef, fit.intercept))
-            least = minimum(F, _starts(p, F, fit), _SHARE * tol)
+        F = objective(p, fit.alpha, fit.l1_ratio)
+        value = F.value(F.theta(fit.coef, fit.intercept))
+        least = minimum(F, _starts(p, F, fit), _SHARE * tol)
         excess, is_known = _excess(value, least, tol, fit.alpha > 0)
     settings = {key: f"{of:.3g}" if isinstance(of, float) else of for key, of in p.settings.items()}
     container = f"{type(p.X).__name__} {p.X.dtype}" + (", weights" if p.weight is not None else "")
@@ -199,19 +198,21 @@ def _judge(task: Task) -> Verdict:
     return judge(*task)
 
 
-def verdicts(tasks: Sequence[Task], jobs: int) -> Iterator[Verdict]:
+def verdicts(tasks: Sequence[Task], jobs: int, before: Callable[[], None] | None = compile_all) -> Iterator[Verdict]:
     """Judge the fits, in any order if there are several processes; each verdict is the same however many there are."""
     if jobs == 1:
-        compile_all()
+        if before is not None:
+            before()
         yield from map(_judge, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, compile_all) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, before) as pool:
         yield from pool.imap_unordered(_judge, tasks)
 
 
-def is_small(task: Task) -> bool:
+def is_quick(task: Task) -> bool:
+    """Tell whether a problem is small and needs no code that numba compiles, for a minute or so."""
     p = problem(*task)
-    return p.X.shape[0] * p.X.shape[1] * p.n_classes <= _QUICK_SIZE
+    return p.settings["engine"] != "compiled" and p.X.shape[0] * p.X.shape[1] * p.n_classes <= _QUICK_SIZE
 
 
 # --- the report -----------------------------------------------------------------------------------------------
@@ -331,9 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first, last = map(int, options.seeds.split(":")) if options.seeds else QUICK_SEEDS if options.quick else SEEDS
     tasks = [(kind, seed) for seed in range(first, last) for kind in options.kinds]
     if options.quick:
-        tasks = [task for task in tasks if is_small(task)]
+        tasks = [task for task in tasks if is_quick(task)]
     rows = []
-    for i, v in enumerate(verdicts(tasks, options.jobs), 1):
+    for i, v in enumerate(verdicts(tasks, options.jobs, None if options.quick else compile_all), 1):
         rows.append(v)
         if v.is_broken or not v.is_known or i % 100 == 0:
             print(f"{i}/{len(tasks)} " + (describe(v) if v.is_broken or not v.is_known else ""), flush=True)

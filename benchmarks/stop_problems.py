@@ -451,8 +451,10 @@ def many_sparse_columns(rng: Rng) -> Rows:
     n, p, K = whole(rng, 300, 4000), whole(rng, 200, 500), whole(rng, 2, 6)
     X = sp.random_array((n, p), density=wide(rng, 0.005, 0.2), rng=rng, format="csr")
     X.data = np.exp(rng.normal(0, wide(rng, 0.1, 3), X.nnz))
-    rows = Rows(X, labels(X @ rng.standard_normal((p, K)) * wide(rng, 0.1, 5), rng))
-    return rows._replace(settings={"engine": "compiled" if HAS_NUMBA else "auto"}) if rng.random() < 0.5 else rows
+    y = labels(X @ rng.standard_normal((p, K)) * wide(rng, 0.1, 5), rng)
+    if rng.random() < 0.3:
+        X.data[rng.integers(X.nnz, size=whole(rng, 1, 10))] *= wide(rng, 1e2, 1e10)
+    return Rows(X, y, settings={"engine": "compiled"} if rng.random() < 0.5 else {})
 
 
 def correlated(rng: Rng) -> Rows:
@@ -539,7 +541,7 @@ def problem(kind: str, seed: int) -> StopProblem:
     if settings["engine"] == "compiled" and not (HAS_NUMBA and is_labelled):
         settings["engine"] = "auto"
     way = str(rng.choice(list(WAYS), p=list(WAYS.values())))
-    if n * p * K <= _NAIVE_WORK and rng.random() < 0.2 and not sp.issparse(X):
+    if n * p * K <= _NAIVE_WORK and rng.random() < 0.1 and not sp.issparse(X):
         settings["engine"], way = "naive", "cold"
     if way in ("batches", "CV", "warm, from_sklearn") and not is_labelled:
         way = "cold"

@@ -264,6 +264,8 @@ def _with_complement(p: Array) -> Proba:
     others[rows, top] = 0
     q = 1 - p
     q[rows, top] = others.sum(axis=1)
+    p = p.copy()
+    p[rows, top] = 1 - q[rows, top]
     return Proba(p, q)
 
 
@@ -402,9 +404,11 @@ def _length(F: Objective, penalty: _Smoothed, theta: Array, step: Array, raw: Ar
 
 
 def _expected(proba: Proba, raw_step: Array) -> Proba | None:
-    """Probabilities after a step, to first order; None if one is negative."""
+    """Probabilities after a step, to first order; None if they are none."""
     change = raw_step - (proba.p * raw_step).sum(axis=1, keepdims=True)
-    return _with_complement(proba.p * (1 + change)) if change.min() >= -1 else None
+    p = proba.p * (1 + change)
+    is_distribution = change.min() >= -1 and np.abs(p.sum(axis=1) - 1).max() <= 1e-9
+    return _with_complement(p) if is_distribution else None
 
 
 def _descend(F: Objective, theta: Array, accuracy: float) -> Minimum:
@@ -463,7 +467,8 @@ def minimum(F: Objective, starts: Iterable[Array], accuracy: float) -> Minimum:
     """
     found: Minimum | None = None
     for start in starts:
-        now = _descend(F, start, accuracy)
+        with np.errstate(all="ignore"):  # far from the minimum, where such a start is given up
+            now = _descend(F, start, accuracy)
         if found is not None:
             lower = max(found.value - found.gap, now.value - now.gap)
             best = min(found, now, key=lambda m: m.value)
