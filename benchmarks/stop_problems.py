@@ -102,14 +102,14 @@ WAYS = {
 # --- draws ----------------------------------------------------------------------------------------------------
 
 
-def wide(rng: Rng, low: float, high: float) -> float:
+def log_uniform(rng: Rng, low: float, high: float) -> float:
     """A number between two, even in its logarithm."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def whole(rng: Rng, low: int, high: int) -> int:
+def log_uniform_int(rng: Rng, low: int, high: int) -> int:
     """An integer between two, both included, even in its logarithm."""
-    return min(high, int(wide(rng, low, high + 1)))
+    return min(high, int(log_uniform(rng, low, high + 1)))
 
 
 def labels(raw: Array, rng: Rng) -> Array:
@@ -151,13 +151,13 @@ def base(
         rows, columns = _MANY_ROWS, (columns[0], min(columns[1], 12))
     elif draw > 0.96 and 30 <= columns[1] < 200:
         rows, columns, classes = _SOME_ROWS, _MANY_COLUMNS, (2, 4)
-    n, p = whole(rng, *rows), whole(rng, *columns)
-    K = 2 if classes[0] == 2 and rng.random() < 0.35 else whole(rng, *classes)
+    n, p = log_uniform_int(rng, *rows), log_uniform_int(rng, *columns)
+    K = 2 if classes[0] == 2 and rng.random() < 0.35 else log_uniform_int(rng, *classes)
     n = max(n, 2 * K)
     X = make(rng, n, p)
     spread = X.std(axis=0)
     Z = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    W = rng.standard_normal((p, K)) * wide(rng, *strength) / np.sqrt(p)
+    W = rng.standard_normal((p, K)) * log_uniform(rng, *strength) / np.sqrt(p)
     raw = Z @ W + 0.5 * rng.standard_normal(K)
     return Base(X, W, raw, labels(raw, rng))
 
@@ -172,7 +172,7 @@ def _outliers(rng: Rng, b: Base, n_rows: int, n_columns: int, size: tuple[float,
         spread = X[:, column].std() or 1.0
         sign = rng.choice([-1.0, 1.0], len(chosen)) if rng.random() < 0.5 else np.full(len(chosen), rng.choice([-1, 1]))
         jitter = np.exp(rng.normal(0, rng.choice([0.0, 0.1, 1.0]), len(chosen)))
-        X[chosen, column] = sign * wide(rng, *size) * spread * jitter
+        X[chosen, column] = sign * log_uniform(rng, *size) * spread * jitter
         effect = sign[:, None] * b.W[column]
         if mode != "drawn":
             y[chosen] = effect.argmax(axis=1) if mode == "agree" else effect.argmin(axis=1)
@@ -202,20 +202,22 @@ def one_outlier_classes(rng: Rng) -> Rows:
 
 
 def outlying_rows(rng: Rng) -> Rows:
-    return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 12)), whole(rng, 2, 100), 1)
+    return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 12)), log_uniform_int(rng, 2, 100), 1)
 
 
 def outlying_columns(rng: Rng) -> Rows:
-    return _outliers(rng, base(rng, rows=(50, 3000), columns=(2, 20)), whole(rng, 1, 10), whole(rng, 2, 8))
+    return _outliers(
+        rng, base(rng, rows=(50, 3000), columns=(2, 20)), log_uniform_int(rng, 1, 10), log_uniform_int(rng, 2, 8)
+    )
 
 
 def outliers_many_columns(rng: Rng) -> Rows:
     b = base(rng, rows=_SOME_ROWS, columns=_MANY_COLUMNS, classes=(2, 4))
-    return _outliers(rng, b, whole(rng, 1, 10), whole(rng, 1, 5))
+    return _outliers(rng, b, log_uniform_int(rng, 1, 10), log_uniform_int(rng, 1, 5))
 
 
 def outliers_many_rows(rng: Rng) -> Rows:
-    return _outliers(rng, base(rng, rows=_MANY_ROWS, columns=(1, 12), classes=(2, 5)), whole(rng, 1, 30), 1)
+    return _outliers(rng, base(rng, rows=_MANY_ROWS, columns=(1, 12), classes=(2, 5)), log_uniform_int(rng, 1, 30), 1)
 
 
 def missing_codes(rng: Rng) -> Rows:
@@ -224,9 +226,9 @@ def missing_codes(rng: Rng) -> Rows:
 
     b = base(rng, rows=(50, 6000), columns=(1, 15), make=in_units)
     X, outlying = b.X.copy(), np.zeros(len(b.X), bool)
-    for column in rng.permutation(X.shape[1])[: whole(rng, 1, 3)]:
+    for column in rng.permutation(X.shape[1])[: log_uniform_int(rng, 1, 3)]:
         code = rng.choice([-1.0, -99.0, -999.0, 9999.0, 99999.0, -999999.0, -2147483648.0, 1e9])
-        chosen = rng.choice(len(X), min(whole(rng, 1, 100), len(X) // 3 + 1), replace=False)
+        chosen = rng.choice(len(X), min(log_uniform_int(rng, 1, 100), len(X) // 3 + 1), replace=False)
         X[chosen, column] = code
         outlying[chosen] = True
     return Rows(X, b.y, outlying=outlying)
@@ -240,19 +242,19 @@ def cauchy(rng: Rng) -> Rows:
 
 def lognormal(rng: Rng) -> Rows:
     b = base(rng)
-    X = np.exp(wide(rng, 1, 6) * b.X)
+    X = np.exp(log_uniform(rng, 1, 6) * b.X)
     return Rows(X, b.y, outlying=(100 * np.median(X, axis=0) < X).any(axis=1))
 
 
 def pareto(rng: Rng) -> Rows:
-    power = wide(rng, 0.3, 3)
+    power = log_uniform(rng, 0.3, 3)
     b = base(rng, make=lambda rng, n, p: rng.pareto(power, (n, p)))
     return Rows(b.X, labels(np.log1p(b.X) @ b.W, rng), outlying=(100 * np.median(b.X, axis=0) < b.X).any(axis=1))
 
 
 def collinear(rng: Rng) -> Rows:
     def low_rank(rng: Rng, n: int, p: int) -> Array:
-        rank = whole(rng, 1, p)
+        rank = log_uniform_int(rng, 1, p)
         noise = 10 ** -rng.uniform(1, 9) * rng.standard_normal((n, p))
         return rng.standard_normal((n, rank)) @ rng.standard_normal((rank, p)) + noise
 
@@ -262,19 +264,19 @@ def collinear(rng: Rng) -> Rows:
 
 def duplicated_columns(rng: Rng) -> Rows:
     b = base(rng, columns=(1, 10))
-    X = b.X[:, rng.integers(b.X.shape[1], size=whole(rng, b.X.shape[1] + 1, 40))]
+    X = b.X[:, rng.integers(b.X.shape[1], size=log_uniform_int(rng, b.X.shape[1] + 1, 40))]
     return Rows(X * rng.choice([1.0, -1.0, 1e3, 1e-3], X.shape[1]) if rng.random() < 0.5 else X, b.y)
 
 
 def one_hot(rng: Rng) -> Rows:
-    n, K = whole(rng, 30, 5000), whole(rng, 2, 8)
+    n, K = log_uniform_int(rng, 30, 5000), log_uniform_int(rng, 2, 8)
     parts, raw = [], np.zeros((n, K))
-    for _ in range(whole(rng, 1, 5)):
-        size = whole(rng, 2, 30)
-        share = (1.0 + np.arange(size)) ** -wide(rng, 0.1, 3)
+    for _ in range(log_uniform_int(rng, 1, 5)):
+        size = log_uniform_int(rng, 2, 30)
+        share = (1.0 + np.arange(size)) ** -log_uniform(rng, 0.1, 3)
         drawn = rng.choice(size, n, p=share / share.sum())
         parts.append(sp.csr_array((np.ones(n), (np.arange(n), drawn)), shape=(n, size)))
-        raw += (rng.standard_normal((size, K)) * wide(rng, 0.3, 3))[drawn]
+        raw += (rng.standard_normal((size, K)) * log_uniform(rng, 0.3, 3))[drawn]
     return Rows(sp.csr_array(sp.hstack(parts)), labels(raw, rng))
 
 
@@ -294,13 +296,13 @@ def zero_inflated(rng: Rng) -> Rows:
 
 
 def tfidf(rng: Rng) -> Rows:
-    n, p, K = whole(rng, 50, 1200), whole(rng, 50, 3000), whole(rng, 2, 8)
+    n, p, K = log_uniform_int(rng, 50, 1200), log_uniform_int(rng, 50, 3000), log_uniform_int(rng, 2, 8)
     share = 1 / (1.0 + np.arange(p))
-    length = whole(rng, 5, 60)
+    length = log_uniform_int(rng, 5, 60)
     words = rng.choice(p, (n, length), p=share / share.sum())
     count = sp.csr_array((np.ones(words.size), (np.repeat(np.arange(n), length), words.ravel())), shape=(n, p))
     X = sp.csr_array(normalize(count @ sp.diags_array(-np.log(share / share.sum()))))
-    return Rows(X, labels(X @ rng.standard_normal((p, K)) * wide(rng, 1, 10), rng))
+    return Rows(X, labels(X @ rng.standard_normal((p, K)) * log_uniform(rng, 1, 10), rng))
 
 
 def decades(rng: Rng) -> Rows:
@@ -311,14 +313,14 @@ def decades(rng: Rng) -> Rows:
 
 def offsets(rng: Rng) -> Rows:
     b = base(rng)
-    offset = np.array([wide(rng, 1e3, 1e7) for _ in range(b.X.shape[1])]) * rng.choice([-1, 0, 1], b.X.shape[1])
+    offset = np.array([log_uniform(rng, 1e3, 1e7) for _ in range(b.X.shape[1])]) * rng.choice([-1, 0, 1], b.X.shape[1])
     return Rows(b.X * np.exp(rng.normal(0, 2, b.X.shape[1])) + offset, b.y)
 
 
 def timestamps(rng: Rng) -> Rows:
     b = base(rng, columns=(1, 8))
     X = b.X.copy()
-    span = wide(rng, 3600, 1e8)
+    span = log_uniform(rng, 3600, 1e8)
     X[:, 0] = np.round(1.6e9 + span * b.X[:, 0])
     if X.shape[1] > 1:
         X[:, 1] = 1900 + np.round(30 * np.abs(X[:, 1]))
@@ -336,23 +338,25 @@ def separable(rng: Rng) -> Rows:
 
 
 def blobs(rng: Rng) -> Rows:
-    n, p, K = whole(rng, 20, 3000), whole(rng, 1, 40), whole(rng, 2, 8)
+    n, p, K = log_uniform_int(rng, 20, 3000), log_uniform_int(rng, 1, 40), log_uniform_int(rng, 2, 8)
     y = rng.integers(K, size=n)
-    X = (rng.standard_normal((K, p)) * wide(rng, 3, 30))[y] + rng.standard_normal((n, p))
-    return Rows(X, _two(y), settings={"alpha": wide(rng, 1e-10, 1e-6)})
+    X = (rng.standard_normal((K, p)) * log_uniform(rng, 3, 30))[y] + rng.standard_normal((n, p))
+    return Rows(X, _two(y), settings={"alpha": log_uniform(rng, 1e-10, 1e-6)})
 
 
 def one_row_classes(rng: Rng) -> Rows:
     b = base(rng, rows=(30, 2000), classes=(2, 4))
     y = b.y.copy()
-    n_new = whole(rng, 1, 6)
+    n_new = log_uniform_int(rng, 1, 6)
     y[rng.choice(len(y), n_new, replace=False)] = b.raw.shape[1] + np.arange(n_new)
     return Rows(b.X, _two(y))
 
 
 def weights(rng: Rng) -> Rows:
     b = base(rng)
-    return Rows(b.X, b.y, weight=10.0 ** rng.uniform(-wide(rng, 0.5, 8), 0, len(b.y)) * wide(rng, 1e-3, 1e3))
+    return Rows(
+        b.X, b.y, weight=10.0 ** rng.uniform(-log_uniform(rng, 0.5, 8), 0, len(b.y)) * log_uniform(rng, 1e-3, 1e3)
+    )
 
 
 def no_penalty(rng: Rng) -> Rows:
@@ -367,7 +371,7 @@ def no_minimum(rng: Rng) -> Rows:
 
 def strong_penalty(rng: Rng) -> Rows:
     b = base(rng)
-    return Rows(b.X * wide(rng, 1e-2, 1e2), b.y, settings={"alpha": wide(rng, 1e-1, 1e4)})
+    return Rows(b.X * log_uniform(rng, 1e-2, 1e2), b.y, settings={"alpha": log_uniform(rng, 1e-1, 1e4)})
 
 
 def polynomial(rng: Rng) -> Rows:
@@ -378,7 +382,7 @@ def polynomial(rng: Rng) -> Rows:
 
 
 def pixels(rng: Rng) -> Rows:
-    n, side, K = whole(rng, 50, 1500), int(rng.integers(5, 17)), whole(rng, 2, 10)
+    n, side, K = log_uniform_int(rng, 50, 1500), int(rng.integers(5, 17)), log_uniform_int(rng, 2, 10)
     y = rng.integers(K, size=n)
     at = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2)
     strokes = rng.uniform(0.15, 0.85, (K, 4, 2)) * side
@@ -392,12 +396,12 @@ def pixels(rng: Rng) -> Rows:
 
 def many_more_columns(rng: Rng) -> Rows:
     b = base(rng, rows=(15, 150), columns=(200, 2500), classes=(2, 5))
-    return Rows(b.X * wide(rng, 1e-2, 1e4), b.y)
+    return Rows(b.X * log_uniform(rng, 1e-2, 1e4), b.y)
 
 
 def constant_columns(rng: Rng) -> Rows:
     b = base(rng, columns=(1, 10))
-    constant = wide(rng, 1e-3, 1e7) * rng.choice([-1, 0, 1], whole(rng, 1, 10))
+    constant = log_uniform(rng, 1e-3, 1e7) * rng.choice([-1, 0, 1], log_uniform_int(rng, 1, 10))
     X = np.hstack([b.X, np.broadcast_to(constant, (len(b.X), len(constant)))])
     return Rows(X[:, rng.permutation(X.shape[1])], b.y)
 
@@ -410,7 +414,7 @@ def label_noise(rng: Rng) -> Rows:
 
 def imbalanced(rng: Rng) -> Rows:
     b = base(rng, rows=(200, 6000), classes=(2, 6))
-    raw = b.raw - wide(rng, 0.5, 6) * np.arange(b.raw.shape[1])
+    raw = b.raw - log_uniform(rng, 0.5, 6) * np.arange(b.raw.shape[1])
     settings = {"class_weight": "balanced"} if rng.random() < 0.3 else {}
     return Rows(b.X, labels(raw, rng), settings=settings)
 
@@ -429,12 +433,12 @@ def soft_targets(rng: Rng) -> Rows:
 
 def smoothed(rng: Rng) -> Rows:
     b = base(rng, strength=(0.3, 30))
-    return Rows(b.X, b.y, settings={"label_smoothing": wide(rng, 1e-3, 0.5)})
+    return Rows(b.X, b.y, settings={"label_smoothing": log_uniform(rng, 1e-3, 0.5)})
 
 
 def smoothed_outliers(rng: Rng) -> Rows:
-    rows = _outliers(rng, base(rng, rows=(50, 3000), columns=(1, 8)), whole(rng, 1, 5), 1, (1e2, 1e8))
-    return rows._replace(settings={"label_smoothing": wide(rng, 1e-3, 0.5)})
+    rows = _outliers(rng, base(rng, rows=(50, 3000), columns=(1, 8)), log_uniform_int(rng, 1, 5), 1, (1e2, 1e8))
+    return rows._replace(settings={"label_smoothing": log_uniform(rng, 1e-3, 0.5)})
 
 
 def many_rows(rng: Rng) -> Rows:
@@ -448,18 +452,20 @@ def many_columns(rng: Rng) -> Rows:
 
 
 def many_sparse_columns(rng: Rng) -> Rows:
-    n, p, K = whole(rng, 300, 4000), whole(rng, 200, 500), whole(rng, 2, 6)
-    X = sp.random_array((n, p), density=wide(rng, 0.005, 0.2), rng=rng, format="csr")
-    X.data = np.exp(rng.normal(0, wide(rng, 0.1, 3), X.nnz))
-    y = labels(X @ rng.standard_normal((p, K)) * wide(rng, 0.1, 5), rng)
+    n, p, K = log_uniform_int(rng, 300, 4000), log_uniform_int(rng, 200, 500), log_uniform_int(rng, 2, 6)
+    X = sp.random_array((n, p), density=log_uniform(rng, 0.005, 0.2), rng=rng, format="csr")
+    X.data = np.exp(rng.normal(0, log_uniform(rng, 0.1, 3), X.nnz))
+    y = labels(X @ rng.standard_normal((p, K)) * log_uniform(rng, 0.1, 5), rng)
     if rng.random() < 0.3:
-        X.data[rng.integers(X.nnz, size=whole(rng, 1, 10))] *= wide(rng, 1e2, 1e10)
+        X.data[rng.integers(X.nnz, size=log_uniform_int(rng, 1, 10))] *= log_uniform(rng, 1e2, 1e10)
     return Rows(X, y, settings={"engine": "compiled"} if rng.random() < 0.5 else {})
 
 
 def correlated(rng: Rng) -> Rows:
     def mixed(rng: Rng, n: int, p: int) -> Array:
-        return rng.standard_normal((n, p)) @ (rng.standard_normal((p, p)) / (1 + np.arange(p)) ** wide(rng, 0.3, 3))
+        return rng.standard_normal((n, p)) @ (
+            rng.standard_normal((p, p)) / (1 + np.arange(p)) ** log_uniform(rng, 0.3, 3)
+        )
 
     b = base(rng, columns=(2, 60), make=mixed)
     return Rows(b.X, b.y)
@@ -483,16 +489,16 @@ def mixed(rng: Rng) -> Rows:
         if spoil == 0:
             X = X * 10.0 ** rng.uniform(-4, 4, p)
         elif spoil == 1:
-            X = X + wide(rng, 1e1, 1e6) * X.std(axis=0) * rng.integers(2, size=p)
+            X = X + log_uniform(rng, 1e1, 1e6) * X.std(axis=0) * rng.integers(2, size=p)
         elif spoil == 2:
-            column, chosen = rng.integers(p), rng.choice(n, min(n, whole(rng, 1, 20)), replace=False)
-            X[chosen, column] += rng.choice([-1, 1]) * wide(rng, 1e2, 1e9) * (X[:, column].std() or 1.0)
+            column, chosen = rng.integers(p), rng.choice(n, min(n, log_uniform_int(rng, 1, 20)), replace=False)
+            X[chosen, column] += rng.choice([-1, 1]) * log_uniform(rng, 1e2, 1e9) * (X[:, column].std() or 1.0)
             outlying[chosen] = True
         elif spoil == 3:
-            weight = 10.0 ** rng.uniform(-wide(rng, 0.5, 8), 0, n)
+            weight = 10.0 ** rng.uniform(-log_uniform(rng, 0.5, 8), 0, n)
         elif spoil == 4:
             y = y.copy()
-            y[rng.choice(n, min(n // 2, whole(rng, 1, 5)), replace=False)] = y.max() + 1
+            y[rng.choice(n, min(n // 2, log_uniform_int(rng, 1, 5)), replace=False)] = y.max() + 1
         else:
             X = np.hstack([X, X[:, rng.integers(p, size=min(p, 5))], np.full((n, 1), rng.normal() * 100)])
             p = X.shape[1]
@@ -536,7 +542,7 @@ def problem(kind: str, seed: int) -> StopProblem:
     X = _contained(rng, rows.X).astype(dtype)
     weight = rows.weight
     if weight is None and "class_weight" not in settings and rng.random() < 0.08:
-        weight = 10.0 ** rng.uniform(-wide(rng, 0.1, 3), 0, n)
+        weight = 10.0 ** rng.uniform(-log_uniform(rng, 0.1, 3), 0, n)
     is_labelled = not is_soft and not settings.get("label_smoothing")
     if settings["engine"] == "compiled" and not (HAS_NUMBA and is_labelled):
         settings["engine"] = "auto"
@@ -552,9 +558,9 @@ def problem(kind: str, seed: int) -> StopProblem:
 
 
 def _settings(rng: Rng) -> dict[str, Any]:
-    alpha = 1e-4 if rng.random() < 0.3 else wide(rng, 1e-8, 1.0)
+    alpha = 1e-4 if rng.random() < 0.3 else log_uniform(rng, 1e-8, 1.0)
     if rng.random() < 0.05:
-        alpha = wide(rng, 1.0, 1e4)
+        alpha = log_uniform(rng, 1.0, 1e4)
     elif rng.random() < 0.04:
         alpha = 0.0
     return {
