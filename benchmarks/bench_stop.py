@@ -33,7 +33,7 @@ import scipy.sparse as sp
 from benchmarks import report
 from benchmarks.stop_fits import Fit, compile_all, fitted
 from benchmarks.stop_problems import KINDS, STREAM_TOL, StopProblem, problem
-from benchmarks.stop_reference import Minimum, Objective, minimum
+from benchmarks.stop_reference import NOTHING, Minimum, Objective, minimum
 from benchmarks.timing import machine
 from sksoftmax._types import Array
 
@@ -48,9 +48,6 @@ _SHARE = 1 / 20
 
 #: Share of the silent fits that may be above tol.
 _ALLOWED = 1 / 500
-
-#: F below which a problem without a penalty has no minimum: its classes can be told apart.
-_NOTHING = 1e-10
 
 #: Number of slow fits that are printed.
 _N_SLOWEST = 15
@@ -148,7 +145,7 @@ def _starts(p: StopProblem, F: Objective, fit: Fit) -> Iterator[Array]:
 
 def _excess(value: float, least: Minimum, tol: float, has_penalty: bool) -> tuple[float, bool]:
     """Compute the relative excess, and tell whether it is known on which side of tol it is."""
-    if not has_penalty and least.value < _NOTHING:
+    if not has_penalty and least.value < NOTHING:
         return np.inf, True
     excess = max(value / least.value - 1, 0.0)
     largest = value / max(least.value - least.gap, 1e-300) - 1

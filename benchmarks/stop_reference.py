@@ -59,6 +59,9 @@ _FIRST_SHARPNESS = 10.0
 #: Factor on the sharpness.
 _SHARPER = 20.0
 
+#: F without a penalty below which its infimum is 0: the classes can be told apart, and there is no minimum.
+NOTHING = 1e-10
+
 #: Max relative ridge of a matrix that is factorised.
 _MAX_RIDGE = 1e-2
 
@@ -422,8 +425,9 @@ def _descend(F: Objective, theta: Array, accuracy: float) -> Minimum:
     upper, lower = F.value(theta), -np.inf
     sharpness = _FIRST_SHARPNESS * theta.size / max(upper, 1e-300)
     sharpest = 100 * theta.size / (accuracy * max(upper, 1e-300)) if F.has_l1 else sharpness
+    floor = 0.0 if F.l1.any() or F.l2.any() else NOTHING
     n_stalls = n_steps = 0
-    while n_steps < _STEPS and n_stalls < _STALLS and upper - lower > accuracy * upper:
+    while n_steps < _STEPS and n_stalls < _STALLS and upper > floor and upper - lower > accuracy * upper:
         n_steps += 1
         penalty = _Smoothed(F, sharpness)
         raw = F.raw(theta)
