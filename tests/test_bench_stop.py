@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from benchmarks import bench_stop, report, stop_fits, stop_problems
 from benchmarks.bench_stop import Verdict, judge
+from benchmarks.rivals import logistic
 from benchmarks.stop_problems import KINDS, WAYS, problem
 from benchmarks.stop_reference import NOTHING, Minimum, Objective, _softmax, minimum
 from sksoftmax import SoftmaxClassifier
@@ -29,7 +29,7 @@ def data(n_classes, n_samples=200, n_features=4, seed=0):
 
 def of_sklearn(solver, X, y, weight, alpha, **kwargs):
     """Coefficients and intercepts at the same objective."""
-    clf = LogisticRegression(C=1 / (alpha * weight.sum()), solver=solver, random_state=0, **kwargs)
+    clf = logistic(solver)(alpha, weight.sum(), **kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tol: rounding may end it first
         clf.fit(X, y, weight)
