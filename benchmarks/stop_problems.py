@@ -18,7 +18,7 @@ from sksoftmax._types import Array
 
 Rng = np.random.Generator
 
-#: Multiplications of a pass that the loops in Python may take.
+#: Max n_samples * n_features * n_classes for the naive engine.
 _NAIVE_WORK = 4000
 
 #: Rows that make at least 16 batches of 256, so that minibatches come before Newton's steps.
@@ -34,7 +34,7 @@ HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
 
 class Rows(NamedTuple):
-    """What a kind makes.
+    """The data that a kind draws.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class Rows(NamedTuple):
         Labels, in any numbers; or targets.
     weight : array or None
     outlying : array of bool or None
-        Rows without which the minimum is easily found, to start from.
+        Rows that are far out. The minimum without them is a start for F*.
     settings : dict
-        Of the estimator, in place of those drawn; ``dtype`` and ``way`` too.
+        Parameters of the estimator, in place of the drawn ones.
     """
 
     X: Any
@@ -71,7 +71,7 @@ class StopProblem(NamedTuple):
     way : str
         How the fit is made: a name in ``WAYS``.
     way_seed : int
-        What is drawn on the way.
+        Seed of what the way draws, such as the size of batches.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class StopProblem(NamedTuple):
     way_seed: int
 
 
-#: Ways to a fit, and how often they are drawn.
+#: Ways to a fit, and their probabilities.
 WAYS = {
     "cold": 0.60,
     "warm, other alpha": 0.06,
@@ -103,17 +103,17 @@ WAYS = {
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:
-    """A number between two, even in its logarithm."""
+    """Draw a number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def log_uniform_int(rng: Rng, low: int, high: int) -> int:
-    """An integer between two, both included, even in its logarithm."""
+    """Draw an integer whose logarithm is about uniform; both ends are included."""
     return min(high, int(log_uniform(rng, low, high + 1)))
 
 
 def labels(raw: Array, rng: Rng) -> Array:
-    """Classes drawn from the softmax of ``raw``; at least two are there."""
+    """Draw classes from the softmax of ``raw``, at least two of them."""
     y = (raw + rng.gumbel(size=raw.shape)).argmax(axis=1)
     if (y == y[0]).all():
         y[rng.integers(len(y))] = (y[0] + 1) % raw.shape[1]
@@ -143,8 +143,8 @@ def base(
 ) -> Base:
     """Draw rows by ``make``, and labels by a linear model of the standardised columns.
 
-    Some problems have so many rows that minibatches come first, or, if ``columns`` leaves it open, so many columns that
-    the compiled engine is chosen.
+    Where the ranges admit it, 5 % of the problems have so many rows that minibatches come first, and 4 % so many
+    columns that the compiled engine may be chosen.
     """
     draw = rng.random()
     if draw < 0.05 and rows[1] >= 2000 and columns[0] <= 2:
@@ -184,43 +184,53 @@ def _outliers(rng: Rng, b: Base, n_rows: int, n_columns: int, size: tuple[float,
 
 
 def gauss(rng: Rng) -> Rows:
+    """Draw normal columns."""
     b = base(rng)
     return Rows(b.X, b.y)
 
 
 def tiny(rng: Rng) -> Rows:
+    """Draw at most 30 rows."""
     b = base(rng, rows=(3, 30), columns=(1, 6), classes=(2, 4))
     return Rows(b.X, b.y)
 
 
 def one_outlier(rng: Rng) -> Rows:
+    """Move one cell of two classes' rows far out."""
     return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 8), classes=(2, 2)), 1, 1)
 
 
 def one_outlier_classes(rng: Rng) -> Rows:
+    """Move one cell of several classes' rows far out."""
     return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 12), classes=(3, 8)), 1, 1)
 
 
 def outlying_rows(rng: Rng) -> Rows:
+    """Move cells of one column far out, in several rows."""
     return _outliers(rng, base(rng, rows=(50, 5000), columns=(1, 12)), log_uniform_int(rng, 2, 100), 1)
 
 
 def outlying_columns(rng: Rng) -> Rows:
+    """Move cells of several columns far out, each column by another size."""
     return _outliers(
         rng, base(rng, rows=(50, 3000), columns=(2, 20)), log_uniform_int(rng, 1, 10), log_uniform_int(rng, 2, 8)
     )
 
 
 def outliers_many_columns(rng: Rng) -> Rows:
+    """Move cells far out where there are 200 columns and more."""
     b = base(rng, rows=_SOME_ROWS, columns=_MANY_COLUMNS, classes=(2, 4))
     return _outliers(rng, b, log_uniform_int(rng, 1, 10), log_uniform_int(rng, 1, 5))
 
 
 def outliers_many_rows(rng: Rng) -> Rows:
+    """Move cells far out where minibatches come first."""
     return _outliers(rng, base(rng, rows=_MANY_ROWS, columns=(1, 12), classes=(2, 5)), log_uniform_int(rng, 1, 30), 1)
 
 
 def missing_codes(rng: Rng) -> Rows:
+    """Leave codes for missing values in."""
+
     def in_units(rng: Rng, n: int, p: int) -> Array:
         return rng.standard_normal((n, p)) * np.exp(rng.normal(0, 1.5, p)) + rng.normal(0, 3, p)
 
@@ -235,24 +245,29 @@ def missing_codes(rng: Rng) -> Rows:
 
 
 def cauchy(rng: Rng) -> Rows:
+    """Draw tails without a mean."""
     b = base(rng, make=lambda rng, n, p: rng.standard_cauchy((n, p)))
     raw = np.arcsinh(b.X) @ b.W
     return Rows(b.X, labels(raw, rng), outlying=(np.abs(b.X) > 30).any(axis=1))
 
 
 def lognormal(rng: Rng) -> Rows:
+    """Draw tails from light to very heavy."""
     b = base(rng)
     X = np.exp(log_uniform(rng, 1, 6) * b.X)
     return Rows(X, b.y, outlying=(100 * np.median(X, axis=0) < X).any(axis=1))
 
 
 def pareto(rng: Rng) -> Rows:
+    """Draw powers of a uniform number."""
     power = log_uniform(rng, 0.3, 3)
     b = base(rng, make=lambda rng, n, p: rng.pareto(power, (n, p)))
     return Rows(b.X, labels(np.log1p(b.X) @ b.W, rng), outlying=(100 * np.median(b.X, axis=0) < b.X).any(axis=1))
 
 
 def collinear(rng: Rng) -> Rows:
+    """Draw columns of low rank, and noise down to 1e-9."""
+
     def low_rank(rng: Rng, n: int, p: int) -> Array:
         rank = log_uniform_int(rng, 1, p)
         noise = 10 ** -rng.uniform(1, 9) * rng.standard_normal((n, p))
@@ -263,12 +278,14 @@ def collinear(rng: Rng) -> Rows:
 
 
 def duplicated_columns(rng: Rng) -> Rows:
+    """Repeat columns, some in other units."""
     b = base(rng, columns=(1, 10))
     X = b.X[:, rng.integers(b.X.shape[1], size=log_uniform_int(rng, b.X.shape[1] + 1, 40))]
     return Rows(X * rng.choice([1.0, -1.0, 1e3, 1e-3], X.shape[1]) if rng.random() < 0.5 else X, b.y)
 
 
 def one_hot(rng: Rng) -> Rows:
+    """Encode categories, some of them rare; sparse."""
     n, K = log_uniform_int(rng, 30, 5000), log_uniform_int(rng, 2, 8)
     parts, raw = [], np.zeros((n, K))
     for _ in range(log_uniform_int(rng, 1, 5)):
@@ -281,11 +298,14 @@ def one_hot(rng: Rng) -> Rows:
 
 
 def counts(rng: Rng) -> Rows:
+    """Draw Poisson counts of means over four decades."""
     b = base(rng, make=lambda rng, n, p: rng.poisson(np.exp(rng.normal(1, 2, p)), (n, p)).astype(float))
     return Rows(b.X, b.y)
 
 
 def zero_inflated(rng: Rng) -> Rows:
+    """Draw counts most of which are 0."""
+
     def some(rng: Rng, n: int, p: int) -> Array:
         return (
             rng.poisson(np.exp(rng.normal(2, 2, p)), (n, p)) * (rng.random((n, p)) < rng.uniform(0.005, 0.4, p)) * 1.0
@@ -296,6 +316,7 @@ def zero_inflated(rng: Rng) -> Rows:
 
 
 def tfidf(rng: Rng) -> Rows:
+    """Draw texts; sparse rows of norm 1."""
     n, p, K = log_uniform_int(rng, 50, 1200), log_uniform_int(rng, 50, 3000), log_uniform_int(rng, 2, 8)
     share = 1 / (1.0 + np.arange(p))
     length = log_uniform_int(rng, 5, 60)
@@ -306,18 +327,21 @@ def tfidf(rng: Rng) -> Rows:
 
 
 def decades(rng: Rng) -> Rows:
+    """Scale columns over ten decades."""
     b = base(rng)
     scale = 10.0 ** rng.uniform(-5, 5, b.X.shape[1])
     return Rows(scale * (b.X + rng.uniform(-10, 10, b.X.shape[1]) * rng.integers(2)), b.y)
 
 
 def offsets(rng: Rng) -> Rows:
+    """Add 1e3 to 1e7 to columns."""
     b = base(rng)
     offset = np.array([log_uniform(rng, 1e3, 1e7) for _ in range(b.X.shape[1])]) * rng.choice([-1, 0, 1], b.X.shape[1])
     return Rows(b.X * np.exp(rng.normal(0, 2, b.X.shape[1])) + offset, b.y)
 
 
 def timestamps(rng: Rng) -> Rows:
+    """Let the columns be seconds since 1970 and years."""
     b = base(rng, columns=(1, 8))
     X = b.X.copy()
     span = log_uniform(rng, 3600, 1e8)
@@ -328,16 +352,19 @@ def timestamps(rng: Rng) -> Rows:
 
 
 def near_separable(rng: Rng) -> Rows:
+    """Draw labels that are nearly certain."""
     b = base(rng, strength=(8, 60))
     return Rows(b.X, b.y)
 
 
 def separable(rng: Rng) -> Rows:
+    """Draw labels without noise."""
     b = base(rng, columns=(2, 40))
     return Rows(b.X, _two(b.raw.argmax(axis=1)))
 
 
 def blobs(rng: Rng) -> Rows:
+    """Draw clusters far apart, with a penalty next to nothing."""
     n, p, K = log_uniform_int(rng, 20, 3000), log_uniform_int(rng, 1, 40), log_uniform_int(rng, 2, 8)
     y = rng.integers(K, size=n)
     X = (rng.standard_normal((K, p)) * log_uniform(rng, 3, 30))[y] + rng.standard_normal((n, p))
@@ -345,6 +372,7 @@ def blobs(rng: Rng) -> Rows:
 
 
 def one_row_classes(rng: Rng) -> Rows:
+    """Give some rows a class of their own."""
     b = base(rng, rows=(30, 2000), classes=(2, 4))
     y = b.y.copy()
     n_new = log_uniform_int(rng, 1, 6)
@@ -353,6 +381,7 @@ def one_row_classes(rng: Rng) -> Rows:
 
 
 def weights(rng: Rng) -> Rows:
+    """Draw weights over up to eight decades."""
     b = base(rng)
     return Rows(
         b.X, b.y, weight=10.0 ** rng.uniform(-log_uniform(rng, 0.5, 8), 0, len(b.y)) * log_uniform(rng, 1e-3, 1e3)
@@ -360,21 +389,25 @@ def weights(rng: Rng) -> Rows:
 
 
 def no_penalty(rng: Rng) -> Rows:
+    """Fit without a penalty where F has a minimum."""
     b = base(rng, rows=(200, 3000), columns=(1, 8), classes=(2, 4), strength=(0.2, 1.5))
     return Rows(b.X, b.y, settings={"alpha": 0.0, "l1_ratio": 0.0})
 
 
 def no_minimum(rng: Rng) -> Rows:
+    """Fit without a penalty where F has no minimum."""
     b = base(rng, columns=(2, 20), classes=(2, 4))
     return Rows(b.X, _two(b.raw.argmax(axis=1)), settings={"alpha": 0.0, "l1_ratio": 0.0})
 
 
 def strong_penalty(rng: Rng) -> Rows:
+    """Draw penalties up to 1e4."""
     b = base(rng)
     return Rows(b.X * log_uniform(rng, 1e-2, 1e2), b.y, settings={"alpha": log_uniform(rng, 1e-1, 1e4)})
 
 
 def polynomial(rng: Rng) -> Rows:
+    """Take products of columns, of degree 2 or 3."""
     b = base(rng, columns=(1, 6))
     degree = int(rng.integers(2, 4))
     X = b.X * np.exp(rng.normal(0, 1.5, b.X.shape[1])) + rng.normal(0, 3, b.X.shape[1]) * rng.integers(2)
@@ -382,6 +415,7 @@ def polynomial(rng: Rng) -> Rows:
 
 
 def pixels(rng: Rng) -> Rows:
+    """Draw images of four dots, which differ by class."""
     n, side, K = log_uniform_int(rng, 50, 1500), int(rng.integers(5, 17)), log_uniform_int(rng, 2, 10)
     y = rng.integers(K, size=n)
     at = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2)
@@ -395,11 +429,13 @@ def pixels(rng: Rng) -> Rows:
 
 
 def many_more_columns(rng: Rng) -> Rows:
+    """Draw up to a hundred times as many columns as rows."""
     b = base(rng, rows=(15, 150), columns=(200, 2500), classes=(2, 5))
     return Rows(b.X * log_uniform(rng, 1e-2, 1e4), b.y)
 
 
 def constant_columns(rng: Rng) -> Rows:
+    """Add columns of one value."""
     b = base(rng, columns=(1, 10))
     constant = log_uniform(rng, 1e-3, 1e7) * rng.choice([-1, 0, 1], log_uniform_int(rng, 1, 10))
     X = np.hstack([b.X, np.broadcast_to(constant, (len(b.X), len(constant)))])
@@ -407,12 +443,14 @@ def constant_columns(rng: Rng) -> Rows:
 
 
 def label_noise(rng: Rng) -> Rows:
+    """Replace some labels by any."""
     b = base(rng, strength=(5, 50))
     noisy = rng.random(len(b.y)) < rng.uniform(0.005, 0.3)
     return Rows(b.X, _two(np.where(noisy, rng.integers(b.raw.shape[1], size=len(b.y)), b.raw.argmax(axis=1))))
 
 
 def imbalanced(rng: Rng) -> Rows:
+    """Make each class rarer than the one before."""
     b = base(rng, rows=(200, 6000), classes=(2, 6))
     raw = b.raw - log_uniform(rng, 0.5, 6) * np.arange(b.raw.shape[1])
     settings = {"class_weight": "balanced"} if rng.random() < 0.3 else {}
@@ -420,11 +458,13 @@ def imbalanced(rng: Rng) -> Rows:
 
 
 def many_classes(rng: Rng) -> Rows:
+    """Draw up to 60 classes."""
     b = base(rng, rows=(120, 4000), columns=(1, 12), classes=(9, 60))
     return Rows(b.X, b.y)
 
 
 def soft_targets(rng: Rng) -> Rows:
+    """Draw shares of the classes in place of labels."""
     b = base(rng)
     raw = b.raw + rng.standard_normal(b.raw.shape)
     table = np.exp(raw - raw.max(axis=1, keepdims=True))
@@ -432,26 +472,31 @@ def soft_targets(rng: Rng) -> Rows:
 
 
 def smoothed(rng: Rng) -> Rows:
+    """Smooth the labels."""
     b = base(rng, strength=(0.3, 30))
     return Rows(b.X, b.y, settings={"label_smoothing": log_uniform(rng, 1e-3, 0.5)})
 
 
 def smoothed_outliers(rng: Rng) -> Rows:
+    """Smooth the labels, and move cells far out."""
     rows = _outliers(rng, base(rng, rows=(50, 3000), columns=(1, 8)), log_uniform_int(rng, 1, 5), 1, (1e2, 1e8))
     return rows._replace(settings={"label_smoothing": log_uniform(rng, 1e-3, 0.5)})
 
 
 def many_rows(rng: Rng) -> Rows:
+    """Draw so many rows that minibatches come first."""
     b = base(rng, rows=_MANY_ROWS, columns=(1, 20), classes=(2, 10))
     return Rows(b.X * 10.0 ** rng.uniform(-2, 2, b.X.shape[1]), b.y)
 
 
 def many_columns(rng: Rng) -> Rows:
+    """Draw 200 columns and more."""
     b = base(rng, rows=(300, 2000), columns=(200, 400), classes=(2, 5), strength=(0.5, 20))
     return Rows(b.X * 10.0 ** rng.uniform(-2, 2, b.X.shape[1]) if rng.random() < 0.5 else b.X, b.y)
 
 
 def many_sparse_columns(rng: Rng) -> Rows:
+    """Draw 200 sparse columns and more, for the compiled engine in half of the problems."""
     n, p, K = log_uniform_int(rng, 300, 4000), log_uniform_int(rng, 200, 500), log_uniform_int(rng, 2, 6)
     X = sp.csr_array((rng.random((n, p)) < log_uniform(rng, 0.005, 0.2)).astype(float))
     X.data = np.exp(rng.normal(0, log_uniform(rng, 0.1, 3), X.nnz))
@@ -462,6 +507,8 @@ def many_sparse_columns(rng: Rng) -> Rows:
 
 
 def correlated(rng: Rng) -> Rows:
+    """Mix the columns."""
+
     def mixed(rng: Rng, n: int, p: int) -> Array:
         return rng.standard_normal((n, p)) @ (
             rng.standard_normal((p, p)) / (1 + np.arange(p)) ** log_uniform(rng, 0.3, 3)
@@ -472,12 +519,13 @@ def correlated(rng: Rng) -> Rows:
 
 
 def bits(rng: Rng) -> Rows:
+    """Draw columns of 0 and 1."""
     b = base(rng, columns=(1, 40), make=lambda rng, n, p: (rng.random((n, p)) < rng.uniform(0.001, 0.6, p)) * 1.0)
     return Rows(b.X, b.y)
 
 
 def mixed(rng: Rng) -> Rows:
-    """Dense rows of one kind, spoiled in two or three ways more."""
+    """Spoil dense rows of another kind in two or three ways."""
     rows: Rows = KINDS[
         rng.choice(["gauss", "lognormal", "counts", "collinear", "blobs", "near_separable", "polynomial"])
     ](rng)
@@ -506,7 +554,7 @@ def mixed(rng: Rng) -> Rows:
 
 
 def _two(y: Array) -> Array:
-    """Labels of which there are two at least."""
+    """Make the labels two at least."""
     if (y == y[0]).all():
         y = y.copy()
         y[0] += 1
@@ -530,7 +578,7 @@ KINDS: dict[str, Callable[[Rng], Rows]] = {
 
 
 def problem(kind: str, seed: int) -> StopProblem:
-    """The problem of a kind that a seed draws."""
+    """Draw the problem of a kind and a seed."""
     rng = np.random.default_rng([zlib.crc32(kind.encode()), seed])
     rows = KINDS[kind](rng)
     is_soft = rows.y.ndim == 2
@@ -576,7 +624,7 @@ def _settings(rng: Rng) -> dict[str, Any]:
 
 
 def _contained(rng: Rng, X: Any) -> Any:
-    """As it is or in another container; sparse rows as dense ones if they are small."""
+    """Put X into another container now and then; sparse rows into a dense one if they are few."""
     draw = rng.random()
     if sp.issparse(X):
         if draw < 0.2:
