@@ -17,6 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.stop_problems import HAS_NUMBA, Rng, StopProblem
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
 
+#: Rows a class that the sample of ``fit_batches`` holds on average; if that is all rows, there is one pass.
+_LEAST_SAMPLE = 8
+
 
 class Fit(NamedTuple):
     """What a fit handed over, and what it said.
@@ -90,7 +93,8 @@ def fitted(p: StopProblem) -> Fit:
 def _fit(p: StopProblem, model: SoftmaxClassifier, rng: Rng) -> SoftmaxClassifier:
     if p.way == "batches":
         pieces = list(_pieces(p, rng))
-        with _sample_of(int(_n_bytes(p.X) / rng.uniform(1.5, 12))):
+        share = max(1 / rng.uniform(1.5, 12), _LEAST_SAMPLE * p.n_classes / len(p.y))
+        with _sample_of(int(share * _n_bytes(p.X))):
             return model.fit_batches(pieces)
     if p.way == "stream":
         classes = None if p.settings.get("soft_targets") else np.arange(p.n_classes)
@@ -139,7 +143,10 @@ def _pieces(p: StopProblem, rng: Rng) -> Iterator[tuple[Any, ...]]:
 
 
 def _n_bytes(X: Any) -> int:
-    return int(X.data.nbytes if sp.issparse(X) else X.nbytes)
+    if not sp.issparse(X):
+        return int(X.nbytes)
+    rows = X.tocsr()
+    return int(rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes)
 
 
 @contextmanager
@@ -150,7 +157,7 @@ def _sample_of(n_bytes: int) -> Iterator[None]:
         raise RuntimeError("a module of sksoftmax must have SAMPLE_SIZE; name here what bounds the sample now.")
     before = [place.SAMPLE_SIZE for place in places]
     for place in places:
-        place.SAMPLE_SIZE = max(500, n_bytes)
+        place.SAMPLE_SIZE = n_bytes
     try:
         yield
     finally:

@@ -185,6 +185,14 @@ def test_a_verdict_is_of_the_coefficients_handed_over(way, monkeypatch):
     assert v.tol == (bench_stop.STREAM_TOL if way == "stream" else 1e-3)
 
 
+def test_batches_are_more_than_their_sample():
+    p = problem("gauss", 3)._replace(way="batches", weight=None)
+    settings = {"alpha": 1e-2, "random_state": 0}
+    p = p._replace(settings=settings, X=np.tile(p.X, (10, 1)), y=np.tile(p.y, 10))
+    model = stop_fits._fit(p, SoftmaxClassifier(**settings), np.random.default_rng(0))
+    assert "sample" in model.solver_info_  # which a fit that holds all rows has not
+
+
 def test_class_weights_and_label_smoothing_are_in_F():
     p = problem("gauss", 3)
     rows = p._replace(weight=None, settings=p.settings | {"class_weight": "balanced", "fit_intercept": True})
