@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import collections
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,12 @@ _SHARE = 1 / 20
 
 #: Share of the silent fits that may be above tol.
 _ALLOWED = 1 / 500
+
+#: CPU seconds of a fit that is printed at once.
+_SLOW = 10.0
+
+#: Seconds after which a fit is named while it runs.
+_MINUTE = 60.0
 
 #: Number of slow fits that are printed.
 _N_SLOWEST = 15
@@ -192,7 +199,14 @@ def judge(kind: str, seed: int) -> Verdict:
 
 
 def _judge(task: Task) -> Verdict:
-    return judge(*task)
+    """Judge a fit, and name it while it runs if it takes a minute, so that a fit without an end can be found."""
+    timer = threading.Timer(_MINUTE, print, [f"{task[0]}:{task[1]} has run for {_MINUTE:.0f} s"], {"flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        return judge(*task)
+    finally:
+        timer.cancel()
 
 
 def verdicts(tasks: Sequence[Task], jobs: int, before: Callable[[], None] | None = compile_all) -> Iterator[Verdict]:
@@ -333,8 +347,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for i, v in enumerate(verdicts(tasks, options.jobs, None if options.quick else compile_all), 1):
         rows.append(v)
-        if v.is_broken or not v.is_known or i % 100 == 0:
-            print(f"{i}/{len(tasks)} " + (describe(v) if v.is_broken or not v.is_known else ""), flush=True)
+        is_told = v.is_broken or not v.is_known or v.seconds > _SLOW
+        if is_told or i % 100 == 0:
+            print(f"{i}/{len(tasks)} " + describe(v) * is_told, flush=True)
     rows.sort(key=lambda v: (v.kind, v.seed))
     report.write_csv(options.output / "stop.csv", summarise(rows))
     report.write_csv(options.output / "stop_worst.csv", worst_rows(rows))

@@ -93,7 +93,7 @@ def fitted(p: StopProblem) -> Fit:
 def _fit(p: StopProblem, model: SoftmaxClassifier, rng: Rng) -> SoftmaxClassifier:
     if p.way == "batches":
         pieces = list(_pieces(p, rng))
-        share = max(1 / rng.uniform(1.5, 12), _LEAST_SAMPLE * p.n_classes / len(p.y))
+        share = max(1 / rng.uniform(1.5, 6), _LEAST_SAMPLE * p.n_classes / len(p.y))
         with _sample_of(int(share * _n_bytes(p.X))):
             return model.fit_batches(pieces)
     if p.way == "stream":

@@ -1,6 +1,7 @@
 """The stop's benchmark: F* is right and enclosed, problems are reproducible, verdicts and the exit follow from them."""
 
 import contextlib
+import time
 import warnings
 
 import numpy as np
@@ -269,6 +270,13 @@ def test_the_benchmark_writes_what_it_says(tmp_path, capsys):
     assert "The slowest fits:" in capsys.readouterr().out
     bench_stop.main(["--only", "tiny:0"])
     assert "tiny:0" in capsys.readouterr().out
+
+
+def test_a_fit_that_runs_long_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(bench_stop, "_MINUTE", 0.0)
+    monkeypatch.setattr(bench_stop, "judge", lambda kind, seed: time.sleep(0.2))
+    bench_stop._judge(("tiny", 0))
+    assert "tiny:0 has run for 0 s" in capsys.readouterr().out
 
 
 def test_an_error_of_a_fit_is_a_verdict(monkeypatch):
