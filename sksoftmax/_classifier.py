@@ -170,9 +170,9 @@ class SoftmaxClassifier(
         Seed of the shuffling and of the early stopping split. The same int gives the same coefficients, bit
         for bit, on one machine.
     verbose : int, default=0
-        1 prints a line an epoch of a fit: its number; F; the excess as ``excess_curve_`` has it, "-" where it is not
-        known; the validation score, if there is one; the seconds since training began; and the rows a second, of an
-        epoch all rows counted once.
+        1 prints a line an epoch of a fit: its number; F, after "~" if it is the mean of F over the epoch; the excess as
+        ``excess_curve_`` has it, "-" where it is not known; the validation score, if there is one; the seconds since
+        training began; and the rows a second, of an epoch all rows counted once.
 
     Attributes
     ----------
@@ -192,9 +192,10 @@ class SoftmaxClassifier(
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, if X had names and all of them strings.
     loss_curve_ : list of float
-        F after each epoch, over all training rows (a sample's epochs are not among them); of the minibatches of
-        ``solver="auto"`` and of compiled epochs the mean of F over the epoch, as its batches or visits saw it, and F
-        itself where a compiled one was near ``tol``.
+        F after each epoch, over all training rows (a sample's epochs are not among them). For minibatches of
+        ``solver="auto"`` and compiled epochs it is the mean of F over the epoch, an estimate that ``verbose`` marks; if
+        it was below F at the end of a fit that reached ``tol``, it is raised to that. The last number is always F
+        itself, after the last epoch. (Early stopping keeps the coefficients of the best epoch.)
     excess_curve_ : list of float
         Estimate of ``(F - F*) / F*`` after each epoch, as far as it was known then; inf where it was not, as after
         minibatches. The first ones are rough.
@@ -868,7 +869,7 @@ def _attributes(params: Params, X: Any) -> dict[str, Any]:
 
 def _known(excess: float) -> float:
     """Return the estimate; inf where it overflowed."""
-    return np.inf if np.isnan(excess) else excess
+    return np.inf if np.isnan(excess) else float(excess)
 
 
 def _scorer(held: Batch | None) -> Callable[[Params], float] | None:

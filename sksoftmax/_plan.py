@@ -138,12 +138,15 @@ class Plan(NamedTuple):
         Excess at which the fit ends: the setting, or the limit of rounding, see ``_tolerance``.
     info : dict
         The choices, for ``solver_info_``, but for which of the solvers came to run.
+    is_rough : bool, default=False
+        Whether the last value of F may be an estimate, as in a search, which does not show it.
     """
 
     stages: list[Stage]
     metric: Preconditioner | None
     tol: float
     info: dict[str, object]
+    is_rough: bool = False
 
 
 def choose_engine(engine: str, X: Any = None) -> str:
@@ -324,7 +327,7 @@ def _dual_plan(
         "learning_rate": 1.0,
         "metric": "diagonal",
     }
-    return Plan(stages, None, tol, info)
+    return Plan(stages, None, tol, info, is_rough)
 
 
 class Late(NamedTuple):

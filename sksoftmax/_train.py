@@ -10,7 +10,7 @@ import numpy as np
 from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
 from sksoftmax._newton import decrease_of_excess, relative_excess
-from sksoftmax._objective import has_hard_labels, null_value, total_weight, value_and_grad
+from sksoftmax._objective import has_hard_labels, null_value, settled, total_weight, value_and_grad
 from sksoftmax._plan import Plan
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._proximal import expected_decrease
@@ -48,7 +48,10 @@ class Rules(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a fit hands over; of the curves a number an epoch."""
+    """What a fit hands over; of the curves a number an epoch.
+
+    The last number of ``loss_curve`` is F, at the parameters after the last epoch, unless the plan is rough.
+    """
 
     params: Params
     loss_curve: list[float]
@@ -68,13 +71,15 @@ class Epoch(NamedTuple):
     number : int
         From 1.
     value : float
-        F.
+        F, or its mean over the epoch.
     excess : float
         Estimate of ``(F - F*) / F*``; inf if it is not known.
     score : float or None
         Validation score, if there is one.
     so_far : callable
         ``() -> Result``: what the fit would hand over if it ended here. Not cheap; to be called before the next epoch.
+    is_exact : bool, default=True
+        Whether ``value`` is F.
     """
 
     number: int
@@ -82,6 +87,7 @@ class Epoch(NamedTuple):
     excess: float
     score: float | None
     so_far: Callable[[], Result]
+    is_exact: bool = True
 
 
 class Watch(NamedTuple):
@@ -130,6 +136,7 @@ def train(
     limit = 2.0 * max(start, null_value(problem))
     progress = Progress(value=start)
     curve: list[float] = []
+    are_exact: list[bool] = []
     excesses: list[float] = []
     scores: list[float] = []
     best = params
@@ -138,7 +145,12 @@ def train(
     ran: list[str] = []
     excess = np.inf
 
+    def evaluate_last() -> None:
+        if not are_exact[-1]:
+            curve[-1], are_exact[-1] = float(value_and_grad(problem, settled_params(problem, state)).value), True
+
     def so_far() -> Result:
+        evaluate_last()
         curves = list(curve), list(excesses), list(scores)
         return Result(state.params, *curves, StopReason.CALLBACK, excess, "+".join(ran))
 
@@ -149,19 +161,20 @@ def train(
             watch.begins()
             if n_epochs == 0:
                 if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
-                    params = state.params
+                    params = settled_params(problem, state)
                 state = stage.solver.init(problem, params)
                 ran.append(stage.solver.name)
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)
             if is_last and stage.solver.report is None:
                 progress, report = _certified(problem, plan.metric, state, report, progress, plan.tol)
-            excess = report.excess
+            excess = float(report.excess)
             if stage.solver.report is None or rules.score is not None:  # else not before they are needed
                 params = state.params
             score = None if rules.score is None else rules.score(params)
             progress = _stopping.after_epoch(progress, report.value, score)
-            curve.append(report.value)
+            curve.append(float(report.value))
+            are_exact.append(report.is_exact)
             excesses.append(excess)
             if score is not None:
                 scores.append(score)
@@ -175,7 +188,10 @@ def train(
             n_epochs += 1
             if not is_last and (reason is StopReason.PRECISION or (reason is None and n_epochs == stage.n_epochs)):
                 stages, n_epochs, reason = stages[1:], 0, None
-            if watch.ends(Epoch(progress.epoch, report.value, excess, score, so_far)):
+            if (reason is not None or progress.epoch == rules.max_iter) and not plan.is_rough:
+                evaluate_last()
+            if watch.ends(Epoch(progress.epoch, curve[-1], excess, score, so_far, are_exact[-1])):
+                evaluate_last()
                 reason = reason or StopReason.CALLBACK
             if reason is not None:
                 break
@@ -187,10 +203,23 @@ def train(
             and plan.metric is not None
             and (excess <= rules.tol or not np.isfinite(excess))
         ):  # an estimate that has ended no fit yet, or none
-            excess = excesses[-1] = _excess(problem, params, plan.metric, max(rules.tol, eps))
+            excess = excesses[-1] = float(
+                _excess(problem, settled_params(problem, state), plan.metric, max(rules.tol, eps))
+            )
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
+    curve = raise_estimates(curve, are_exact, excess, is_minimum=reason is StopReason.TOL)
     return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), getattr(state, "bought", None))
+
+
+def raise_estimates(values: list[float], are_exact: list[bool], excess: float, *, is_minimum: bool) -> list[float]:
+    """Return the values of F, with estimates that are too low to be true raised to the lowest value that may be.
+
+    That is the last value, F at the end, if the fit ended at the minimum. Otherwise it is the bound of the minimum
+    that the last value and its excess give, which is 0 if the excess is inf.
+    """
+    lowest = values[-1] if is_minimum else values[-1] / (1 + excess)
+    return [value if is_exact else max(value, lowest) for value, is_exact in zip(values, are_exact, strict=True)]
 
 
 def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> StopReason | None:
@@ -213,6 +242,11 @@ def is_separable(problem: Problem, value: float) -> bool:
     return value * total_weight(problem) < np.log(2) * float(problem.data.weight.min())
 
 
+def settled_params(problem: Problem, state: Any) -> Params:
+    """Return the state's parameters as a fit hands them over; their F is not higher."""
+    return settled(state.params, has_l1=problem.l1_ratio > 0)
+
+
 def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState) -> Any:
     """The state after a step on each batch."""
     if problem.whole is None or solver.batch_size is None:
@@ -231,10 +265,10 @@ def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, 
     elif solver.report is not None:
         report = solver.report(problem, state)
     else:
-        report = Report(value_and_grad(problem, state.params).value, np.inf, False)
+        report = Report(value_and_grad(problem, settled_params(problem, state)).value, np.inf, False)
     if solver.batch_size is not None and _stopping.is_diverged(report.value, limit):
         state = solver.init(problem, last_good)._replace(rate=state.rate * _SHRINK)
-        report = report._replace(value=value_and_grad(problem, last_good).value)
+        report = report._replace(value=value_and_grad(problem, last_good).value, is_exact=True)
     return state, report
 
 
@@ -249,7 +283,7 @@ def _certified(
     """The report with the excess, where the progress has become so slow that F may be near its minimum."""
     if metric is None or not _stopping.is_slow(progress, report.value, tol):
         return progress, report
-    excess = _excess(problem, state.params, metric, tol)
+    excess = _excess(problem, settled_params(problem, state), metric, tol)
     if excess <= tol:
         return progress, report._replace(excess=excess)
     return _stopping.after_failed_check(progress), report

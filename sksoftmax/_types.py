@@ -202,16 +202,19 @@ class Report(NamedTuple):
     Attributes
     ----------
     value : float
-        F at the state's parameters.
+        F at the state's parameters, or an estimate of it.
     excess : float
         Estimate of ``(F - F*) / F*``; inf while the solver cannot tell.
     is_stuck : bool
         No step changes F by more than rounding.
+    is_exact : bool, default=True
+        Whether ``value`` is F at the state's parameters; else it is the mean of F over the epoch.
     """
 
     value: float
     excess: float
     is_stuck: bool
+    is_exact: bool = True
 
 
 class Solver(NamedTuple):

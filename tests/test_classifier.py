@@ -991,7 +991,7 @@ def test_predicting_before_a_fit_raises(method):
 
 
 LINE = re.compile(
-    r"epoch +(?P<number>\d+)  F (?P<value>\d\.\d{6}e[-+]\d\d)  excess +(?P<excess>-|\d\.\de[-+]\d\d)"
+    r"epoch +(?P<number>\d+)  F [ ~](?P<value>\d\.\d{6}e[-+]\d\d)  excess +(?P<excess>-|\d\.\de[-+]\d\d)"
     r"(  validation (?P<score>\d\.\d{4}))?  (?P<seconds>\d+\.\d\d) s  (?P<rate>\d\.\de[-+]\d\d) rows/s"
 )
 

@@ -532,6 +532,31 @@ def test_the_loss_curve_ends_with_f():
 
 
 @needs_numba
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("alpha", [1e-3, 1e-5, 1e-7])
+def test_no_number_of_the_loss_curve_is_below_the_minimum(alpha, dtype, capsys):
+    rng = np.random.default_rng(0)
+    X = sp.random(1500, 400, 0.03, "csr", random_state=0)
+    X.data = rng.exponential(size=X.nnz)
+    X = sp.csr_array(sp.diags_array(1 / np.sqrt(np.asarray(X.multiply(X).sum(axis=1)).ravel())) @ X)
+    y = (3 * X @ rng.standard_normal((400, 5)) + 0.3 * rng.gumbel(size=(1500, 5))).argmax(axis=1)
+    clf = SoftmaxClassifier(alpha, engine="compiled", verbose=1, random_state=0).fit(X.astype(dtype), y)
+    marks = [line.split("F ")[1][0] for line in capsys.readouterr().out.splitlines()]
+    assert clf.stop_reason_ == "tol"
+    assert marks[0] == "~"
+    assert marks[-1] == " "
+    best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-9, max_iter=500).fit(X, y)
+    case = as_problem(X, y, alpha=alpha)
+    minimum, reached = (
+        value_and_grad(case, Params(model.coef_.astype(float), model.intercept_.astype(float))).value
+        for model in (best, clf)
+    )
+    assert min(clf.loss_curve_) >= minimum * (1 - 1e-9)  # the minimum is known to that
+    assert clf.loss_curve_[-1] == pytest.approx(reached, rel=1e-12 if dtype is np.float64 else 1e-6)
+    assert {type(value) for value in [*clf.loss_curve_, *clf.excess_curve_, clf.excess_]} == {float}
+
+
+@needs_numba
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_seed_decides_everything(shuffle):
     X, y, _ = sparse_data(3, n=600)

@@ -155,9 +155,24 @@ def test_estimates_on_the_way_are_drawn_where_they_are_known(digits_models):
     marks = next(line for line in display.axes_["gap"].get_lines() if line.get_label() == "_estimates")
     assert marks.get_ydata()[1] == 0.5
     assert np.isnan(np.delete(marks.get_ydata(), 1)).all()
-    assert legend_texts(display.axes_["gap"]) == ["the fit's estimate on its way"]
+    note = "SoftmaxClassifier: no line, its minimum F* is not known"
+    assert legend_texts(display.axes_["gap"]) == ["the fit's estimate on its way", note]
     model.excess_curve_ = [np.inf] * model.n_iter_
     assert list(LossCurveDisplay.from_estimator(model).axes_) == ["loss", "validation"]
+
+
+def test_epochs_whose_mean_was_raised_are_left_out_of_the_gap_in_words():
+    loss, gap = np.array([3.0, 1.1, 1.1, 1.1]), np.array([2.0, 0.1, 0.1, 0.1])
+    curve = LossCurve("a", loss, gap, np.array([np.inf, np.inf, 0.1, 0.1]))
+    display = LossCurveDisplay([curve]).plot()
+    assert_array_equal(display.lines_["gap"][0].get_ydata(), [2.0, np.nan, 0.1, 0.1])
+    assert "no line: epochs whose F is not above F*, or is a mean that is too low" in legend_texts(display.axes_["gap"])
+    assert_nothing_is_cut(display.figure_)
+    without = LossCurveDisplay([LossCurve("b", loss, excess=np.array([np.inf, 0.3, 0.2, 0.1]))])
+    for names in (["loss", "gap"], ["gap"]):
+        _, axes = plt.subplots(len(names), squeeze=False)
+        shown = without.plot(dict(zip(names, axes[:, 0], strict=True)))
+        assert "b: no line, its minimum F* is not known" in legend_texts(shown.axes_["gap"])
 
 
 def test_a_second_model_goes_to_the_same_panels_in_another_colour(digits_models):

@@ -81,7 +81,9 @@ class DualState(NamedTuple):
     metric : Metric
     centre : Centre
     value : float
-        F: along the last epoch, on average, or at ``params`` where the excess is certified.
+        F: along the last epoch, on average, or at ``params``.
+    is_exact : bool
+        Whether ``value`` is F at ``params``, as where the excess is certified.
     excess : float
     estimate : float
         Estimate of F - F*, as the moves of the centre and of kappa take it.
@@ -127,6 +129,7 @@ class DualState(NamedTuple):
     n_between: int = _N_BETWEEN
     next_check: int = 0
     is_done: bool = False
+    is_exact: bool = False
 
     @property
     def params(self) -> Params:
@@ -185,7 +188,7 @@ def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False,
 
     def report(problem: Problem, state: DualState) -> Report:
         is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
-        return Report(state.value, state.excess, is_rounding or state.is_done)
+        return Report(state.value, state.excess, is_rounding or state.is_done, state.is_exact)
 
     return Solver("dual", init, step, report, None)
 
@@ -317,6 +320,7 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
     state = state._replace(
         centre=centre,
         value=value,
+        is_exact=False,
         excess=np.inf,
         estimate=gap + centre.remaining,
         most=most,
@@ -330,7 +334,7 @@ def _assessed(problem: Problem, state: DualState, loss: float, gap: float, tol: 
         return state._replace(excess=relative_excess(value, min(left, known)))
     excess = relative_excess(value, min(left, known))
     if state.n_epochs >= state.next_check and excess <= tol:
-        return _certified(problem, state, tol)
+        return _certified(problem, state, tol)._replace(is_exact=True)
     return state
 
 

@@ -127,6 +127,6 @@ def preconditioned_sgd(
 
     def report(problem: Problem, state: PreconditionedState) -> Report:
         n_seen = (state.step - 1) % n_batches + 1
-        return Report(float(state.total) / n_seen, np.inf, False)
+        return Report(float(state.total) / n_seen, np.inf, False, is_exact=False)
 
     return Solver("preconditioned_sgd", init, step, report, batch_size)

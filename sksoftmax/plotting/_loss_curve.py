@@ -93,7 +93,9 @@ class LossCurveDisplay:
       each fit ended.
     - "gap": ``(F - F*) / F*`` on a logarithmic axis, with ``tol``. F* is F at the end divided by ``1 + excess_``, of a
       fit that reached ``tol``; the estimates of one that did not can be far too low. Points are the fit's own
-      estimates on its way, if the model has them (``excess_curve_``).
+      estimates on its way, if the model has them (``excess_curve_``). The panel's legend says so if a fit has no
+      line, because its minimum is not known, or if epochs are left out of it, because the mean of F over the epoch,
+      which compiled fits have, was below F at the end.
     - "validation": ``validation_scores_``, and a star where the epoch is whose coefficients early stopping kept.
 
     What F after an epoch means is said by ``SoftmaxClassifier.loss_curve_``: of minibatches it is the mean over the
@@ -233,7 +235,7 @@ class LossCurveDisplay:
     def _draw(self, curve: LossCurve, style: dict[str, Any]) -> None:
         """One fit into each panel."""
         epochs = np.arange(1, len(curve.loss) + 1)
-        drawn = {"loss": curve.loss, "gap": _positive(curve.gap), "validation": curve.validation_scores}
+        drawn = {"loss": curve.loss, "gap": _shown_gap(curve), "validation": curve.validation_scores}
         for panel, ax in self.axes_.items():
             values = drawn[panel]
             if values is not None:
@@ -241,6 +243,8 @@ class LossCurveDisplay:
             color = style["color"]
             if panel == "gap" and curve.excess is not None:
                 ax.plot(epochs, _positive(curve.excess), ls="", color=color, label="_estimates", **_ESTIMATE)
+            if panel == "gap" and (note := _missing(curve)):
+                parts.add_note(ax, note)
             if panel == "gap" and curve.tol is not None:
                 _draw_tol(ax, curve.tol)
             if panel == "validation" and values is not None and curve.stop_reason == StopReason.EARLY_STOPPING:
@@ -261,10 +265,11 @@ class LossCurveDisplay:
         last.set_xlabel("epoch")
         parts.whole_ticks(last.xaxis)
         if "gap" in self.axes_:
-            parts.explain_mark(self.axes_["gap"], "_estimates", "the fit's estimate on its way", **_ESTIMATE)
+            parts.explain(self.axes_["gap"], "_estimates", "the fit's estimate on its way", **_ESTIMATE)
         if "validation" in self.axes_:
-            parts.explain_mark(self.axes_["validation"], "_best", "the epoch whose coefficients are kept", **_BEST)
-        parts.show_legend(self.ax_)
+            parts.explain(self.axes_["validation"], "_best", "the epoch whose coefficients are kept", **_BEST)
+        if "loss" in self.axes_ or not self.ax_.get_legend():  # notes stay
+            parts.show_legend(self.ax_)
 
 
 def _with_loss_curve(estimator: Any) -> Any:
@@ -323,6 +328,29 @@ def _has_finite(values: Array | None) -> bool:
 def _positive(values: Array | None) -> Array | None:
     """What a logarithmic axis can show; nan elsewhere."""
     return None if values is None else np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def _shown_gap(curve: LossCurve) -> Array | None:
+    """Return the gaps that a logarithmic axis can show; nan elsewhere, and where F was raised to F at the end.
+
+    (See ``_train.raise_estimates``: such an epoch has a mean of F only, no estimate, and the last epoch's F.)
+    """
+    shown = _positive(curve.gap)
+    if shown is None or curve.excess is None:
+        return shown
+    is_raised = (curve.loss == curve.loss[-1]) & ~np.isfinite(curve.excess)
+    is_raised[-1] = False
+    return np.where(is_raised, np.nan, shown)
+
+
+def _missing(curve: LossCurve) -> str:
+    """Say which gaps the panel does not show; empty if it shows all."""
+    shown = _shown_gap(curve)
+    if shown is None:
+        return f"{curve.name}: no line, its minimum F* is not known"
+    if not np.isnan(shown).any():
+        return ""
+    return "no line: epochs whose F is not above F*, or is a mean that is too low"
 
 
 def _draw_tol(ax: Any, tol: float) -> None:

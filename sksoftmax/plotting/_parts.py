@@ -18,6 +18,9 @@ _MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 #: Signed values: ColorBrewer's red to blue, which has no green for red to be mistaken for.
 DIVERGING = "RdBu_r"
 
+#: Label of an empty line that holds a line of text for the legend; matplotlib's own legends skip it.
+_NOTE = "_note: "
+
 #: Where in the map a bar's colour is: of the negative and of the positive ones.
 NEGATIVE, POSITIVE = 0.15, 0.85
 
@@ -122,12 +125,23 @@ def show_legend(ax: Any, **settings: Any) -> None:
         plain(text)
 
 
-def explain_mark(ax: Any, label: str, text: str, **style: Any) -> None:
-    """A legend that says what the marks with this label mean, if there are any."""
+def add_note(ax: Any, text: str) -> None:
+    """Keep a line of text for ``explain``; a display that is drawn into the same axes later keeps it too."""
+    if _NOTE + text not in [line.get_label() for line in ax.get_lines()]:
+        ax.plot([], [], linestyle="", label=_NOTE + text)
+
+
+def explain(ax: Any, label: str, text: str, **style: Any) -> None:
+    """Draw a legend that says what the marks with this label mean, if there are any, and that shows the notes."""
     from matplotlib.lines import Line2D
 
-    if any(line.get_label() == label for line in ax.get_lines()):
-        ax.legend(handles=[Line2D([], [], linestyle="", color="0.4", label=text, **style)], fontsize=8)
+    labels = [str(line.get_label()) for line in ax.get_lines()]
+    handles = [Line2D([], [], linestyle="", color="0.4", label=text, **style)] if label in labels else []
+    notes = [name.removeprefix(_NOTE) for name in labels if name.startswith(_NOTE)]
+    handles += [Line2D([], [], linestyle="", label=note) for note in notes]
+    if handles:
+        for shown in ax.legend(handles=handles, fontsize=8).get_texts():
+            plain(shown)
 
 
 def whole_ticks(axis: Any) -> None:
