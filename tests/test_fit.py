@@ -8,11 +8,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from sksoftmax import SoftmaxClassifier, _vectorized
-from sksoftmax._fit import may_rotate
+from sksoftmax._fit import SILENT, handed_over, may_rotate, minimum
 from sksoftmax._narrow import narrowed
-from sksoftmax._objective import value_and_grad
+from sksoftmax._objective import null_value, prior_params, value_and_grad
+from sksoftmax._plan import Settings
+from sksoftmax._stopping import StopReason
+from sksoftmax._train import Result, Rules
 from sksoftmax._types import Batch, Params, Problem
-from tests.problems import random_data
+from tests.problems import problem as problem_by_rows
+from tests.problems import random_data, random_params
 
 
 def with_empty_columns(X, n_features=100):
@@ -180,3 +184,95 @@ def test_a_few_dense_rows_are_fitted_by_every_way(params):
     assert clf.coef_.shape == (1, 60)
     assert np.isfinite(clf.coef_).all()
     assert clf.score(X, y) > 0.9
+
+
+AUTO = Settings("auto", None, None, "linear", 0.5, 0.9, True, False, 0.9, 0.999, 1e-8, 100, 1e-3)
+
+
+def minimised(case, params, *, is_warm, max_iter=100):
+    rules = Rules(max_iter, 1e-3, None, 5)
+    return minimum(case, params, AUTO, rules, is_warm=is_warm, rng=np.random.RandomState(0), watch=SILENT)[0]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("size", [1e2, 1e8])
+def test_a_warm_start_above_the_priors_is_a_cold_one(n_classes, size):
+    case = problem_by_rows(*random_data(300, n_classes=n_classes))
+    start = random_params(case.n_rows, 4)
+    start = Params(size * start.coef, start.intercept)
+    assert not value_and_grad(case, start).value <= null_value(case)
+    cold, warm = minimised(case, prior_params(case), is_warm=False), minimised(case, start, is_warm=True)
+    assert_array_equal(warm.params.coef, cold.params.coef)
+    assert warm.loss_curve == cold.loss_curve
+
+
+def test_a_warm_start_below_the_priors_is_gone_on_from():
+    case = problem_by_rows(*random_data(300))
+    cold = minimised(case, prior_params(case), is_warm=False)
+    warm = minimised(case, cold.params, is_warm=True)
+    assert len(warm.loss_curve) == 1
+    assert warm.stop_reason is StopReason.TOL
+
+
+def result_of(params, value, excess=1e-5, reason=StopReason.TOL):
+    return Result(params, [value], [excess], [], reason, excess, "newton")
+
+
+def minimum_of(X, y):
+    case = problem_by_rows(X, y)
+    wide = problem_by_rows(X.astype(np.float64), y)
+    result = minimised(wide, prior_params(wide), is_warm=False)
+    return case, result_of(result.params, result.loss_curve[-1])
+
+
+def test_parameters_that_float32_holds_are_handed_over_in_it():
+    X, y = random_data(300, dtype=np.float32)
+    case, result = minimum_of(X, y)
+    kept = handed_over(case, result, 1e-3)
+    assert {part.dtype for part in kept.params} == {np.dtype(np.float32)}
+    assert kept.excess == result.excess
+    assert_allclose(kept.params.coef, result.params.coef, rtol=1e-6)  # the rounding of float32
+    assert_allclose(result.params.coef.sum(axis=0), 0, atol=1e-12)
+
+
+def test_float64_parameters_are_handed_over_as_they_are_less_a_common_shift():
+    case = problem_by_rows(*random_data(300))
+    params = random_params(3, 4)
+    kept = handed_over(case, result_of(params, 1.0), 1e-3)
+    assert_allclose(kept.params.coef, params.coef - params.coef.mean(axis=0), rtol=1e-15)
+    assert kept.params.intercept.sum() == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize(("tol", "dtype"), [(1e-6, np.float64), (1e9, np.float32)])
+def test_parameters_that_float32_loses_are_handed_over_in_float64_if_tol_asks_for_it(tol, dtype):
+    Z, y = random_data(300)
+    X = (Z + np.array([1e6, 1e4, 0, 0])).astype(np.float32)  # coefficients of 1 rounded in the 8th digit move z by 0.1
+    case, result = minimum_of(X, y)
+    assert handed_over(case, result._replace(excess=1e-12), tol).params.coef.dtype == dtype
+
+
+def test_a_fit_that_neither_dtype_holds_says_so():
+    X, y = random_data(300, dtype=np.float32)
+    case, result = minimum_of(X, y)
+    far = Params(result.params.coef * 3, result.params.intercept)  # F is larger there than the fit has seen
+    kept = handed_over(case, result._replace(params=far), 1e-9)
+    assert kept.excess > 1e-2
+    assert kept.stop_reason is StopReason.PRECISION
+    assert handed_over(case, result._replace(params=far, stop_reason=StopReason.MAX_ITER), 1e-9).stop_reason is (
+        StopReason.MAX_ITER
+    )
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e7])
+def test_predictions_of_float64_coefficients_are_theirs_of_float32_rows(offset):
+    rng = np.random.RandomState(0)
+    Z = rng.standard_normal((500, 6)) * 10.0 ** rng.uniform(0, 1, 6)
+    X = (Z + offset).astype(np.float32)
+    y = ((Z / Z.std(axis=0)).sum(axis=1) + rng.logistic(size=500) > 0).astype(int)
+    clf = SoftmaxClassifier(tol=1e-6, random_state=0).fit(X, y)
+    assert clf.coef_.dtype == np.float64
+    assert clf.stop_reason_ == "tol"
+    exact = X.astype(np.float64) @ clf.coef_[0] + clf.intercept_
+    assert_allclose(clf.decision_function(X), exact, rtol=1e-9, atol=1e-9)
+    far = SoftmaxClassifier(tol=1e-6, random_state=0).fit(X.astype(np.float64), y)
+    assert_allclose(clf.predict_proba(X), far.predict_proba(X.astype(np.float64)), atol=0.01)  # tol^(1/2) times 10

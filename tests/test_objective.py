@@ -137,3 +137,55 @@ def test_probabilities_are_computed_anew_where_their_table_would_be_larger_than_
     for _ in range(3):
         hessian(random_params(5, 8))
     assert len(calls) == 4
+
+
+def test_the_centre_is_next_to_most_numbers_whatever_the_others_are():
+    X = np.random.RandomState(0).standard_normal((1000, 2)).astype(np.float32) + np.float32(1e6)
+    X[500, 0] = 1e30  # a mean of 1e27 would leave nothing of the column
+    centre = objective.centre_of(X)
+    assert centre.dtype == np.float32
+    assert_allclose(centre, 1e6, atol=1)
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 255, 256, 1000])
+def test_the_centre_is_the_median_of_evenly_spaced_rows(n_samples):
+    X = np.random.RandomState(0).standard_normal((n_samples, 3)).astype(np.float32)
+    step = -(-n_samples // 255)
+    assert_allclose(objective.centre_of(X), np.median(X[::step], axis=0))
+
+
+def test_float32_rows_are_taken_less_their_centre_and_f_stays_what_it_is():
+    X, y = random_data(dtype=np.float32)
+    case = problem(X + np.float32(64), y)  # whose digits float32 has to spare
+    less, centre = objective.less_centre(case)
+    assert_allclose(less.data.X, case.data.X - centre)
+    assert np.abs(less.data.X).max() < np.abs(case.data.X).max()
+    params = random_params(3, 4)
+    moved = objective.shifted(params, centre, 1.0)
+    got, want = objective.value_and_grad(less, moved).value, objective.value_and_grad(case, params).value
+    assert got == pytest.approx(want, rel=1e-4)  # z of some 100 in float32
+
+
+@pytest.mark.parametrize(
+    ("change", "kwargs"),
+    [
+        (lambda X: X.astype(np.float64), {}),
+        (CONTAINERS["csr"], {}),
+        (lambda X: X, {"fit_intercept": False}),
+    ],
+    ids=["float64", "sparse", "no intercept"],
+)
+def test_rows_that_need_no_centre_stay_as_they_are(change, kwargs):
+    X, y = random_data(dtype=np.float32)
+    case = problem(change(X), y, **kwargs)
+    less, centre = objective.less_centre(case)
+    assert less is case
+    assert centre is None
+
+
+def test_settled_parameters_sum_to_0_as_far_as_l1_allows():
+    params = random_params(3, 4)
+    for has_l1 in (True, False):
+        got = objective.settled(params, has_l1=has_l1)
+        assert_allclose(got.intercept.sum(), 0, atol=1e-15)
+        assert (got.coef is params.coef) == has_l1
