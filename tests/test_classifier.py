@@ -19,6 +19,8 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._objective import alpha_from_C, value_and_grad
+from sksoftmax._stopping import StopReason
+from sksoftmax._train import Result
 from sksoftmax._types import Params
 from tests.problems import problem, random_data
 
@@ -187,16 +189,84 @@ def test_tol_is_the_relative_excess_of_F(name, scaling, tol):
         assert clf.loss_curve_[-1] >= best.loss_curve_[-1] * (1 - 1e-12)
 
 
+def warning_of(clf, X, y):
+    """The text of the one warning of a fit."""
+    with pytest.warns(ConvergenceWarning) as caught:
+        clf.fit(X, y)
+    (warning,) = caught
+    assert warning.filename == __file__  # whoever called fit
+    return str(warning.message)
+
+
 @pytest.mark.parametrize("solver", ["auto", "sgd", "adam"])
 def test_max_iter_above_tol_warns_with_the_figure_and_what_to_do(solver):
     X, y = bundled("load_wine", "raw")
     clf = SoftmaxClassifier(solver=solver, max_iter=2)
-    advice = "Raise max_iter or tol" if solver == "auto" else "use solver='auto'"
-    with pytest.warns(ConvergenceWarning, match=rf"max_iter=2.*(\d\.\de[-+]\d+ |far).*tol=0\.001\. .*{advice}"):
-        clf.fit(X, y)
+    said = warning_of(clf, X, y)
     assert clf.stop_reason_ == "max_iter"
     assert clf.n_iter_ == 2
     assert clf.excess_ > 1e-3
+    figure = f"about {clf.excess_:.1e}, above" if np.isfinite(clf.excess_) else "not known to be below"
+    advice = {
+        "auto": "Raise max_iter or tol.",
+        "sgd": "Scale the columns, change learning_rate, raise max_iter, or use solver='auto', "
+        "which needs none of this.",
+    }
+    assert said == (
+        f"SoftmaxClassifier did not converge: after 2 epochs (max_iter=2) (F - F*) / F* is {figure} tol=0.001. "
+        f"{advice.get(solver, advice['sgd'])}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("excess", "figure"),
+    [(0.0123, "is about 1.2e-02, above tol=1e-05."), (np.inf, "is not known to be below tol=1e-05.")],
+)
+@pytest.mark.parametrize(
+    ("dtype", "advice"),
+    [
+        (np.float32, "Pass X as float64, centre or scale the columns, or raise tol."),
+        (np.float64, "Remove outlying values, centre or scale the columns, or raise tol."),
+    ],
+)
+def test_the_warning_of_rounding_depends_on_the_dtype(excess, figure, dtype, advice):
+    X, y = bundled("load_iris", "raw")
+    clf = SoftmaxClassifier(tol=1e-5).fit(X.astype(dtype), y)
+    result = Result(None, [0.5] * 7, [], [], StopReason.PRECISION, excess, "newton")
+    with pytest.warns(ConvergenceWarning) as caught:
+        clf._warn_if_above_tol(result)
+    assert str(caught[0].message) == (
+        f"SoftmaxClassifier did not converge: after 7 epochs (max_iter=100) (F - F*) / F* {figure} "
+        f"No step changes F by more than rounding. {advice}"
+    )
+
+
+def test_a_fit_that_rounding_ends_warns():
+    X, y = bundled("load_digits", "raw")
+    far = (X + 1e7).astype(np.float32)  # 8 digits, of which 7 are the offset
+    clf = SoftmaxClassifier(fit_intercept=False, tol=1e-5, random_state=0)
+    said = warning_of(clf, far, y)
+    assert clf.stop_reason_ == "precision"
+    assert "Pass X as float64, centre or scale the columns, or raise tol." in said
+
+
+@pytest.mark.parametrize("reason", [StopReason.TOL, StopReason.CALLBACK, StopReason.EARLY_STOPPING])
+def test_a_fit_that_ended_as_asked_does_not_warn(reason):
+    clf = SoftmaxClassifier()
+    clf._warn_if_above_tol(Result(None, [0.5], [], [], reason, np.inf, "newton"))
+    clf._warn_if_above_tol(Result(None, [0.5], [], [], StopReason.MAX_ITER, 1e-3, "newton"))  # within tol all the same
+
+
+def test_classes_without_a_minimum_are_warned_of():
+    X = np.linspace(-1, 1, 40)[:, None]
+    clf = SoftmaxClassifier(alpha=0.0)
+    said = warning_of(clf, X, X[:, 0] > 0)
+    assert clf.stop_reason_ == "separable"
+    assert clf.excess_ == clf.excess_curve_[-1] == np.inf
+    assert said == (
+        "SoftmaxClassifier did not converge: the classes can be separated without error and alpha=0, so F has no "
+        f"minimum and the coefficients grow without bound; the fit ended after {clf.n_iter_} epochs. Set alpha > 0."
+    )
 
 
 def test_a_solver_that_is_near_the_minimum_is_not_told_apart_by_the_bound_alone():

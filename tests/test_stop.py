@@ -108,7 +108,7 @@ def test_outlying_cells(seed, n_classes, exponent, agrees, fit_intercept, dtype,
 @given(
     SEEDS,
     st.integers(2, 4),
-    st.sampled_from([-99, -999, -9999, -999999, 1e9, -1e20]),
+    st.sampled_from([-99, -999, -9999, -999999, 1e9, -1e12]),
     st.integers(1, 100),
     st.integers(1, 3),
     st.sampled_from([np.float32, np.float64]),
