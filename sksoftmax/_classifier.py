@@ -121,10 +121,10 @@ class SoftmaxClassifier(
         Most epochs, >= 1: passes of minibatches, and Newton steps (of several passes each).
     tol : float, default=1e-3
         The fit ends when F is estimated to be within ``tol``, relative, of its minimum: ``(F - F*) / F*``,
-        >= 0. The estimate is half the squared Newton decrement, or of compiled fits a bound by duality where that is
-        small enough. Below the rounding of X's dtype it counts as that. With ``solver="auto"``, float64 data of at
-        most 256 rows and some 300 coefficients are always fitted to that, which costs little: the answer then depends
-        neither on the seed nor on the order of the rows.
+        >= 0. The estimate is the duality gap of a Newton step along which rows may saturate, or for compiled fits a
+        bound by duality if that is small enough. Below the rounding of X's dtype it counts as that. With
+        ``solver="auto"``, float64 data of at most 256 rows and some 300 coefficients are always fitted to that, which
+        costs little: the answer then depends neither on the seed nor on the order of the rows.
     shuffle : bool, default=True
         Whether each epoch visits the rows in a new random order.
     early_stopping : bool, default=False
@@ -154,7 +154,8 @@ class SoftmaxClassifier(
         probabilities beyond ``1 - s + s / n_classes``. ``class_weight`` counts by the labels, before. For the
         validation score the labels are what they are. Never the compiled engine.
     warm_start : bool, default=False
-        Whether ``fit`` starts from the coefficients of the last fit, if there was one.
+        Whether ``fit`` starts from the coefficients of the last fit, if there was one. If F is larger there than at the
+        class priors, as after a change of units, it starts from the priors.
     keep_rows : bool, default=True
         Whether ``partial_fit`` with ``solver="auto"`` keeps the rows it is given, up to 256 MiB of X, and is fitted to
         all of them again when the new ones ask for it. The model is then near F's minimum over all rows so far; and it,
@@ -177,7 +178,9 @@ class SoftmaxClassifier(
     Attributes
     ----------
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        Coefficients; float32 if X was. With more than two classes the rows sum to 0, unless ``l1_ratio > 0``.
+        Coefficients; float32 if X was, unless rounding to float32 would take F further from its minimum than ``tol``,
+        as for columns that are far from 0 and vary little: then float64, in which predictions are computed, too. With
+        more than two classes the rows sum to 0 (to rounding), unless ``l1_ratio > 0``.
     intercept_ : ndarray of shape (n_classes,) or (1,)
         Intercepts; zeros if ``fit_intercept=False``. They and ``coef_`` are arrays of X's library, on its device (see
         ``fit``).
@@ -202,11 +205,13 @@ class SoftmaxClassifier(
     validation_scores_ : list of float
         Accuracy on the validation rows, as ``score``, after each epoch; only with ``early_stopping=True``.
     stop_reason_ : str
-        "tol", "max_iter", "early_stopping", "precision" (no step changes F by more than rounding), or "callback" (one
-        has asked for it; the coefficients are those of the last epoch).
+        "tol", "max_iter", "early_stopping", "precision" (no step changes F by more than rounding), "separable"
+        (``alpha=0`` and all rows are predicted right, so that F has no minimum), or "callback" (one has asked for it;
+        the coefficients are those of the last epoch). "max_iter" and "precision" with an excess above ``tol``, and
+        "separable", warn.
     excess_ : float
-        Estimate of ``(F - F*) / F*`` when the fit ended; inf if it could not be told, as after early stopping, or was
-        not yet when a callback ended the fit.
+        Estimate of ``(F - F*) / F*`` for the parameters handed over; inf if it is not known, as after early stopping or
+        if a callback ended the fit before there was an estimate, and if F has no minimum ("separable").
     solver_info_ : dict
         What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
         "batch_size", "learning_rate", "metric", "curvature"; and "sample", the rows that a model was fitted to first
@@ -218,7 +223,7 @@ class SoftmaxClassifier(
     ``loss_curve_``, ``excess_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit`` and
     ``fit_batches``; ``partial_fit`` drops them.
 
-    Vectorized, X is copied once if it is dense float32 and there is an intercept: less its columns' means it keeps
+    Vectorized, X is copied once if it is dense float32 and there is an intercept: less a centre of its columns it keeps
     the digits that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered
     or non-CSR matrix, or has rows of weight 0; or has twice as many dense columns as rows or more, of which,
     without L1, the rows' own space is taken: a copy in float64, and n_samples x n_samples numbers that float64 is
