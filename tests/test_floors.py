@@ -21,7 +21,7 @@ FLOORS = [
     ["_pieces"],
     ["_solvers._rows"],
     ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],
-    ["_solvers._certificate"],
+    ["_solvers._certificate", "_saturation"],
     ["_proximal"],
     [
         "_solvers.sgd",
