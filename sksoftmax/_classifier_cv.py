@@ -16,6 +16,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
 
 from sksoftmax import _validation as border
 from sksoftmax._classifier import SoftmaxClassifier
@@ -373,13 +374,16 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
 
         Raises
         ------
+        NotFittedError
+            Before the first fit.
         ValueError
             If X or y are not as above, or a keyword is for no one.
         """
         border.raise_for_params(score_params, self, "score")
+        check_is_fitted(self)
         y = border.labels(y, warn=False)
         border.of_same_kind(y, self.classes_, "y", "the classes")
-        scorer = self._scorer(getattr(self, "classes_", None))
+        scorer = self._scorer(self.classes_)
         if sample_weight is not None and (border.routing_enabled() or border.takes_weights(scorer)):
             score_params["sample_weight"] = sample_weight
         if border.routing_enabled():

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits, load_wine
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
@@ -481,6 +481,11 @@ def test_score_is_by_scoring():
     sweep = SoftmaxClassifierCV(3, cv=3, scoring="neg_log_loss", random_state=0).fit(X, y)
     codes = np.searchsorted(sweep.classes_, y)
     assert sweep.score(X, y) == pytest.approx(sweep.predict_log_proba(X)[np.arange(len(y)), codes].mean())
+
+
+def test_there_is_no_score_before_the_first_fit():
+    with pytest.raises(NotFittedError):
+        SoftmaxClassifierCV().score(*random_data(20))
 
 
 @pytest.mark.parametrize("is_refitted", [True, False])
