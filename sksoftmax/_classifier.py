@@ -817,7 +817,8 @@ class SoftmaxClassifier(
 
     def _forget_outcome(self) -> None:
         """Drop what an earlier fit said of how it went."""
-        for name in ("loss_curve_", "excess_curve_", "validation_scores_", "stop_reason_", "excess_", "solver_info_"):
+        attributes = ("loss_curve_", "excess_curve_", "validation_scores_", "stop_reason_", "excess_", "solver_info_")
+        for name in (*attributes, "_has_more_digits"):
             self.__dict__.pop(name, None)
 
     def _outcome(self, result: Result, classes: Array, X: Any) -> dict[str, Any]:
@@ -869,7 +870,9 @@ class SoftmaxClassifier(
 
 def _attributes(params: Params, X: Any) -> dict[str, Any]:
     """The attributes that hold the parameters, in their dtype and of X's library."""
-    return {"coef_": placed(params.coef, X), "intercept_": placed(params.intercept, X)}
+    has_more_digits = bool(params.coef.dtype != X.dtype)
+    kept = {"_has_more_digits": True} if has_more_digits else {}
+    return {"coef_": placed(params.coef, X), "intercept_": placed(params.intercept, X), **kept}
 
 
 def _known(excess: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._device import DeviceArray, beside, host, squares, times_larger
+from sksoftmax._device import DeviceArray, beside, host, near, squares, times_larger
 from sksoftmax._objective import blocks, has_finite_squares, probabilities, value_and_grad
 from sksoftmax._precondition import Preconditioner, inverse_of_unit_diagonal, lower_gram
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, plus
@@ -164,13 +164,14 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
     most rows share.
     """
     part = problem._replace(data=rows)
-    kept = [spreads(exact(proba)) for proba in probabilities(problem._replace(data=rows), params)]
     clip = _clipping(rows.X) if is_robust else None
     total, linear = np.zeros(problem.n_rows), np.zeros((problem.n_rows, problem.n_features))
 
     def weighed() -> Iterator[tuple[Any, Any]]:
-        for block, spread in zip(blocks(part), kept, strict=True):
-            yield spread * block.weight, block.X if clip is None else clip(block.X)
+        for block, proba in zip(blocks(part), probabilities(part, params), strict=True):
+            spread = spreads(exact(host(proba)))
+            X = block.X if clip is None else clip(block.X)
+            yield near(spread * host(block.weight), X), X
 
     for spread, X in weighed():
         total += host(spread.sum(axis=1))
@@ -178,7 +179,8 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
     mean = np.zeros(problem.n_features)
     if problem.fit_intercept and total.sum() > 0:
         mean = linear.sum(axis=0) / total.sum()
-    unit = 1.0 if has_finite_squares(rows.X) else float(np.abs(rows.X).max())
+    is_small = isinstance(rows.X, DeviceArray) or has_finite_squares(rows.X)
+    unit = 1.0 if is_small else float(np.abs(rows.X).max())
     squares = np.zeros((problem.n_rows, problem.n_features))
     for spread, X in weighed():
         if sp.issparse(X):
@@ -419,9 +421,9 @@ def _add_curvature(
         matrix += lower_gram(u)
         return
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
-    pairs = lower_gram(coupled.reshape(len(u), K * q))
+    pairs = host(lower_gram(coupled.reshape(len(u), K * q)))
     own = (u.T * (weight * spreads(proba))[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
-    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -own
+    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -host(own)
     matrix -= pairs
 
 

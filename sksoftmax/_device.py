@@ -229,6 +229,11 @@ def beside(values: Any, X: Any, dtype: Any = None) -> Any:
     return DeviceArray(X.moved(values), X.xp) if is_to_move else values
 
 
+def near(values: Any, X: Any) -> Any:
+    """NumPy's values for products with X: where X is, in its dtype; of NumPy's X, as they are."""
+    return beside(values, X) if isinstance(X, DeviceArray) else values
+
+
 def along(X: Any, *columns: Any) -> Iterator[Any]:
     """What has a number for each row, where X is: to be moved once, not for every block or batch."""
     return (beside(values, X, values.dtype) for values in columns)

@@ -62,24 +62,28 @@ def minimum(
         result, info = minimum(*(few.problem, few.to(params), settings, rules), is_warm=is_warm, rng=rng, watch=watch)
         wide = Params(*(part.astype(result.params.coef.dtype) for part in few.back(result.params)))
         return result._replace(params=wide), info
+    tol = max(rules.tol, float(np.finfo(problem.data.X.dtype).eps))
     if is_warm and not is_start(problem, params):
         params, is_warm = prior_params(problem), False
     if problem.whole is None or is_warm or settings.solver != "auto":
         result, info = _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
-        return handed_over(problem, result, rules.tol), info
+        return handed_over(problem, result, tol), info
     sample = problem._replace(whole=None, mean_weight=float(problem.data.weight.mean()))
-    tol = max(_TOL_OF_SAMPLE, rules.tol)
+    rough = max(_TOL_OF_SAMPLE, tol)
     start, _ = _trained(
-        *(sample, params, settings._replace(tol=tol), rules._replace(tol=tol)), is_warm=False, rng=rng, watch=SILENT
+        *(sample, params, settings._replace(tol=rough), rules._replace(tol=rough)), is_warm=False, rng=rng, watch=SILENT
     )
-    reached = start.params if is_start(problem, start.params) else params
-    result, info = _trained(problem, reached, settings, rules, is_warm=True, rng=rng, watch=watch)
-    return handed_over(problem, result, rules.tol), {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
+    result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, watch=watch)
+    return handed_over(problem, result, tol), {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
 
 
 def is_start(problem: Problem, params: Params) -> bool:
-    """Whether F is no larger than at the class priors: further out no row may have any curvature to start from."""
-    return value_and_grad(problem, params).value <= null_value(problem)
+    """Whether F of the rows in memory is no larger than at the class priors.
+
+    Further out no row may have any curvature to start from.
+    """
+    sample = problem._replace(whole=None)
+    return value_and_grad(sample, params).value <= null_value(sample)
 
 
 def handed_over(problem: Problem, result: Result, tol: float) -> Result:
@@ -94,10 +98,10 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
         return result._replace(params=params)
     has_centre = problem.fit_intercept and not sp.issparse(problem.data.X)
     centre = centre_of(problem.data.X) if has_centre else None
+    if _rounding(problem, params) <= _LITTLE * tol:
+        return result._replace(params=_in_float32(params, None))
     kept = _in_float32(params, centre)
     rounded = Params(*(part.astype(np.float64) for part in kept))
-    if _rounding(problem, rounded) <= _LITTLE * tol:
-        return result._replace(params=kept)
     excesses = []
     for these in (rounded, params):
         rise = exact_value(problem, these, centre) - result.loss_curve[-1]

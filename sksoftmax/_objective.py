@@ -62,7 +62,9 @@ def soft_threshold(coef: Array, threshold: Array | float) -> Array:
 
 def _regularised(problem: Problem, loss: Any, grads: Params, params: Params) -> Evaluation:
     value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
-    intercept = grads.intercept if problem.fit_intercept else np.zeros_like(grads.intercept)
+    intercept = (
+        centred(grads.intercept) if problem.fit_intercept else np.zeros_like(grads.intercept)
+    )  # a shift is rounding
     coef_grad += grads.coef
     return Evaluation(float(loss + value), Params(coef_grad, intercept))
 

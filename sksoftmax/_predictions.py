@@ -24,6 +24,9 @@ class PredictionsMixin:
     intercept_: Any
     classes_: Any
 
+    #: Whether a fit to float32 rows has kept float64 coefficients, since float32 would not have predicted as they do.
+    _has_more_digits: bool = False
+
     @sources.by_pieces
     def decision_function(self, X: Any) -> Array:
         """Raw predictions ``X @ coef_.T + intercept_``.
@@ -55,7 +58,7 @@ class PredictionsMixin:
             raw = X @ coef.T + intercept
             border.finite_predictions(raw)
             return (raw[:, 0] if raw.shape[1] == 1 else raw).array
-        if self.coef_.dtype.itemsize > X.dtype.itemsize:  # a fit keeps more digits than X has where it needs them
+        if self._has_more_digits and X.dtype == np.float32:
             parts = [
                 _raw_prediction(X[rows].astype(self.coef_.dtype), self.coef_, self.intercept_)
                 for rows in sources.slices(X)

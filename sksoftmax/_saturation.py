@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._curvature import diagonal, exact, ratio, spreads
+from sksoftmax._device import host, near
 from sksoftmax._newton import Newton, conjugate_gradients
 from sksoftmax._objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
 from sksoftmax._precondition import Metric
@@ -40,6 +41,9 @@ _LITTLE = 0.1
 
 #: Accuracy, and products, of a correction of the step.
 _ACCURACY, _MAX_PRODUCTS = 0.1, 50
+
+#: Rounding of a change of a raw prediction, in units of the last digit: of an outlying row it may be all that F has.
+_ROUNDING = 4
 
 #: Relative changes of a probability below which their divergence is summed as a series: float32 has no digits left.
 _SMALL = 1e-2
@@ -56,9 +60,9 @@ class Saturating(NamedTuple):
 
     def proba(self, params: Params, X: Any) -> Any:
         rounded = self.kernel.proba(params, X)
-        proba = exact(rounded)
-        change = self.kernel.raw_prediction(self.direction, X).astype(proba.dtype)
-        return _saturated(proba, change).astype(rounded.dtype)
+        proba = exact(host(rounded))
+        change = host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
+        return near(_saturated(proba, change).astype(proba.dtype if len(proba) == 1 else X.dtype), X)
 
     def hessian_product(self, proba: Any, direction: Params, X: Any, weight: Any, total: float) -> Params:
         return self.kernel.hessian_product(proba, direction, X, weight, total)
@@ -93,16 +97,18 @@ class _Linearised(NamedTuple):
         curvature.
         """
         params, step = _halves(params)
-        proba = exact(self.kernel.proba(params, X))
-        change = self.kernel.raw_prediction(step, X).astype(proba.dtype)
+        proba, share = exact(host(self.kernel.proba(params, X))), host(weight) / total
+        change = host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
         left = _saturated(proba, change)
         reached = _linearised(left, change)
-        solved = proba if self.before is self.kernel else exact(self.before.proba(params, X))
+        solved = proba if self.before is self.kernel else exact(host(self.before.proba(params, X)))
         moved = reached - proba
-        sums = _divergences(reached, proba) - (moved * change).sum(axis=0)
-        both = np.concatenate([moved, reached - _linearised(solved, change)]) * (weight / total)
-        intercept = np.concatenate([both.sum(axis=1), spreads(left) @ (weight / total)])
-        return (sums @ weight) / total, Params(both @ X, intercept)
+        linear = moved * change
+        rounding = _ROUNDING * float(np.finfo(X.dtype).eps) * np.abs(linear)
+        sums = _divergences(reached, proba) - (linear - rounding).sum(axis=0)
+        both = np.concatenate([moved, reached - _linearised(solved, change)]) * share
+        intercept = np.concatenate([both.sum(axis=1), spreads(left) @ share])
+        return float(sums @ share), Params(near(both, X) @ X, near(intercept, X))
 
 
 def _halves(both: Params) -> tuple[Params, Params]:
@@ -178,7 +184,7 @@ class Check(NamedTuple):
 
     def is_little(self, allowed: float) -> bool:
         """Whether the step is worth what it predicts, where F may be ``allowed`` above its minimum."""
-        return self.overlooked <= _LITTLE * max(self.gap, allowed)
+        return self.overlooked <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
 
 
 def check(
@@ -290,7 +296,8 @@ def limited(
     found, kernel, tried = newton, problem.kernel, [newton]
     for _ in range(MAX_ROUNDS):
         seen = check(problem, params, evaluation, rows, found.direction, kernel, allowed, is_exact=is_exact)
-        found = found._replace(decrease=seen.gap, remaining=max(found.remaining, seen.overlooked))
+        certified = max(seen.gap, newton.decrease)
+        found = found._replace(decrease=certified, remaining=max(found.remaining, seen.overlooked))
         if seen.is_little(allowed):
             return found
         kernel = seen.kernel

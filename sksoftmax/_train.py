@@ -9,6 +9,7 @@ import numpy as np
 
 from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
+from sksoftmax._curvature import diagonal
 from sksoftmax._newton import decrease_of_excess, relative_excess
 from sksoftmax._objective import has_hard_labels, null_value, settled, total_weight, value_and_grad
 from sksoftmax._plan import Plan
@@ -17,7 +18,7 @@ from sksoftmax._proximal import expected_decrease
 from sksoftmax._saturation import newton_direction
 from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._stopping import Progress, StopReason
-from sksoftmax._types import Params, Problem, Report, Solver, is_finite
+from sksoftmax._types import Params, Problem, Report, Solver, dot, is_finite
 
 #: A diverged solver starts again, from its last good state, with this share of its rate.
 _SHRINK = 0.1
@@ -203,9 +204,7 @@ def train(
             and plan.metric is not None
             and (excess <= rules.tol or not np.isfinite(excess))
         ):  # an estimate that has ended no fit yet, or none
-            excess = excesses[-1] = float(
-                _excess(problem, settled_params(problem, state), plan.metric, max(rules.tol, eps))
-            )
+            excess = excesses[-1] = float(_excess(problem, params, plan.metric, max(rules.tol, eps)))
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
     curve = raise_estimates(curve, are_exact, excess, is_minimum=reason is StopReason.TOL)
@@ -283,7 +282,7 @@ def _certified(
     """The report with the excess, where the progress has become so slow that F may be near its minimum."""
     if metric is None or not _stopping.is_slow(progress, report.value, tol):
         return progress, report
-    excess = _excess(problem, settled_params(problem, state), metric, tol)
+    excess = _excess(problem, state.params, metric, tol)
     if excess <= tol:
         return progress, report._replace(excess=excess)
     return _stopping.after_failed_check(progress), report
@@ -292,6 +291,11 @@ def _certified(
 def _excess(problem: Problem, params: Params, metric: Preconditioner, tol: float) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
+    data = problem.data._replace(weight=problem.data.weight / problem.data.weight.sum())
+    along = 0.5 * dot(evaluation.grads, diagonal(problem, params, data, is_robust=True).apply(evaluation.grads))
+    noise = 0.5 * float(np.finfo(problem.data.X.dtype).eps) * evaluation.value
+    if not problem.l1_ratio and along <= noise:  # a gradient of rounding has no direction
+        return relative_excess(evaluation.value, noise)
     allowed = decrease_of_excess(evaluation.value, tol)
     if problem.l1_ratio:
         left = expected_decrease(problem, metric, params, evaluation, _CERTIFICATE_ACCURACY, allowed)

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import PolynomialFeatures
@@ -281,3 +281,36 @@ def test_named_solvers_do_not_claim_tol_on_outliers(solver, seed, n_classes, exp
     clf, said = fitted(X, y, solver=solver, alpha=1e-3, tol=1e-2)
     excess = true_excess(clf, X, y, np.arange(len(X)) != 0)
     assert is_kept(clf, said, excess), (clf.stop_reason_, clf.excess_, excess, said)
+
+
+def test_two_outlying_columns_of_one_class():
+    X, y = normal_rows(np.random.RandomState(3), 3, 400, 2)
+    X[0, 0], X[1, 1] = -4.9e8, -9.2e7
+    y[:2] = 2
+    clf, said = fitted(X, y, alpha=1e-3)
+    excess = true_excess(clf, X, y, np.arange(400) > 1)
+    assert is_kept(clf, said, excess), (clf.stop_reason_, clf.excess_, excess, said)
+
+
+def test_one_outlying_cell_at_the_end_of_float32():
+    rng = np.random.RandomState(7)
+    X = rng.standard_normal((40, 2))
+    y = (2 * X[:, 0] + rng.logistic(size=40) > 0).astype(int)
+    X[0, 0], y[0] = 10 ** rng.uniform(10, 11), 1
+    X = X.astype(np.float32)
+    clf, said = fitted(X, y, alpha=0.1)
+    excess = true_excess(clf, X, y, np.arange(40) > 0)
+    assert is_kept(clf, said, excess), (clf.stop_reason_, clf.excess_, excess, said)
+
+
+def test_ordinary_rows_at_the_minimum_are_not_warned_of():
+    X, y = np.random.RandomState(0).standard_normal((6, 1)), np.arange(6) % 3
+    clf, said = fitted(X, y)
+    assert (said, clf.stop_reason_) == ([], "tol")
+
+
+def test_tol_below_rounding_counts_as_rounding():
+    X, y = load_digits(return_X_y=True)
+    clf, said = fitted(X.astype(np.float32), y, tol=0)
+    assert clf.excess_ <= np.finfo(np.float32).eps
+    assert said == []

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_iris
-from sklearn.exceptions import DataConversionWarning
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 
 from sksoftmax import (
     SoftmaxClassifier,
@@ -249,7 +249,7 @@ def broken(how, kind=sp.csr_array):
     """The rows as a sparse matrix whose arrays do not fit."""
     E = kind(X)
     if E.format == "coo":
-        E.coords[1][5] = {"large": 2**30, "negative": -1}[how]
+        E.col[5] = {"large": 2**30, "negative": -1}[how]
         return E
     E.indices, E.indptr = E.indices.copy(), E.indptr.copy()
     if how in ("large", "negative"):
@@ -339,9 +339,12 @@ def test_sound_rows_of_any_kind_give_the_same_model(kind):
 @pytest.mark.parametrize("call", [*CALLS.values()][:4], ids=list(CALLS)[:4])
 def test_numpys_error_state_changes_nothing(call, scale):
     rows = X * scale
-    quiet = call(rows, Y, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of columns of 1e300 F* need not be found
+        quiet = call(rows, Y, random_state=0)
     with np.errstate(all="raise"), warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
         strict = call(rows, Y, random_state=0)
         proba = strict.predict_proba(rows), strict.predict_log_proba(rows), strict.predict(rows)
     assert_array_equal(strict.coef_, quiet.coef_)

@@ -59,6 +59,10 @@ _DOUBT = 3.0
 #: units of what its Newton step expects.
 _MARGIN, _EXPONENTIAL = 0.5, 2.0
 
+#: Ratio of what F falls by along its slope to what it may be off by beyond which the estimate is void: it is below 1
+#: where no outlying rows hold a direction (0.1 to 0.6 on text and digits); and its least unit.
+_ALARMING, _LEAST_TOL = 100.0, 1e-6
+
 #: Rounding of F along an epoch's way, as a share of it.
 _LEAST = 1e-3
 
@@ -366,7 +370,8 @@ def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
     if problem.l1_ratio == 1:
         left = max(state.most, gap + state.centre.most) + rounding
         if left <= most:
-            left = max(left, _along_slope(problem, state, certifier.slope(state.model)[1]))
+            along = _along_slope(problem, state, certifier.slope(state.model)[1])
+            left = along if along > _ALARMING * max(most, _LEAST_TOL * value) else left
         return state._replace(value=value, excess=relative_excess(value, left))
     left = certifier.bound(_slope(problem, state), max(gap, 0.0) + rounding, most) + certifier.rounding()
     if left > most:
