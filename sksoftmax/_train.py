@@ -294,7 +294,7 @@ def _excess(problem: Problem, params: Params, metric: Preconditioner, tol: float
     data = problem.data._replace(weight=problem.data.weight / problem.data.weight.sum())
     along = 0.5 * dot(evaluation.grads, diagonal(problem, params, data, is_robust=True).apply(evaluation.grads))
     noise = 0.5 * float(np.finfo(problem.data.X.dtype).eps) * evaluation.value
-    if not problem.l1_ratio and along <= noise:  # a gradient of rounding has no direction
+    if problem.alpha and not problem.l1_ratio and along <= noise:  # a gradient of rounding has no direction
         return relative_excess(evaluation.value, noise)
     allowed = decrease_of_excess(evaluation.value, tol)
     if problem.l1_ratio:
