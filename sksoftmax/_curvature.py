@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from sksoftmax._device import DeviceArray, beside, host, near, squares, times_larger
 from sksoftmax._objective import blocks, has_finite_squares, probabilities, value_and_grad
 from sksoftmax._precondition import Preconditioner, inverse_of_unit_diagonal, lower_gram
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, plus
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, normalize_weights, plus
 
 #: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
 #: large one, which takes as long to add to as to compute.
@@ -194,6 +194,14 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
     return Diagonal(mean, unit, squares + ridge, total * problem.fit_intercept)
 
 
+def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params) -> float:
+    """Return what F falls by along a gradient, by the diagonal of the curvature that most rows share.
+
+    Half of ``g' D^-1 g``. The Hessian of all rows may hide a direction that a few outlying rows hold.
+    """
+    return 0.5 * dot(grads, diagonal(problem, params, rows, is_robust=True).apply(grads))
+
+
 def _clipping(X: Any) -> Callable[[Any], Any]:
     """What brings cells nearer that are far from most of their column, by the geometric mean of the distances.
 
@@ -250,10 +258,10 @@ def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn:
     the sum over the rows, times ``1 + leverage``, at most once; systematically (Madow 1949, Ann. Math. Statist.
     20(3), 333-354), so without a random number. All rows, should there be no more than asked for.
     """
-    X, y, weight = problem.data
-    share = weight / weight.sum()
+    every = normalize_weights(problem.data)
     if n_drawn >= problem.n_samples:
-        return Batch(X, y, share)
+        return every
+    X, y, share = every
     assert rows_leverage is not None
     kept = list(probabilities(problem, params)) if problem.n_rows <= problem.n_features else None
     totals = np.zeros(problem.n_rows)
@@ -328,7 +336,7 @@ def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preco
     if n_rows < len(rows.y):
         part = np.arange(n_rows) * len(rows.y) // n_rows
         rows = Batch(*(column[part] for column in rows))
-        rows = rows._replace(weight=rows.weight / rows.weight.sum())
+        rows = normalize_weights(rows)
     return factorised(problem, params, rows, metric)
 
 

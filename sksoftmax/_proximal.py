@@ -24,7 +24,7 @@ from sksoftmax._curvature import Diagonal, curvature_matrix, diagonal
 from sksoftmax._objective import hessian_products, soft_threshold
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._saturation import MAX_ROUNDS, check
-from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, plus
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, normalize_weights, plus
 
 #: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
 _FIRST_ROUND, _GROWTH = 10, 1.5
@@ -282,7 +282,7 @@ def expected_decrease(
     problem: Problem, base: Preconditioner, params: Params, evaluation: Evaluation, accuracy: float, allowed: float
 ) -> float:
     """By how much F falls from ``params``, as its model by all rows expects it."""
-    rows = problem.data._replace(weight=problem.data.weight / problem.data.weight.sum())
+    rows = normalize_weights(problem.data)
     is_matrix = params.coef.size + params.intercept.size <= _SMALL
     start = start_of(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
     found = limited_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)

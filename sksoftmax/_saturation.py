@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import diagonal, exact, ratio, spreads
+from sksoftmax._curvature import diagonal, exact, ratio, shared_decrease, spreads
 from sksoftmax._device import host, near
 from sksoftmax._newton import Newton, conjugate_gradients
 from sksoftmax._objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
 from sksoftmax._precondition import Metric
-from sksoftmax._types import Batch, Evaluation, Kernel, Params, Problem, dot, is_finite, plus, scaled
+from sksoftmax._types import Batch, Evaluation, Kernel, Params, Problem, dot, is_finite, normalize_weights, plus, scaled
 
 #: Rounds of steps, each of which lets further rows saturate.
 MAX_ROUNDS = 6
@@ -236,15 +236,13 @@ def check(
     of_intercept = ratio(missed.intercept**2, both.intercept[2 * problem.n_rows :])
     overlooked = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
     if overlooked > _LITTLE * allowed:  # else that bound will do
-        shared = diagonal(problem._replace(kernel=kernel), params, _in_memory(problem, rows), is_robust=True)
-        overlooked = 0.5 * dot(missed, shared.apply(missed))
+        overlooked = shared_decrease(problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed)
     return Check(gap, missed, overlooked, kernel)
 
 
 def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
     """The rows, or all in memory, with weights that sum to about 1."""
-    weight = problem.data.weight
-    return problem.data._replace(weight=weight / weight.sum()) if rows is None else rows
+    return normalize_weights(problem.data) if rows is None else rows
 
 
 def _most(problem: Problem, value: float, gradient: Params) -> float:

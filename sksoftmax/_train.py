@@ -9,7 +9,7 @@ import numpy as np
 
 from sksoftmax import _stopping
 from sksoftmax._batches import epoch_batches
-from sksoftmax._curvature import diagonal
+from sksoftmax._curvature import shared_decrease
 from sksoftmax._newton import decrease_of_excess, relative_excess
 from sksoftmax._objective import has_hard_labels, null_value, settled, total_weight, value_and_grad
 from sksoftmax._plan import Plan
@@ -18,7 +18,7 @@ from sksoftmax._proximal import expected_decrease
 from sksoftmax._saturation import newton_direction
 from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._stopping import Progress, StopReason
-from sksoftmax._types import Params, Problem, Report, Solver, dot, is_finite
+from sksoftmax._types import Params, Problem, Report, Solver, is_finite, normalize_weights
 
 #: A diverged solver starts again, from its last good state, with this share of its rate.
 _SHRINK = 0.1
@@ -291,14 +291,13 @@ def _certified(
 def _excess(problem: Problem, params: Params, metric: Preconditioner, tol: float) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
-    data = problem.data._replace(weight=problem.data.weight / problem.data.weight.sum())
-    along = 0.5 * dot(evaluation.grads, diagonal(problem, params, data, is_robust=True).apply(evaluation.grads))
-    noise = 0.5 * float(np.finfo(problem.data.X.dtype).eps) * evaluation.value
-    if problem.alpha and not problem.l1_ratio and along <= noise:  # a gradient of rounding has no direction
-        return relative_excess(evaluation.value, noise)
     allowed = decrease_of_excess(evaluation.value, tol)
     if problem.l1_ratio:
         left = expected_decrease(problem, metric, params, evaluation, _CERTIFICATE_ACCURACY, allowed)
         return relative_excess(evaluation.value, left)
+    noise = 0.5 * float(np.finfo(problem.data.X.dtype).eps) * evaluation.value
+    rows = normalize_weights(problem.data)
+    if problem.alpha and shared_decrease(problem, params, rows, evaluation.grads) <= noise:  # it has no direction
+        return relative_excess(evaluation.value, noise)
     newton = newton_direction(problem, params, evaluation, metric, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(evaluation.value, newton.decrease + newton.remaining)

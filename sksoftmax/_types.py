@@ -76,6 +76,11 @@ class Batch(NamedTuple):
     weight: Any
 
 
+def normalize_weights(rows: Batch) -> Batch:
+    """Return the rows with weights that sum to 1."""
+    return rows._replace(weight=rows.weight / rows.weight.sum())
+
+
 class Moments(NamedTuple):
     """Weighted statistics of the columns.
 

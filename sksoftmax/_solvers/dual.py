@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import diagonal, ratio
+from sksoftmax._curvature import ratio, shared_decrease
 from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
 from sksoftmax._solvers._rows import Rows, rows_of, uncentred
-from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, dot, scaled
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, normalize_weights, scaled
 
 #: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
 #: again where they are next to nothing; doubled where they are above, and slow, and where they are this many times what
@@ -432,9 +432,7 @@ def _along_slope(problem: Problem, state: DualState, grads: Params) -> float:
     intercept = grads.intercept[: state.n_rows].astype(np.float64)
     slope = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
     slope = slope._replace(coef=slope.coef + np.outer(intercept, state.rows.mean))
-    data = problem.data._replace(weight=problem.data.weight / problem.data.weight.sum())
-    shared = diagonal(problem, state.params, data, is_robust=True)
-    return 0.5 * dot(slope, shared.apply(slope))
+    return shared_decrease(problem, state.params, normalize_weights(problem.data), slope)
 
 
 def _slope(problem: Problem, state: DualState) -> Params:

@@ -14,11 +14,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import diagonal
+from sksoftmax._curvature import shared_decrease
 from sksoftmax._newton import Newton, Pair, corrected, relative_excess
 from sksoftmax._objective import blocks, hessian_products, probabilities, value_and_grad
 from sksoftmax._precondition import Spectrum, spectrum, without_constants
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
+from sksoftmax._types import (
+    Array,
+    Batch,
+    Evaluation,
+    Moments,
+    Params,
+    Problem,
+    Report,
+    Solver,
+    dot,
+    normalize_weights,
+    plus,
+    scaled,
+)
 
 #: Sufficient decrease, as a share of the slope, and halvings of a step.
 _ARMIJO, _MAX_HALVINGS = 1e-4, 8
@@ -112,8 +125,7 @@ def lbfgs(stats: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Solve
     def _sure(problem: Problem, state: LbfgsState) -> LbfgsState:
         if state.excess > tol:
             return state
-        shared = diagonal(problem, state.params, state.rows, is_robust=True)
-        left = 0.5 * dot(state.evaluation.grads, shared.apply(state.evaluation.grads))
+        left = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
         return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, left)))
 
     def report(problem: Problem, state: LbfgsState) -> Report:
@@ -125,7 +137,7 @@ def lbfgs(stats: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Solve
 def _spread_out(problem: Problem, n_drawn: int) -> Batch:
     every = slice(None, None, max(1, problem.n_samples // n_drawn))
     X, y, weight = (part[every] for part in problem.data)
-    return Batch(np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X, y, weight / weight.sum())
+    return normalize_weights(Batch(np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X, y, weight))
 
 
 def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
