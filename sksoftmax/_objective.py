@@ -261,6 +261,18 @@ def prior_params(problem: Problem) -> Params:
     return Params(np.zeros((problem.n_rows, problem.n_features)), intercept)
 
 
+def better_start(problem: Problem, params: Params) -> tuple[Params, Evaluation]:
+    """Return where a solver starts, and F and its gradient there: ``params``, or the class priors if F is less there.
+
+    Further out no row may have any curvature to start from.
+    """
+    evaluation = value_and_grad(problem, params)
+    if not params.coef.any() or evaluation.value <= null_value(problem):
+        return params, evaluation
+    priors = prior_params(problem)
+    return priors, value_and_grad(problem, priors)
+
+
 def centred(rows: Array) -> Array:
     """Rows less their mean over the classes: no prediction changes, and ``||coef||`` is least."""
     return rows if len(rows) == 1 else np.asarray(rows - rows.mean(axis=0))

@@ -6,9 +6,11 @@ their column's scale, and the intercept of the centred columns (without intercep
     <g, d> + 1/2 <d, H d> + sum_j t_j |theta_j + d_j|
 
 with g and H the gradient and (about) the Hessian of F's smooth part, t_j = alpha l1_ratio / scale_j, 0 for the
-intercept. Two ways alternate, as in Byrd, Nocedal & Solntsev (2016), Math. Program. 160: accelerated proximal gradient
-steps, which find out what is zero (Beck & Teboulle, 2009, SIAM J. Imaging Sci. 2(1), 183-202; restarted: O'Donoghue &
-Candes, 2015, Found. Comput. Math. 15, 715-732), and Newton's step among what is not.
+intercept. Where H is known by its products, two ways alternate, as in Byrd, Nocedal & Solntsev (2016), Math. Program.
+160: accelerated proximal gradient steps, which find out what is zero (Beck & Teboulle, 2009, SIAM J. Imaging Sci. 2(1),
+183-202; restarted: O'Donoghue & Candes, 2015, Found. Comput. Math. 15, 715-732), and Newton's step among what is not.
+Once they have cost as much as the matrix and its factors would, H is made a matrix: an interior point method then finds
+out what is zero, whatever the condition of H (``_interior_point``).
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
 
 from sksoftmax._curvature import Diagonal, curvature_matrix, diagonal
+from sksoftmax._interior_point import interior_point
 from sksoftmax._objective import hessian_products, soft_threshold
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._saturation import MAX_ROUNDS, check
@@ -29,8 +33,8 @@ from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, normaliz
 #: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
 _FIRST_ROUND, _GROWTH = 10, 1.5
 
-#: Products of a minimisation.
-_MAX_PRODUCTS = 500
+#: Products of a minimisation; factors of the matrix that an interior point takes.
+_MAX_PRODUCTS, _N_FACTORS = 500, 15
 
 #: Unknowns up to which the certificate takes H as a matrix.
 _SMALL = 256
@@ -95,35 +99,56 @@ def without_shift(problem: Problem, metric: Preconditioner, theta: Array) -> Arr
 
 
 class Model(NamedTuple):
-    """H, as products and its diagonal; and as a matrix where that is small."""
+    """H.
+
+    Attributes
+    ----------
+    product : callable
+        ``d -> H d``, both of theta's shape.
+    diagonal : ndarray of theta's shape
+    form : callable
+        ``() -> ndarray of shape (d, d)``: H as a matrix.
+    price : float
+        What the matrix and the factors that it is made for cost, in products; 0 if it is to be formed at once.
+    """
 
     product: Callable[[Array], Array]
     diagonal: Array
-    matrix: Array | None
+    form: Callable[[], Array]
+    price: float
+
+
+_At = Callable[[Array, Array], "Point"]
 
 
 def model_of(
     problem: Problem, metric: Preconditioner, params: Params, rows: Batch, of_rows: Diagonal, *, is_matrix: bool
 ) -> Model:
-    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix if ``is_matrix``.
+    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix at once if ``is_matrix``.
 
     ``of_rows`` is its diagonal by the parameters.
     """
-    if is_matrix:
+    shape = (problem.n_rows, problem.n_features + problem.fit_intercept)
+
+    @functools.cache
+    def form() -> Array:
         matrix = curvature_matrix(problem, params, rows, metric)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
-        shape = (problem.n_rows, problem.n_features + problem.fit_intercept)
         if problem.fit_intercept and problem.n_rows > 1:  # a common shift, which F does not see, is given a curvature
             intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]
             intercepts += np.trace(intercepts) / problem.n_rows**2
-        return Model(lambda d: (matrix @ d.ravel()).reshape(shape), np.diagonal(matrix).reshape(shape), matrix)
+        return matrix
+
     hessian = hessian_products(problem, params, rows)
 
     def product(direction: Array) -> Array:
         return gradient_by_theta(problem, metric, hessian(to_params(problem, metric, direction)))
 
     by_scale = of_rows.unit / metric.scale
-    return Model(product, _joined(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), None)
+    n, d = len(rows.y), shape[0] * shape[1]
+    n_stored = rows.X.nnz if sp.issparse(rows.X) else n * problem.n_features
+    price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_rows * max(1, n_stored))
+    return Model(product, _joined(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), form, price)
 
 
 def damped(model: Model, damping: Array) -> Model:
@@ -131,8 +156,11 @@ def damped(model: Model, damping: Array) -> Model:
     if not damping.any():
         return model
     diagonal = model.diagonal + damping
-    matrix = None if model.matrix is None else model.matrix + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
-    return Model(lambda d: model.product(d) + damping * d, diagonal, matrix)
+
+    def form() -> Array:
+        return model.form() + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
+
+    return Model(lambda d: model.product(d) + damping * d, diagonal, form, model.price)
 
 
 class Point(NamedTuple):
@@ -152,7 +180,8 @@ class Solution(NamedTuple):
     decrease : float
         Of F, as the model expects it, from below.
     remaining : float
-        What more rounds would add: as much as the last.
+        What is left of the way to the minimum: a bound where H is a matrix; otherwise as much as the last round
+        brought, or, if the products ran out, as a Newton step would bring from there.
     """
 
     theta: Array
@@ -167,13 +196,10 @@ def minimised(
 
     ``theta`` and ``grad`` are where the model stands; ``settle`` is ``without_shift``.
     """
+    if model.price == 0:
+        return _minimised_by_matrix(model.form(), theta, grad, t, settle, accuracy)
     diagonal = np.maximum(model.diagonal, _LEAST_DIAGONAL * max(float(model.diagonal.max()), 1e-300))
-    start = float((t * np.abs(theta)).sum())
-
-    def at(theta_now: Array, grad_now: Array) -> Point:
-        smooth = 0.5 * float(np.vdot(theta_now - theta, grad + grad_now))
-        return Point(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
-
+    at = _value_from(theta, grad, t)
     point, n_products, length, n_steps = Point(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
     while True:
         before = point.value
@@ -182,12 +208,67 @@ def minimised(
         n_products += 1
         point, length, spent = _accelerated(model, diagonal, at, point, t, length, int(n_steps))
         n_products += spent
-        point, is_whole, spent = _on_the_face(model, diagonal, at, point, t, int(n_steps))
+        by_products = functools.partial(_face_by_products, model, diagonal, int(n_steps))
+        point, is_whole, spent = _on_the_face(model.product, by_products, at, point, t)
         n_products += spent
         gain = before - point.value
-        if (is_whole and gain <= max(accuracy * -point.value, 0.0)) or n_products >= _MAX_PRODUCTS:
+        if is_whole and gain <= max(accuracy * -point.value, 0.0):
             return Solution(point.theta, -point.value, max(gain, 0.0))
+        if n_products >= model.price:
+            return _minimised_by_matrix(model.form(), theta, grad, t, settle, accuracy)
+        if n_products >= _MAX_PRODUCTS:
+            slope = _least_subgradient(point, t)
+            left, _ = by_products(slope, (point.theta != 0) | (slope != 0))
+            return Solution(point.theta, -point.value, max(gain, -0.5 * float(np.vdot(slope, left))))
         n_steps *= _GROWTH
+
+
+def _minimised_by_matrix(
+    H: Array, theta: Array, grad: Array, t: Array, settle: Callable[[Array], Array], accuracy: float
+) -> Solution:
+    """The same where H is a matrix: by Newton's steps among what is not 0, and, if others should be, an interior point.
+
+    Coefficients that the interior point leaves next to 0 are 0 unless the model is less without that.
+    """
+    at, rows_of_t = _value_from(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
+
+    def product(d: Array) -> Array:
+        return np.asarray(H @ d.ravel()).reshape(d.shape)
+
+    def face_from(start: Array) -> tuple[Point, bool]:
+        point = at(start, grad + product(start - theta))
+        point, is_whole, _ = _on_the_face(product, functools.partial(_face_by_factor, H), at, point, t)
+        is_free = (point.theta != 0) | (t == 0)
+        return point, is_whole and bool((is_free | (np.abs(point.grad) <= t)).all())
+
+    first, is_minimum = face_from(settle(theta))
+    if is_minimum:
+        return Solution(first.theta, -first.value, 0.0)
+    c = (grad - product(theta)).ravel()
+    z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
+    inner = at(z.reshape(theta.shape), grad + product(z.reshape(theta.shape) - theta))
+    sparse, _ = face_from(settle(np.where(is_zero, 0.0, z).reshape(theta.shape)))
+    least = inner.value - gap
+    best = min(first, sparse, key=lambda point: point.value)
+    best = best if best.value <= inner.value + accuracy * abs(inner.value) else inner
+    return Solution(best.theta, -best.value, max(best.value - least, 0.0))
+
+
+def _value_from(theta: Array, grad: Array, t: Array) -> _At:
+    """The function ``(theta, gradient there) -> Point`` of a model of value 0 and gradient ``grad`` at ``theta``."""
+    start = float((t * np.abs(theta)).sum())
+
+    def at(theta_now: Array, grad_now: Array) -> Point:
+        smooth = 0.5 * float(np.vdot(theta_now - theta, grad + grad_now))
+        return Point(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
+
+    return at
+
+
+def _least_subgradient(point: Point, t: Array) -> Array:
+    """The subgradient of the model of least norm."""
+    is_free = (point.theta != 0) | (t == 0)
+    return np.where(is_free, point.grad + t * np.sign(point.theta), point.grad - np.clip(point.grad, -t, t))
 
 
 class Step(NamedTuple):
@@ -275,6 +356,8 @@ def limited_step(
         own = start_of(problem._replace(kernel=seen.kernel), base, params, seen.missed, rows, is_matrix=is_matrix)
         start = own._replace(params=step.end, grads=there)
         step = start.step(accuracy)
+        if not np.isfinite(step.decrease):
+            break
     return plain._replace(remaining=np.inf)
 
 
@@ -287,9 +370,6 @@ def expected_decrease(
     start = start_of(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
     found = limited_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
     return found.decrease + found.remaining
-
-
-_At = Callable[[Array, Array], Point]
 
 
 def _accelerated(
@@ -323,21 +403,23 @@ def _accelerated(
 
 
 def _on_the_face(
-    model: Model, diagonal: Array, at: _At, point: Point, t: Array, n_steps: int
+    product: Callable[[Array], Array],
+    direction_from: Callable[[Array, Array], tuple[Array, int]],
+    at: _At,
+    point: Point,
+    t: Array,
 ) -> tuple[Point, bool, int]:
     """Newton's steps among the coefficients that are not 0 (or not penalised), until one is whole.
 
     A step ends where coefficients that would change their sign are 0, if the model falls so far, and otherwise at the
-    latest where the first of them is: to there it falls. Returns whether the last was whole, and the products spent.
+    latest where the first of them is: to there it falls. ``direction_from`` makes a step's direction from the slope and
+    what is free, and says how many products that took. Returns whether the last was whole, and the products spent.
     """
     n_products = 0
     for _ in range(_FACES):
         is_free = (point.theta != 0) | (t == 0)
         slope = np.where(is_free, point.grad + t * np.sign(point.theta), 0.0)
-        if model.matrix is None:
-            direction, spent = _face_by_products(model, diagonal, slope, is_free, n_steps)
-        else:
-            direction, spent = _face_by_factor(model.matrix, slope, is_free), 0
+        direction, spent = direction_from(slope, is_free)
         n_products += spent
         if not np.isfinite(direction).all():
             return point, True, n_products
@@ -347,7 +429,7 @@ def _on_the_face(
         length, new = 1.0, point
         while True:
             moved = np.where(reach <= length, 0.0, point.theta + length * direction)
-            new = at(moved, point.grad + model.product(moved - point.theta))
+            new = at(moved, point.grad + product(moved - point.theta))
             n_products += 1
             if new.value < point.value or length == first:
                 break
@@ -360,11 +442,11 @@ def _on_the_face(
     return point, False, n_products
 
 
-def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> Array:
+def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> tuple[Array, int]:
     direction = np.zeros(slope.shape)
     free = np.flatnonzero(is_free)
     if not len(free):
-        return direction
+        return direction, 0
     part = matrix[np.ix_(free, free)]
     unit = np.sqrt(np.maximum(np.diagonal(part), np.finfo(float).tiny))
     part = part / unit / unit[:, None]
@@ -377,10 +459,10 @@ def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> Array:
             excess *= 10
             continue
         direction.ravel()[free] = -scipy.linalg.cho_solve(factor, slope.ravel()[free] / unit, check_finite=False) / unit
-        return direction
+        return direction, 0
 
 
-def _face_by_products(model: Model, diagonal: Array, slope: Array, is_free: Array, n_steps: int) -> tuple[Array, int]:
+def _face_by_products(model: Model, diagonal: Array, n_steps: int, slope: Array, is_free: Array) -> tuple[Array, int]:
     """Conjugate gradients preconditioned by the diagonal."""
     direction, residual = np.zeros_like(slope), slope
     search = -residual / diagonal

@@ -299,3 +299,24 @@ def test_the_kinds_are_many_and_outliers_are_in_them():
     outlying = np.abs(X[p.outlying].astype(float)).max()
     assert outlying > 30 * np.abs(X[~p.outlying]).max()  # 100 standard deviations; the others are within some 3
     assert stop_problems.KINDS["one_outlier"] is stop_problems.one_outlier
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("collinear", 45),  # L1: the model's products ran out
+        ("many_sparse_columns", 20),  # compiled: outliers that a Newton step does not see
+        ("offsets", 12),  # L1, float32 columns far from 0 without intercept
+        ("offsets", 18),
+        ("one_outlier", 22),  # compiled, in float32
+        ("one_outlier_classes", 26),  # compiled, the L1 penalty alone
+        ("outliers_many_columns", 16),
+        ("outliers_many_columns", 28),  # batches: the outliers are not in the sample
+        ("pixels", 9),  # L1: the model's products ran out
+        ("polynomial", 10),
+    ],
+)
+def test_a_problem_that_once_ended_above_its_tol_says_so_or_does_not(kind, seed):
+    v = judge(kind, seed)
+    assert v.is_known
+    assert not v.is_broken

@@ -61,7 +61,7 @@ def run(problem, tol, max_iter=500, seed=0):
         state = solver.step(problem, state, problem.data)
         reports.append(solver.report(problem, state))
         params.append(state.params)
-        if reports[-1].excess <= tol:
+        if reports[-1].excess <= tol or reports[-1].is_stuck:
             break
     return reports, params
 

@@ -17,7 +17,7 @@ FLOORS = [
     ["_device"],
     ["_vectorized", "_array_api", "_loops", "_batches", "_schedules", "_stopping", "_threads", "_lanes"],
     ["_objective", "_compiled_row"],
-    ["_precondition", "_compiled", "_narrow"],
+    ["_precondition", "_compiled", "_narrow", "_interior_point"],
     ["_pieces"],
     ["_solvers._rows"],
     ["_curvature", "_newton", "_solvers._first_order", "_solvers._centre", "_solvers._metric"],

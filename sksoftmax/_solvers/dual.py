@@ -25,6 +25,8 @@ import numpy as np
 
 from sksoftmax._curvature import ratio, shared_decrease
 from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
+from sksoftmax._objective import value_and_grad
+from sksoftmax._saturation import check
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
@@ -58,10 +60,6 @@ _DOUBT = 3.0
 #: Share of what may be left that a Newton step is to leave of what it expects; and what an exponential has left, in
 #: units of what its Newton step expects.
 _MARGIN, _EXPONENTIAL = 0.5, 2.0
-
-#: Ratio of what F falls by along its slope to what it may be off by beyond which the estimate is void: it is below 1
-#: where no outlying rows hold a direction (0.1 to 0.6 on text and digits); and its least unit.
-_ALARMING, _LEAST_TOL = 100.0, 1e-6
 
 #: Rounding of F along an epoch's way, as a share of it.
 _LEAST = 1e-3
@@ -138,12 +136,7 @@ class DualState(NamedTuple):
     @property
     def params(self) -> Params:
         """The coefficients, unscaled, as a copy."""
-        scaled, root = _softened(self)[:, : self.n_rows], self.metric.root[:-1, None]
-        coef = np.empty((self.n_rows, self.n_columns))
-        for start in range(0, self.n_columns, _BLOCK):
-            columns = slice(start, start + _BLOCK)
-            np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
-        return uncentred(self.rows, Params(coef, self.model.intercept[: self.n_rows].astype(np.float64)))
+        return _unscaled(self, _softened(self), self.model.intercept)
 
     @property
     def bought(self) -> Rows:
@@ -277,6 +270,16 @@ def _softened(state: DualState) -> Array:
     return table - np.clip(table, -soft, soft) if len(soft) else table
 
 
+def _unscaled(state: DualState, table: Array, intercept: Array) -> Params:
+    """Coefficients of a table of scaled ones, (n_features, n_lanes), and their intercept, as a copy."""
+    scaled, root = table[:, : state.n_rows], state.metric.root[:-1, None]
+    coef = np.empty((state.n_rows, state.n_columns))
+    for start in range(0, state.n_columns, _BLOCK):
+        columns = slice(start, start + _BLOCK)
+        np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
+    return uncentred(state.rows, Params(coef, intercept[: state.n_rows].astype(np.float64)))
+
+
 def _stacked(state: DualState) -> Array:
     """Scaled coefficients of the columns that have a centre and, last, the intercept."""
     metric, n_rows = state.metric, state.n_rows
@@ -356,7 +359,8 @@ def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
 
     If it is so all the same, the next is due when a quarter more epochs are over. Without a penalty there is no bound,
     and what the centre's estimate is worth is for another solver to say. Nor is there one without a squared norm, in
-    whose place the centre's estimate has to do.
+    whose place the centre's estimate has to do, unless F falls by more along its slope: by 0.1 to 0.6 of what it may
+    be off by on text and digits, by more where outlying rows hold a direction. Another solver goes on there.
     """
     state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
     certifier = Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
@@ -369,9 +373,8 @@ def _certified(problem: Problem, state: DualState, tol: float) -> DualState:
     rounding *= value
     if problem.l1_ratio == 1:
         left = max(state.most, gap + state.centre.most) + rounding
-        if left <= most:
-            along = _along_slope(problem, state, certifier.slope(state.model)[1])
-            left = along if along > _ALARMING * max(most, _LEAST_TOL * value) else left
+        if left <= most < _along_slope(problem, state, certifier.slope(state.model)[1]):
+            return state._replace(value=value, is_done=True)
         return state._replace(value=value, excess=relative_excess(value, left))
     left = certifier.bound(_slope(problem, state), max(gap, 0.0) + rounding, most) + certifier.rounding()
     if left > most:
@@ -385,6 +388,7 @@ def _stepped(
     """The state after Newton steps, as long as F falls and its excess may be above ``most``; F and the excess there.
 
     The excess is at most the bound; and about that which a Newton step from there expects to bring, if it hardly does.
+    Where rows saturate along that step, another solver goes on.
     """
     _, grads = certifier.slope(state.model)
     n_each = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
@@ -395,18 +399,26 @@ def _stepped(
         n_products += newton.n_products
         by_penalty &= newton.remaining <= most
         expected = _EXPONENTIAL * newton.decrease + newton.remaining
+        is_near = expected <= most
+        if is_near and not _holds(problem, state, newton, most):
+            return state._replace(is_done=True), value, left
         moved, before = _improved(problem, state, certifier, value, newton), value
         if moved is None:
-            return state, value, expected if expected <= most else left
+            return state, value, expected if is_near else left
         state, value, grads, length = moved
         is_as_expected = before - value <= _EXPONENTIAL * newton.decrease
-        if is_as_expected and expected <= most:
-            left = expected
-        else:
-            left = certifier.bound(grads, 0.0, most) + certifier.rounding()
+        left = expected if is_as_expected and is_near else certifier.bound(grads, 0.0, most) + certifier.rounding()
         if length < 1:  # F is not the quadratic
             break
     return state, value, left
+
+
+def _holds(problem: Problem, state: DualState, newton: Newton, most: float) -> bool:
+    """Whether a Newton step brings what it expects once rows have saturated along it."""
+    params = state.params
+    step = _unscaled(state, newton.direction.coef.reshape(state.n_columns, -1), newton.direction.intercept)
+    evaluation = value_and_grad(problem, params)
+    return check(problem, params, evaluation, None, step, problem.kernel, most, is_exact=False).is_little(most)
 
 
 def _improved(

@@ -26,7 +26,7 @@ from sksoftmax._newton import (
     left_after,
     relative_excess,
 )
-from sksoftmax._objective import hessian_products, value_and_grad
+from sksoftmax._objective import better_start, hessian_products, value_and_grad
 from sksoftmax._precondition import Metric, Preconditioner, without_constants
 from sksoftmax._saturation import limited
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
@@ -203,8 +203,7 @@ def newton(
 
     def init(problem: Problem, params: Params) -> NewtonState:
         assert problem.l1_ratio == 0, "F is not smooth"
-        params = without_constants(base, params)
-        evaluation = value_and_grad(problem, params)
+        params, evaluation = better_start(problem, without_constants(base, params))
         unknown = Newton(evaluation.grads, 0.0, 0.0, 0)
         state = NewtonState(
             params=params,

@@ -14,7 +14,7 @@ import numpy as np
 
 from sksoftmax._curvature import draw, leverage, more_rows, share_seen
 from sksoftmax._newton import Last, decrease_of_excess, left_after, relative_excess
-from sksoftmax._objective import value_and_grad
+from sksoftmax._objective import better_start, value_and_grad
 from sksoftmax._precondition import Preconditioner
 from sksoftmax._proximal import Step, limited_step, start_of, to_params, to_theta, without_shift
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, between
@@ -98,8 +98,8 @@ def proximal_newton(
     promised = max(tol, promised)
 
     def init(problem: Problem, params: Params) -> ProximalState:
-        params = to_params(problem, base, without_shift(problem, base, to_theta(problem, base, params)))
-        evaluation = value_and_grad(problem, params)
+        settled = to_params(problem, base, without_shift(problem, base, to_theta(problem, base, params)))
+        params, evaluation = better_start(problem, settled)
         state = ProximalState(
             params=params,
             evaluation=evaluation,
