@@ -29,7 +29,7 @@ from sksoftmax._placement import labels_like, placed, where_the_fit_was
 from sksoftmax._plan import Settings, choose_engine
 from sksoftmax._predictions import PredictionsMixin
 from sksoftmax._stopping import StopReason
-from sksoftmax._stream import Stream, advanced, begun, with_classes, with_intercept
+from sksoftmax._stream import TOL, Stream, advanced, begun, with_classes, with_intercept
 from sksoftmax._threads import one_blas_thread
 from sksoftmax._train import Result, Rules
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
@@ -539,7 +539,9 @@ class SoftmaxClassifier(
           that of those before.
         - The new rows show that F at the coefficients is 2 % above the minimum, and are a quarter of those before. A
           twentieth is enough if few rows have much of the weight, or equal probabilities would be better for the new
-          rows; one row, if these would be better for all rows, or a fit takes hardly any time.
+          rows; one row, if these would be better for all rows.
+
+        If a fit takes hardly any time, fewer new rows are enough in all these cases.
 
         Between such fits the coefficients stay. The rows of a longer stream, or of one after ``fit``, are seen once:
         the columns' scales and correlations are learned as they come, and the coefficients are an average over the
@@ -575,6 +577,12 @@ class SoftmaxClassifier(
             As ``fit``.
         FloatingPointError
             If a named solver's coefficients overflow. The model is then as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the model was fitted again to the rows that it keeps, and F may be more than 1 % above its minimum, or
+            has none (``alpha=0``, and no row is on the wrong side).
         """
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self)
@@ -630,7 +638,7 @@ class SoftmaxClassifier(
 
         problem = self._problem(data, len(classes), 1.0)
         rng = check_random_state(self.random_state)
-        after, params, info, n_epochs = advanced(stream, problem, before, self._settings(), rng)
+        after, params, info, n_epochs, result = advanced(stream, problem, before, self._settings(), rng)
         if params is not None:
             if not is_finite(params):
                 raise FloatingPointError(
@@ -639,6 +647,8 @@ class SoftmaxClassifier(
                 )
             self.__dict__ |= self._answer(params, data.X)
         self._stream, self.solver_info_, self.n_iter_ = after, info, n_epochs
+        if result is not None:
+            self._warn_if_above_tol(result, stream_tol=TOL, stacklevel=5)
 
     def _kind(self) -> dict[str, bool]:
         return {"has_l1": self._l1_ratio() > 0, "has_intercept": bool(self.fit_intercept)}
@@ -835,18 +845,22 @@ class SoftmaxClassifier(
             "excess_": _known(result.excess),
         }
 
-    def _warn_if_above_tol(self, result: Result) -> None:
-        """Warn if the fit ended without having reached a minimum."""
+    def _warn_if_above_tol(self, result: Result, *, stream_tol: float | None = None, stacklevel: int = 4) -> None:
+        """Warn if the fit, or the one of ``partial_fit`` to the rows it keeps, ended without having reached a minimum.
+
+        At the default ``stacklevel`` the warning names the line that called ``fit``: this, fit, scikit-learn's check of
+        parameters, the caller.
+        """
         reasons = (StopReason.MAX_ITER, StopReason.PRECISION, StopReason.SEPARABLE)
-        if result.stop_reason not in reasons or result.excess <= self.tol:
+        if result.stop_reason not in reasons or result.excess <= (stream_tol or self.tol):
             return
         warnings.warn(
-            f"SoftmaxClassifier did not converge: {self._outcome_in_words(result)}",
+            f"SoftmaxClassifier did not converge: {self._outcome_in_words(result, stream_tol)}",
             ConvergenceWarning,
-            stacklevel=4,  # this, fit, scikit-learn's check of parameters: the caller
+            stacklevel=stacklevel,
         )
 
-    def _outcome_in_words(self, result: Result) -> str:
+    def _outcome_in_words(self, result: Result, stream_tol: float | None) -> str:
         """How far F is from its minimum, why, and what to do."""
         n_epochs = len(result.loss_curve)
         if result.stop_reason is StopReason.SEPARABLE:
@@ -855,13 +869,16 @@ class SoftmaxClassifier(
                 f"without bound; the fit ended after {n_epochs} epochs. Set alpha > 0."
             )
         figure = f"about {result.excess:.1e}, above" if np.isfinite(result.excess) else "not known to be below"
-        found = f"after {n_epochs} epochs (max_iter={self.max_iter}) (F - F*) / F* is {figure} tol={self.tol:g}."
+        aim = f"tol={self.tol:g}" if stream_tol is None else f"the {stream_tol:g} that partial_fit aims at"
+        or_tol = "" if stream_tol else " or tol"
+        found = f"after {n_epochs} epochs (max_iter={self.max_iter}) (F - F*) / F* is {figure} {aim}."
         if result.stop_reason is StopReason.PRECISION:
             is_single = in_numpy(self.coef_).dtype == np.float32
             remedy = "Pass X as float64, centre" if is_single else "Remove outlying values, centre"
-            return f"{found} No step changes F by more than rounding. {remedy} or scale the columns, or raise tol."
+            or_raise = "" if stream_tol else ", or raise tol"
+            return f"{found} No step changes F by more than rounding. {remedy} or scale the columns{or_raise}."
         if self.solver == "auto":
-            return f"{found} Raise max_iter or tol."
+            return f"{found} Raise max_iter{or_tol}."
         return (
             f"{found} Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs none "
             "of this."

@@ -19,15 +19,15 @@ from sksoftmax._pieces import copied, joined, n_bytes
 from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
 from sksoftmax._precondition import preconditioner
 from sksoftmax._solvers.schedule_free import known_from
-from sksoftmax._train import Rules, one_pass
+from sksoftmax._train import Result, Rules, one_pass
 from sksoftmax._types import Array, Batch, Params, Problem
 
 #: Bytes of X that are kept.
 KEPT_SIZE = 2**28
 
-#: Excess to which the rows kept are fitted; and that of the fit over all rows, as far as the new ones tell, from which
-#: the model is fitted again.
-_TOL, _STALE = 1e-2, 2e-2
+#: Excess to which the rows kept are fitted, if not with a warning; and that of the fit over all rows, as far as the new
+#: ones tell, from which the model is fitted again.
+TOL, _STALE = 1e-2, 2e-2
 
 #: New rows, as a share of those in the last fit, before which there is no other, and after which there is. The former
 #: makes all fits of a stream cost 1 / share + 1 times the last.
@@ -41,8 +41,10 @@ _HEAVY = 2.0
 #: far.
 _EARLY_GROWTH = 0.05
 
-#: Operations of a pass below which a fit costs its calls, however few the rows, and may come sooner.
-_LITTLE_WORK = 2**20
+#: Operations of a pass below which a fit costs its calls, however few the rows, and may come sooner. The calls take a
+#: few milliseconds, as some ten passes of so many operations do. All fits of this kind in a stream of models with c
+#: coefficients are at most ``2 (_LITTLE_WORK / (4 c))^(1/2)`` in number.
+_LITTLE_WORK = 2**21
 
 
 #: The constants of F, beside the rows.
@@ -145,12 +147,25 @@ class Stream(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """Where the rows of a call have led; ``params`` are None where they stay what they were."""
+    """Where the rows of a call have led.
+
+    Attributes
+    ----------
+    stream : Stream
+    params : Params or None
+        None where they stay what they were.
+    info : dict
+        What ran.
+    n_epochs : int
+    result : Result or None
+        Of the fit to the rows kept, to an excess of `TOL`, if there was one.
+    """
 
     stream: Stream
     params: Params | None
     info: dict[str, object]
     n_epochs: int
+    result: Result | None = None
 
 
 def begun(settings: Settings, *, has_l1: bool, n_samples: int, weight: float) -> Stream:
@@ -176,11 +191,11 @@ def advanced(
         stream = stream._replace(solver=settings.solver, has_l1=has_l1, solver_state=None)
     stream = stream._replace(n_samples=n_samples, weight=weight)
     if stream.kept is not None and _keeps_rows(settings) and stream.kept.n_bytes + n_bytes(data.X) <= KEPT_SIZE:
-        kept = _learned(stream.kept, problem, settings, rng)
+        kept, result = _learned(stream.kept, problem, settings, rng)
         kept_info = {"kept": f"{n_samples} rows, {kept.n_learned} of them in the last fit"}
         info = {"engine": choose_engine(settings.engine, data.X), **kept.info, **kept_info}
-        learned = None if kept.params is stream.kept.params else kept.params
-        return Advance(stream._replace(kept=kept, n_fitted=n_samples), learned, info, kept.n_epochs)
+        learned = None if result is None else kept.params
+        return Advance(stream._replace(kept=kept, n_fitted=n_samples), learned, info, kept.n_epochs, result)
     return _stepped(stream, problem, before, settings, rng)
 
 
@@ -191,7 +206,9 @@ def _keeps_rows(settings: Settings) -> bool:
 # --- rows that are kept -----------------------------------------------------------------------------------
 
 
-def _learned(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> Kept:
+def _learned(
+    kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState
+) -> tuple[Kept, Result | None]:
     """The rows with the new ones, and fitted again if these ask for it."""
     data = problem.data
     seen = np.union1d(kept.seen, np.flatnonzero(class_weights(problem)))
@@ -202,7 +219,7 @@ def _learned(kept: Kept, problem: Problem, settings: Settings, rng: np.random.Ra
     surplus = loss(problem, kept.params) - float(data.weight.sum()) * kept.loss
     squares = float(data.weight @ data.weight)
     kept = kept._replace(surplus=kept.surplus + surplus, squares=kept.squares + squares)
-    return _fitted(kept, problem, settings, rng) if _is_due(kept, problem.mean_weight) else kept
+    return _fitted(kept, problem, settings, rng) if _is_due(kept, problem.mean_weight) else (kept, None)
 
 
 def _is_due(kept: Kept, mean_weight: float) -> bool:
@@ -219,7 +236,8 @@ def _is_due(kept: Kept, mean_weight: float) -> bool:
     new_weight = weight - learned_weight
     is_uneven = np.sqrt(kept.squares) * np.sqrt(n_new) >= _HEAVY * new_weight
     is_heavy = growth_of_weight >= _HEAVY * growth or is_uneven
-    if max(growth, growth_of_weight) >= (_LEAST_GROWTH if is_heavy else _MOST_GROWTH):
+    little = min(1.0, 4 * kept.n_learned * kept.params.coef.size / _LITTLE_WORK)
+    if max(growth, growth_of_weight) >= (_LEAST_GROWTH if is_heavy else _MOST_GROWTH) * little:
         return True
     excess = kept.surplus / weight
     if excess < _STALE * kept.value:  # NaN is not
@@ -229,30 +247,27 @@ def _is_due(kept: Kept, mean_weight: float) -> bool:
         return True
     is_lost = kept.loss + kept.surplus / new_weight >= of_equal_probabilities  # on the new rows
     least = _EARLY_GROWTH if is_heavy or is_lost else _LEAST_GROWTH
-    work = 4 * kept.n_learned * kept.params.coef.size
-    return max(growth, growth_of_weight) >= least * min(1.0, work / _LITTLE_WORK)
+    return max(growth, growth_of_weight) >= least * little
 
 
 def _objective_of(problem: Problem) -> Objective:
     return (problem.alpha, problem.l1_ratio, problem.fit_intercept, problem.label_smoothing)
 
 
-def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> Kept:
+def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> tuple[Kept, Result]:
     """The rows, with the parameters that minimise F over them."""
     rows = joined(list(kept.pieces))
     problem = problem._replace(data=rows)
     start = prior_params(problem) if kept.params is None else with_intercept(kept.params, problem.fit_intercept)
-    rules = Rules(settings.max_iter, _TOL, None, 1)
+    rules = Rules(settings.max_iter, TOL, None, 1)
     is_warm = bool(start.coef.any())
-    result, info = minimum(
-        *(problem, start, settings._replace(tol=_TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT
-    )
+    result, info = minimum(*(problem, start, settings._replace(tol=TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT)
     fitted = Params(*(part.astype(np.float64) for part in result.params))
     info = {"solver": result.solver, **info}
     mean_loss = loss(problem, fitted) / float(rows.weight.sum())
     value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
     of_fit = (fitted, info, len(result.loss_curve), float(rows.weight.sum()), 0.0, _objective_of(problem))
-    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, *of_fit)
+    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, *of_fit), result
 
 
 def with_intercept(params: Params, has_intercept: bool) -> Params:

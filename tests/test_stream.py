@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import SGDClassifier
 from sklearn.preprocessing import StandardScaler
 
@@ -173,6 +174,7 @@ def test_weights_over_six_decades_leave_no_row_unlearned(p, kind, size):
     assert values[0] <= 1.05 * values[1]  # fitted to 1.01, and from 1.02 stale
 
 
+@pytest.mark.filterwarnings("ignore:SoftmaxClassifier did not converge")  # at 1e6 and 1e200, and it did not
 @pytest.mark.parametrize("unit", [1e-6, 1e3, 1e6, 1e200])
 @pytest.mark.parametrize("n_new", [100, 1000])
 def test_rows_in_other_units_are_learned(n_new, unit):
@@ -182,6 +184,15 @@ def test_rows_in_other_units_are_learned(n_new, unit):
     clf.partial_fit(X[-n_new:], y[-n_new:])
     if n_new == 1000 or unit > 1:  # small: 100 rows more of which nothing can be told
         assert refitted_to(clf) == (2000, 2000)
+
+
+def test_a_fit_to_the_rows_kept_that_does_not_converge_says_so():
+    X, y = random_rows(2000, p=40)
+    clf = SoftmaxClassifier(1e-9, max_iter=1, random_state=0)
+    words = r"F\* is .* the 0\.01 that partial_fit aims at\. Raise max_iter\.$"
+    with pytest.warns(ConvergenceWarning, match=words) as told:
+        clf.partial_fit(np.hstack([X, X**2, X**3]), y, [0, 1, 2])
+    assert told[0].filename == __file__
 
 
 OTHER_OBJECTIVES = {

@@ -226,7 +226,7 @@ def test_one_hot_targets_are_the_labels(name, dtype):
     settings = {"alpha": 1e-3, "random_state": 0, "engine": "vectorized"}
     hard = SoftmaxClassifier(**settings).fit(X, y)
     soft = SoftmaxClassifier(soft_targets=True, **settings).fit(X, np.eye(y.max() + 1)[y])
-    assert soft.n_iter_ == hard.n_iter_
+    assert soft.n_iter_ == pytest.approx(hard.n_iter_, abs=2)  # rounding decides on the last ones
     # the same steps but for rounding, which 10 steps multiply
     assert_allclose(soft.coef_, hard.coef_, rtol=0, atol=1e6 * np.finfo(dtype).eps * np.abs(hard.coef_).max())
 
