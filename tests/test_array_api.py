@@ -42,8 +42,8 @@ def test_probabilities_and_hessian_products_equal_the_naive_ones(library, n_clas
     assert_allclose(library.numpy(proba.array), want, rtol=RTOL[dtype])
     got = _array_api.hessian_product(proba, direction, there, weight, weight.sum())
     of_naive = _loops.hessian_product(want, direction, X, weight, weight.sum())
-    for part, naive in zip(got, of_naive, strict=True):
-        assert_allclose(library.numpy(part.array), naive, rtol=RTOL[dtype], atol=RTOL[dtype] * 1e-2)
+    for part, of_loops in zip(got, of_naive, strict=True):
+        assert_allclose(library.numpy(part.array), of_loops, rtol=RTOL[dtype], atol=RTOL[dtype] * 1e-2)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

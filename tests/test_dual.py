@@ -724,8 +724,8 @@ def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
 @pytest.mark.parametrize(("p", "alpha", "n_epochs"), [(5000, 1e-9, 180), (250, 1e-9, 80), (5000, 0.0, 80)])
 def test_the_dual_of_sparse_rows_goes_on_where_a_newton_step_is_dear(p, alpha, n_epochs):
     X, y, _ = sparse_data(3, n=1000, p=p)
-    plan = _plan.choose(as_problem(X, y, alpha=alpha), settings(max_iter=200), is_warm=False, rng=None)
-    assert plan.stages[0].n_epochs == n_epochs
+    chosen = _plan.choose(as_problem(X, y, alpha=alpha), settings(max_iter=200), is_warm=False, rng=None)
+    assert chosen.stages[0].n_epochs == n_epochs
 
 
 @needs_numba

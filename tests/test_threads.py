@@ -149,7 +149,12 @@ def test_a_child_forked_while_a_fit_runs_has_the_process_own_settings(is_in_a_fi
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_a_fit_uses_one_thread_and_leaves_the_settings_as_they_were(method, monkeypatch, settings):
     inside, loss_grad = [], _vectorized.loss_grad
-    monkeypatch.setattr("sksoftmax._vectorized.loss_grad", lambda *a: (inside.append(blas_threads()), loss_grad(*a))[1])
+
+    def watched(*arguments):
+        inside.append(blas_threads())
+        return loss_grad(*arguments)
+
+    monkeypatch.setattr("sksoftmax._vectorized.loss_grad", watched)
     X, y = load_iris(return_X_y=True)
     getattr(SoftmaxClassifier(), method)(X, y, **({"classes": [0, 1, 2]} if method == "partial_fit" else {}))
     assert {n for threads in inside for n in threads} == {1}
