@@ -15,7 +15,6 @@ from sksoftmax._objective import (
     blocks,
     centre_of,
     in_c_order,
-    less_centre,
     null_value,
     penalty,
     prior_params,
@@ -25,7 +24,7 @@ from sksoftmax._objective import (
     value_and_grad,
 )
 from sksoftmax._pieces import as_solved, split, summed_loss_grad
-from sksoftmax._plan import Settings, choose, statistics, takes_dual
+from sksoftmax._plan import Settings, centred_or_wide, choose, statistics, takes_dual
 from sksoftmax._solvers._rows import is_mostly_zeros
 from sksoftmax._stopping import StopReason
 from sksoftmax._train import Epoch, Result, Rules, Watch, train
@@ -98,17 +97,19 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
         return result._replace(params=params)
     has_centre = problem.fit_intercept and not sp.issparse(problem.data.X)
     centre = centre_of(problem.data.X) if has_centre else None
-    if _rounding(problem, params) <= _LITTLE * tol:
+    if _rounding(problem, params) <= _LITTLE * max(result.excess, float(np.finfo(np.float32).eps)):
         return result._replace(params=_in_float32(params, None))
+    value = result.loss_curve[-1]
+
+    def excess_of(these: Params) -> float:
+        rise = exact_value(problem, these, centre) - value
+        left = rise + decrease_of_excess(value, result.excess) if np.isfinite(result.excess) else np.inf
+        return relative_excess(value + rise, left)
+
     kept = _in_float32(params, centre)
-    rounded = Params(*(part.astype(np.float64) for part in kept))
-    excesses = []
-    for these in (rounded, params):
-        rise = exact_value(problem, these, centre) - result.loss_curve[-1]
-        left = rise + decrease_of_excess(result.loss_curve[-1], result.excess) if np.isfinite(result.excess) else np.inf
-        excesses.append(relative_excess(result.loss_curve[-1] + rise, left))
-    is_lost = excesses[0] > tol >= excesses[1]
-    excess = excesses[int(is_lost)]
+    excess = excess_of(Params(*(part.astype(np.float64) for part in kept)))
+    is_lost = excess > tol and (unrounded := excess_of(params)) <= tol
+    excess = unrounded if is_lost else excess
     reason = StopReason.PRECISION if result.stop_reason is StopReason.TOL and excess > tol else result.stop_reason
     return result._replace(params=params if is_lost else kept, excess=excess, stop_reason=reason)
 
@@ -204,17 +205,23 @@ class Ready(NamedTuple):
         Their statistics, if known.
     bought : object
         What a fit of another penalty has paid for: see ``Solver``.
+    is_wide : bool
+        Whether X is in float64, and was not.
     """
 
     problem: Problem
     centre: Array | None = None
     stats: Moments | None = None
     bought: Any = None
+    is_wide: bool = False
 
 
 def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:
-    """The problem less its columns' means, unless the dual takes it as it is."""
-    return Ready(in_c_order(problem)) if takes_dual(problem, settings) else Ready(*less_centre(problem))
+    """The problem as Newton's solvers take it, or as the dual does: as it is."""
+    if takes_dual(problem, settings):
+        return Ready(in_c_order(problem))
+    own, centre = centred_or_wide(problem, settings)
+    return Ready(own, centre, is_wide=own.data.X.dtype != problem.data.X.dtype)
 
 
 def made_ready(problem: Problem, settings: Settings) -> Ready:
@@ -237,8 +244,9 @@ def trained_from(
     is_rough: bool = False,
 ) -> tuple[Result, dict[str, object]]:
     """As ``minimum``; the parameters are those of X as it was given. ``is_rough``: see ``choose``."""
-    problem, centre, stats, bought = ready
-    plan = choose(problem, settings, is_warm=is_warm, rng=rng, known=stats, bought=bought, is_rough=is_rough)
+    problem, centre, stats, bought, is_wide = ready
+    known: dict[str, Any] = {"known": stats, "bought": bought, "is_rough": is_rough, "is_wide": is_wide}
+    plan = choose(problem, settings, is_warm=is_warm, rng=rng, **known)
     rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
     start = shifted(params, centre, 1.0)
     result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)

@@ -165,10 +165,11 @@ def choose(
     known: Moments | None = None,
     bought: Any = None,
     is_rough: bool = False,
+    is_wide: bool = False,
 ) -> Plan:
     """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand,
     ``bought`` is what a fit of another penalty has paid for, by the same solver, and ``is_rough`` says whether the dual
-    may end by an estimate of the excess that it does not certify.
+    may end by an estimate of the excess that it does not certify, ``is_wide`` whether X is in float64 and was not.
 
     Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With an L1
     penalty proximal Newton steps take the place of Newton-CG everywhere.
@@ -189,14 +190,14 @@ def choose(
         return _plan_by_name(problem, settings, stats, is_stream=False)
     base = preconditioner(problem, stats)
     stages, rate = [], None
+    tol = _promised(problem, settings) if is_wide else _tolerance(problem, settings)
     if has_batches:
         n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
         solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
         if _lbfgs_pays(problem, stats):
-            stages.append(Stage(_lbfgs(problem, stats, _tolerance(problem, settings)), _LBFGS_EPOCHS))
-    tol = _tolerance(problem, settings)
-    finish, curvature = _finish(problem, base, stats, tol, tol, bought)
+            stages.append(Stage(_lbfgs(problem, stats, tol), _LBFGS_EPOCHS))
+    finish, curvature = _finish(problem, base, stats, tol, _promised(problem, settings), bought)
     stages.append(Stage(finish, None))
     info = {
         "batch_size": batch_size if rate else problem.n_all,
@@ -309,7 +310,7 @@ def _dual_plan(
     tol, promised = _tolerance(problem, settings), _promised(problem, settings)
 
     def finish() -> Late:
-        own, centre = less_centre(problem)
+        own, centre = centred_or_wide(problem, settings)  # tol is that of X as it was
         stats = moments(own, whole=gram_pays(own))
         return Late(_finish(own, preconditioner(own, stats), stats, tol, promised)[0], own, centre)
 
@@ -388,6 +389,18 @@ def _promised(problem: Problem, settings: Settings) -> float:
 def _is_small(problem: Problem) -> bool:
     """Whether Newton's steps cost next to nothing."""
     return problem.n_samples <= _MIN_BATCH and _curvature(problem).is_exact
+
+
+def centred_or_wide(problem: Problem, settings: Settings) -> tuple[Problem, Array | None]:
+    """The problem that loses less to float32, and what its columns are less by, if anything.
+
+    A small one in float64, where a fit takes as long: its calls cost more than its operations. Others less a centre.
+    """
+    data = problem.data
+    is_single = data.X.dtype == np.float32 and not isinstance(data.X, DeviceArray) and problem.whole is None
+    if is_single and settings.solver == "auto" and _is_small(problem):
+        return problem._replace(data=data._replace(X=data.X.astype(np.float64))), None
+    return less_centre(problem)
 
 
 def _metric_name(stats: Moments) -> str:

@@ -8,7 +8,8 @@ probability leaves [0, 1], as follows:
 
 1. Linearise the probabilities along the step. Those that would be negative are 0 from now on: they saturate.
 2. What the others have to make up for is a gradient. Its decrease, estimated by the diagonal of their Hessian, is
-   what the model overlooks. Stop if that is little.
+   what the model overlooks. Stop if that is little. If the Hessian is that of all rows, the bound that the penalty
+   gives has to be little as well, or the gap that of the round before: further rows may saturate.
 3. Correct the step by conjugate gradients with the Hessian of what has not saturated, and go to 1.
 
 The linearised probabilities q are a feasible point of F's dual, so that, solved exactly and over all rows, ::
@@ -38,6 +39,9 @@ MAX_ROUNDS = 6
 
 #: A round is the last if the model overlooks at most this share of what it predicts, or of what F may be off by.
 _LITTLE = 0.1
+
+#: Two rounds agree if their gaps differ by at most this fraction of the larger, or of a little.
+_AGREES = 0.5
 
 #: Accuracy, and products, of a correction of the step.
 _ACCURACY, _MAX_PRODUCTS = 0.1, 50
@@ -173,6 +177,8 @@ class Check(NamedTuple):
         What is left of the model's gradient at the end of the step, once rows have saturated.
     overlooked : float
         Estimate of the decrease along it.
+    new : Params
+        That part of it which rows have left that have saturated anew.
     kernel : Kernel
         The engine for which rows saturate along the step.
     """
@@ -180,11 +186,19 @@ class Check(NamedTuple):
     gap: float
     missed: Params
     overlooked: float
+    new: Params
     kernel: Kernel
 
     def is_little(self, allowed: float) -> bool:
-        """Whether the step is worth what it predicts, where F may be ``allowed`` above its minimum."""
+        """Return whether the step brings about what it predicts, if F may be ``allowed`` above its minimum."""
         return self.overlooked <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
+
+    def is_sure(self, before: Check | None, bound: float, allowed: float) -> bool:
+        """Return whether a bound of the decrease shows it as well, or the round ``before`` has come to the same."""
+        little = _LITTLE * max(self.gap, allowed)
+        if bound <= little:
+            return True
+        return before is not None and abs(self.gap - before.gap) <= _AGREES * max(self.gap, before.gap, little)
 
 
 def check(
@@ -237,7 +251,7 @@ def check(
     overlooked = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
     if overlooked > _LITTLE * allowed:  # else that bound will do
         overlooked = shared_decrease(problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed)
-    return Check(gap, missed, overlooked, kernel)
+    return Check(gap, missed, overlooked, new, kernel)
 
 
 def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
@@ -292,11 +306,17 @@ def limited(
     is_exact = rows is None or len(rows.y) == problem.n_all
     part = _in_memory(problem, rows)
     found, kernel, tried = newton, problem.kernel, [newton]
+    seen = None
     for _ in range(MAX_ROUNDS):
-        seen = check(problem, params, evaluation, rows, found.direction, kernel, allowed, is_exact=is_exact)
+        before, seen = (
+            seen,
+            check(problem, params, evaluation, rows, found.direction, kernel, allowed, is_exact=is_exact),
+        )
         certified = max(seen.gap, newton.decrease)
         found = found._replace(decrease=certified, remaining=max(found.remaining, seen.overlooked))
-        if seen.is_little(allowed):
+        # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
+        bound = _most(problem, evaluation.value, seen.new if factorise is None else seen.missed)
+        if seen.is_little(allowed) and (not is_exact or seen.is_sure(before, bound, allowed)):
             return found
         kernel = seen.kernel
         own = problem._replace(kernel=kernel)

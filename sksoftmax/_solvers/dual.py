@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from sksoftmax._curvature import ratio, shared_decrease
 from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
@@ -444,7 +445,12 @@ def _along_slope(problem: Problem, state: DualState, grads: Params) -> float:
     intercept = grads.intercept[: state.n_rows].astype(np.float64)
     slope = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
     slope = slope._replace(coef=slope.coef + np.outer(intercept, state.rows.mean))
-    return shared_decrease(problem, state.params, normalize_weights(problem.data), slope)
+    params, data = state.params, normalize_weights(problem.data)
+    if sp.issparse(data.X):  # most columns of text have neither a coefficient nor a slope
+        used = np.flatnonzero((params.coef != 0).any(axis=0) | (slope.coef != 0).any(axis=0))
+        params, slope = (Params(both.coef[:, used], both.intercept) for both in (params, slope))
+        data = data._replace(X=data.X[:, used])
+    return shared_decrease(problem._replace(data=data), params, data, slope)
 
 
 def _slope(problem: Problem, state: DualState) -> Params:

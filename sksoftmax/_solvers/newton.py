@@ -271,7 +271,7 @@ def newton(
         aimed = _aimed(problem, state, _direction(problem, state), is_doubted=is_doubted)
         if aimed.excess <= tol and aimed.newton.remaining > _CERTIFYING * aimed.newton.decrease:  # make sure
             aimed = _aimed(problem, state, _direction(problem, state, _CERTIFYING), is_doubted=is_doubted)
-        return _sure(problem, state, aimed, is_doubted=is_doubted) if aimed.excess <= promised else aimed
+        return _sure(problem, state, aimed, is_doubted=is_doubted) if aimed.excess <= tol else aimed
 
     def _sure(problem: Problem, state: NewtonState, aimed: NewtonState, *, is_doubted: bool) -> NewtonState:
         """The state ``aimed``, or with another direction, with an excess that holds once rows have saturated.
