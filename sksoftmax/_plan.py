@@ -425,7 +425,8 @@ def _curvature(problem: Problem) -> _Curvature:
     """
     n, p = problem.n_all, problem.n_features
     d = problem.n_rows * (p + problem.fit_intercept)
-    n_drawn = max(_ROWS_PER_UNKNOWN * d, int(_FACTOR_PER_PASS * n / d), _LEAST_WORK // (d * d))
+    of_pass = int(min(_FACTOR_PER_PASS / d, _MOST_ROWS_DRAWN) * n)  # the rows drawn are a copy
+    n_drawn = max(_ROWS_PER_UNKNOWN * d, of_pass, _LEAST_WORK // (d * d))
     n_drawn = problem.n_samples if problem.whole is not None else _unless_most(n_drawn, problem.n_samples)
     work = d * d * (n_drawn + d / 3)
     n_steps = round((work + _LEAST_OPERATIONS) / (_FACTOR_PER_PASS * n * d + _LEAST_OPERATIONS))

@@ -172,7 +172,9 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
     if n_drawn < problem.n_samples:
         rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
         part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
-    centre = host(part.data.weight @ part.data.X) / part.data.weight.sum() if problem.fit_intercept else mean
+    centre = mean
+    if problem.fit_intercept:
+        centre = sum(host(block.weight @ block.X) for block in blocks(part)) / part.data.weight.sum()
     second = _second(part, centre, peak, whole=True)
     seen = np.diagonal(second).copy()
     np.einsum("ii->i", second)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
