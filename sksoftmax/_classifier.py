@@ -748,7 +748,7 @@ class SoftmaxClassifier(
         y : array-like of shape (n_samples,), or with ``soft_targets=True`` also of shape (n_samples, n_classes)
             Labels; or targets as ``fit`` takes them, of which a row counts as much as it gives to the class predicted.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, >= 0.
+            Weights, as in ``fit``; at least one > 0.
 
         Returns
         -------
@@ -758,18 +758,20 @@ class SoftmaxClassifier(
         Raises
         ------
         ValueError
-            If X or y are not as above.
+            If X, y or the weights are not as above.
         """
         if not getattr(self, "soft_targets", False) or np.ndim(y) != 2:
             if border.namespace_of(y) is None:
                 y = border.labels(y, warn=False)
                 border.of_same_kind(y, in_numpy(self.classes_), "y", "the classes")
-            return float(super().score(X, y, sample_weight))
+            weight = border.score_weights(sample_weight, X, y)
+            with np.errstate(all="ignore"):
+                return float(super().score(X, y, weight))
         codes = np.searchsorted(self.classes_, self.predict(X))
         table, classes = targets.target_table(y, "y")
         targets.same_classes(classes, self.classes_)
-        border.of_one_length(codes, table, sample_weight)
-        return _accuracy(codes, table, sample_weight)
+        border.of_one_length(codes, table)
+        return _accuracy(codes, table, border.score_weights(sample_weight, codes, table))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -915,4 +917,5 @@ def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
 def _accuracy(predicted: Array, y: Array, weight: Any) -> float:
     """Mean share that the targets, or codes, give to the classes predicted."""
     right = predicted == y if y.ndim == 1 else y[np.arange(len(y)), predicted]
-    return float(np.average(right, weights=weight))
+    with np.errstate(all="ignore"):
+        return float(np.average(right, weights=weight))

@@ -364,7 +364,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights.
+            Weights, as in ``fit``; at least one > 0.
         **score_params : dict
             For the scorer, if metadata routing is enabled.
 
@@ -377,18 +377,20 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         NotFittedError
             Before the first fit.
         ValueError
-            If X or y are not as above, or a keyword is for no one.
+            If X, y or the weights are not as above, or a keyword is for no one.
         """
         border.raise_for_params(score_params, self, "score")
         check_is_fitted(self)
         y = border.labels(y, warn=False)
         border.of_same_kind(y, self.classes_, "y", "the classes")
+        sample_weight = border.score_weights(sample_weight, X, y)
         scorer = self._scorer(self.classes_)
         if sample_weight is not None and (border.routing_enabled() or border.takes_weights(scorer)):
             score_params["sample_weight"] = sample_weight
         if border.routing_enabled():
             score_params = process_routing(self, "score", **score_params).scorer.score
-        return float(scorer(self, X, y, **score_params))
+        with np.errstate(all="ignore"):
+            return float(scorer(self, X, y, **score_params))
 
     def _scorer(self, classes: Array | None = None) -> Any:
         scorer = get_scorer(self.scoring or "accuracy")

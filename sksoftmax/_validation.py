@@ -474,6 +474,16 @@ def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Arra
     return weight
 
 
+def score_weights(sample_weight: Any, X: Any, y: Any) -> Any:
+    """Return the weights of rows to score, checked as those of a fit, in the library they came in; None for None."""
+    if sample_weight is None:
+        return None
+    check_consistent_length(X, y)
+    weight = row_weights(sample_weight, y)
+    some_weight(int(np.count_nonzero(weight)))
+    return weight if namespace_of(sample_weight) is None else sample_weight
+
+
 def finite_sum(weight: Array, name: str = "sample_weight") -> None:
     """Raise ValueError if the sum of weights, or of what they are multiplied by, overflows."""
     with np.errstate(over="ignore"):

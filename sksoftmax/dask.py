@@ -559,7 +559,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         y : dask array of shape (n_samples,), or dask series
             Labels, in the partitions of X. Or an array, as ``SoftmaxClassifier.score``'s.
         sample_weight : dask array of shape (n_samples,), or dask series, default=None
-            Weights, >= 0. Or an array, if y is one.
+            Weights, as in ``fit``. Or an array, if y is one.
 
         Returns
         -------
@@ -583,8 +583,9 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         parts = [_delayed_hits(local, *partition) for partition in _partitions(X, y, sample_weight)]
         hits, weights, n_rows = np.sum(compute(*parts, scheduler=self._client), axis=0)
         border.some_rows(int(n_rows), "X", f"{len(parts)} partitions without one", "check what selects the rows")
+        border.finite_sum(np.array([weights]))
         border.some_weight(int(weights > 0))
-        return float(hits / weights)
+        return float(hits) / float(weights)
 
     def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
         check_is_fitted(self)

@@ -300,6 +300,10 @@ def test_score_says_what_is_wrong(client):
         clf.score(X_lazy, y_lazy[:500])
     with pytest.raises(ValueError, match="only zeros"):
         clf.score(X_lazy, y_lazy, y_lazy * 0)
+    with pytest.raises(ValueError, match="sample_weight must not be negative, got -1"):
+        clf.score(X_lazy, y_lazy, y_lazy * 0 - 1)
+    with pytest.raises(ValueError, match=r"sample_weight must sum to 1e\+200 at most, got 1.8e\+200"):
+        clf.score(X_lazy, y_lazy, y_lazy * 0 + 1.8e197)  # together; each partition's sum is below it
     with pytest.raises(ValueError, match="X must hold at least one row, got 2 partitions without one; check"):
         clf.score(X_lazy[y_lazy > 9], y_lazy[y_lazy > 9])
 

@@ -24,6 +24,8 @@ from sksoftmax import _validation as border
 
 X, Y = load_iris(return_X_y=True)
 FITTED = SoftmaxClassifier(random_state=0).fit(X, Y)
+FITTED_CV = SoftmaxClassifierCV(alphas=[1e-3], cv=3, scoring="neg_log_loss", random_state=0).fit(X, Y)
+FITTED_SOFT = SoftmaxClassifier(soft_targets=True, random_state=0).fit(X, np.eye(3)[Y])
 
 
 def with_row_of(y, row, value):
@@ -207,8 +209,12 @@ WEIGHTED = {
     "cv": lambda weight: SoftmaxClassifierCV(alphas=[1e-3], cv=3).fit(X, Y, weight),
     "soft targets": lambda weight: SoftmaxClassifier(soft_targets=True).fit(X, np.eye(3)[Y], weight),
     "check_gradient": lambda weight: check_gradient(X, Y, sample_weight=weight),
+    "score": lambda weight: FITTED.score(X, Y, weight),
+    "cv score": lambda weight: FITTED_CV.score(X, Y, weight),
+    "soft score": lambda weight: FITTED_SOFT.score(X, np.eye(3)[Y], weight),
 }
 BAD_WEIGHTS = {
+    "negative": (np.linspace(-0.5, 1, 150), "sample_weight must not be negative, got -0.5; 0 leaves a row out"),
     "a sum that overflows": (np.full(150, 1e307), r"sample_weight must sum to 1e\+200 at most, got inf"),
     "NaN": (np.full(150, np.nan), "Input sample_weight contains NaN"),
     "complex": (np.full(150, 1j), "sample_weight must hold real numbers, got ndarray of dtype complex128"),
@@ -220,8 +226,26 @@ BAD_WEIGHTS = {
 @pytest.mark.parametrize(("weight", "message"), BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
 @pytest.mark.parametrize("call", WEIGHTED.values(), ids=WEIGHTED)
 def test_bad_weights_raise_and_are_named(call, weight, message):
-    with pytest.raises(ValueError, match=message):
+    with np.errstate(all="raise"), pytest.raises(ValueError, match=message):
         call(weight)
+
+
+SCORES = pytest.mark.parametrize("call", list(WEIGHTED.values())[-3:], ids=list(WEIGHTED)[-3:])
+
+
+@SCORES
+def test_weights_of_a_score_that_are_all_0_raise(call):
+    with pytest.raises(ValueError, match="sample_weight must be positive for at least one row, got only zeros"):
+        call(np.zeros(150))
+
+
+@SCORES
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e197])
+def test_the_scale_of_the_weights_of_a_score_does_not_matter(call, scale):
+    weight = np.arange(150) % 3 * 1.0
+    with np.errstate(all="raise"):
+        # 1e-320 is a subnormal number of four digits
+        assert call(weight * scale) == pytest.approx(call(weight), rel=1e-3)
 
 
 @pytest.mark.parametrize("class_weight", [{0: 1e300}, {0: 1e308, 1: 1e308}])
