@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax import _validation as border
 from sksoftmax._device import in_numpy
 from sksoftmax._objective import alpha_from_C
 
@@ -48,12 +50,12 @@ def from_logistic(cls: Any, logistic: Any, total_weight: float) -> Any:
         If it is one-vs-rest, or ``total_weight`` is not a number > 0.
     """
     _needs_softmax(logistic)
-    if not 0 < total_weight < np.inf:
+    if not (isinstance(total_weight, Real) and 0 < border.as_float(total_weight) < np.inf):
         raise ValueError(
             f"total_weight must be a number > 0, got {total_weight!r}: the sum of the weights of the rows that the "
             "LogisticRegression was fitted to, or their number."
         )
-    C, l1_ratio = _strength(logistic)
+    total_weight, (C, l1_ratio) = border.as_float(total_weight), _strength(logistic)
     shared = _shared(logistic)
     shared["max_iter"] = max(1, shared["max_iter"])
     model = cls(alpha=alpha_from_C(C, total_weight), l1_ratio=l1_ratio, **shared)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from sklearn.utils.validation import check_array, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 
 from sksoftmax import _validation as border
 from sksoftmax._types import Array, Batch
@@ -71,7 +71,7 @@ def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Arr
             "set soft_targets=False for labels."
         )
     of_frame = _of_columns(np.asarray(y.columns), name) if hasattr(y, "columns") else None
-    table = check_array(y, dtype=[np.float64, np.float32], input_name=name)
+    table = border.checked_table(y, name)
     n_classes = table.shape[1]
     if n_classes < 2:
         raise ValueError(f"{name} must have a column for each of at least two classes, got {n_classes}.")

@@ -23,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_method_params,
     _num_samples,
+    check_array,
     check_consistent_length,
     validate_data,
 )
@@ -52,34 +53,50 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 #: The engines of sums over rows; "compiled" is the vectorized one but for the solver that visits single rows.
 KERNELS: dict[str, Kernel] = {"vectorized": _vectorized, "naive": _loops}
 
+
+def as_float(value: Any) -> float:
+    """Return a real number in float64; inf or -inf if it is too large, such as an integer of 400 digits."""
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
+
+
+class _Range(Interval):  # type: ignore[misc]
+    """An interval of real numbers, of which no other type than Python's and NumPy's integers and floats is taken."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return isinstance(val, int | float | np.integer | np.floating) and super().is_satisfied_by(as_float(val))
+
+
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
-    "alpha": [Interval(Real, 0, np.finfo(np.float64).max, closed="both")],
-    "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+    "alpha": [_Range(Real, 0, np.finfo(np.float64).max, closed="both")],
+    "l1_ratio": [_Range(Real, 0, 1, closed="both")],
     "fit_intercept": ["boolean"],
     "solver": [StrOptions({"auto", "sgd", "adagrad", "adam"})],
     "engine": [StrOptions({"auto", "compiled", *KERNELS})],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, np.finfo(np.float64).max, closed="right")],
+    "learning_rate": [StrOptions({"auto"}), _Range(Real, 0, np.finfo(np.float64).max, closed="right")],
     "schedule": [StrOptions({"constant", "inverse_scaling", "linear", "cosine"})],
-    "power_t": [Interval(Real, 0, None, closed="left")],
-    "momentum": [Interval(Real, 0, 1, closed="left")],
+    "power_t": [_Range(Real, 0, None, closed="left")],
+    "momentum": [_Range(Real, 0, 1, closed="left")],
     "nesterov": ["boolean"],
     "average": ["boolean"],
-    "beta_1": [Interval(Real, 0, 1, closed="left")],
-    "beta_2": [Interval(Real, 0, 1, closed="left")],
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "beta_1": [_Range(Real, 0, 1, closed="left")],
+    "beta_2": [_Range(Real, 0, 1, closed="left")],
+    "epsilon": [_Range(Real, 0, None, closed="neither")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "tol": [Interval(Real, 0, None, closed="left")],
+    "tol": [_Range(Real, 0, None, closed="left")],
     "shuffle": ["boolean"],
     "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "validation_fraction": [_Range(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "class_weight": [dict, StrOptions({"balanced"}), None],
     "soft_targets": ["boolean"],
-    "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    "label_smoothing": [_Range(Real, 0, 1, closed="left")],
     "warm_start": ["boolean"],
     "keep_rows": ["boolean"],
-    "half_life": [Interval(Real, 0, None, closed="neither"), None],
+    "half_life": [_Range(Real, 0, None, closed="neither"), None],
     "allow_new_classes": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
@@ -229,7 +246,10 @@ def scorer_of_classes(scorer: Any, classes: Array) -> Any:
 
 def in_range(name: str, values: Any, least: float, most: float) -> Array:
     """The values, an array in one dimension; ValueError if there is none, or one is out of range."""
-    numbers = np.asarray(values, dtype=np.float64)
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):  # too large an integer, complex numbers, strings, other lengths
+        numbers = np.empty(0)
     if (
         numbers.ndim != 1
         or len(numbers) == 0
@@ -251,21 +271,33 @@ def finite_numbers(values: Any, name: str) -> Array:
     """Return the values as an array in float64; ValueError, which names them, if they are not finite real numbers."""
     array = as_array(values)
     if array.dtype.kind == "O" and all(isinstance(value, Real) for value in array.ravel().tolist()):
-        array = array.astype(np.float64)
+        array = np.array([as_float(value) for value in array.ravel().tolist()]).reshape(array.shape)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got {type(values).__name__} of dtype {array.dtype}.")
-    array = array.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # of wider floats
+        array = array.astype(np.float64, copy=False)
     if not np.isfinite(array).all():
-        what = "NaN" if np.isnan(array).any() else "infinity"
+        what = "NaN" if np.isnan(array).any() else "infinity or a value too large for float64"
         raise ValueError(f"Input {name} contains {what}; {name} must hold finite numbers.")
     return array
 
 
-def number(name: str, value: Any, least: float = 0.0, kind: Any = Real) -> None:
-    """Raise ValueError unless the value is one finite number of this kind, not an array, and not below ``least``."""
-    if not (isinstance(value, kind) and least <= float(value) < np.inf):
-        what = "an integer" if kind is Integral else "a finite number"
-        raise ValueError(f"{name} must be {what} >= {least:g}, got {value!r}.")
+def number(name: str, value: Any, least: float = 0.0) -> float:
+    """Return the value in float64; ValueError unless it is one finite real number, not an array, >= ``least``."""
+    converted = as_float(value) if isinstance(value, Real) else np.nan
+    if not least <= converted < np.inf:
+        got = "one too large for float64" if np.isinf(converted) and value != converted else repr(value)
+        raise ValueError(f"{name} must be a finite number >= {least:g}, got {got}.")
+    return converted
+
+
+def integer(name: str, value: Any, least: int, most: float = np.inf) -> int:
+    """Return the value; ValueError unless it is one integer from ``least`` to ``most``."""
+    converted = int(value) if isinstance(value, Integral) else least - 1
+    if not least <= converted <= most:
+        to = "" if most == np.inf else f" and <= {most}"
+        raise ValueError(f"{name} must be an integer >= {least}{to}, got {value!r}.")
+    return converted
 
 
 def sound(X: Any, name: str = "X") -> Any:
@@ -409,10 +441,25 @@ def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
     if isinstance(X, DeviceArray):
         dtypes = [X.widest, X.xp.float32]
         X = X.array.detach() if hasattr(X.array, "detach") else X.array  # no graph of PyTorch's is to be built
-    found = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, **checks)
+    try:
+        found = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, **checks)
+    except OverflowError:
+        raise _too_large("X") from None
     if "y" in checks:
         return wrapped(found[0]), in_host_memory(found[1])
     return wrapped(found)
+
+
+def checked_table(values: Any, name: str) -> Array:
+    """Return dense finite numbers in two dimensions, in float32 or float64; ValueError, which names them, otherwise."""
+    try:
+        return np.asarray(check_array(values, dtype=[np.float64, np.float32], input_name=name))
+    except OverflowError:
+        raise _too_large(name) from None
+
+
+def _too_large(name: str) -> ValueError:
+    return ValueError(f"Input {name} contains an integer too large for float64; {name} must hold finite numbers.")
 
 
 # --- training and prediction ----------------------------------------------------------------------------------
@@ -795,7 +842,9 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
         return np.ones(len(classes))
     if class_weight == "balanced":  # of the weighted rows: integer weights are repeated rows here too
         return totals.sum() / (np.count_nonzero(totals) * np.where(totals > 0, totals, 1.0))
-    if not all(isinstance(weight, Real | np.bool_) and 0 <= float(weight) < np.inf for weight in class_weight.values()):
+    if not all(
+        isinstance(weight, Real | np.bool_) and 0 <= as_float(weight) < np.inf for weight in class_weight.values()
+    ):
         raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}.")
     names = classes.tolist()
     others = [label for label in class_weight if label not in set(names)]

@@ -57,7 +57,7 @@ def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[
     >>> dW.tolist()
     [[0.5, -0.5]]
     """
-    W, X, y = _checked(W, X, y, reg)
+    W, X, y, reg = _checked(W, X, y, reg)
     loss, dW = _data_term(_loops, W, X, y)
     for j in range(W.shape[0]):
         for k in range(W.shape[1]):
@@ -113,7 +113,7 @@ def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> t
     >>> loss
     0.0
     """
-    W, X, y = _checked(W, X, y, reg)
+    W, X, y, reg = _checked(W, X, y, reg)
     loss, dW = _data_term(_vectorized, W, X, y)
     shrinkage = reg * W
     return _finite(loss + 0.5 * np.vdot(shrinkage, W), dW + shrinkage)
@@ -134,7 +134,7 @@ def _finite(loss: Any, dW: Array) -> tuple[float, Array]:
     return float(loss), dW
 
 
-def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array]:
+def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array, float]:
     W, X, y = finite_numbers(W, "W"), table(X), as_array(y)
     if W.ndim != 2 or W.shape[1] < 2:
         raise ValueError(f"W must be (n_features, n_classes) with n_classes >= 2, got shape {W.shape}.")
@@ -149,5 +149,4 @@ def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array]:
         raise ValueError(
             f"y must hold class codes from 0 to {W.shape[1] - 1}, W's columns less one, got {y.min()} to {y.max()}."
         )
-    number("reg", reg)
-    return W, X, y.astype(np.intp, copy=False)
+    return W, X, y.astype(np.intp, copy=False), number("reg", reg)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,13 @@ from sksoftmax._objective import penalty, value_and_grad
 from sksoftmax._plan import choose_engine
 from sksoftmax._precondition import moments
 from sksoftmax._types import Array, Params, Problem
-from sksoftmax._validation import KERNELS, number, plain_data
+from sksoftmax._validation import KERNELS, integer, number, plain_data
 
 #: A derivative is compared to itself, or to this share of its term's largest if it is smaller than that.
 _LEAST_SHARE = 1e-2
+
+#: NumPy's generator takes seeds of 32 bits.
+_LARGEST_SEED = 2**32 - 1
 
 
 @np.errstate(all="ignore")
@@ -81,9 +83,9 @@ def check_gradient(
         raise ValueError(f"engine must be one of {sorted(('auto', *KERNELS))}, got {engine!r}.")
     if not isinstance(fit_intercept, bool | np.bool_):
         raise ValueError(f"fit_intercept must be True or False, got {fit_intercept!r}.")
-    number("random_state", random_state, kind=Integral)
-    number("alpha", alpha)
-    number("max_checks", max_checks, least=1, kind=Integral)
+    random_state = integer("random_state", random_state, 0, _LARGEST_SEED)
+    alpha = number("alpha", alpha)
+    max_checks = integer("max_checks", max_checks, 1)
     data, classes = plain_data(X, y, sample_weight)
     problem = Problem(
         data, len(classes), alpha, fit_intercept, KERNELS[choose_engine(engine)], float(data.weight.mean())

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -105,6 +106,18 @@ def test_logits_of_any_finite_size_give_finite_values(loss_function, size):
 
 
 @BOTH
+@pytest.mark.parametrize("number", [Fraction(1, 2), np.float32(0.5), np.array(0.5)[()]])
+def test_numbers_of_any_type_are_taken(loss_function, number):
+    W, X, y = layer()
+    loss, dW = loss_function(W, X, y, number)
+    want, want_dW = loss_function(W, X, y, 0.5)
+    assert (type(loss), loss, dW.dtype) == (float, want, np.float64)
+    np.testing.assert_array_equal(dW, want_dW)
+    W = np.array(W, dtype=object) * 0 + number
+    assert loss_function(W, X, y, 1)[0] == loss_function(W.astype(float), X, y, 1.0)[0]
+
+
+@BOTH
 def test_inputs_are_not_written(loss_function):
     W, X, y = layer()
     copies = W.copy(), X.copy(), y.copy()
@@ -129,6 +142,12 @@ def test_inputs_are_not_written(loss_function):
         ({"reg": [1.0]}, r"reg must be a finite number >= 0, got \[1\.0\]"),
         ({"reg": 1j}, "reg must be a finite number >= 0, got 1j"),
         ({"reg": "1"}, "reg must be a finite number >= 0, got '1'"),
+        ({"reg": 10**400}, "reg must be a finite number >= 0, got one too large for float64"),
+        ({"reg": -(10**400)}, "reg must be a finite number >= 0, got one too large for float64"),
+        ({"reg": Fraction(10**400)}, "reg must be a finite number >= 0, got one too large for float64"),
+        ({"W": [[10**400] * 3] * 4}, "Input W contains infinity or a value too large for float64"),
+        ({"X": [[10**400] * 4] * 12}, "Input X contains infinity or a value too large for float64"),
+        ({"y": [10**400] * 12}, "12 integer class codes, one a row of X, got shape .* and dtype object"),
         ({"reg": None}, "reg must be a finite number >= 0, got None"),
         ({"W": np.full((4, 3), np.nan)}, "Input W contains NaN"),
         ({"W": np.full((4, 3), 1j)}, "W must hold real numbers, got ndarray of dtype complex128"),

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
+from sklearn.linear_model import LogisticRegression
 
 from sksoftmax import (
     SoftmaxClassifier,
@@ -194,7 +196,7 @@ def test_class_weights_may_name_classes_to_come():
 
 
 @FITS
-@pytest.mark.parametrize("weight", ["a", None, 1j, np.array([1.0]), np.nan, -1.0])
+@pytest.mark.parametrize("weight", ["a", None, 1j, np.array([1.0]), np.nan, -1.0, 10**400])
 def test_class_weights_that_are_no_numbers_raise(call, weight):
     with pytest.raises(ValueError, match="class_weight must hold finite weights >= 0"):
         call(X, Y, class_weight={0: weight})
@@ -217,6 +219,9 @@ BAD_WEIGHTS = {
     "negative": (np.linspace(-0.5, 1, 150), "sample_weight must not be negative, got -0.5; 0 leaves a row out"),
     "a sum that overflows": (np.full(150, 1e307), r"sample_weight must sum to 1e\+200 at most, got inf"),
     "NaN": (np.full(150, np.nan), "Input sample_weight contains NaN"),
+    "huge integers": ([10**309] * 150, "Input sample_weight contains infinity or a value too large for float64"),
+    "a huge integer": (10**400, "Input sample_weight contains infinity or a value too large for float64"),
+    "objects": (np.full(150, 10**400), "Input sample_weight contains infinity or a value too large for float64"),
     "complex": (np.full(150, 1j), "sample_weight must hold real numbers, got ndarray of dtype complex128"),
     "strings": (["1"] * 150, "sample_weight must hold real numbers, got list of dtype <U1"),
     "a column": (np.ones((150, 1)), r"sample_weight must be one number, or one a row, of shape \(150,\), got shape"),
@@ -357,6 +362,48 @@ def test_sound_rows_of_any_kind_give_the_same_model(kind):
 
 
 # --- numbers that overflow --------------------------------------------------------------------------------
+
+HUGE = 10**400  # float() raises OverflowError
+HUGE_X = [[HUGE, 0, 0, 0], *X[1:].tolist()]
+LOGISTIC = LogisticRegression(max_iter=1000).fit(X, Y)
+TAKE_HUGE = {
+    **{f"X of {name}": (lambda call=call: call(HUGE_X, Y), "Input X contains") for name, call in CALLS.items()},
+    "X of predict": (lambda: FITTED.predict(HUGE_X), "Input X contains"),
+    "targets": (
+        lambda: SoftmaxClassifier(soft_targets=True).fit(X, [[HUGE, 0, 0], *np.eye(3)[Y][1:].tolist()]),
+        "Input y contains",
+    ),
+    "alphas": (lambda: SoftmaxClassifierCV(alphas=[HUGE]).fit(X, Y), "alphas must hold finite numbers"),
+    "l1_ratios": (lambda: SoftmaxClassifierCV(l1_ratios=[HUGE]).fit(X, Y), "l1_ratios must hold finite numbers"),
+    "total_weight": (
+        lambda: SoftmaxClassifier.from_sklearn(LOGISTIC, total_weight=HUGE),
+        "total_weight must be a number > 0",
+    ),
+    "alpha of check_gradient": (lambda: check_gradient(X, Y, alpha=HUGE), "alpha must be a finite number >= 0, got"),
+    "random_state": (lambda: check_gradient(X, Y, random_state=HUGE), "random_state must be an integer >= 0 and <= 42"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), TAKE_HUGE.values(), ids=TAKE_HUGE)
+def test_integers_that_float64_does_not_hold_raise_and_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_more_checks_than_parameters_may_be_asked_for():
+    assert check_gradient(X, Y, max_checks=HUGE) < 1e-4
+
+
+REALS = ["alpha", "l1_ratio", "tol", "learning_rate", "power_t", "momentum", "beta_1", "beta_2", "epsilon"]
+REALS += ["validation_fraction", "label_smoothing", "half_life"]
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, Fraction(1, 2)], ids=["huge", "negative", "a fraction"])
+@pytest.mark.parametrize("name", REALS)
+@pytest.mark.parametrize("call", [*CALLS.values()][:3], ids=list(CALLS)[:3])
+def test_parameters_are_integers_or_floats_that_float64_holds(call, name, value):
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of SoftmaxClassifier must be .*float in the range"):
+        call(X, Y, **{name: value})
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
