@@ -267,8 +267,19 @@ def as_array(values: Any) -> Array:
         return np.array(None)
 
 
+def no_mask(values: Any, name: str) -> None:
+    """Raise ValueError if the values are a masked array of NumPy's with a value masked, which others would read."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        where = tuple(np.argwhere(np.ma.getmaskarray(values))[0].tolist())
+        raise ValueError(
+            f"Input {name} contains a masked value, at {where}; fill it, or leave its row out. {name} must hold finite "
+            "numbers."
+        )
+
+
 def finite_numbers(values: Any, name: str) -> Array:
     """Return the values as an array in float64; ValueError, which names them, if they are not finite real numbers."""
+    no_mask(values, name)
     array = as_array(values)
     if array.dtype.kind == "O" and all(isinstance(value, Real) for value in array.ravel().tolist()):
         array = np.array([as_float(value) for value in array.ravel().tolist()]).reshape(array.shape)
@@ -436,6 +447,7 @@ def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
         raise ValueError(
             f"X must be a dense tensor, got one of layout {layout}; pass X.to_dense(), or a sparse matrix of SciPy's."
         )
+    no_mask(X, "X")
     X = sound(wrapped(X))
     dtypes: list[Any] = [np.float64, np.float32]
     if isinstance(X, DeviceArray):
@@ -452,6 +464,7 @@ def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
 
 def checked_table(values: Any, name: str) -> Array:
     """Return dense finite numbers in two dimensions, in float32 or float64; ValueError, which names them, otherwise."""
+    no_mask(values, name)
     try:
         return np.asarray(check_array(values, dtype=[np.float64, np.float32], input_name=name))
     except OverflowError:
@@ -590,7 +603,8 @@ def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must be of shape (n_samples, n_features), at least one each, got shape {X.shape}.")
     y = labels(y)
-    check_consistent_length(X, y)
+    if len(y) != X.shape[0]:
+        raise ValueError(f"y must have one label a row of X, {X.shape[0]} labels, got {len(y)}; check both.")
     check_classification_targets(y)
     weight = row_weights(sample_weight, X)
     some_weight(int(np.count_nonzero(weight)))
@@ -662,6 +676,8 @@ def labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) ->
     y = in_host_memory(y)
     if sp.issparse(y):
         raise TypeError(f"Sparse data was passed for {name}, but dense data is required; pass {name}.toarray().")
+    if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
+        _raise_for_missing(np.ma.masked, name, f"{place} {np.ma.getmaskarray(y).ravel().argmax()}")
     is_of_pandas = hasattr(y, "dtype") and hasattr(y.dtype, "na_value")  # NumPy would make floats of its integers
     values = np.asarray(y, dtype=object) if is_of_pandas or isinstance(y, list | tuple) else np.asarray(y)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -675,7 +691,7 @@ def labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) ->
         values = values.ravel()
     if values.ndim != 1:
         raise ValueError(f"{name} should be a 1d array, got an array of shape {values.shape} instead.")
-    if values.dtype == object:
+    if values.dtype.kind not in "biufmMU":  # objects; complex numbers, bytes and records raise as such objects do
         values = _of_one_kind(values, name, place)
         return np.asarray(values.tolist()) if isinstance(y, list | tuple) else values
     if values.dtype.kind in "fmM" and not (is_usable := np.isfinite(values)).all():
@@ -685,18 +701,20 @@ def labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) ->
 
 
 def _of_one_kind(values: Array, name: str, place: str) -> Array:
-    """Return an object array as one of numbers, or as it is if it holds strings; errors as `labels`."""
+    """Return an array as one of numbers, or of objects if it holds strings; errors as `labels`."""
     first: dict[str, int] = {}
+    values = np.asarray(values, dtype=object)
     for where, value in enumerate(values.tolist()):
         if isinstance(value, str):
             first.setdefault("strings", where)
-        elif value is None or type(value).__name__ in ("NAType", "NaTType") or _is_not_finite(value):
+        elif value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant") or _is_not_finite(value):
             _raise_for_missing(value, name, f"{place} {where}")
         else:
             first.setdefault("numbers" if isinstance(value, Real | np.bool_) else type(value).__name__, where)
     if len(first) > 1 or not first.keys() <= {"strings", "numbers"}:
         found = " and ".join(f"{values[where]!r} in {place} {where}" for where in list(first.values())[:2])
-        raise ValueError(f"{name} must hold labels that are all strings or all numbers, got {found}; convert them.")
+        advice = f"decode them, [label.decode() for label in {name}]" if "bytes" in first else "convert them"
+        raise ValueError(f"{name} must hold labels that are all strings or all numbers, got {found}; {advice}.")
     return np.array(values.tolist()) if "numbers" in first else values
 
 
@@ -705,7 +723,9 @@ def _is_not_finite(value: Any) -> bool:
 
 
 def _raise_for_missing(value: Any, name: str, place: str) -> None:
-    what = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity", "<NA>": "NA"}.get(str(value), str(value))
+    what = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity", "<NA>": "NA", "--": "a masked value"}.get(
+        str(value), str(value)
+    )
     raise ValueError(f"Input {name} contains {what}, in {place}; a label must be a string or a finite number.")
 
 

@@ -19,6 +19,12 @@ from sksoftmax._validation import KERNELS, integer, number, plain_data
 #: A derivative is compared to itself, or to this share of its term's largest if it is smaller than that.
 _LEAST_SHARE = 1e-2
 
+#: The same as a share of the term: a difference is off by its rounding, eps, over check_grad's step, eps ** 0.5.
+_ROUNDING = 1e5 * float(np.finfo(np.float64).eps) ** 0.5
+
+#: Below it numbers lose digits.
+_SMALLEST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+
 #: NumPy's generator takes seeds of 32 bits.
 _LARGEST_SEED = 2**32 - 1
 
@@ -65,13 +71,13 @@ def check_gradient(
     -------
     float
         Largest relative error, ``|gradient - difference| / |gradient|``, where gradients below 1 % of their
-        term's largest count as that. Below 1e-4 for a right gradient, and mostly below 1e-6: what is left is
-        the differences' rounding.
+        term's largest, or 0.15 % of the term, count as that. Below 1e-4 for a right gradient, and mostly below 1e-6:
+        what is left is the differences' rounding.
 
     Raises
     ------
     ValueError
-        If an argument is not as above.
+        If an argument is not as above; or if a term, or its gradient, overflows at these parameters.
 
     Examples
     --------
@@ -87,6 +93,7 @@ def check_gradient(
     alpha = number("alpha", alpha)
     max_checks = integer("max_checks", max_checks, 1)
     data, classes = plain_data(X, y, sample_weight)
+    data = data._replace(weight=data.weight / data.weight.max())  # F is the same, whatever their scale
     problem = Problem(
         data, len(classes), alpha, fit_intercept, KERNELS[choose_engine(engine)], float(data.weight.mean())
     )
@@ -137,16 +144,29 @@ def _relative_error(term: _Term, params: Params, units: Array, chosen: Array) ->
         value, grads = term(Params(flat[:n_coef].reshape(params.coef.shape), flat[n_coef:]))
         return value, np.append(grads.coef.ravel(), grads.intercept) * units
 
-    gradient = at(theta)[1]
-    floor = _LEAST_SHARE * float(np.abs(gradient).max())
+    at_theta, gradient = at(theta)
+    largest = float(np.abs(gradient).max())
+    _finite(at_theta, largest)
+    unit = max(largest, _ROUNDING / _LEAST_SHARE * abs(at_theta), _SMALLEST)  # check_grad squares
+    gradient = gradient / unit
     errors = []
     for j in chosen:
 
         def value(x: Array, j: int = j) -> float:
             moved = theta.copy()
             moved[j] = x[0]
-            return at(moved)[0]
+            return at(moved)[0] / unit
 
         error = check_grad(value, lambda x, j=j: gradient[j : j + 1], theta[j : j + 1])
-        errors.append(error / max(abs(gradient[j]), floor))
+        errors.append(error / max(abs(gradient[j]), _LEAST_SHARE))
+    _finite(*errors)
     return float(np.max(errors))
+
+
+def _finite(*values: float) -> None:
+    """Raise ValueError if a term, its gradient or a difference has overflowed."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "X and alpha must give a loss and a penalty that are finite where raw predictions are about 1, got an "
+            "overflow; scale the columns of X, or lower alpha."
+        )

@@ -37,6 +37,13 @@ def with_row_of(y, row, value):
     return np.array(changed, dtype=object)
 
 
+def masked(values):
+    """The values with the last one masked."""
+    mask = np.zeros(values.shape, bool)
+    mask.flat[-1] = True
+    return np.ma.array(values, mask=mask)
+
+
 #: Every call that takes y, and a model to call it on.
 CALLS = {
     "fit": lambda X, y, **given: SoftmaxClassifier(**given).fit(X, y),
@@ -64,6 +71,9 @@ MISSING = {
     "NA among booleans": (pd.Series(with_row_of(Y > 0, 7, pd.NA), dtype="boolean"), "NA, in row 7"),
     "NaN among categories": (pd.Series(with_row_of(Y.astype(str), 7, None), dtype="category"), "NaN, in row 7"),
     "null of polars": (pl.Series([*Y[:7].tolist(), None, *Y[8:].tolist()]), "NaN, in row 7"),
+    "a masked integer": (np.ma.array(Y, mask=np.arange(150) == 7), "a masked value, in row 7"),
+    "a masked string": (np.ma.array(Y.astype(str), mask=np.arange(150) == 7), "a masked value, in row 7"),
+    "a masked value in a list": ([*Y[:7].tolist(), np.ma.masked, *Y[8:].tolist()], "a masked value, in row 7"),
     "NaT": (np.where(np.arange(150) == 7, np.datetime64("NaT"), np.datetime64("2020-01-01")), "NaT, in row 7"),
 }
 
@@ -80,6 +90,47 @@ def test_missing_labels_raise_and_name_the_row(call, y, message):
 def test_mixed_labels_raise_and_name_a_row_of_each_kind(call, y):
     with pytest.raises(ValueError, match=r"all strings or all numbers, got .* in row 0 and .* in row 149"):
         call(X, y)
+
+
+@EACH
+@pytest.mark.parametrize("kind", [np.array, list, lambda y: np.array(y, dtype=object), pd.Series])
+def test_labels_of_bytes_raise_and_say_how_to_decode_them(call, kind):
+    with pytest.raises(
+        ValueError, match=r"y(_val)? must hold labels .*, got b'0' in row 0; decode them, \[label.decode"
+    ):
+        call(X, kind([str(code).encode() for code in Y]))
+
+
+@EACH
+@pytest.mark.parametrize("y", [Y + 1j, np.zeros(150, [("code", int)])], ids=["complex", "records"])
+def test_labels_of_other_dtypes_raise(call, y):
+    with pytest.raises(
+        ValueError, match=r"y(_val)? must hold labels that are all strings or all numbers, got .* in row"
+    ):
+        call(X, y)
+
+
+@EACH
+def test_a_mask_that_masks_nothing_is_taken(call):
+    call(X, np.ma.array(Y))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: SoftmaxClassifier().fit(masked(X), Y), "X"),
+        (lambda: SoftmaxClassifier().partial_fit(masked(X), Y, [0, 1, 2]), "X"),
+        (lambda: FITTED.predict(masked(X)), "X"),
+        (lambda: check_gradient(masked(X), Y), "X"),
+        (lambda: softmax_loss_vectorized(masked(np.ones((4, 3))), X, Y, 0.0), "W"),
+        (lambda: SoftmaxClassifier().fit(X, Y, masked(np.ones(150))), "sample_weight"),
+        (lambda: FITTED.score(X, Y, masked(np.ones(150))), "sample_weight"),
+        (lambda: SoftmaxClassifier(soft_targets=True).fit(X, masked(np.eye(3)[Y])), "y"),
+    ],
+)
+def test_masked_numbers_raise_and_are_named(call, name):
+    with pytest.raises(ValueError, match=f"Input {name} contains a masked value, at "):
+        call()
 
 
 @EACH

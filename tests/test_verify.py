@@ -34,6 +34,36 @@ def test_the_gradient_is_right_at_any_scale(scale):
     assert check_gradient(X * [scale, 1.0, 1.0, 1 / scale], y) < 1e-4
 
 
+@pytest.mark.parametrize("scale", [1e-160, 1e-100, 1e100, 1e160, 1e300])
+def test_the_gradient_is_right_where_squares_of_the_columns_overflow(scale):
+    X, y = load_iris(return_X_y=True)
+    with np.errstate(all="raise"):
+        assert check_gradient(X * scale, y, alpha=0) < 1e-4
+        assert scale < 1e-150 or check_gradient(X * scale, y) < 1e-4
+        assert scale < 1e-150 or check_gradient(X * scale, y, alpha=1.0) < 1e-4
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("alpha", [0.0, 1e-320, 1e-160, 1e100, 1e200, 1e300])
+def test_the_gradient_is_right_for_any_alpha_and_columns_of_0(alpha, fit_intercept):
+    X, y = load_iris(return_X_y=True)
+    assert check_gradient(X, y, alpha=alpha, fit_intercept=fit_intercept) < 1e-4
+    assert check_gradient(0 * X, y, alpha=alpha, fit_intercept=fit_intercept) < 1e-4
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e197])
+def test_the_scale_of_the_weights_does_not_matter(scale):
+    X, y = load_iris(return_X_y=True)
+    assert check_gradient(X, y, sample_weight=np.full(150, scale)) < 1e-4
+
+
+@pytest.mark.parametrize("change", [{"X": 1e-310}, {"X": 1e-160}, {"X": 1e-100, "alpha": 1e300}])
+def test_a_penalty_that_overflows_raises(change):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=r"X and alpha must give a loss and a penalty that are finite .* scale the col"):
+        check_gradient(**{**change, "X": X * change["X"], "y": y})
+
+
 def off_by_a_thousandth(term):
     """The vectorized engine with one term of its gradient 0.1 % too large."""
 
@@ -127,7 +157,8 @@ def test_scipy_check_grad_does_the_checking(monkeypatch):
     [
         ({"engine": "fast"}, r"engine must be one of \['auto', 'naive', 'vectorized'\], got 'fast'"),
         ({"y": np.zeros(150)}, "at least two classes"),
-        ({"y": np.zeros(149)}, "inconsistent numbers of samples"),
+        ({"y": np.zeros(149)}, "y must have one label a row of X, 150 labels, got 149"),
+        ({"y": np.arange(150) % 3 + 1j}, "y must hold labels that are all strings or all numbers, got 1j in row 0"),
         ({"alpha": -1.0}, "alpha must be a finite number >= 0, got -1"),
         ({"alpha": np.array([1.0])}, r"alpha must be a finite number >= 0, got array\(\[1\.\]\)"),
         ({"alpha": "1"}, "alpha must be a finite number >= 0, got '1'"),
