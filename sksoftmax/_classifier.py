@@ -576,7 +576,7 @@ class SoftmaxClassifier(
         ImportError
             As ``fit``.
         FloatingPointError
-            If a named solver's coefficients overflow. The model is then as it was.
+            If the coefficients overflow, as a named solver's may. The model is then as it was.
 
         Warns
         -----
@@ -640,10 +640,14 @@ class SoftmaxClassifier(
         rng = check_random_state(self.random_state)
         after, params, info, n_epochs, result = advanced(stream, problem, before, self._settings(), rng)
         if params is not None:
-            if not is_finite(params):
+            if not is_finite(Params(*(part.astype(data.X.dtype) for part in params))):
                 raise FloatingPointError(
                     f"the coefficients of this pass overflow at learning_rate={info['learning_rate']}; the model is as "
-                    "it was. Lower learning_rate, scale the columns, or use solver='auto'."
+                    + (
+                        "it was. Scale the columns, or pass X as float64."
+                        if self.solver == "auto"
+                        else "it was. Lower learning_rate, scale the columns, or use solver='auto'."
+                    )
                 )
             self.__dict__ |= self._answer(params, data.X)
         self._stream, self.solver_info_, self.n_iter_ = after, info, n_epochs

@@ -28,7 +28,7 @@ from sksoftmax._plan import Settings, centred_or_wide, choose, statistics, takes
 from sksoftmax._solvers._rows import is_mostly_zeros
 from sksoftmax._stopping import StopReason
 from sksoftmax._train import Epoch, Result, Rules, Watch, train
-from sksoftmax._types import Array, Moments, Params, Problem
+from sksoftmax._types import Array, Moments, Params, Problem, is_finite
 
 #: Rounding of the parameters that is not worth another look, as a share of ``tol``.
 _LITTLE = 0.1
@@ -97,8 +97,10 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
         return result._replace(params=params)
     has_centre = problem.fit_intercept and not sp.issparse(problem.data.X)
     centre = centre_of(problem.data.X) if has_centre else None
-    if _rounding(problem, params) <= _LITTLE * max(result.excess, float(np.finfo(np.float32).eps)):
-        return result._replace(params=_in_float32(params, None))
+    kept = _in_float32(params, None)
+    rounding = _rounding(problem, params)
+    if is_finite(kept) and rounding <= _LITTLE * max(result.excess, float(np.finfo(np.float32).eps)):
+        return result._replace(params=kept)
     value = result.loss_curve[-1]
 
     def excess_of(these: Params) -> float:
@@ -108,8 +110,11 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
 
     kept = _in_float32(params, centre)
     excess = excess_of(Params(*(part.astype(np.float64) for part in kept)))
-    is_lost = excess > tol and (unrounded := excess_of(params)) <= tol
-    excess = unrounded if is_lost else excess
+    is_lost = not is_finite(kept)
+    if is_lost or excess > tol:
+        unrounded = excess_of(params)
+        is_lost = is_lost or unrounded <= tol
+        excess = unrounded if is_lost else excess
     reason = StopReason.PRECISION if result.stop_reason is StopReason.TOL and excess > tol else result.stop_reason
     return result._replace(params=params if is_lost else kept, excess=excess, stop_reason=reason)
 

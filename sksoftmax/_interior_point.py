@@ -83,7 +83,7 @@ def interior_point(H: Array, c: Array, t: Array, gap: float) -> tuple[Array, Arr
     H, c, t = H / unit / unit[:, None], c / unit, t / unit
     np.einsum("ii->i", H)[...] += len(c) * float(np.finfo(float).eps)
     size = float(max(np.abs(c).max(), t.max())) or 1.0
-    c, t, gap = c / size, t / size, gap / size**2
+    c, t, gap = c / size, t / size, gap / size / size
     on = np.flatnonzero(t > 0)
     ones = np.ones(len(on))
     z, pairs = np.zeros(len(c)), Pairs(ones, ones, t[on], t[on])
@@ -105,14 +105,15 @@ def interior_point(H: Array, c: Array, t: Array, gap: float) -> tuple[Array, Arr
         factor = _factor(H, on, 1 / ratio)  # 2
         off = pairs.plus * pairs.s_plus, pairs.minus * pairs.s_minus
         step = _step(factor, residual, on, ratio, pairs, off)[1]  # 3
-        sigma = (pairs.moved(pairs.longest(step), step).gap / pairs.gap) ** 3 if len(on) else 0.0
+        share = pairs.moved(pairs.longest(step), step).gap / pairs.gap if len(on) else 0.0
+        sigma = share * share * share  # ** raises if it overflows
         aim = sigma * pairs.gap / max(1, 2 * len(on))
         off = off[0] + step.plus * step.s_plus - aim, off[1] + step.minus * step.s_minus - aim
         dz, step = _step(factor, residual, on, ratio, pairs, off)  # 4
         length = pairs.longest(step)
         length = length if length == 1 else _BOUNDARY * length
         z, pairs = z + length * dz, pairs.moved(length, step)
-    return best * size / unit, is_zero, least * size**2
+    return best * size / unit, is_zero, least * size * size
 
 
 _Factor = tuple[Array, Array]

@@ -130,7 +130,11 @@ def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
 
 
 def location(problem: Problem) -> tuple[Array, Array]:
-    """Weighted mean and largest distance from it of each column, in one pass."""
+    """Weighted mean and largest distance from it of each column, in one pass.
+
+    A column whose values differ by less than the smallest normal number of X's dtype, whose reciprocal may overflow,
+    counts as one of one value.
+    """
     total = problem.data.weight.sum()
     mean = np.zeros(problem.n_features)
     low, high = np.full(problem.n_features, np.inf), np.full(problem.n_features, -np.inf)
@@ -144,11 +148,12 @@ def location(problem: Problem) -> tuple[Array, Array]:
         mean += (block.weight / total).astype(X.dtype) @ X
     size = np.maximum(np.abs(low), np.abs(high))
     dtype = problem.data.X.dtype if sp.issparse(problem.data.X) else np.float64  # rows of float32 are centred exactly
-    is_constant = high - low <= 2 * np.finfo(dtype).eps * size  # one value, or the last digit of it
+    smallest = np.finfo(problem.data.X.dtype).tiny
+    is_constant = high - low <= np.maximum(2 * np.finfo(dtype).eps * size, smallest)  # one value, or its last digit
     if problem.fit_intercept:
         mean = np.where(is_constant, low, mean)
         return mean, np.where(is_constant, 0.0, np.maximum(high - mean, mean - low))
-    return np.zeros_like(mean), size
+    return np.zeros_like(mean), np.where(size <= smallest, 0.0, size)
 
 
 def moments(problem: Problem, *, whole: bool) -> Moments:
@@ -243,6 +248,8 @@ def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = No
     """
     bound = curvature_bound(problem)
     is_whole = stats.second.ndim == 2
+    smallest = np.finfo(problem.data.X.dtype).tiny  # as in `location`: means of batches may differ by less
+    stats = stats._replace(peak=np.where(stats.peak <= smallest, 0.0, stats.peak))
     spread = np.diagonal(stats.second) if is_whole else stats.second
     unit = _unit(stats.peak)
     curvature = bound * np.maximum(spread, 0.0) + problem.alpha * (1 - problem.l1_ratio) / unit / unit

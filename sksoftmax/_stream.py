@@ -20,7 +20,7 @@ from sksoftmax._plan import Settings, choose_engine, choose_for_stream, rows_of_
 from sksoftmax._precondition import preconditioner
 from sksoftmax._solvers.schedule_free import known_from
 from sksoftmax._train import Result, Rules, one_pass
-from sksoftmax._types import Array, Batch, Params, Problem
+from sksoftmax._types import Array, Batch, Params, Problem, is_finite
 
 #: Bytes of X that are kept.
 KEPT_SIZE = 2**28
@@ -342,6 +342,8 @@ def _stepped(
         state = state._replace(metric=preconditioner(problem, state.stats, batch_size=solver.batch_size or 1))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         state = one_pass(problem, solver, state, settings.shuffle, rng)
+        if is_auto and not is_finite(state.params):  # raw predictions of the new rows overflow: begin anew
+            state = one_pass(problem, solver, solver.init(problem, prior_params(problem)), settings.shuffle, rng)
     rate = plan.info["learning_rate"] if is_auto else state.rate  # "auto": that of each batch
     info = {
         "engine": choose_engine(settings.engine, problem.data.X),

@@ -497,6 +497,55 @@ def test_logarithms_of_probabilities_stay_finite():
     assert np.isfinite(clf.predict_log_proba(rows)).all()
 
 
+def in_two(clf, X, classes=(0, 1, 2)):
+    """The model after two calls of partial_fit."""
+    return clf.partial_fit(X[::2], Y[::2], classes).partial_fit(X[1::2], Y[1::2])
+
+
+EXTREME = {
+    "float64 of 1e-323": X * 1e-323,
+    "float64 of 1e-310": X * 1e-310,
+    "float64 of 1e307": X * 2e307,
+    "float32 of 1e-40": (X * 1e-40).astype(np.float32),
+    "float32 of 2e-38": (X * 2e-38).astype(np.float32),
+    "float32 of 1e37": (X * 1e37).astype(np.float32),
+    "columns of all sizes": X * [1e-310, 1.0, 1e150, 1e-160],
+    "float32 columns of all sizes": (X * [1e-40, 1.0, 1e37, 1e5]).astype(np.float32),
+}
+FINITE = {
+    **{
+        f"{name}, alpha={alpha}": lambda X, name=name, alpha=alpha: SoftmaxClassifier(
+            alpha, solver=name, max_iter=20, random_state=0
+        ).fit(X, Y)
+        for name in ("auto", "sgd", "adagrad", "adam")
+        for alpha in (1e-4, 0)
+    },
+    "l1": lambda X: SoftmaxClassifier(l1_ratio=1, engine="compiled").fit(X, Y),
+    "rows kept": lambda X: in_two(SoftmaxClassifier(), X),
+    "sgd's stream": lambda X: in_two(SoftmaxClassifier(solver="sgd"), X),
+    "no rows kept": lambda X: in_two(SoftmaxClassifier(keep_rows=False), X),
+    "no penalty": lambda X: in_two(SoftmaxClassifier(0, keep_rows=False), X),
+    "no intercept": lambda X: in_two(SoftmaxClassifier(keep_rows=False, fit_intercept=False), X),
+    "l1 of a stream": lambda X: in_two(SoftmaxClassifier(keep_rows=False, l1_ratio=0.5), X),
+    "half_life": lambda X: in_two(SoftmaxClassifier(half_life=50), X),
+    "from_sklearn": lambda X: in_two(SoftmaxClassifier.from_sklearn(LOGISTIC, total_weight=150), X, None),
+    "after a fit": lambda Z: in_two(SoftmaxClassifier(random_state=0).fit(X, Y), Z, None),
+}
+
+
+@pytest.mark.parametrize("container", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("rows", EXTREME.values(), ids=EXTREME)
+@pytest.mark.parametrize("fit", FINITE.values(), ids=FINITE)
+def test_finite_rows_give_finite_coefficients(fit, rows, container):
+    if fit is FINITE["l1"]:
+        pytest.importorskip("numba")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clf = fit(container(rows))
+    assert np.isfinite(clf.coef_).all()
+    assert np.isfinite(clf.intercept_).all()
+
+
 # --- warm starts ------------------------------------------------------------------------------------------
 
 

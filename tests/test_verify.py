@@ -60,7 +60,7 @@ def test_the_scale_of_the_weights_does_not_matter(scale):
 @pytest.mark.parametrize("change", [{"X": 1e-310}, {"X": 1e-160}, {"X": 1e-100, "alpha": 1e300}])
 def test_a_penalty_that_overflows_raises(change):
     X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match=r"X and alpha must give a loss and a penalty that are finite .* scale the col"):
+    with pytest.raises(ValueError, match=r"X and alpha must give a loss and a penalty that are finite .* scale"):
         check_gradient(**{**change, "X": X * change["X"], "y": y})
 
 
