@@ -624,7 +624,7 @@ class SoftmaxClassifier(
             )
         border.finite_sum(np.array([stream.weight, data.weight.sum()]))
         known = in_numpy(getattr(self, "classes_", classes))
-        places = np.searchsorted(classes, known)
+        places = np.searchsorted(classes, known.astype(classes.dtype))
         if len(known) < len(classes):
             stream = with_classes(stream, places, len(classes), **self._kind())
 
@@ -767,7 +767,7 @@ class SoftmaxClassifier(
         if not getattr(self, "soft_targets", False) or np.ndim(y) != 2:
             if border.namespace_of(y) is None:
                 y = border.labels(y, warn=False)
-                border.of_same_kind(y, in_numpy(self.classes_), "y", "the classes")
+                border.in_common(y, in_numpy(self.classes_), "y", "the classes")
             weight = border.score_weights(sample_weight, X, y)
             with np.errstate(all="ignore"):
                 return float(super().score(X, y, weight))
@@ -813,7 +813,7 @@ class SoftmaxClassifier(
 
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
         known = in_numpy(self.classes_)
-        if not np.array_equal(classes, known):
+        if not np.array_equal(*border.in_common(classes, known, "y", "the classes of the last fit")):
             raise ValueError(
                 f"warm_start needs the classes of the last fit, {known.tolist()}, got "
                 f"{classes.tolist()}; set warm_start=False, or use partial_fit with all classes."

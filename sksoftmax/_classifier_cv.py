@@ -382,7 +382,7 @@ class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMi
         border.raise_for_params(score_params, self, "score")
         check_is_fitted(self)
         y = border.labels(y, warn=False)
-        border.of_same_kind(y, self.classes_, "y", "the classes")
+        border.in_common(y, self.classes_, "y", "the classes")
         sample_weight = border.score_weights(sample_weight, X, y)
         scorer = self._scorer(self.classes_)
         if sample_weight is not None and (border.routing_enabled() or border.takes_weights(scorer)):

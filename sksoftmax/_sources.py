@@ -200,7 +200,7 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
     border.finite_sum(totals[0])
     border.some_weight(int(totals[1].sum()))
     assert moments is not None
-    rank = np.searchsorted(known, list(code_of))  # codes were given as labels came
+    rank = np.searchsorted(known, np.array(list(code_of), dtype=known.dtype))  # codes were given as labels came
     data = sample.rows()
     class_weights, class_counts = totals[:, np.argsort(rank)]
     data = data._replace(y=rank[data.y])
@@ -253,12 +253,12 @@ def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple
         n_read, weights, sums = 0, np.zeros(len(found.classes)), np.zeros(1)
         for X, labels, sample_weight in source.read(rng):
             X, y = border.as_rows(X, dtype), border.labels(labels, warn=False)
-            border.of_same_kind(y, found.classes, "y", "the batches before")
+            y, classes = border.in_common(y, found.classes, "y", "the batches before")
             if X.shape[1] != data.X.shape[1]:
                 _raise_for_change(f"{X.shape[1]} columns, not {data.X.shape[1]},")
             n_read += len(y)
-            codes = np.minimum(np.searchsorted(found.classes, y), len(found.classes) - 1)
-            if n_read > found.n_read or (found.classes[codes] != y).any():
+            codes = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+            if n_read > found.n_read or (classes[codes] != y).any():
                 _raise_for_change("other labels" if n_read <= found.n_read else f"more than {found.n_read} rows")
             weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, float)
             rows = border.used(Batch(X, codes, weight))

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date, timedelta
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -118,6 +119,9 @@ SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
     },
 }
 
+
+#: Up to it all integers are float64 numbers.
+_LARGEST_EXACT = 2**53
 
 #: Largest sum of weights, whose products with losses are finite.
 _LARGEST_SUM = 1e200
@@ -715,7 +719,44 @@ def _of_one_kind(values: Array, name: str, place: str) -> Array:
         found = " and ".join(f"{values[where]!r} in {place} {where}" for where in list(first.values())[:2])
         advice = f"decode them, [label.decode() for label in {name}]" if "bytes" in first else "convert them"
         raise ValueError(f"{name} must hold labels that are all strings or all numbers, got {found}; {advice}.")
-    return np.array(values.tolist()) if "numbers" in first else values
+    return _numbers(values.tolist(), name) if "numbers" in first else values
+
+
+def _numbers(values: list[Any], name: str) -> Array:
+    """Return numbers as an array that keeps all digits of integers; ValueError, which names them, if there is none."""
+    numbers = np.array(values)
+    if numbers.dtype.kind in "biu":
+        return numbers
+    integers = [int(value) for value in values if isinstance(value, Integral | np.bool_)]
+    largest = max(integers, key=abs, default=0)
+    if len(integers) < len(values):
+        if abs(largest) <= _LARGEST_EXACT:
+            return numbers
+    elif (dtype := _integer_type(min(integers), max(integers))) is not None:  # such as np.uint64 beside np.int64
+        return np.array(integers, dtype=dtype)
+    raise ValueError(
+        f"{name} must hold integers that one dtype of 64 bits holds exactly, got {largest}; give strings, or codes."
+    )
+
+
+def _integer_type(least: int, most: int) -> Any:
+    """Return a type of 64 bits that holds the integers from ``least`` to ``most``; None if there is none."""
+    for dtype in (np.int64, np.uint64):
+        if np.iinfo(dtype).min <= least and most <= np.iinfo(dtype).max:
+            return dtype
+    return None
+
+
+def _common_dtype(parts: tuple[Array, Array]) -> Any:
+    """Return the dtype in which numbers keep all digits; None if there is none."""
+    common: Any = np.result_type(*parts)
+    ends = [(int(part.min()), int(part.max())) for part in parts if part.dtype.kind in "biu"]
+    if common.kind != "f" or not ends:
+        return common
+    least, most = min(low for low, _ in ends), max(high for _, high in ends)
+    if len(ends) == 2:  # signed and unsigned
+        return _integer_type(least, most)
+    return common if least >= -_LARGEST_EXACT and most <= _LARGEST_EXACT else None
 
 
 def _is_not_finite(value: Any) -> bool:
@@ -735,13 +776,31 @@ def _kind(of_labels: Array) -> str:
     )
 
 
-def of_same_kind(of_labels: Array, known: Array, name: str, of_known: str) -> None:
-    """Raise ValueError if there are strings in one and numbers in the other; both have been checked."""
-    if len(of_labels) and len(known) and _kind(of_labels) != _kind(known):
+def in_common(of_labels: Array, known: Array, name: str, of_known: str) -> tuple[Array, Array]:
+    """Return labels, which have been checked, and those known, in a dtype that holds both.
+
+    Raises
+    ------
+    ValueError
+        If there are strings in one and numbers in the other; or integers and floats, or signed and unsigned integers,
+        that no common dtype holds exactly.
+    """
+    if len(of_labels) == 0 or len(known) == 0:
+        return of_labels, known
+    if _kind(of_labels) != _kind(known):
         raise ValueError(
             f"{name} must hold {_kind(known)}, as {of_known} do, such as {known.tolist()[0]!r}, got "
             f"{_kind(of_labels)}, such as {of_labels.tolist()[0]!r} in row 0; convert them."
         )
+    if of_labels.dtype == known.dtype or _kind(known) != "numbers":
+        return of_labels, known
+    dtype = _common_dtype((of_labels, known))
+    if dtype is None:
+        raise ValueError(
+            f"{name} must hold labels that one dtype holds exactly together with {of_known}, got {of_labels.dtype} "
+            f"beside {known.dtype}, and integers above 2**53; give all labels in one dtype."
+        )
+    return of_labels.astype(dtype, copy=False), known.astype(dtype, copy=False)
 
 
 def given_classes(classes: Any) -> Array:
@@ -774,13 +833,13 @@ def at_least_two(classes: Array, name: str = "y") -> None:
 
 def joined_classes(known: Array, found: Array, name: str = "y", of_known: str = "the labels before") -> Array:
     """Return all of two arrays of labels, sorted; ValueError if they are not of one kind."""
-    of_same_kind(found, known, name, of_known)
+    found, known = in_common(found, known, name, of_known)
     return np.union1d(known, found) if len(known) else np.unique(found)
 
 
 def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
     """Return codes of the labels y; ValueError, which ends with the advice, if one is not of ``classes`` (sorted)."""
-    of_same_kind(y, classes, name, "the classes")
+    y, classes = in_common(y, classes, name, "the classes")
     unseen = np.setdiff1d(y, classes)
     if len(unseen):
         raise ValueError(
@@ -819,7 +878,7 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
             )
         return known
     at_least_two(given, "classes")
-    if known is not None and not np.array_equal(given, known):
+    if known is not None and not np.array_equal(*in_common(given, known, "classes", "the classes known")):
         raise ValueError(
             f"classes={given.tolist()} is not the same as on the last call to partial_fit, {known.tolist()}; leave "
             "classes out, set allow_new_classes=True, or start from a new estimator."
@@ -852,6 +911,18 @@ def with_class_weight(
     return used(Batch(data.X, y.astype(data.y.dtype, copy=False), data.weight * sums))
 
 
+def _check_key(label: Any, classes: Array) -> None:
+    """Raise ValueError if a key of class_weight can be no label beside the classes."""
+    is_number = isinstance(label, Real | np.bool_) and abs(as_float(label)) < np.inf  # NaN is not
+    kind = "strings" if isinstance(label, str) else "numbers" if is_number else "dates"
+    is_date = kind == "dates" and isinstance(label, np.datetime64 | np.timedelta64 | date | timedelta | int)
+    if kind != _kind(classes) or (kind == "dates" and not is_date):
+        raise ValueError(
+            f"class_weight must have labels as keys, {_kind(classes)} as the classes {classes.tolist()} are, got "
+            f"{label!r}; correct the keys."
+        )
+
+
 def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_others: bool = False) -> Array:
     """Return what to multiply the weights of each class's rows by, where ``totals`` are their sums.
 
@@ -868,6 +939,9 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
         raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}.")
     names = classes.tolist()
     others = [label for label in class_weight if label not in set(names)]
+    if may_name_others:
+        for label in others:
+            _check_key(label, classes)
     if others and not may_name_others and not class_weight.keys() >= set(names):
         raise ValueError(f"class_weight must name classes of y, which are {names}, got {others}; correct the keys.")
     factors = np.array([float(class_weight.get(name, 1.0)) for name in names])

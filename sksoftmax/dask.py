@@ -124,7 +124,8 @@ def _coded(checked: tuple[Batch | None, _Found | None], classes: Array, factors:
     rows = checked[0]
     if rows is None:
         return None
-    codes = np.searchsorted(classes, rows.y)
+    y, classes = border.in_common(rows.y, classes, "y", "the classes")
+    codes = np.searchsorted(classes, y)
     return border.used(Batch(border.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
 
 
@@ -711,7 +712,7 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
         if one.moments is not None:
             of_rows = one.moments, one.weights.sum()
             moments = one.moments if moments is None else merged(moments, weights.sum(), *of_rows)
-        where = np.searchsorted(labels, one.labels)
+        where = np.searchsorted(labels, one.labels.astype(labels.dtype))
         weights[where] += one.weights
         counts[where] += one.counts
     sizes = (sum(one.n_rows for one in found), labels, weights, counts, moments, found[0].n_features, found[0].names)

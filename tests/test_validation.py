@@ -26,6 +26,7 @@ from sksoftmax import _validation as border
 
 X, Y = load_iris(return_X_y=True)
 FITTED = SoftmaxClassifier(random_state=0).fit(X, Y)
+HUGE = 10**400  # float() raises OverflowError
 FITTED_CV = SoftmaxClassifierCV(alphas=[1e-3], cv=3, scoring="neg_log_loss", random_state=0).fit(X, Y)
 FITTED_SOFT = SoftmaxClassifier(soft_targets=True, random_state=0).fit(X, np.eye(3)[Y])
 
@@ -168,6 +169,61 @@ def test_nullable_integers_keep_all_digits(call, dtype):
     assert clf.score(X, y) == clf.score(X, 2**53 + Y) > 0.9
 
 
+BIG = np.array([2**53, 2**53 + 1, 2**53 + 2])
+LABELS = BIG.tolist()
+
+
+@pytest.mark.parametrize("first", [np.uint64, np.int64])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, b: SoftmaxClassifier(allow_new_classes=True).partial_fit(X, a).partial_fit(X, b),
+        lambda a, b: SoftmaxClassifier(allow_new_classes=True, keep_rows=False).partial_fit(X, a).partial_fit(X, b),
+        lambda a, b: SoftmaxClassifier().partial_fit(X, a, classes=[*range(3), *LABELS]).partial_fit(X, b),
+        lambda a, b: SoftmaxClassifier().fit_batches([(X, a), (X, b)]),
+        lambda a, b: SoftmaxClassifier().fit_batches([(X, a), (X, b)], classes=np.array([*range(3), *LABELS])),
+        lambda a, b: SoftmaxClassifier().fit(np.r_[X, X], np.array([*a, *b], dtype=object)),
+        lambda a, b: SoftmaxClassifier().fit(np.r_[X, X], [*a, *b]),
+    ],
+)
+def test_signed_and_unsigned_labels_keep_all_digits_together(call, first):
+    other = np.int64 if first is np.uint64 else np.uint64
+    clf = call(BIG[Y].astype(first), Y.astype(other))
+    assert clf.classes_.dtype.kind in "iu"
+    assert clf.classes_.tolist() == [0, 1, 2, *LABELS]
+    assert set(clf.predict(X).tolist()) <= {0, 1, 2, *LABELS}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: SoftmaxClassifier().partial_fit(X, BIG[Y], classes=[2.0**53, 2.0**53 + 2]),
+        lambda: SoftmaxClassifier().partial_fit(X, Y * 1.0, classes=[0, 1, 2, 2**53 + 1]),
+        lambda: SoftmaxClassifier(allow_new_classes=True).partial_fit(X, Y * 1.0).partial_fit(X, BIG[Y]),
+        lambda: SoftmaxClassifier().fit_batches([(X, BIG[Y]), (X, Y * 1.0)]),
+        lambda: SoftmaxClassifier().fit(X, [2**53 + 1, 0.0, 1.0] * 50),
+        lambda: (
+            SoftmaxClassifier(allow_new_classes=True)
+            .partial_fit(X, np.uint64(2**63) + Y.astype(np.uint64))
+            .partial_fit(X, -Y)
+        ),
+        lambda: SoftmaxClassifier().fit(X, np.array([2**63, -1], dtype=object)[np.minimum(Y, 1)]),
+        lambda: SoftmaxClassifier().fit(X, [2**70, 0, 1] * 50),
+        lambda: SoftmaxClassifier().partial_fit(X, Y, classes=[0, 1, HUGE]),
+        lambda: SoftmaxClassifier().fit(X, BIG[Y]).score(X, BIG[Y] * 1.0),
+    ],
+)
+def test_labels_that_no_dtype_holds_exactly_raise(call):
+    with pytest.raises(ValueError, match=r"(y|classes) must hold (labels|integers) that one dtype .*holds exactly"):
+        call()
+
+
+def test_integers_and_floats_that_are_the_same_labels_are_taken():
+    clf = SoftmaxClassifier(allow_new_classes=True).partial_fit(X, Y).partial_fit(X, Y * 1.0)
+    assert clf.classes_.tolist() == [0, 1, 2]
+    assert clf.score(X, Y * 1.0) == clf.score(X, Y)
+
+
 @FITS
 def test_a_column_of_labels_is_ravelled_with_a_warning(call):
     with pytest.warns(DataConversionWarning, match="A column-vector y was passed when a 1d array was expected"):
@@ -234,6 +290,15 @@ def test_a_class_weight_of_no_class_raises(call):
             call(X, Y, class_weight={"0": 2.0})
     else:  # the class may still come
         assert_array_equal(call(X, Y, class_weight={9: 2.0}).classes_, [0, 1, 2])
+
+
+@pytest.mark.parametrize("key", [None, np.nan, np.inf, ("a",), b"a", 1j, "a", HUGE])
+def test_a_class_weight_of_what_can_be_no_label_raises(key):
+    clf = SoftmaxClassifier(allow_new_classes=True, class_weight={key: 1.0})
+    with pytest.raises(
+        ValueError, match=r"class_weight must have labels as keys, numbers as the classes \[0, 1, 2\] are"
+    ):
+        clf.partial_fit(X, Y)
 
 
 def test_class_weights_may_name_classes_to_come():
@@ -414,7 +479,6 @@ def test_sound_rows_of_any_kind_give_the_same_model(kind):
 
 # --- numbers that overflow --------------------------------------------------------------------------------
 
-HUGE = 10**400  # float() raises OverflowError
 HUGE_X = [[HUGE, 0, 0, 0], *X[1:].tolist()]
 LOGISTIC = LogisticRegression(max_iter=1000).fit(X, Y)
 TAKE_HUGE = {
