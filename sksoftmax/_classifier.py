@@ -171,7 +171,7 @@ class SoftmaxClassifier(
         Seed of the shuffling and of the early stopping split. The same int gives the same coefficients, bit
         for bit, on one machine.
     verbose : int, default=0
-        1 prints a line an epoch of a fit: its number; F, after "~" if it is the mean of F over the epoch; the excess as
+        1 prints a line an epoch of a fit: its number; F at its end, which may take a pass of its own; the excess as
         ``excess_curve_`` has it, "-" where it is not known; the validation score, if there is one; the seconds since
         training began; and the rows a second, of an epoch all rows counted once.
 

@@ -15,7 +15,7 @@ from sksoftmax._train import Epoch, Result, Watch
 def printing(n_rows: int) -> Watch:
     """Prints a line an epoch, with the seconds since now, and the rows a second of the epoch.
 
-    "~" marks a value that is the mean of F over the epoch.
+    F is evaluated where the epoch has only its mean along the way, which may be below F's minimum.
     """
     began = epoch_began = time.perf_counter()
 
@@ -26,11 +26,11 @@ def printing(n_rows: int) -> Watch:
     def ends(epoch: Epoch) -> bool:
         now = time.perf_counter()
         excess = f"{epoch.excess:.1e}" if math.isfinite(epoch.excess) else "-"
-        mark = " " if epoch.is_exact else "~"
+        value = epoch.value if epoch.is_exact else epoch.so_far().loss_curve[-1]
         validation = "" if epoch.score is None else f"  validation {epoch.score:.4f}"
         rate = n_rows / max(now - epoch_began, 1e-9)
         print(
-            f"epoch {epoch.number:4d}  F {mark}{epoch.value:.6e}  excess {excess:>7}{validation}  {now - began:.2f} s  "
+            f"epoch {epoch.number:4d}  F  {value:.6e}  excess {excess:>7}{validation}  {now - began:.2f} s  "
             f"{rate:.1e} rows/s"
         )
         return False

@@ -1061,7 +1061,7 @@ def test_predicting_before_a_fit_raises(method):
 
 
 LINE = re.compile(
-    r"epoch +(?P<number>\d+)  F [ ~](?P<value>\d\.\d{6}e[-+]\d\d)  excess +(?P<excess>-|\d\.\de[-+]\d\d)"
+    r"epoch +(?P<number>\d+)  F  (?P<value>\d\.\d{6}e[-+]\d\d)  excess +(?P<excess>-|\d\.\de[-+]\d\d)"
     r"(  validation (?P<score>\d\.\d{4}))?  (?P<seconds>\d+\.\d\d) s  (?P<rate>\d\.\de[-+]\d\d) rows/s"
 )
 
@@ -1084,6 +1084,34 @@ def test_verbose_prints_a_line_an_epoch(early_stopping, capsys):
     assert all(float(line["rate"]) > 0 for line in lines)
     SoftmaxClassifier().fit(X, y)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"engine": "compiled"},
+        {"engine": "compiled", "l1_ratio": 0.5},
+        {"engine": "compiled", "early_stopping": True},
+        {"batch_size": 16},
+        {"solver": "sgd", "max_iter": 5},
+    ],
+)
+@pytest.mark.parametrize("load", ["load_digits", "load_wine"])
+def test_verbose_prints_no_value_below_the_minimum_and_changes_nothing(load, settings, capsys):
+    if "engine" in settings:
+        pytest.importorskip("numba")
+    X, y = bundled(load, "raw")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        quiet = SoftmaxClassifier(1e-3, random_state=0, **settings).fit(X, y)
+        told = SoftmaxClassifier(1e-3, random_state=0, verbose=1, **settings).fit(X, y)
+    printed = [float(line.split("F ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert_array_equal(told.coef_, quiet.coef_)
+    assert_allclose(printed, told.loss_curve_, rtol=1e-6)
+    if not settings.get("early_stopping"):  # of other rows
+        l1_ratio = settings.get("l1_ratio", 0)
+        best = SoftmaxClassifier(1e-3, l1_ratio=l1_ratio, tol=1e-8, max_iter=500, engine="vectorized").fit(X, y)
+        assert min(printed) >= best.loss_curve_[-1] * (1 - 1e-6)  # seven digits are printed
 
 
 @pytest.mark.parametrize("solver", ["auto", "sgd"])
