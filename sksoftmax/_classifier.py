@@ -397,7 +397,7 @@ class SoftmaxClassifier(
         with border.unchanged_on_error(self), one_blas_thread():
             border.needs_engine(self)
             validation = targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
-            if y is not None and sources.is_on_disk(X):
+            if y is not None and sources.is_on_disk(X):  # type: ignore[redundant-expr]  # users can pass None
                 border.needs_labels(
                     self, "fit of an array on disk", "give it X in memory, or give parts to partial_fit."
                 )

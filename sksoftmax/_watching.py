@@ -59,7 +59,8 @@ class Task(NamedTuple):
         """
         if self.context is None:
             return []
-        task, last = self.context, None
+        task = self.context
+        last: Epoch | None = None
 
         def reached() -> dict[str, Any] | None:
             return None if last is None else attributes(last.so_far())
