@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import sksoftmax
+from sksoftmax._version import address
 
 sys.path.insert(0, str(Path(__file__).parent))  # sphinx_gallery looks for conf.place_in_gallery
 
@@ -20,7 +21,12 @@ nitpicky = False  # scikit-learn's names are not resolved: that would need the n
 html_theme = "pydata_sphinx_theme"
 html_title = f"sksoftmax {release}"
 html_show_sourcelink = False
+html_baseurl = address("Documentation")
 html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_prev_next": False}
+if address("Repository"):
+    html_theme_options["icon_links"] = [
+        {"name": "Repository", "url": address("Repository"), "icon": "fa-solid fa-code-branch"}
+    ]
 
 autodoc_typehints = "none"  # the docstrings say more
 autodoc_member_order = "bysource"

@@ -39,6 +39,7 @@ from sksoftmax._watching import Task, of_all, printing, task_of
 class SoftmaxClassifier(
     border.CallbackSupportMixin,  # type: ignore[misc]
     border.SparseCoefMixin,  # type: ignore[misc]
+    border.DocumentationLinkMixin,
     PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]

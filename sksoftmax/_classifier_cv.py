@@ -34,7 +34,13 @@ from sksoftmax._types import Array, Batch, Params, Problem
 _LEAST_C, _MOST_C = -4, 4
 
 
-class SoftmaxClassifierCV(border.SparseCoefMixin, PredictionsMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifierCV(
+    border.SparseCoefMixin,  # type: ignore[misc]
+    border.DocumentationLinkMixin,
+    PredictionsMixin,
+    ClassifierMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Softmax regression with the strength of its penalty chosen by cross-validation.
 
     For each fold a path of models is fitted, from the strongest penalty to the weakest, each from where those before it

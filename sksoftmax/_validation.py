@@ -34,6 +34,7 @@ from sksoftmax._device import DeviceArray, in_numpy
 from sksoftmax._objective import class_sums
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Array, Batch, Kernel, Params
+from sksoftmax._version import address
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -48,6 +49,18 @@ except ImportError:  # scikit-learn before 1.9
 
 
 __all__ = ["CallbackSupportMixin", "SparseCoefMixin", "with_callbacks"]
+
+
+class DocumentationLinkMixin:
+    """Links an estimator's HTML representation to the page of its class, if the documentation has an address."""
+
+    _doc_link_module = "sksoftmax"
+
+    @property
+    def _doc_link_template(self) -> str:
+        documentation = address("Documentation").rstrip("/")
+        return documentation and documentation + "/api/{estimator_module}.{estimator_name}.html"
+
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
