@@ -99,7 +99,7 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
     centre = centre_of(problem.data.X) if has_centre else None
     kept = _in_float32(params, None)
     rounding = _rounding(problem, params)
-    if is_finite(kept) and rounding <= _LITTLE * max(result.excess, float(np.finfo(np.float32).eps)):
+    if is_finite(kept) and rounding <= _LITTLE * tol:
         return result._replace(params=kept)
     value = result.loss_curve[-1]
 

@@ -37,7 +37,7 @@ def to_logistic(model: Any, total_weight: float) -> LogisticRegression:
     return logistic
 
 
-def from_logistic(cls: Any, logistic: Any, total_weight: float) -> Any:
+def from_logistic(cls: Any, logistic: Any, total_weight: Any) -> Any:
     """A model of class ``cls`` that is the fitted ``logistic``, whose rows weighed ``total_weight`` in all.
 
     Raises
