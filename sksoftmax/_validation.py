@@ -731,7 +731,9 @@ def _of_one_kind(values: Array, name: str, place: str) -> Array:
     if len(first) > 1 or not first.keys() <= {"strings", "numbers"}:
         found = " and ".join(f"{values[where]!r} in {place} {where}" for where in list(first.values())[:2])
         advice = f"decode them, [label.decode() for label in {name}]" if "bytes" in first else "convert them"
-        raise ValueError(f"{name} must hold labels that are all strings or all numbers, got {found}; {advice}.")
+        is_complex = any("complex" in kind for kind in first)
+        must = f"{'Complex data not supported: ' if is_complex else ''}{name} must hold"  # scikit-learn's words
+        raise ValueError(f"{must} labels that are all strings or all numbers, got {found}; {advice}.")
     return _numbers(values.tolist(), name) if "numbers" in first else values
 
 

@@ -29,7 +29,7 @@ def test_every_solver_that_users_may_ask_for_is_tested():
 @pytest.mark.parametrize("name", test_classifier.SOLVERS)
 def test_what_is_told_of_a_fit_is_plain_python(name):
     X, y = random_data()
-    clf = SoftmaxClassifier(solver=name, max_iter=1, tol=10.0).fit(X, y)
+    clf = SoftmaxClassifier(solver=name, max_iter=1, tol=100.0).fit(X, y)  # F is 17 times its minimum
     assert {type(value) for value in clf.solver_info_.values()} <= {str, int, float}
 
 
