@@ -282,7 +282,7 @@ def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn:
         (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
     ]
     chance = _chances(share * host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
-    del kept, parts
+    del kept, parts  # before the rows are copied
     rows = np.unique(np.searchsorted(np.cumsum(chance), np.arange(n_drawn) + 0.5))
     rows = rows[rows < problem.n_samples]
     return Batch(X[rows], y[rows], share[rows] / chance[rows])

@@ -250,8 +250,9 @@ def trained_from(
 ) -> tuple[Result, dict[str, object]]:
     """As ``minimum``; the parameters are those of X as it was given. ``is_rough``: see ``choose``."""
     problem, centre, stats, bought, is_wide = ready
-    known: dict[str, Any] = {"known": stats, "bought": bought, "is_rough": is_rough, "is_wide": is_wide}
-    plan = choose(problem, settings, is_warm=is_warm, rng=rng, **known)
+    plan = choose(
+        problem, settings, is_warm=is_warm, rng=rng, known=stats, bought=bought, is_rough=is_rough, is_wide=is_wide
+    )
     rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
     start = shifted(params, centre, 1.0)
     result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)

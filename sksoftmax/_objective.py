@@ -62,9 +62,8 @@ def soft_threshold(coef: Array, threshold: Array | float) -> Array:
 
 def _regularised(problem: Problem, loss: Any, grads: Params, params: Params) -> Evaluation:
     value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
-    intercept = (
-        centred(grads.intercept) if problem.fit_intercept else np.zeros_like(grads.intercept)
-    )  # a shift is rounding
+    # a shift that all classes share is rounding
+    intercept = centred(grads.intercept) if problem.fit_intercept else np.zeros_like(grads.intercept)
     coef_grad += grads.coef
     return Evaluation(float(loss + value), Params(coef_grad, intercept))
 

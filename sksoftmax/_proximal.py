@@ -33,8 +33,11 @@ from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, normaliz
 #: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
 _FIRST_ROUND, _GROWTH = 10, 1.5
 
-#: Products of a minimisation; factors of the matrix that an interior point takes.
-_MAX_PRODUCTS, _N_FACTORS = 500, 15
+#: Products of a minimisation.
+_MAX_PRODUCTS = 500
+
+#: Factors of the matrix that an interior point takes, about.
+_N_FACTORS = 15
 
 #: Unknowns up to which the certificate takes H as a matrix.
 _SMALL = 256
@@ -235,9 +238,11 @@ def _minimised_by_matrix(
     def product(d: Array) -> Array:
         return np.asarray(H @ d.ravel()).reshape(d.shape)
 
+    def point_at(there: Array) -> Point:
+        return at(there, grad + product(there - theta))
+
     def face_from(start: Array) -> tuple[Point, bool]:
-        point = at(start, grad + product(start - theta))
-        point, is_whole, _ = _on_the_face(product, functools.partial(_face_by_factor, H), at, point, t)
+        point, is_whole, _ = _on_the_face(product, functools.partial(_face_by_factor, H), at, point_at(start), t)
         is_free = (point.theta != 0) | (t == 0)
         return point, is_whole and bool((is_free | (np.abs(point.grad) <= t)).all())
 
@@ -246,7 +251,7 @@ def _minimised_by_matrix(
         return Solution(first.theta, -first.value, 0.0)
     c = (grad - product(theta)).ravel()
     z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
-    inner = at(z.reshape(theta.shape), grad + product(z.reshape(theta.shape) - theta))
+    inner = point_at(z.reshape(theta.shape))
     sparse, _ = face_from(settle(np.where(is_zero, 0.0, z).reshape(theta.shape)))
     least = inner.value - gap
     best = min(first, sparse, key=lambda point: point.value)

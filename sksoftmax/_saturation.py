@@ -306,19 +306,17 @@ def limited(
     is_exact = rows is None or len(rows.y) == problem.n_all
     part = _in_memory(problem, rows)
     found, kernel, tried = newton, problem.kernel, [newton]
-    seen = None
+    before: Check | None = None
     for _ in range(MAX_ROUNDS):
-        before, seen = (
-            seen,
-            check(problem, params, evaluation, rows, found.direction, kernel, allowed, is_exact=is_exact),
-        )
+        seen = check(problem, params, evaluation, rows, found.direction, kernel, allowed, is_exact=is_exact)
         certified = max(seen.gap, newton.decrease)
         found = found._replace(decrease=certified, remaining=max(found.remaining, seen.overlooked))
-        # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
-        bound = _most(problem, evaluation.value, seen.new if factorise is None else seen.missed)
-        if seen.is_little(allowed) and (not is_exact or seen.is_sure(before, bound, allowed)):
-            return found
-        kernel = seen.kernel
+        if seen.is_little(allowed):
+            # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
+            left = seen.new if factorise is None else seen.missed
+            if not is_exact or seen.is_sure(before, _most(problem, evaluation.value, left), allowed):
+                return found
+        before, kernel = seen, seen.kernel
         own = problem._replace(kernel=kernel)
         if factorise is None:
             both = _Both(metric, diagonal(own, params, part))

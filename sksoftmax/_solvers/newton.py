@@ -184,7 +184,7 @@ def newton(
     tol : float
         Excess at which a round is over.
     promised : float
-        Excess from which on it has to be true, if that is more than ``tol``.
+        Excess that the fit promises, if that is more than ``tol``: where rows saturate, less than it counts as little.
     n_drawn : int
         Rows that the curvature is estimated from; doubled when they see too little.
     is_factorised : bool
