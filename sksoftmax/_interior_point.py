@@ -16,7 +16,7 @@ They are solved by Mehrotra's predictor and corrector (Nocedal & Wright, 2006, N
 4. Correct: the step to ``z+ s+ = z- s- = sigma mu``, mu the mean of these products and sigma the cube of the fraction
    of it that the prediction leaves.
 
-The number of iterations, 10 to 30, hardly depends on the condition of H or on how many z are 0.
+The number of iterations, mostly 5 to 15, hardly depends on the condition of H or on how many z are 0.
 """
 
 from __future__ import annotations
