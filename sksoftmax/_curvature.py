@@ -6,7 +6,7 @@ they add to it, and weighed so that its mean stays the Hessian of all rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,25 +35,27 @@ _ROWS_PER_COLUMN = 4
 
 def exact(proba: Any) -> Any:
     """Probabilities in float64; of several classes' in float32 the largest is 1 less the others, which it has lost."""
-    if len(proba) == 1 or proba.dtype != np.float32 or isinstance(proba, DeviceArray):
-        return proba
-    proba = proba.astype(np.float64)
-    largest = _largest(proba)
-    proba[largest] = 0
-    proba[largest] = 1 - proba.sum(axis=0)
-    return proba
+    return with_spreads(proba)[0]
 
 
 def spreads(proba: Any) -> Any:
     """``p (1 - p)`` of each class, (n_rows, n); of the largest by the sum of the others, not by a difference."""
+    return with_spreads(proba)[1]
+
+
+def with_spreads(proba: Any) -> tuple[Any, Any]:
+    """The probabilities as ``exact`` returns them, and their ``spreads``."""
     if len(proba) == 1 or isinstance(proba, DeviceArray):
-        return proba * (1 - proba)
-    largest = _largest(proba)
-    others = proba.copy()
+        return proba, proba * (1 - proba)
+    others, largest = proba.astype(np.float64), _largest(proba)
     others[largest] = 0
-    found = proba * (1 - proba)
-    found[largest] = proba[largest] * others.sum(axis=0)
-    return found
+    rest = others.sum(axis=0)
+    spread = others * (1 - others)
+    spread[largest] = rest * (1 - rest)
+    if proba.dtype == np.float32:
+        others[largest] = 1 - rest
+        proba = others
+    return proba, spread
 
 
 def _largest(proba: Array) -> tuple[Array, Array]:
@@ -147,16 +149,44 @@ def ratio(numbers: Array, by: Array) -> Array:
     return np.divide(numbers, by, out=np.zeros_like(numbers), where=by > 0)
 
 
-def curvature_mean(problem: Problem, params: Params, rows: Batch) -> Array:
+class CurvedRows(NamedTuple):
+    """Some rows, their weights, and their probabilities and spreads, (n_rows, n)."""
+
+    X: Any
+    weight: Array
+    proba: Any
+    spread: Any
+
+
+def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], Iterator[CurvedRows]]:
+    """The rows in blocks, as often as asked for.
+
+    Keeps their probabilities if there are no more of them than numbers in X.
+    """
+    size = _chunk(problem.n_rows * (problem.n_features + problem.fit_intercept)) * times_larger(rows.X)
+    spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
+
+    def tables() -> Iterator[tuple[Any, Any]]:
+        return (with_spreads(problem.kernel.proba(params, rows.X[span])) for span in spans)
+
+    kept = list(tables()) if problem.n_rows <= problem.n_features else None
+
+    def parts() -> Iterator[CurvedRows]:
+        for span, table in zip(spans, tables() if kept is None else kept, strict=True):
+            yield CurvedRows(rows.X[span], rows.weight[span], *table)
+
+    return parts
+
+
+def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
     """Mean of each column, (n_features,), rows weighed by their curvature; 0 without intercept."""
     if not problem.fit_intercept:
         return np.zeros(problem.n_features)
     linear, total = 0.0, 0.0
-    for block in blocks(problem._replace(data=rows)):
-        proba = problem.kernel.proba(params, block.X)
-        spread = (proba * (1 - proba)).sum(axis=0) * block.weight
-        total += float(spread.sum())
-        linear += host(spread @ block.X).astype(np.float64)
+    for part in parts:
+        spread = (host(part.spread).sum(axis=0) * host(part.weight)).astype(part.X.dtype)
+        total += float(spread.sum(dtype=np.float64))
+        linear += host(near(spread, part.X) @ part.X).astype(np.float64)
     return np.asarray(linear / total if total > 0 else np.zeros(problem.n_features))
 
 
@@ -325,8 +355,9 @@ def _chances(height: Array, n_drawn: int) -> Array:
 
 def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Factor:
     """Factor of the Hessian of ``rows`` at ``params``, about the curvature's own mean."""
-    metric = metric._replace(mean=curvature_mean(problem, params, rows))
-    matrix = curvature_matrix(problem, params, rows, metric)
+    parts = curved_rows(problem, params, rows)
+    metric = metric._replace(mean=curvature_mean(problem, parts()))
+    matrix = curvature_matrix(problem, parts(), metric)
     K = problem.n_rows
     q = len(matrix) // K
     if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
@@ -348,15 +379,13 @@ def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preco
     return factorised(problem, params, rows, metric)
 
 
-def curvature_matrix(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Array:
-    """Lower triangle of the Hessian of ``rows``: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
+def curvature_matrix(problem: Problem, parts: Iterable[CurvedRows], metric: Preconditioner) -> Array:
+    """Lower triangle of the Hessian of rows: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
     K, p = problem.n_rows, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
-    size = _chunk(K * q) * times_larger(rows.X)
-    for start in range(0, len(rows.y), size):
-        span = slice(start, start + size)
-        _add_curvature(matrix, problem, params, rows.X[span], rows.weight[span], metric)
+    for part in parts:
+        _add_curvature(matrix, K, part, metric)
     np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, metric)
     return matrix
 
@@ -424,21 +453,18 @@ def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Any:
     return u
 
 
-def _add_curvature(
-    matrix: Array, problem: Problem, params: Params, X: Any, weight: Array, metric: Preconditioner
-) -> None:
+def _add_curvature(matrix: Array, K: int, part: CurvedRows, metric: Preconditioner) -> None:
     """Add the curvature of some rows to the lower triangle of ``matrix``."""
-    K = problem.n_rows
+    X, weight, proba, spread = part
     q = len(matrix) // K
-    proba = exact(problem.kernel.proba(params, X))
     u = _scaled_rows(X, metric, q, np.float64)  # sums of columns would hide the penalty in float32
     if K == 1:
-        u *= np.sqrt(weight * proba[0] * (1 - proba[0]))[:, None]
+        u *= np.sqrt(weight * spread[0])[:, None]
         matrix += lower_gram(u)
         return
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
     pairs = host(lower_gram(coupled.reshape(len(u), K * q)))
-    own = (u.T * (weight * spreads(proba))[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
+    own = (u.T * (weight * spread)[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
     np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -host(own)
     matrix -= pairs
 

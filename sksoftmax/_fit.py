@@ -95,12 +95,11 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
     params = settled(result.params, has_l1=problem.l1_ratio > 0)
     if problem.data.X.dtype == np.float64:
         return result._replace(params=params)
+    kept = _in_float32(params, None)
+    if is_finite(kept) and _rounding(problem, params) <= _LITTLE * tol:
+        return result._replace(params=kept)
     has_centre = problem.fit_intercept and not sp.issparse(problem.data.X)
     centre = centre_of(problem.data.X) if has_centre else None
-    kept = _in_float32(params, None)
-    rounding = _rounding(problem, params)
-    if is_finite(kept) and rounding <= _LITTLE * tol:
-        return result._replace(params=kept)
     value = result.loss_curve[-1]
 
     def excess_of(these: Params) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._curvature import Diagonal, curvature_matrix, diagonal
+from sksoftmax._curvature import Diagonal, curvature_matrix, curved_rows, diagonal
 from sksoftmax._interior_point import interior_point
 from sksoftmax._objective import hessian_products, soft_threshold
 from sksoftmax._precondition import Preconditioner
@@ -135,7 +135,7 @@ def model_of(
 
     @functools.cache
     def form() -> Array:
-        matrix = curvature_matrix(problem, params, rows, metric)
+        matrix = curvature_matrix(problem, curved_rows(problem, params, rows)(), metric)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
         if problem.fit_intercept and problem.n_rows > 1:  # a common shift, which F does not see, is given a curvature
             intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]

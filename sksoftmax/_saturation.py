@@ -10,7 +10,7 @@ probability leaves [0, 1], as follows:
 2. What the others have to make up for is a gradient. Its decrease, estimated by the diagonal of their Hessian, is
    what the model overlooks. Stop if that is little. If the Hessian is that of all rows, the bound that the penalty
    gives has to be little as well, or the gap that of the round before: further rows may saturate.
-3. Correct the step by conjugate gradients with the Hessian of what has not saturated, and go to 1.
+3. Correct the step by conjugate gradients with the Hessian of what has not saturated, or by its factor, and go to 1.
 
 The linearised probabilities q are a feasible point of F's dual, so that, solved exactly and over all rows, ::
 
@@ -45,6 +45,12 @@ _AGREES = 0.5
 
 #: Accuracy, and products, of a correction of the step.
 _ACCURACY, _MAX_PRODUCTS = 0.1, 50
+
+#: Accuracy of a correction by conjugate gradients that are preconditioned by the factor that the step was solved with.
+_SOLVED = 1e-3
+
+#: A factor costs as much as one Hessian product for this many unknowns.
+_UNKNOWNS_PER_PRODUCT = 4
 
 #: Rounding of a change of a raw prediction, in units of the last digit: of an outlying row it may be all that F has.
 _ROUNDING = 4
@@ -176,7 +182,7 @@ class Check(NamedTuple):
     missed : Params
         What is left of the model's gradient at the end of the step, once rows have saturated.
     overlooked : float
-        Estimate of the decrease along it.
+        Estimate of the decrease along it, or a bound of it.
     new : Params
         That part of it which rows have left that have saturated anew.
     kernel : Kernel
@@ -193,12 +199,16 @@ class Check(NamedTuple):
         """Return whether the step brings about what it predicts, if F may be ``allowed`` above its minimum."""
         return self.overlooked <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
 
-    def is_sure(self, before: Check | None, bound: float, allowed: float) -> bool:
-        """Return whether a bound of the decrease shows it as well, or the round ``before`` has come to the same."""
+    def agrees_with(self, previous: Check | None, allowed: float) -> bool:
+        """Return whether the round before has come to the same gap, or both to a little one."""
+        if previous is None:
+            return False
         little = _LITTLE * max(self.gap, allowed)
-        if bound <= little:
-            return True
-        return before is not None and abs(self.gap - before.gap) <= _AGREES * max(self.gap, before.gap, little)
+        return abs(self.gap - previous.gap) <= _AGREES * max(self.gap, previous.gap, little)
+
+    def is_sure(self, previous: Check | None, bound: float, allowed: float) -> bool:
+        """Return whether a bound of the decrease shows it as well, or the round before has come to the same."""
+        return bound <= _LITTLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
 
 
 def check(
@@ -211,6 +221,7 @@ def check(
     allowed: float,
     *,
     is_exact: bool,
+    previous: Check | None = None,
 ) -> Check:
     """Linearise the probabilities along ``step``, and see what the model has overlooked.
 
@@ -229,6 +240,9 @@ def check(
     is_exact : bool
         Whether the model's gradient should be 0 at the end: F is smooth, and the Hessian that of all rows. All that is
         left of it has then been missed, and otherwise only what has saturated since ``before``.
+    previous : Check or None
+        The check of the round before. If ``is_exact``, the gaps of the two rounds have to agree before the pass that
+        estimates ``overlooked`` is worth its time; until then ``overlooked`` is the penalty's bound.
     """
     ridge = problem.alpha * (1 - problem.l1_ratio)
     part = problem if rows is None else problem._replace(data=rows, whole=None)
@@ -248,10 +262,12 @@ def check(
     gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
     kernel = Saturating(problem.kernel, step)
     of_intercept = ratio(missed.intercept**2, both.intercept[2 * problem.n_rows :])
-    overlooked = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
-    if overlooked > _LITTLE * allowed:  # else that bound will do
-        overlooked = shared_decrease(problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed)
-    return Check(gap, missed, overlooked, new, kernel)
+    bound = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
+    seen = Check(gap, missed, bound, new, kernel)
+    if bound <= _LITTLE * allowed or (is_exact and not seen.agrees_with(previous, allowed)):
+        return seen
+    overlooked = shared_decrease(problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed)
+    return seen._replace(overlooked=overlooked)
 
 
 def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
@@ -291,11 +307,12 @@ def limited(
     newton : Newton
         The step, without regard to saturation.
     metric : Metric
-        What conjugate gradients are preconditioned by.
+        What conjugate gradients are preconditioned by; the factor, if the step was solved by one.
     allowed : float
         How far F may be above its minimum where the fit ends.
     factorise : callable or None
-        ``problem -> metric``: the factor of its Hessian, if that is how the step was solved.
+        ``problem -> metric``: the factor of its Hessian, if that is how the step was solved. It is made where conjugate
+        gradients, preconditioned by the old one, cost as much.
 
     Returns
     -------
@@ -308,7 +325,9 @@ def limited(
     found, kernel, tried = newton, problem.kernel, [newton]
     before: Check | None = None
     for _ in range(MAX_ROUNDS):
-        seen = check(problem, params, evaluation, rows, found.direction, kernel, allowed, is_exact=is_exact)
+        seen = check(
+            *(problem, params, evaluation, rows, found.direction, kernel, allowed), is_exact=is_exact, previous=before
+        )
         certified = max(seen.gap, newton.decrease)
         found = found._replace(decrease=certified, remaining=max(found.remaining, seen.overlooked))
         if seen.is_little(allowed):
@@ -318,12 +337,15 @@ def limited(
                 return found
         before, kernel = seen, seen.kernel
         own = problem._replace(kernel=kernel)
+        hessian = hessian_products(own, params, rows)
         if factorise is None:
             both = _Both(metric, diagonal(own, params, part))
-            hessian = hessian_products(own, params, rows)
             correction = conjugate_gradients(hessian, seen.missed, both, _ACCURACY, _MAX_PRODUCTS)
         else:
-            correction = Newton(scaled(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, 0)
+            n_products = max(1, seen.missed.coef.size // _UNKNOWNS_PER_PRODUCT)
+            correction = conjugate_gradients(hessian, seen.missed, metric, _SOLVED, n_products)
+            if not correction.remaining <= _SOLVED * correction.decrease:
+                correction = Newton(scaled(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, n_products)
         direction = plus(found.direction, 1.0, correction.direction)
         if not is_finite(direction):
             break

@@ -286,15 +286,16 @@ def newton(
 
     def _limited(problem: Problem, state: NewtonState) -> Newton:
         """The direction with the saturation of rows taken into account."""
-        rows, factorise = state.rows, None
+        rows, metric, factorise = state.rows, state.metric, None
         if state.factor is not None:
             assert rows is not None
+            metric = state.factor
 
             def factorise(own: Problem) -> Metric:
                 return factorised(own, state.params, rows, base)
 
         allowed = decrease_of_excess(state.evaluation.value, promised)
-        return limited(problem, state.params, state.evaluation, rows, state.newton, state.metric, allowed, factorise)
+        return limited(problem, state.params, state.evaluation, rows, state.newton, metric, allowed, factorise)
 
     def _with_metric(problem: Problem, state: NewtonState, rows: Batch) -> NewtonState:
         """The state with the dearest metric whose cost has been spent on products, if any."""
