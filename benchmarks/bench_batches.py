@@ -24,7 +24,8 @@ from benchmarks import minima, problems, report
 from benchmarks.problems import RACE
 from benchmarks.rivals import OURS, objective
 from benchmarks.timing import machine
-from sksoftmax import SoftmaxClassifier, _pieces
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._data import chunks
 from sksoftmax._types import Array
 
 PROBLEMS = [
@@ -62,7 +63,7 @@ def measure(name: str, folder: Path, kept: Path) -> dict[str, str]:
     batches = Batches(X, y)
     settings = {"alpha": problem.alpha, "l1_ratio": problem.l1_ratio, "random_state": 0}
     SoftmaxClassifier(**settings).fit(X[:: len(y) // 500], y[:: len(y) // 500])  # what is compiled late
-    with mock.patch.object(_pieces, "SAMPLE_SIZE", _pieces.n_bytes(X) // SHARE):
+    with mock.patch.object(chunks, "SAMPLE_SIZE", chunks.n_bytes(X) // SHARE):
         start = time.perf_counter()
         clf = SoftmaxClassifier(**settings).fit_batches(batches)
         seconds = time.perf_counter() - start

@@ -29,8 +29,10 @@ from scipy.optimize import minimize
 from benchmarks import report
 from benchmarks.rivals import OURS, objective
 from benchmarks.timing import machine
-from sksoftmax import SoftmaxClassifier, _pieces, _vectorized
-from sksoftmax._objective import prior_params, value_and_grad
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._data import chunks
+from sksoftmax._engines import vectorized
+from sksoftmax._maths.objective import prior_params, value_and_grad
 from sksoftmax._types import Array, Batch, Params, Problem
 
 N_FEATURES, N_CLASSES, RANK, ALPHA, GAP = 100, 10, 20, 1e-4, 1e-3
@@ -52,7 +54,7 @@ def part(seed: int, n_samples: int) -> tuple[Array, Array]:
 def lbfgs_passes(X: Array, y: Array, best: float) -> int:
     """Evaluations of F and its gradient until L-BFGS on standardised columns is within the gap; F is that of X."""
     mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-    problem = Problem(Batch(X, y, np.ones(len(y))), N_CLASSES, ALPHA, True, _vectorized, 1.0)
+    problem = Problem(Batch(X, y, np.ones(len(y))), N_CLASSES, ALPHA, True, vectorized, 1.0)
     start, n_passes = prior_params(problem), 0
 
     class NearError(Exception):
@@ -150,7 +152,7 @@ def costs(pieces: list[tuple[Array, Array]]) -> Costs:
     from sksoftmax.dask import _checked
 
     X, y = pieces[0]
-    problem = Problem(Batch(X, y, np.ones(len(y))), N_CLASSES, ALPHA, True, _vectorized, 1.0)
+    problem = Problem(Batch(X, y, np.ones(len(y))), N_CLASSES, ALPHA, True, vectorized, 1.0)
     params = prior_params(problem)
     check = _median(lambda: _checked(X, y, None, True)) / len(y)
     row = _median(lambda: value_and_grad(problem, params)) / len(y)
@@ -175,9 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     n_samples = N_PARTITIONS * (2000 if options.quick else 190_000)
-    sample = 2**21 if options.quick else _pieces.SAMPLE_SIZE
+    sample = 2**21 if options.quick else chunks.SAMPLE_SIZE
     found = [part(i, n_samples // N_PARTITIONS) for i in range(N_PARTITIONS)]
-    with mock.patch.object(_pieces, "SAMPLE_SIZE", sample):
+    with mock.patch.object(chunks, "SAMPLE_SIZE", sample):
         cost = costs(found)
     X, y = np.concatenate([rows for rows, _ in found]), np.concatenate([labels for _, labels in found])
     F = objective(X, y, ALPHA)
@@ -198,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | {"gap": f"{F(OURS.params(local)) / best - 1:.1e}", "predicted_seconds": "", **said}
     ]
     del found, X, y
-    with mock.patch.object(_pieces, "SAMPLE_SIZE", sample):
+    with mock.patch.object(chunks, "SAMPLE_SIZE", sample):
         for n_workers in (1, 2):
             run = fitted(n_workers, n_samples)
             of_rows = n_samples / n_workers * (cost.check + (run["rounds"] - 2) * cost.row)

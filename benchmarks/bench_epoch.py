@@ -25,11 +25,12 @@ import scipy.sparse as sp
 from benchmarks import report
 from benchmarks.problems import embeddings
 from benchmarks.timing import machine
-from sksoftmax import SoftmaxClassifier, _train
-from sksoftmax._objective import value_and_grad
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._data.validation import KERNELS
+from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._solvers.dual import is_available
+from sksoftmax._training import loop
 from sksoftmax._types import Array, Batch, Params, Problem
-from sksoftmax._validation import KERNELS
 
 _REPEATS = 5
 
@@ -141,7 +142,7 @@ def sparse_limit(X: Any, n_rows: int) -> float:
 def watched() -> Any:
     """The names of the solvers and the seconds of all epochs that are trained."""
     epochs: list[tuple[str, float]] = []
-    one_pass = _train.one_pass
+    one_pass = loop.one_pass
 
     def timed(problem: Problem, solver: Any, *rest: Any) -> Any:
         start = time.perf_counter()
@@ -149,7 +150,7 @@ def watched() -> Any:
         epochs.append((solver.name, time.perf_counter() - start))
         return state
 
-    with mock.patch.object(_train, "one_pass", timed):
+    with mock.patch.object(loop, "one_pass", timed):
         yield epochs
 
 

@@ -32,11 +32,12 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks import N_THREADS, report
 from benchmarks.bench_disk import Peak
 from benchmarks.timing import machine
-from sksoftmax import SoftmaxClassifier, _array_api
-from sksoftmax._device import in_numpy
-from sksoftmax._objective import value_and_grad
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._data.validation import wrapped
+from sksoftmax._engines import array_api
+from sksoftmax._engines.device import in_numpy
+from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._types import Batch, Params, Problem
-from sksoftmax._validation import wrapped
 
 TARGETS = (1e-2, 1e-3)
 ALPHA = 1e-4
@@ -81,7 +82,7 @@ def rows_on(device: str, n_samples: int, n_features: int, n_classes: int) -> Row
         noise = torch.randn(len(codes), n_features, **at) * length
         X[start : start + _CHUNK] = (centres[codes] + noise + offset) @ basis
     data = Batch(wrapped(X), y.cpu().numpy(), np.ones(n_samples))
-    return Rows(X, y, Problem(data, n_classes, ALPHA, True, _array_api, 1.0))
+    return Rows(X, y, Problem(data, n_classes, ALPHA, True, array_api, 1.0))
 
 
 def _ours(n_samples: int, target: float) -> Iterator[tuple[str, Any]]:

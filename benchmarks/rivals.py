@@ -1,7 +1,7 @@
 """Who is compared, and every conversion of scale between their objectives and F.
 
-``tests/test_benchmarks.py`` holds each conversion: at the rival's optimum F has its minimum. Rivals from outside
-scikit-learn are in ``rivals_elsewhere.py``.
+``tests/benchmarks/test_benchmarks.py`` holds each conversion: at the rival's optimum F has its minimum. Rivals from
+outside scikit-learn are in ``rivals_elsewhere.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.utils.fixes import parse_version
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._objective import alpha_from_C
+from sksoftmax._maths.objective import alpha_from_C
 from sksoftmax._types import Array, Params
 
 #: Rows of X that F is summed over at a time.

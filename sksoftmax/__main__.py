@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import sksoftmax
 from sksoftmax import SoftmaxClassifier, check_gradient
-from sksoftmax._validation import KERNELS
+from sksoftmax._data.validation import KERNELS
 
 REQUIRED = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")
 
@@ -62,7 +62,7 @@ def _version_or_none(name: str) -> str | None:
 def _engines() -> Iterator[tuple[str, str]]:
     names = ", ".join(KERNELS)
     try:
-        importlib.import_module("sksoftmax._compiled")
+        importlib.import_module("sksoftmax._engines.compiled")
     except ImportError as error:  # numba is not there, or is not made for this NumPy
         yield "engines", f"{names}; not compiled ({error}): pip install 'sksoftmax[fast]'"
     else:

@@ -15,31 +15,30 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sksoftmax import _array_api, _vectorized
-from sksoftmax import _sklearn_model as sklearn_model
-from sksoftmax import _sources as sources
-from sksoftmax import _state as saved
-from sksoftmax import _targets as targets
-from sksoftmax import _validation as border
-from sksoftmax._device import DeviceArray, host, in_numpy
-from sksoftmax._fit import minimum
-from sksoftmax._narrow import widened
-from sksoftmax._objective import prior_params, settled
-from sksoftmax._placement import labels_like, placed, where_the_fit_was
-from sksoftmax._plan import Settings, choose_engine
-from sksoftmax._predictions import PredictionsMixin
-from sksoftmax._stopping import StopReason
-from sksoftmax._stream import TOL, Stream, advanced, begun, with_classes, with_intercept
-from sksoftmax._threads import one_blas_thread
-from sksoftmax._train import Result, Rules
+from sksoftmax._data import out_of_core
+from sksoftmax._data import targets as _targets
+from sksoftmax._data import validation as _validation
+from sksoftmax._data.placement import labels_like, placed, where_the_fit_was
+from sksoftmax._engines import array_api, vectorized
+from sksoftmax._engines.device import DeviceArray, host, in_numpy
+from sksoftmax._engines.threads import one_blas_thread
+from sksoftmax._maths.objective import prior_params, settled
+from sksoftmax._maths.reduction import widened
+from sksoftmax._model import conversion, serialization
+from sksoftmax._model.predictions import PredictionsMixin
+from sksoftmax._training.callbacks import Task, of_all, printing, task_of
+from sksoftmax._training.fit import minimum
+from sksoftmax._training.loop import Result, Rules
+from sksoftmax._training.plan import Settings, choose_engine
+from sksoftmax._training.stopping import StopReason
+from sksoftmax._training.stream import TOL, Stream, advanced, begun, with_classes, with_intercept
 from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
-from sksoftmax._watching import Task, of_all, printing, task_of
 
 
 class SoftmaxClassifier(
-    border.CallbackSupportMixin,  # type: ignore[misc]
-    border.SparseCoefMixin,  # type: ignore[misc]
-    border.DocumentationLinkMixin,
+    _validation.CallbackSupportMixin,  # type: ignore[misc]
+    _validation.SparseCoefMixin,  # type: ignore[misc]
+    _validation.DocumentationLinkMixin,
     PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -269,7 +268,7 @@ class SoftmaxClassifier(
     'tol'
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = border.PARAMETER_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = _validation.PARAMETER_CONSTRAINTS
 
     def __init__(
         self,
@@ -336,7 +335,7 @@ class SoftmaxClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
-    @border.checks_parameters
+    @_validation.checks_parameters
     def fit(
         self,
         X: Any,
@@ -395,23 +394,23 @@ class SoftmaxClassifier(
             If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
         """
         task = task_of(self, X, y, sample_weight)  # outside: after an error it is still to be torn down
-        with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self)
-            validation = targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
-            if y is not None and sources.is_on_disk(X):  # type: ignore[redundant-expr]  # users can pass None
-                border.needs_labels(
+        with _validation.unchanged_on_error(self), one_blas_thread():
+            _validation.needs_engine(self)
+            validation = _targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
+            if y is not None and out_of_core.is_on_disk(X):  # type: ignore[redundant-expr]  # users can pass None
+                _validation.needs_labels(
                     self, "fit of an array on disk", "give it X in memory, or give parts to partial_fit."
                 )
-                result = self._fit_read(sources.of_array(X, y, sample_weight), None, validation, task)
+                result = self._fit_read(out_of_core.of_array(X, y, sample_weight), None, validation, task)
             else:
-                data, classes = targets.fit_data(self, X, y, sample_weight)
+                data, classes = _targets.fit_data(self, X, y, sample_weight)
                 result = self._fit_rows(data, classes, validation, task)
                 if not self.soft_targets:
                     self.classes_ = labels_like(classes, y)
         self._warn_if_above_tol(result)
         return self
 
-    @border.checks_parameters
+    @_validation.checks_parameters
     def fit_batches(self, batches: Any, classes: ArrayLike | None = None) -> Self:
         """Fit the model to rows that memory does not hold, read in several passes.
 
@@ -464,18 +463,20 @@ class SoftmaxClassifier(
         True
         """
         task = task_of(self)
-        with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self)
-            border.needs_labels(self, "fit_batches", "fit takes soft targets in memory, partial_fit a part at a time.")
-            result = self._fit_read(sources.of_batches(batches), classes, None, task)
+        with _validation.unchanged_on_error(self), one_blas_thread():
+            _validation.needs_engine(self)
+            _validation.needs_labels(
+                self, "fit_batches", "fit takes soft targets in memory, partial_fit a part at a time."
+            )
+            result = self._fit_read(out_of_core.of_batches(batches), classes, None, task)
         self._warn_if_above_tol(result)
         return self
 
     def _fit_read(
-        self, source: sources.Source, classes: ArrayLike | None, validation: targets.Validation | None, task: Task
+        self, source: out_of_core.Source, classes: ArrayLike | None, validation: _targets.Validation | None, task: Task
     ) -> Result:
         """Fit to rows that are read in passes: as ``fit_batches`` says."""
-        found = sources.survey(self, source, classes, check_random_state(self.random_state))
+        found = out_of_core.survey(self, source, classes, check_random_state(self.random_state))
         if found.is_all:
             return self._fit_rows(found.data, found.classes, validation, task)
         if self.early_stopping and validation is None:
@@ -483,14 +484,16 @@ class SoftmaxClassifier(
                 "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Give "
                 "fit an X_val and y_val of your own, or set early_stopping=False."
             )
-        held = targets.validation_data(self, validation, found.classes)
-        sample, whole = sources.with_class_weight(found, source, self.class_weight)
+        held = _targets.validation_data(self, validation, found.classes)
+        sample, whole = out_of_core.with_class_weight(found, source, self.class_weight)
         return self._fit_coded(sample, found.classes, whole, held, task)
 
-    def _fit_rows(self, data: Batch, classes: Array, validation: targets.Validation | None, task: Task) -> Result:
+    def _fit_rows(self, data: Batch, classes: Array, validation: _targets.Validation | None, task: Task) -> Result:
         """Fit to coded rows in memory."""
-        held = targets.validation_data(self, validation, classes)
-        return self._fit_coded(border.with_class_weight(data, self.class_weight, classes), classes, None, held, task)
+        held = _targets.validation_data(self, validation, classes)
+        return self._fit_coded(
+            _validation.with_class_weight(data, self.class_weight, classes), classes, None, held, task
+        )
 
     def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None, held: Batch | None, task: Task) -> Result:
         """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in.
@@ -500,7 +503,7 @@ class SoftmaxClassifier(
         before = self._fitted_params() if self.warm_start else None
         rng = check_random_state(self.random_state)
         if self.early_stopping and held is None:
-            data, held = targets.held_out(data, classes, self.validation_fraction, rng)
+            data, held = _targets.held_out(data, classes, self.validation_fraction, rng)
         problem = self._problem(data, len(classes), float(data.weight.mean()), whole)
         params = prior_params(problem)
         if before is not None:
@@ -522,7 +525,7 @@ class SoftmaxClassifier(
         task.end()
         return result
 
-    @border.checks_parameters
+    @_validation.checks_parameters
     def partial_fit(
         self,
         X: Any,
@@ -585,9 +588,9 @@ class SoftmaxClassifier(
             If the model was fitted again to the rows that it keeps, and F may be more than 1 % above its minimum, or
             has none (``alpha=0``, and no row is on the wrong side).
         """
-        with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self)
-            border.no_early_stopping(self)
+        with _validation.unchanged_on_error(self), one_blas_thread():
+            _validation.needs_engine(self)
+            _validation.no_early_stopping(self)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
@@ -595,8 +598,8 @@ class SoftmaxClassifier(
                     "classes=classes, y=y_sample)))."
                 )
             where_the_fit_was(self, X, "partial_fit")
-            data, known = targets.stream_data(self, X, y, classes, sample_weight)
-            data = border.with_class_weight(
+            data, known = _targets.stream_data(self, X, y, classes, sample_weight)
+            data = _validation.with_class_weight(
                 data, self.class_weight, known, is_stream=True, may_name_others=self.allow_new_classes
             )
             if len(data.y) > 0:
@@ -623,7 +626,7 @@ class SoftmaxClassifier(
                 "soft_targets must be what it was for the rows that partial_fit keeps, got "
                 f"{self.soft_targets}; set it back, or start from a new estimator."
             )
-        border.finite_sum(np.array([stream.weight, data.weight.sum()]))
+        _validation.finite_sum(np.array([stream.weight, data.weight.sum()]))
         known = in_numpy(getattr(self, "classes_", classes))
         places = np.searchsorted(classes, known.astype(classes.dtype))
         if len(known) < len(classes):
@@ -689,7 +692,7 @@ class SoftmaxClassifier(
         1.0
         """
         check_is_fitted(self)
-        return sklearn_model.to_logistic(self, self._stream.weight)
+        return conversion.to_logistic(self, self._stream.weight)
 
     @classmethod
     def from_sklearn(cls, model: LogisticRegression, *, total_weight: float) -> Self:
@@ -734,15 +737,15 @@ class SoftmaxClassifier(
         >>> bool((clf.predict(X) == model.predict(X)).all()), round(clf.alpha, 4)
         (True, 0.0562)
         """
-        new: Self = sklearn_model.from_logistic(cls, model, total_weight)
+        new: Self = conversion.from_logistic(cls, model, total_weight)
         new._stream = new._new_stream(max(1, round(total_weight)), float(total_weight))
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return saved.written(super().__getstate__())
+        return serialization.written(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(saved.read(state, type(self)))
+        super().__setstate__(serialization.read(state, type(self)))
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy: the share of the rows whose label is predicted.
@@ -766,17 +769,17 @@ class SoftmaxClassifier(
             If X, y or the weights are not as above.
         """
         if not getattr(self, "soft_targets", False) or np.ndim(y) != 2:
-            if border.namespace_of(y) is None:
-                y = border.labels(y, warn=False)
-                border.in_common(y, in_numpy(self.classes_), "y", "the classes")
-            weight = border.score_weights(sample_weight, X, y)
+            if _validation.namespace_of(y) is None:
+                y = _validation.labels(y, warn=False)
+                _validation.in_common(y, in_numpy(self.classes_), "y", "the classes")
+            weight = _validation.score_weights(sample_weight, X, y)
             with np.errstate(all="ignore"):
                 return float(super().score(X, y, weight))
         codes = np.searchsorted(self.classes_, self.predict(X))
-        table, classes = targets.target_table(y, "y")
-        targets.same_classes(classes, self.classes_)
-        border.of_one_length(codes, table)
-        return _accuracy(codes, table, border.score_weights(sample_weight, codes, table))
+        table, classes = _targets.target_table(y, "y")
+        _targets.same_classes(classes, self.classes_)
+        _validation.of_one_length(codes, table)
+        return _accuracy(codes, table, _validation.score_weights(sample_weight, codes, table))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -792,7 +795,7 @@ class SoftmaxClassifier(
         return Settings(**values)
 
     def _problem(self, data: Batch, n_classes: int, mean_weight: float, whole: Whole | None = None) -> Problem:
-        kernel = border.kernel(choose_engine(self.engine, data.X))
+        kernel = _validation.kernel(choose_engine(self.engine, data.X))
         if whole is not None:
             mean_weight = float(whole.class_weights.sum()) / whole.n_samples
         l1_ratio = self._l1_ratio()
@@ -810,11 +813,11 @@ class SoftmaxClassifier(
         coef = in_numpy(self.coef_)  # sparse after sparsify
         coef = coef.toarray() if sp.issparse(coef) else coef
         params = Params(np.array(coef, dtype=np.float64), np.array(in_numpy(self.intercept_), dtype=np.float64))
-        return border.finite_params(params)
+        return _validation.finite_params(params)
 
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
         known = in_numpy(self.classes_)
-        if not np.array_equal(*border.in_common(classes, known, "y", "the classes of the last fit")):
+        if not np.array_equal(*_validation.in_common(classes, known, "y", "the classes of the last fit")):
             raise ValueError(
                 f"warm_start needs the classes of the last fit, {known.tolist()}, got "
                 f"{classes.tolist()}; set warm_start=False, or use partial_fit with all classes."
@@ -911,7 +914,7 @@ def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
     X, y, weight = held
 
     def score(params: Params) -> float:
-        engine = _array_api if isinstance(X, DeviceArray) else _vectorized
+        engine = array_api if isinstance(X, DeviceArray) else vectorized
         raw = engine.raw_prediction(params, X)
         predicted = host(raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0).astype(np.intp)
         return _accuracy(predicted, y, weight)

@@ -18,16 +18,16 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from sksoftmax import _validation as border
 from sksoftmax._classifier import SoftmaxClassifier
-from sksoftmax._fit import SILENT, Ready, made_ready, may_rotate, minimum
-from sksoftmax._narrow import Narrow, as_it_is, classes_with_rows, narrowed, of_classes
-from sksoftmax._objective import alpha_from_C
-from sksoftmax._plan import Settings, choose_engine
-from sksoftmax._predictions import PredictionsMixin
-from sksoftmax._sweep import Point, path
-from sksoftmax._threads import one_blas_thread
-from sksoftmax._train import Rules
+from sksoftmax._data import validation as _validation
+from sksoftmax._engines.threads import one_blas_thread
+from sksoftmax._maths.objective import alpha_from_C
+from sksoftmax._maths.reduction import Narrow, as_it_is, classes_with_rows, narrowed, of_classes
+from sksoftmax._model.predictions import PredictionsMixin
+from sksoftmax._training.fit import SILENT, Ready, made_ready, may_rotate, minimum
+from sksoftmax._training.loop import Rules
+from sksoftmax._training.path import Point, path
+from sksoftmax._training.plan import Settings, choose_engine
 from sksoftmax._types import Array, Batch, Params, Problem
 
 #: Inverse strengths on the sum of the losses that a number of alphas is spread over, as ``LogisticRegressionCV``'s.
@@ -35,8 +35,8 @@ _LEAST_C, _MOST_C = -4, 4
 
 
 class SoftmaxClassifierCV(
-    border.SparseCoefMixin,  # type: ignore[misc]
-    border.DocumentationLinkMixin,
+    _validation.SparseCoefMixin,  # type: ignore[misc]
+    _validation.DocumentationLinkMixin,
     PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -147,7 +147,7 @@ class SoftmaxClassifierCV(
     0.1
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = border.SWEEP_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = _validation.SWEEP_CONSTRAINTS
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class SoftmaxClassifierCV(
         self.random_state = random_state
         self.verbose = verbose
 
-    @border.checks_parameters
+    @_validation.checks_parameters
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **params: Any) -> Self:
         """Choose the penalty, and fit the model to the rows of X.
 
@@ -214,25 +214,25 @@ class SoftmaxClassifierCV(
         ConvergenceWarning
             If a fit ends above its tolerance.
         """
-        border.raise_for_params(params, self, "fit")
-        with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self)
-            rows = border.all_rows(self, X, y, sample_weight, reset=True)
+        _validation.raise_for_params(params, self, "fit")
+        with _validation.unchanged_on_error(self), one_blas_thread():
+            _validation.needs_engine(self)
+            rows = _validation.all_rows(self, X, y, sample_weight, reset=True)
             if sample_weight is not None:
                 params["sample_weight"] = rows.weight
             self._fit(rows, params)
         return self
 
     def _fit(self, rows: Batch, params: dict[str, Any]) -> None:
-        border.in_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
+        _validation.in_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
         classes, codes = np.unique(rows.y, return_inverse=True)
-        border.at_least_two(classes)
-        data = border.some_used(rows._replace(y=codes))
+        _validation.at_least_two(classes)
+        data = _validation.some_used(rows._replace(y=codes))
         alphas, l1_ratios = self._grid(float(data.weight.sum()))
         of_splitter, of_scorer = self._routed(params)
         splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **of_splitter))
-        border.some_folds(len(splits), self.cv)
-        of_scorer = border.params_of_rows(rows.X, of_scorer, np.flatnonzero(rows.weight > 0))
+        _validation.some_folds(len(splits), self.cv)
+        of_scorer = _validation.params_of_rows(rows.X, of_scorer, np.flatnonzero(rows.weight > 0))
         place = np.where(rows.weight > 0, np.cumsum(rows.weight > 0) - 1, -1)
         model = self._model(classes, data.X)
         settings = model._settings()
@@ -303,7 +303,7 @@ class SoftmaxClassifierCV(
         starts = [points[j].params for points in paths[i :: len(self.l1_ratios_)]]
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_, tol=self.tol)
         start = _mean_of_folds(starts, has_rows, has_l1=model._l1_ratio() > 0)
-        data = border.with_class_weight(data, self.class_weight, self.classes_)
+        data = _validation.with_class_weight(data, self.class_weight, self.classes_)
         problem = model._problem(data, len(self.classes_), float(data.weight.mean()))
         result, info = minimum(
             *(problem, start, model._settings(), Rules(self.max_iter, self.tol, None, 1)),
@@ -332,7 +332,7 @@ class SoftmaxClassifierCV(
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_)
         model.__dict__ |= model._answer(_mean_of_folds(best, has_rows, has_l1=model._l1_ratio() > 0), data.X)
         model.n_iter_ = int(self.n_iter_.max())
-        self._take(model, border.with_class_weight(data, self.class_weight, self.classes_))
+        self._take(model, _validation.with_class_weight(data, self.class_weight, self.classes_))
 
     def _take(self, model: SoftmaxClassifier, data: Batch) -> None:
         """The attributes of the model chosen, which stands for these rows."""
@@ -350,8 +350,8 @@ class SoftmaxClassifierCV(
             Cs = np.logspace(_LEAST_C, _MOST_C, self.alphas)  # type: ignore[arg-type]
             alphas = np.array([alpha_from_C(C, total_weight) for C in Cs])
         else:
-            alphas = np.unique(border.in_range("alphas", self.alphas, 0.0, np.inf))[::-1]
-        return alphas, border.in_range("l1_ratios", self.l1_ratios, 0.0, 1.0)
+            alphas = np.unique(_validation.in_range("alphas", self.alphas, 0.0, np.inf))[::-1]
+        return alphas, _validation.in_range("l1_ratios", self.l1_ratios, 0.0, 1.0)
 
     def _model(self, classes: Array, X: Any) -> SoftmaxClassifier:
         """A classifier of these settings, to hold coefficients."""
@@ -385,27 +385,27 @@ class SoftmaxClassifierCV(
         ValueError
             If X, y or the weights are not as above, or a keyword is for no one.
         """
-        border.raise_for_params(score_params, self, "score")
+        _validation.raise_for_params(score_params, self, "score")
         check_is_fitted(self)
-        y = border.labels(y, warn=False)
-        border.in_common(y, self.classes_, "y", "the classes")
-        sample_weight = border.score_weights(sample_weight, X, y)
+        y = _validation.labels(y, warn=False)
+        _validation.in_common(y, self.classes_, "y", "the classes")
+        sample_weight = _validation.score_weights(sample_weight, X, y)
         scorer = self._scorer(self.classes_)
-        if sample_weight is not None and (border.routing_enabled() or border.takes_weights(scorer)):
+        if sample_weight is not None and (_validation.routing_enabled() or _validation.takes_weights(scorer)):
             score_params["sample_weight"] = sample_weight
-        if border.routing_enabled():
+        if _validation.routing_enabled():
             score_params = process_routing(self, "score", **score_params).scorer.score
         with np.errstate(all="ignore"):
             return float(scorer(self, X, y, **score_params))
 
     def _scorer(self, classes: Array | None = None) -> Any:
         scorer = get_scorer(self.scoring or "accuracy")
-        return scorer if classes is None else border.scorer_of_classes(scorer, classes)
+        return scorer if classes is None else _validation.scorer_of_classes(scorer, classes)
 
     def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Of ``fit``'s keywords those of the splitter and of the scorer."""
-        if not border.routing_enabled():
-            is_taken = border.takes_weights(self._scorer())
+        if not _validation.routing_enabled():
+            is_taken = _validation.takes_weights(self._scorer())
             return {}, {name: value for name, value in params.items() if name != "sample_weight" or is_taken}
         routed = process_routing(self, "fit", **params)
         return routed.splitter.split, routed.scorer.score
@@ -504,13 +504,13 @@ def _path_of_fold(
     held = Batch(*(column[test] for column in narrow.problem.data))
     given = held if narrow.problem.data.X is data.X else Batch(*(column[test] for column in data))
     if data.y.min() < data.y.max():  # else no fold can have two
-        border.at_least_two(judge.model.classes_[np.unique(part.y)])
+        _validation.at_least_two(judge.model.classes_[np.unique(part.y)])
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without.")
-    part = border.with_class_weight(part, class_weight, judge.model.classes_)
-    judge = judge._replace(params=border.params_of_rows(data.X, judge.params, test))
+    part = _validation.with_class_weight(part, class_weight, judge.model.classes_)
+    judge = judge._replace(params=_validation.params_of_rows(data.X, judge.params, test))
     problem = ready.problem._replace(data=part, mean_weight=float(part.weight.mean()), alpha=1.0, l1_ratio=l1_ratio)
-    problem = problem._replace(kernel=border.kernel(choose_engine(settings.engine)))
+    problem = problem._replace(kernel=_validation.kernel(choose_engine(settings.engine)))
     seen = classes_with_rows(problem)
     few = as_it_is(problem) if seen is None else of_classes(problem, seen)
     if seen is not None:

@@ -100,7 +100,7 @@ class Moments(NamedTuple):
 
 
 class Kernel(Protocol):
-    """An engine: the sums over rows that every solver is made of (see ``_vectorized``); ``y`` as in ``Batch``."""
+    """An engine: the sums over rows that every solver is made of (see ``vectorized``); ``y`` as in ``Batch``."""
 
     def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]: ...
 

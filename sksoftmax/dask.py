@@ -29,11 +29,11 @@ except ImportError as error:
         "fits files larger than memory on one machine."
     ) from error
 
-from sksoftmax import _pieces
-from sksoftmax import _validation as border
-from sksoftmax._batches import generator, uniform
 from sksoftmax._classifier import SoftmaxClassifier
-from sksoftmax._pieces import (
+from sksoftmax._data import chunks as _chunks
+from sksoftmax._data import validation as _validation
+from sksoftmax._data.batches import generator, uniform
+from sksoftmax._data.chunks import (
     LEAST_OF_CLASS,
     as_solved,
     joined,
@@ -42,11 +42,11 @@ from sksoftmax._pieces import (
     summed_hessian_product,
     summed_loss_grad,
 )
-from sksoftmax._precondition import merged, moments_of
-from sksoftmax._sources import stratified
-from sksoftmax._threads import one_blas_thread
+from sksoftmax._data.out_of_core import stratified
+from sksoftmax._engines.threads import one_blas_thread
+from sksoftmax._maths.preconditioner import merged, moments_of
+from sksoftmax._training.callbacks import task_of
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
-from sksoftmax._watching import task_of
 
 #: Results that a worker adds up at a time: a tree of them, in the order of the partitions.
 _BRANCHES = 8
@@ -101,13 +101,13 @@ class _Found(NamedTuple):
 @np.errstate(all="ignore")
 def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[Batch | None, _Found | None]:
     """Return the rows of a partition that count, and what they are, with all labels; None if it has no row."""
-    if border.n_rows_of(X) == 0:
+    if _validation.n_rows_of(X) == 0:
         return None, None
     seen = SoftmaxClassifier()
-    rows = border.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
+    rows = _validation.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
     labels, codes = np.unique(rows.y, return_inverse=True)
     weights, counts = (np.bincount(codes, weight, len(labels)) for weight in (rows.weight, rows.weight > 0))
-    rows = border.used(rows)
+    rows = _validation.used(rows)
     moments = moments_of(rows, fit_intercept=fit_intercept) if len(rows.y) else None
     names = getattr(seen, "feature_names_in_", None)
     kind = (seen.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
@@ -124,9 +124,9 @@ def _coded(checked: tuple[Batch | None, _Found | None], classes: Array, factors:
     rows = checked[0]
     if rows is None:
         return None
-    y, classes = border.in_common(rows.y, classes, "y", "the classes")
+    y, classes = _validation.in_common(rows.y, classes, "y", "the classes")
     codes = np.searchsorted(classes, y)
-    return border.used(Batch(border.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
+    return _validation.used(Batch(_validation.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
 
 
 @np.errstate(all="ignore")
@@ -363,7 +363,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_client"}
 
-    @border.with_callbacks
+    @_validation.with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model to the rows of X, where they are.
 
@@ -404,9 +404,9 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         """
         self._validate_params()
         task = task_of(self)
-        with border.unchanged_on_error(self), one_blas_thread():
-            border.needs_engine(self)
-            border.needs_labels(self, "a fit on a cluster", "SoftmaxClassifier takes soft targets.")
+        with _validation.unchanged_on_error(self), one_blas_thread():
+            _validation.needs_engine(self)
+            _validation.needs_labels(self, "a fit on a cluster", "SoftmaxClassifier takes soft targets.")
             if self.solver != "auto" or self.early_stopping:
                 raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
             cluster = _Cluster(self.client, self.workers_timeout)
@@ -414,7 +414,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
                 partitions = _futures_of(cluster, _partitions(X, y, sample_weight))
                 checked = [cluster.submit(_checked, *parts, self.fit_intercept) for parts in partitions]
                 found = _together(cluster.gathered(cluster.each(_said, checked)))
-                factors = border.class_factors(self.class_weight, found.labels, found.weights)
+                factors = _validation.class_factors(self.class_weight, found.labels, found.weights)
                 pieces = cluster.each(_coded, checked, found.labels, factors, found.dtype)
                 rates = _rates(found)
                 seed = int(check_random_state(self.random_state).randint(2**31))
@@ -583,9 +583,9 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         local = self.to_local()
         parts = [_delayed_hits(local, *partition) for partition in _partitions(X, y, sample_weight)]
         hits, weights, n_rows = np.sum(compute(*parts, scheduler=self._client), axis=0)
-        border.some_rows(int(n_rows), "X", f"{len(parts)} partitions without one", "check what selects the rows")
-        border.finite_sum(np.array([weights]))
-        border.some_weight(int(weights > 0))
+        _validation.some_rows(int(n_rows), "X", f"{len(parts)} partitions without one", "check what selects the rows")
+        _validation.finite_sum(np.array([weights]))
+        _validation.some_weight(int(weights > 0))
         return float(hits) / float(weights)
 
     def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
@@ -609,7 +609,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
 def _predicted(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
     """A block's predictions; it may have no row."""
-    if border.n_rows_of(X) == 0:
+    if _validation.n_rows_of(X) == 0:
         return np.empty((0, *shape))
     return predict(X)
 
@@ -622,9 +622,9 @@ def _delayed_prediction(predict: Callable[[Any], Array], X: Any, shape: tuple[in
 @delayed
 def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[float, float, int]:
     """Weight of the rows of a partition whose label is predicted, of all its rows, and their number."""
-    if border.n_rows_of(X) == 0:
+    if _validation.n_rows_of(X) == 0:
         return 0.0, 0.0, 0
-    rows = border.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
+    rows = _validation.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
     is_right = model.predict(X) == rows.y
     return float(rows.weight[is_right].sum()), float(rows.weight.sum()), len(rows.y)
 
@@ -696,16 +696,16 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
         If they have not the same columns, no row counts, or there is one class only.
     """
     found = [one for one in all_found if one is not None]
-    border.some_rows(len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows")
-    border.some_weight(sum(one.n_rows for one in found))
+    _validation.some_rows(len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows")
+    _validation.some_weight(sum(one.n_rows for one in found))
     kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
     if len(kinds) > 1:
         raise ValueError(
             f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, kinds))}."
         )
-    labels = functools.reduce(border.joined_classes, [one.labels for one in found])
-    border.at_least_two(labels)
-    border.finite_sum(np.concatenate([one.weights for one in found]))
+    labels = functools.reduce(_validation.joined_classes, [one.labels for one in found])
+    _validation.at_least_two(labels)
+    _validation.finite_sum(np.concatenate([one.weights for one in found]))
     weights, counts = np.zeros(len(labels)), np.zeros(len(labels))
     moments: Moments | None = None
     for one in found:
@@ -722,7 +722,7 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
 
 def _rates(found: _Found) -> Array:
     """Of each class the share of its rows that the sample is to have; rare classes are not thinned."""
-    share = min(1.0, _FULL * _pieces.SAMPLE_SIZE / found.n_bytes)
+    share = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes)
     return (
         np.minimum(1.0, np.maximum(share, LEAST_OF_CLASS / np.maximum(found.counts, 1)))
         if share < 1

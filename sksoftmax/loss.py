@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sksoftmax import _loops, _vectorized
+from sksoftmax._data.validation import as_array, finite_numbers, number, table
+from sksoftmax._engines import naive, vectorized
 from sksoftmax._types import Array, Kernel, Params
-from sksoftmax._validation import as_array, finite_numbers, number, table
 
 
 @np.errstate(all="ignore")
@@ -58,7 +58,7 @@ def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[
     [[0.5, -0.5]]
     """
     W, X, y, reg = _checked(W, X, y, reg)
-    loss, dW = _data_term(_loops, W, X, y)
+    loss, dW = _data_term(naive, W, X, y)
     for j in range(W.shape[0]):
         for k in range(W.shape[1]):
             loss += 0.5 * reg * W[j, k] * W[j, k]
@@ -114,7 +114,7 @@ def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> t
     0.0
     """
     W, X, y, reg = _checked(W, X, y, reg)
-    loss, dW = _data_term(_vectorized, W, X, y)
+    loss, dW = _data_term(vectorized, W, X, y)
     shrinkage = reg * W
     return _finite(loss + 0.5 * np.vdot(shrinkage, W), dW + shrinkage)
 

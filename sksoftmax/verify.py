@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import check_grad
 
-from sksoftmax._batches import normal, subset
-from sksoftmax._objective import penalty, value_and_grad
-from sksoftmax._plan import choose_engine
-from sksoftmax._precondition import moments
+from sksoftmax._data.batches import normal, subset
+from sksoftmax._data.validation import KERNELS, integer, number, plain_data
+from sksoftmax._maths.objective import penalty, value_and_grad
+from sksoftmax._maths.preconditioner import moments
+from sksoftmax._training.plan import choose_engine
 from sksoftmax._types import Array, Params, Problem
-from sksoftmax._validation import KERNELS, integer, number, plain_data
 
 #: A derivative is compared to itself, or to this share of its term's largest if it is smaller than that.
 _LEAST_SHARE = 1e-2

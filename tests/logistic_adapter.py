@@ -5,9 +5,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model._base import LinearClassifierMixin
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._objective import alpha_from_C
+from sksoftmax._data.validation import in_host_memory, with_class_weight
+from sksoftmax._maths.objective import alpha_from_C
 from sksoftmax._types import Batch
-from sksoftmax._validation import in_host_memory, with_class_weight
 
 #: scikit-learn's solvers by kind: what makes full passes, and what takes rows as they come.
 _BATCH_SIZE = {"sag": 16, "saga": 16}

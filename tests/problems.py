@@ -3,10 +3,10 @@
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax import _loops, _vectorized
+from sksoftmax._engines import naive, vectorized
 from sksoftmax._types import Batch, Params, Problem
 
-KERNELS = {"vectorized": _vectorized, "naive": _loops}
+KERNELS = {"vectorized": vectorized, "naive": naive}
 
 #: What X may come in.
 CONTAINERS = {"dense": np.asarray, "csr": sp.csr_array}
@@ -27,7 +27,7 @@ def random_data(n_samples=12, n_features=4, n_classes=3, seed=0, dtype=np.float6
     return X.astype(dtype), y
 
 
-def problem(X, y, *, alpha=1e-3, weight=None, fit_intercept=True, kernel=_vectorized):
+def problem(X, y, *, alpha=1e-3, weight=None, fit_intercept=True, kernel=vectorized):
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)
     data = Batch(X, np.asarray(y, dtype=np.intp), weight)
     return Problem(data, int(max(y)) + 1, alpha, fit_intercept, kernel, float(weight.mean()))

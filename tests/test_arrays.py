@@ -19,7 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from sksoftmax import SoftmaxClassifier, _array_api, _device, _plan, check_gradient
+from sksoftmax import SoftmaxClassifier, check_gradient
+from sksoftmax._engines import array_api
+from sksoftmax._engines import device as _device
+from sksoftmax._training import plan
 from sksoftmax._types import Batch, Problem
 from tests import libraries
 
@@ -168,9 +171,9 @@ def test_blocks_of_rows_may_be_small(library, monkeypatch, name):
 
 def test_an_epoch_elsewhere_has_half_as_many_batches(library):
     X, y = library.array(np.zeros((140_000, 2), np.float32)), np.zeros(140_000, int)
-    problem = Problem(Batch(libraries.wrapped(X), y, np.ones(len(y))), 3, 1e-4, True, _array_api, 1.0)
+    problem = Problem(Batch(libraries.wrapped(X), y, np.ones(len(y))), 3, 1e-4, True, array_api, 1.0)
     is_here = "cpu" in str(library.device).lower()
-    assert _plan._auto_batch_size(problem) == (140_000 // 512 if is_here else 140_000 // 256)
+    assert plan._auto_batch_size(problem) == (140_000 // 512 if is_here else 140_000 // 256)
 
 
 def test_a_device_without_float64_is_fitted_in_float32(monkeypatch):

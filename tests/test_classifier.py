@@ -18,9 +18,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._objective import alpha_from_C, value_and_grad
-from sksoftmax._stopping import StopReason
-from sksoftmax._train import Result
+from sksoftmax._maths.objective import alpha_from_C, value_and_grad
+from sksoftmax._training.loop import Result
+from sksoftmax._training.stopping import StopReason
 from sksoftmax._types import Params
 from tests.problems import problem, random_data
 
@@ -692,10 +692,10 @@ def test_the_learning_rate_of_a_stream_is_the_one_reported():
 
 
 def test_a_named_solvers_stream_takes_statistics_for_its_first_rate_alone(monkeypatch):
-    from sksoftmax import _plan
+    from sksoftmax._training import plan
 
-    taken, moments = [], _plan.moments
-    monkeypatch.setattr(_plan, "moments", lambda *a, **k: taken.append(1) or moments(*a, **k))
+    taken, moments = [], plan.moments
+    monkeypatch.setattr(plan, "moments", lambda *a, **k: taken.append(1) or moments(*a, **k))
     X, y = bundled("load_iris", "standardised")
     clf = SoftmaxClassifier(solver="sgd")
     for _ in range(3):
@@ -1048,7 +1048,7 @@ def test_an_interrupted_fit_passes_the_interrupt_on_and_keeps_the_last_state(met
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sksoftmax._vectorized.loss_grad", interrupt)
+    monkeypatch.setattr("sksoftmax._engines.vectorized.loss_grad", interrupt)
     with pytest.raises(KeyboardInterrupt):
         getattr(clf, method)(X, y)
     assert pickle.dumps(vars(clf)) == before

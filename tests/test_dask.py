@@ -20,10 +20,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 import sksoftmax.dask
-from sksoftmax import SoftmaxClassifier, _pieces
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._data import chunks as _chunks
 from sksoftmax.dask import DaskSoftmaxClassifier
-from tests.test_sources import ALPHA, excess, sorted_data
-from tests.test_watching import Recorder, needs_callbacks
+from tests.data.test_out_of_core import ALPHA, excess, sorted_data
+from tests.training.test_callbacks import Recorder, needs_callbacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore:.*heartbeat")
 
@@ -47,7 +48,7 @@ def client():
 
 @pytest.fixture(autouse=True)
 def small_sample(monkeypatch):
-    monkeypatch.setattr(_pieces, "SAMPLE_SIZE", 2**15)
+    monkeypatch.setattr(_chunks, "SAMPLE_SIZE", 2**15)
 
 
 def chunked(X, y, chunks=500):
@@ -150,7 +151,7 @@ def test_an_l1_penalty_has_the_same_minimum(client):
 
 
 def test_rows_that_the_sample_holds_are_fitted_as_by_fit(client, monkeypatch):
-    monkeypatch.setattr(_pieces, "SAMPLE_SIZE", 2**27)
+    monkeypatch.setattr(_chunks, "SAMPLE_SIZE", 2**27)
     X, y = sorted_data(n_samples=600)
     clf = fitted(X, y, tol=1e-12)
     assert_allclose(clf.coef_, SoftmaxClassifier(ALPHA, tol=1e-12).fit(X, y).coef_, rtol=1e-4, atol=1e-7)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import sksoftmax
-from sksoftmax._validation import PARAMETER_CONSTRAINTS
+from sksoftmax._data.validation import PARAMETER_CONSTRAINTS
 from tests import libraries
 
 ROOT = Path(__file__).parent.parent

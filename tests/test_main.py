@@ -50,7 +50,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
         return importlib.metadata.version(name)
 
     monkeypatch.setattr(command, "version", version)
-    monkeypatch.setitem(sys.modules, "sksoftmax._compiled", None)
+    monkeypatch.setitem(sys.modules, "sksoftmax._engines.compiled", None)
     assert command.main() == 0
     out = capsys.readouterr().out
     assert re.search(r"^numba +not installed; pip install 'sksoftmax\[fast\]'$", out, re.MULTILINE)

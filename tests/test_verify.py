@@ -3,7 +3,9 @@ import pytest
 import scipy.sparse as sp
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
-from sksoftmax import _objective, _vectorized, check_gradient, verify
+from sksoftmax import check_gradient, verify
+from sksoftmax._engines import vectorized
+from sksoftmax._maths import objective
 from sksoftmax._types import Evaluation, Params
 
 BUNDLED = [load_iris, load_wine, load_digits, load_breast_cancer]
@@ -68,7 +70,7 @@ def off_by_a_thousandth(term):
     """The vectorized engine with one term of its gradient 0.1 % too large."""
 
     def loss_grad(params, X, y, weight, total):
-        loss, grads = _vectorized.loss_grad(params, X, y, weight, total)
+        loss, grads = vectorized.loss_grad(params, X, y, weight, total)
         coef, intercept = grads.coef.copy(), grads.intercept.copy()
         if term == "loss":
             loss *= 1.001
@@ -85,7 +87,7 @@ def off_by_a_thousandth(term):
         elif term == "an intercept":
             intercept[2] *= 1.001
         elif term == "probabilities":  # p - t with p off
-            p = 0.001 * _vectorized.proba(params, X) * weight / total
+            p = 0.001 * vectorized.proba(params, X) * weight / total
             coef, intercept = coef + p @ X, intercept + p.sum(axis=1)
         elif term == "divisor":
             coef, intercept = coef * total / (1.001 * total), intercept * total / (1.001 * total)
@@ -128,13 +130,13 @@ def test_an_error_of_a_thousandth_in_the_penalty_is_caught_however_weak_it_is(pa
 @pytest.mark.parametrize("part", ["coef", "intercept"])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_an_error_in_the_gradient_that_is_descended_is_caught(part, n_classes, monkeypatch):
-    right = _objective._regularised
+    right = objective._regularised
 
     def wrong(*args):
         value, grads = right(*args)
         return Evaluation(value, grads._replace(**{part: 1.001 * getattr(grads, part)}))
 
-    monkeypatch.setattr(_objective, "_regularised", wrong)
+    monkeypatch.setattr(objective, "_regularised", wrong)
     X, y = load_iris(return_X_y=True)
     assert check_gradient(X[y < n_classes], y[y < n_classes], sample_weight=np.arange(50 * n_classes)) > 5e-4
 

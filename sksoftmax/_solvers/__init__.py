@@ -1,0 +1,1 @@
+"""The solvers, one file each, their schedules of step lengths, and what they share."""

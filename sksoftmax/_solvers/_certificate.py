@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._newton import Newton, conjugate_gradients
+from sksoftmax._maths.newton_direction import Newton, conjugate_gradients
 from sksoftmax._solvers._metric import Metric
 from sksoftmax._solvers._rows import Rows
 from sksoftmax._types import Array, Params, Problem
@@ -68,7 +68,7 @@ class Certifier:
     metric : Metric
     rows : Rows
     agreed, tools
-        See ``_compiled``.
+        See ``compiled``.
     """
 
     def __init__(self, problem: Problem, metric: Metric, rows: Rows, agreed: Any, tools: Any) -> None:
@@ -149,18 +149,18 @@ class Certifier:
 
     def product(self, direction: Params) -> Params:
         """The Hessian times ``direction``; an empty ``coef`` counts as 0."""
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         coef, dtype = direction.coef, direction.coef.dtype
-        model = compiled.Model(coef, np.empty(0, dtype), direction.intercept.astype(dtype))
+        model = _compiled.Model(coef, np.empty(0, dtype), direction.intercept.astype(dtype))
         product = self._sums(self._ridged(coef) if len(coef) else np.zeros(len(self.ridge) * self.n_lanes, dtype))
         self.rows.add_product(self.agreed, model, product, self.tools)
         return self._params(product)
 
     def _sums(self, table: Array) -> Any:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
-        return compiled.Sums(table, np.zeros(self.n_lanes))
+        return _compiled.Sums(table, np.zeros(self.n_lanes))
 
     def _params(self, sums: Any) -> Params:
         return Params(sums.table, sums.intercept * self.problem.fit_intercept)

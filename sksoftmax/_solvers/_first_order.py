@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sksoftmax._objective import batch_value_and_grad, soft_threshold
-from sksoftmax._schedules import Schedule
+from sksoftmax._maths.objective import batch_value_and_grad, soft_threshold
+from sksoftmax._solvers.schedules import Schedule
 from sksoftmax._types import Batch, Params, Problem, Solver, plus
 
 #: ``(grads, memory, step) -> (direction, memory, scale)``: the direction is added to the parameters times the rate;

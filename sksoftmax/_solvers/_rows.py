@@ -1,7 +1,7 @@
 """The rows as the dual visits them: CSR ones one at a time, dense ones in blocks, both in the order asked for.
 
 Both kinds have the same methods, on columns less ``mean`` (0 for CSR rows) and times ``root``; the kernels are in
-``_compiled``.
+``compiled``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._precondition import moments
+from sksoftmax._maths.preconditioner import moments
 from sksoftmax._types import Array, Params, Problem
 
 #: Rows of a dense block: what they say of each other costs as many operations as two or three of them have lanes.
@@ -46,7 +46,7 @@ class Rows(Protocol):
         """Some of them, weighing as they do among all."""
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        """Each row's q, and the mean of q / (1 + q) as ``_compiled.row_curvatures`` has it."""
+        """Each row's q, and the mean of q / (1 + q) as ``compiled.row_curvatures`` has it."""
 
     def scaled(self, root: Array) -> Self:
         """The same rows, columns times ``root``."""
@@ -57,7 +57,7 @@ class Rows(Protocol):
     def visit(
         self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
     ) -> tuple[float, float]:
-        """See ``_compiled.visit_softmax``."""
+        """See ``compiled.visit_softmax``."""
 
     def weighing(self, factor: float) -> Self:
         """The same rows, weights times ``factor``."""
@@ -66,10 +66,10 @@ class Rows(Protocol):
         """``X' diag(w) R`` of the columns, (n_features, n_lanes), and of a column of ones; R ``agreed.residual``."""
 
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
-        """See ``_compiled.measure_softmax``."""
+        """See ``compiled.measure_softmax``."""
 
     def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
-        """See ``_compiled.product_softmax``."""
+        """See ``compiled.product_softmax``."""
 
 
 def rows_of(problem: Problem) -> Rows:
@@ -91,14 +91,14 @@ def is_mostly_zeros(X: Array) -> bool:
 
 
 def _as_csr(X: Array) -> Any:
-    from sksoftmax import _compiled as compiled
+    from sksoftmax._engines import compiled as _compiled
 
     indptr = np.zeros(len(X) + 1, np.intp)
-    compiled.count_nonzeros(X, indptr)
+    _compiled.count_nonzeros(X, indptr)
     is_short = indptr[-1] <= np.iinfo(np.int32).max
     indices = np.empty(indptr[-1], np.int32 if is_short else np.int64)
     values = np.empty(indptr[-1], X.dtype)
-    compiled.copy_nonzeros(X, indices, values)
+    _compiled.copy_nonzeros(X, indices, values)
     return sp.csr_array((values, indices, indptr.astype(indices.dtype)), X.shape)
 
 
@@ -108,10 +108,10 @@ def uncentred(rows: Rows, params: Params) -> Params:
 
 
 def _mean_squares(X: Any, share: Array) -> Array:
-    from sksoftmax import _compiled as compiled
+    from sksoftmax._engines import compiled as _compiled
 
     squares = np.zeros(X.shape[1])
-    compiled.mean_squares(X.indptr, X.indices, X.data, share, squares)
+    _compiled.mean_squares(X.indptr, X.indices, X.data, share, squares)
     return squares
 
 
@@ -145,17 +145,17 @@ class SparseRows(NamedTuple):
         return self._replace(X=self.X[every], share=self.share[every])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         X, q = self.X, np.empty(len(self.share))
-        mean = compiled.row_curvatures(X.indptr, X.indices, X.data, self.share, scale, intercept_scale, q)
+        mean = _compiled.row_curvatures(X.indptr, X.indices, X.data, self.share, scale, intercept_scale, q)
         return q, mean
 
     def scaled(self, root: Array) -> SparseRows:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         values = np.empty_like(self.X.data)
-        compiled.scale_values(self.X.indices, self.X.data, root, values)
+        _compiled.scale_values(self.X.indices, self.X.data, root, values)
         return self._replace(values=values)
 
     def unscaled(self) -> SparseRows:
@@ -164,11 +164,11 @@ class SparseRows(NamedTuple):
     def visit(
         self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
     ) -> tuple[float, float]:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         if agreed.residual.ndim == 1:
-            return compiled.visit_binary(self._csr(), model, agreed, order, scales, skip)
-        return compiled.visit_softmax(self._csr(), model, agreed, order, scales, skip, tools)
+            return _compiled.visit_binary(self._csr(), model, agreed, order, scales, skip)
+        return _compiled.visit_softmax(self._csr(), model, agreed, order, scales, skip, tools)
 
     def weighing(self, factor: float) -> SparseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
@@ -179,24 +179,24 @@ class SparseRows(NamedTuple):
         return scaled.T @ residual, residual.sum(axis=0, dtype=float)
 
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         if agreed.residual.ndim == 1:
-            return compiled.measure_binary(self._csr(), model, agreed, slope)
-        return compiled.measure_softmax(self._csr(), model, agreed, slope, tools)
+            return _compiled.measure_binary(self._csr(), model, agreed, slope)
+        return _compiled.measure_softmax(self._csr(), model, agreed, slope, tools)
 
     def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         if agreed.residual.ndim == 1:
-            compiled.product_binary(self._csr(), agreed, direction, product)
+            _compiled.product_binary(self._csr(), agreed, direction, product)
         else:
-            compiled.product_softmax(self._csr(), agreed, direction, product, tools)
+            _compiled.product_softmax(self._csr(), agreed, direction, product, tools)
 
     def _csr(self) -> Any:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
-        return compiled.Rows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
+        return _compiled.Rows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
 
 
 class DenseRows(NamedTuple):
@@ -221,10 +221,10 @@ class DenseRows(NamedTuple):
         return self._replace(X=self.X[every], share=self.share[every])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         q = np.empty(len(self.share))
-        mean = compiled.dense_row_curvatures(self.X, self.mean, self.share, scale, intercept_scale, q)
+        mean = _compiled.dense_row_curvatures(self.X, self.mean, self.share, scale, intercept_scale, q)
         return q, mean
 
     def scaled(self, root: Array) -> DenseRows:
@@ -236,7 +236,7 @@ class DenseRows(NamedTuple):
     def visit(
         self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
     ) -> tuple[float, float]:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         n_lanes = len(model.intercept)
         table = model.table.reshape(-1, n_lanes)
@@ -254,11 +254,11 @@ class DenseRows(NamedTuple):
             coupling = block @ block.T
             coupling += scales[0]
             if agreed.residual.ndim == 1:
-                part = compiled.visit_block_binary(
+                part = _compiled.visit_block_binary(
                     rows, z, coupling, self.y, self.weight, agreed, scales[1], skip, moved
                 )
             else:
-                part = compiled.visit_block_softmax(
+                part = _compiled.visit_block_softmax(
                     rows, z, coupling, self.y, self.weight, agreed, scales[1], skip, moved, tools
                 )
             loss, gaps, n_moved = loss + part[0], gaps + part[1], part[2]
@@ -278,7 +278,7 @@ class DenseRows(NamedTuple):
         return table, residual.sum(axis=0, dtype=float)
 
     def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
-        from sksoftmax import _compiled as compiled
+        from sksoftmax._engines import compiled as _compiled
 
         table, is_sloped = _softened(model), len(slope.table) > 0
         loss = gaps = 0.0
@@ -286,9 +286,9 @@ class DenseRows(NamedTuple):
             z = block @ table
             z += model.intercept
             if agreed.residual.ndim == 1:
-                part = compiled.measure_block_binary(span.start, z, self.y, self.weight, agreed, is_sloped)
+                part = _compiled.measure_block_binary(span.start, z, self.y, self.weight, agreed, is_sloped)
             else:
-                part = compiled.measure_block_softmax(span.start, z, self.y, self.weight, agreed, is_sloped, tools)
+                part = _compiled.measure_block_softmax(span.start, z, self.y, self.weight, agreed, is_sloped, tools)
             loss, gaps = loss + part[0], gaps + part[1]
             if is_sloped:
                 _add(slope, block, z)

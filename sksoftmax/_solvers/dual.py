@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._curvature import ratio, shared_decrease
-from sksoftmax._newton import Newton, decrease_of_excess, relative_excess
-from sksoftmax._objective import value_and_grad
-from sksoftmax._saturation import check
+from sksoftmax._maths.curvature import ratio, shared_decrease
+from sksoftmax._maths.newton_direction import Newton, decrease_of_excess, relative_excess
+from sksoftmax._maths.objective import value_and_grad
+from sksoftmax._maths.saturation import check
 from sksoftmax._solvers._centre import Centre, assessed, rescaled
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._metric import GREATEST_INTERCEPT, Metric, chosen, curvatures, metric_of
@@ -80,7 +80,7 @@ class DualState(NamedTuple):
     Attributes
     ----------
     rows, model, agreed, tools
-        What the kernels see: see ``_compiled``.
+        What the kernels see: see ``compiled``.
     metric : Metric
     centre : Centre
     value : float
@@ -149,7 +149,7 @@ class DualState(NamedTuple):
 def is_available() -> bool:
     """Whether the kernels can be had: numba is installed, and works with this NumPy. Imports it."""
     try:
-        from sksoftmax import _compiled  # noqa: F401
+        from sksoftmax._engines import compiled as _compiled  # noqa: F401
     except ImportError:
         return False
     return True
@@ -193,16 +193,16 @@ def dual(next_order: Callable[[], Array], tol: float, *, is_rough: bool = False,
 
 def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
     """The state in which each row agrees to its truth, which makes all coefficients 0."""
-    from sksoftmax import _compiled as compiled
-    from sksoftmax._compiled_row import tools
-    from sksoftmax._lanes import LANES
+    from sksoftmax._engines import compiled as _compiled
+    from sksoftmax._engines.compiled_row import tools
+    from sksoftmax._engines.simd import LANES
 
     X = problem.data.X
     n, K = problem.n_samples, problem.n_classes
     n_lanes = 1 if K == 2 else -(-K // LANES) * LANES
     metric, q = chosen(problem, rows)
     soft = problem.alpha * problem.l1_ratio * metric.root[:-1]
-    model = compiled.Model(
+    model = _compiled.Model(
         np.zeros(problem.n_features * n_lanes, X.dtype),
         soft.astype(X.dtype) if soft.any() else np.empty(0, X.dtype),
         np.full(n_lanes, -1e9, X.dtype),  # so that the padding has no probability
@@ -215,7 +215,7 @@ def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
     return DualState(
         rows=rows.scaled(metric.root),
         model=model,
-        agreed=compiled.Agreed(residual, np.zeros(n, X.dtype), q),
+        agreed=_compiled.Agreed(residual, np.zeros(n, X.dtype), q),
         tools=tools(X.dtype, n_lanes),
         metric=metric,
         centre=Centre(centre),
@@ -240,7 +240,7 @@ def _warmed(problem: Problem, state: DualState, params: Params) -> DualState:
 
     That of a column which has none is then what the rows agree to: near the minimum of F the same.
     """
-    from sksoftmax import _compiled as compiled
+    from sksoftmax._engines import compiled as _compiled
 
     metric, n_rows, (_, soft, intercept) = state.metric, state.n_rows, state.model
     soft = soft[:, None] if len(soft) else 0.0
@@ -249,7 +249,7 @@ def _warmed(problem: Problem, state: DualState, params: Params) -> DualState:
     table[:, :n_rows] = params.coef.T * inverse[:, None]
     table += soft * np.sign(table)
     intercept[:n_rows] = params.intercept + params.coef @ state.rows.mean
-    slope = compiled.Sums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
+    slope = _compiled.Sums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
     state.rows.weighing(1 / problem.n_samples).measure(state.model, state.agreed, slope, state.tools)
     of_rows = -slope.table.reshape(table.shape)
     is_free = table == 0  # with L1, what keeps it 0; without, the same as any
@@ -292,7 +292,7 @@ def _stacked(state: DualState) -> Array:
 
 
 def _penalty(problem: Problem, state: DualState) -> float:
-    """``_objective.penalty`` of the coefficients, from the scaled ones."""
+    """``objective.penalty`` of the coefficients, from the scaled ones."""
     scaled = _softened(state)
     value = (
         0.5 * problem.alpha * (1 - problem.l1_ratio) * (np.einsum("ij,ij->i", scaled, scaled) @ state.metric.scale[:-1])

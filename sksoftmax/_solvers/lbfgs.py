@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import shared_decrease
-from sksoftmax._newton import Newton, Pair, corrected, relative_excess
-from sksoftmax._objective import blocks, hessian_products, probabilities, value_and_grad
-from sksoftmax._precondition import Spectrum, spectrum, without_constants
+from sksoftmax._maths.curvature import shared_decrease
+from sksoftmax._maths.newton_direction import Newton, Pair, corrected, relative_excess
+from sksoftmax._maths.objective import blocks, hessian_products, probabilities, value_and_grad
+from sksoftmax._maths.preconditioner import Spectrum, spectrum, without_constants
 from sksoftmax._types import (
     Array,
     Batch,

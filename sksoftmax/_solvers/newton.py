@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import Factor, draw, factorised, leverage, more_rows, share_seen
-from sksoftmax._newton import (
+from sksoftmax._maths.curvature import Factor, draw, factorised, leverage, more_rows, share_seen
+from sksoftmax._maths.newton_direction import (
     Last,
     Newton,
     Pair,
@@ -26,9 +26,9 @@ from sksoftmax._newton import (
     left_after,
     relative_excess,
 )
-from sksoftmax._objective import better_start, hessian_products, value_and_grad
-from sksoftmax._precondition import Metric, Preconditioner, without_constants
-from sksoftmax._saturation import limited
+from sksoftmax._maths.objective import better_start, hessian_products, value_and_grad
+from sksoftmax._maths.preconditioner import Metric, Preconditioner, without_constants
+from sksoftmax._maths.saturation import limited
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
 
 #: Pairs that are kept; and by how much, relative, what a step brings may differ from its promise: beyond it F is no

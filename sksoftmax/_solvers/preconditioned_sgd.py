@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._device import beside, host, zeros
-from sksoftmax._objective import batch_loss_grad, penalty
-from sksoftmax._precondition import Preconditioner
-from sksoftmax._schedules import Schedule
+from sksoftmax._engines.device import beside, host, zeros
+from sksoftmax._maths.objective import batch_loss_grad, penalty
+from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._solvers.schedules import Schedule
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 
 class PreconditionedState(NamedTuple):
-    """State of preconditioned SGD, in the metric's coordinates (see ``_precondition``), in X's dtype and where X is.
+    """State of preconditioned SGD, in the metric's coordinates (see ``preconditioner``), in X's dtype and where X is.
 
     There every column has a scale of 1, so that float32 is enough whatever the data's scales.
 

@@ -1,6 +1,6 @@
 """The solver for an L1 penalty: proximal Newton steps whose curvature is that of a part of the rows.
 
-A step goes to the minimum of the quadratic model of F plus the L1 term (``_proximal``), or as far towards it as F
+A step goes to the minimum of the quadratic model of F plus the L1 term (``proximal``), or as far towards it as F
 falls: Lee, Sun & Saunders (2014), SIAM J. Optim. 24(3), 1420-1443. What the model expects it to bring is the excess,
 as Newton's decrement is without an L1 term.
 """
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._curvature import draw, leverage, more_rows, share_seen
-from sksoftmax._newton import Last, decrease_of_excess, left_after, relative_excess
-from sksoftmax._objective import better_start, value_and_grad
-from sksoftmax._precondition import Preconditioner
-from sksoftmax._proximal import Step, limited_step, start_of, to_params, to_theta, without_shift
+from sksoftmax._maths.curvature import draw, leverage, more_rows, share_seen
+from sksoftmax._maths.newton_direction import Last, decrease_of_excess, left_after, relative_excess
+from sksoftmax._maths.objective import better_start, value_and_grad
+from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._maths.proximal import Step, limited_step, start_of, to_params, to_theta, without_shift
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, between
 
 #: Share of the expected decrease below which the rows drawn are suspected; and the share of the curvature along the
@@ -29,8 +29,8 @@ _CHANGED = 0.8
 #: Accuracy of the model's minimum that a step is worth, and that of the one which ends the fit.
 _LOOSE, _CERTIFYING = 0.3, 0.03
 
-#: Least damping but none, in units of the bound of the loss's curvature (``_precondition``), and its factor when a step
-#: had to be shortened; by the same it falls when none had to.
+#: Least damping but none, in units of the bound of the loss's curvature (``preconditioner``), and its factor when a
+#: step had to be shortened; by the same it falls when none had to.
 _LEAST_DAMPING, _FACTOR = 0.1, 4.0
 
 #: Sufficient decrease, as a share of the expected one; halvings of a step; rounding of F, in units of its last digit.

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._objective import batch_value_and_grad, soft_threshold
-from sksoftmax._precondition import (
+from sksoftmax._maths.objective import batch_value_and_grad, soft_threshold
+from sksoftmax._maths.preconditioner import (
     ROWS_PER_VARIANCE,
     Preconditioner,
     location,

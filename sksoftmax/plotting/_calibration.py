@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
-from sksoftmax import _validation as border
+from sksoftmax._data import validation as _validation
 from sksoftmax._types import Array
 from sksoftmax.plotting import _parts as parts
 from sksoftmax.plotting._parts import name_of
@@ -342,9 +342,9 @@ def _checked(name: str, y: Any, proba: Any, classes: Array, sample_weight: Any) 
             f"{sums.min():g} to {sums.max():g}, for {name!r}; give those of predict_proba."
         )
     order = np.argsort(classes)
-    codes = order[border.codes_of(y, classes[order], "leave these rows out.")]
-    weight = border.row_weights(sample_weight, proba)
-    border.some_weight(int(np.count_nonzero(weight)))
+    codes = order[_validation.codes_of(y, classes[order], "leave these rows out.")]
+    weight = _validation.row_weights(sample_weight, proba)
+    _validation.some_weight(int(np.count_nonzero(weight)))
     is_used = weight > 0
     return codes[is_used], proba[is_used], weight[is_used]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from sksoftmax._stopping import StopReason
+from sksoftmax._training.stopping import StopReason
 from sksoftmax._types import Array
 from sksoftmax.plotting import _parts as parts
 from sksoftmax.plotting._parts import fitted_model, name_of
@@ -333,7 +333,7 @@ def _positive(values: Array | None) -> Array | None:
 def _shown_gap(curve: LossCurve) -> Array | None:
     """Return the gaps that a logarithmic axis can show; nan elsewhere, and where F was raised to F at the end.
 
-    (See ``_train.raise_estimates``: such an epoch has a mean of F only, no estimate, and the last epoch's F.)
+    (See ``loop.raise_estimates``: such an epoch has a mean of F only, no estimate, and the last epoch's F.)
     """
     shown = _positive(curve.gap)
     if shown is None or curve.excess is None:

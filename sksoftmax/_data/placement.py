@@ -1,0 +1,59 @@
+"""What the user gets: arrays of the library that X, or y, came in, on its device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from sksoftmax._data.validation import namespace_of
+from sksoftmax._engines.device import DeviceArray, host, in_numpy
+from sksoftmax._types import Array
+
+
+def placed(values: Array, X: Any) -> Any:
+    """The values as an array of X's library, where X is."""
+    return X.moved(values) if isinstance(X, DeviceArray) else values
+
+
+def labels_like(classes: Array, y: Any) -> Any:
+    """The classes as an array of y's library, where y is."""
+    xp = namespace_of(y)
+    return classes if xp is None else xp.asarray(classes, device=y.device)
+
+
+def labels_of(codes: Any, classes: Any) -> Any:
+    """The classes of these codes as an array of the codes' library, where they are; strings are always NumPy's."""
+    labels = in_numpy(classes)
+    if isinstance(codes, DeviceArray) and labels.dtype.kind not in "OUS":
+        return codes.xp.take(codes.moved(labels), codes.array, axis=0)
+    return np.asarray(labels[host(codes)])
+
+
+def where_the_fit_was(estimator: Any, X: Any, method: str) -> None:
+    """Raise ValueError if X is not of the library and on the device of the coefficients, should there be such."""
+    coef = getattr(estimator, "coef_", None)
+    if coef is None:
+        return
+    is_numpy = isinstance(coef, np.ndarray) or sp.issparse(coef)
+    if not is_numpy and namespace_of(coef) is None:
+        raise ValueError(
+            f"coef_ is of {type(coef).__module__}: {method} needs sklearn.config_context(array_api_dispatch=True), as "
+            "fit did, or coef_ and intercept_ as NumPy arrays."
+        )
+    given, of_fit = _place(X), _place(coef)
+    if given != of_fit:
+        raise ValueError(
+            f"inputs passed to {type(estimator).__name__}.{method}() must use the same namespace and the same device "
+            f"as those passed to fit, {_named(of_fit)}, got {_named(given)}; convert X, or coef_ and intercept_."
+        )
+
+
+def _place(X: Any) -> tuple[Any, ...]:
+    xp = namespace_of(X)
+    return ("numpy",) if xp is None else (xp.__name__.split(".")[-1], X.device)
+
+
+def _named(place: tuple[Any, ...]) -> str:
+    return " on ".join(map(str, place))

@@ -1,0 +1,483 @@
+"""F's curvature at some parameters, from the rows that hold most of it.
+
+A Newton step needs the Hessian only roughly, and a part of the rows gives it: those drawn in proportion to what
+they add to it, and weighed so that its mean stays the Hessian of all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from sksoftmax._engines.device import DeviceArray, beside, host, near, squares, times_larger
+from sksoftmax._maths.objective import blocks, has_finite_squares, probabilities, value_and_grad
+from sksoftmax._maths.preconditioner import Preconditioner, inverse_of_unit_diagonal, lower_gram
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, normalize_weights, plus
+
+#: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
+#: large one, which takes as long to add to as to compute.
+_CHUNK = 2**16
+
+#: Cells count as outlying that are further from their column's centre than this many times the geometric mean of the
+#: distances, of so many rows: no cell is of normal, few are of heavier-tailed columns.
+_OUTLYING, _N_SOME = 10.0, 1000
+
+#: Passes over dense rows that their diagonal takes.
+_N_PASSES = 8
+
+#: Rows a column in a block of a class's curvature: adding the block up costs little next to its product.
+_ROWS_PER_COLUMN = 4
+
+
+def exact(proba: Any) -> Any:
+    """Probabilities in float64; of several classes' in float32 the largest is 1 less the others, which it has lost."""
+    return with_spreads(proba)[0]
+
+
+def spreads(proba: Any) -> Any:
+    """``p (1 - p)`` of each class, (n_rows, n); of the largest by the sum of the others, not by a difference."""
+    return with_spreads(proba)[1]
+
+
+def with_spreads(proba: Any) -> tuple[Any, Any]:
+    """The probabilities as ``exact`` returns them, and their ``spreads``."""
+    if len(proba) == 1 or isinstance(proba, DeviceArray):
+        return proba, proba * (1 - proba)
+    others, largest = proba.astype(np.float64), _largest(proba)
+    others[largest] = 0
+    rest = others.sum(axis=0)
+    spread = others * (1 - others)
+    spread[largest] = rest * (1 - rest)
+    if proba.dtype == np.float32:
+        others[largest] = 1 - rest
+        proba = others
+    return proba, spread
+
+
+def _largest(proba: Array) -> tuple[Array, Array]:
+    return proba.argmax(axis=0), np.arange(proba.shape[1])
+
+
+class Factor(NamedTuple):
+    """Cholesky factor of the whole Hessian of some rows, all classes coupled.
+
+    In the coordinates of ``Preconditioner``, each parameter divided by ``unit``, which makes the diagonal 1.
+    """
+
+    mean: Array
+    scale: Array
+    unit: Array
+    factor: Array
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse Hessian times ``grads``, in the coordinates of the parameters."""
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        n_rows, p = u.shape
+        q = len(self.unit) // n_rows
+        v = np.empty((n_rows, q))
+        v[:, :p] = u
+        v[:, p:] = grads.intercept[:, None]
+        d, _ = scipy.linalg.lapack.dpotrs(self.factor, v.ravel() * self.unit)
+        d = (d * self.unit).reshape(n_rows, q)
+        coef = d[:, :p] / self.scale
+        intercept = d[:, p] - coef @ self.mean if q > p else np.zeros(n_rows)
+        return Params(coef, intercept)
+
+
+class ClassPreconditioner(NamedTuple):
+    """Inverse of each class's own curvature, on changes that sum to 0 over the classes.
+
+    With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
+    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A softmax does
+    not see a common shift, so the minimum of F lies there; left in, that direction, in which F is flat, would
+    spoil the conditioning. ``inverse`` is (n_rows, q, q), q = n_features + 1 with an intercept;
+    ``constraint`` the (q, q) inverse of the sum, None for two classes.
+    """
+
+    mean: Array
+    scale: Array
+    inverse: Array
+    constraint: Array | None
+
+    def apply(self, grads: Params) -> Params:
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        has_intercept = self.inverse.shape[1] > u.shape[1]
+        if has_intercept:
+            u = np.hstack([u, grads.intercept[:, None]])
+        size = np.abs(u).max() or 1.0  # float32 has no room for gradients of any scale
+        d = ((u / size).astype(self.inverse.dtype)[:, None, :] @ self.inverse)[:, 0]
+        if self.constraint is not None:
+            d -= (self.constraint @ d.sum(axis=0)) @ self.inverse
+        d = d * size
+        coef = d[:, : len(self.mean)] / self.scale
+        intercept = d[:, -1] - coef @ self.mean if has_intercept else np.zeros(len(coef))
+        return Params(coef, intercept)
+
+
+class Diagonal(NamedTuple):
+    """Diagonal of the Hessian about the curvature's own mean, which makes the intercept's part separate.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        Of the columns, rows weighed by their curvature; 0 without intercept.
+    unit : float
+        What columns are divided by, so that their squares are numbers.
+    coef : ndarray of shape (n_rows, n_features)
+        In these units.
+    intercept : ndarray of shape (n_rows,)
+    """
+
+    mean: Array
+    unit: float
+    coef: Array
+    intercept: Array
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse times ``grads``, in the coordinates of the parameters."""
+        slope = (grads.coef - np.outer(grads.intercept, self.mean)) / self.unit
+        coef = ratio(slope, self.coef) / self.unit
+        return Params(coef, ratio(grads.intercept, self.intercept) - coef @ self.mean)
+
+
+def ratio(numbers: Array, by: Array) -> Array:
+    """The quotients, 0 where ``by`` is not positive."""
+    return np.divide(numbers, by, out=np.zeros_like(numbers), where=by > 0)
+
+
+class CurvedRows(NamedTuple):
+    """Some rows, their weights, and their probabilities and spreads, (n_rows, n)."""
+
+    X: Any
+    weight: Array
+    proba: Any
+    spread: Any
+
+
+def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], Iterator[CurvedRows]]:
+    """The rows in blocks, as often as asked for.
+
+    Keeps their probabilities if there are no more of them than numbers in X.
+    """
+    size = _chunk(problem.n_rows * (problem.n_features + problem.fit_intercept)) * times_larger(rows.X)
+    spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
+
+    def tables() -> Iterator[tuple[Any, Any]]:
+        return (with_spreads(problem.kernel.proba(params, rows.X[span])) for span in spans)
+
+    kept = list(tables()) if problem.n_rows <= problem.n_features else None
+
+    def parts() -> Iterator[CurvedRows]:
+        for span, table in zip(spans, tables() if kept is None else kept, strict=True):
+            yield CurvedRows(rows.X[span], rows.weight[span], *table)
+
+    return parts
+
+
+def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
+    """Mean of each column, (n_features,), rows weighed by their curvature; 0 without intercept."""
+    if not problem.fit_intercept:
+        return np.zeros(problem.n_features)
+    linear, total = 0.0, 0.0
+    for part in parts:
+        spread = (host(part.spread).sum(axis=0) * host(part.weight)).astype(part.X.dtype)
+        total += float(spread.sum(dtype=np.float64))
+        linear += host(near(spread, part.X) @ part.X).astype(np.float64)
+    return np.asarray(linear / total if total > 0 else np.zeros(problem.n_features))
+
+
+def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool = False) -> Diagonal:
+    """The diagonal of the Hessian of ``rows``, whose weights sum to about 1, at ``params``.
+
+    With ``is_robust`` outlying cells count as if they were nearer to the others: what is left is the curvature that
+    most rows share.
+    """
+    part = problem._replace(data=rows)
+    clip = _clipping(rows.X) if is_robust else None
+    total, linear = np.zeros(problem.n_rows), np.zeros((problem.n_rows, problem.n_features))
+    squares = np.zeros((problem.n_rows, problem.n_features))
+    is_small = isinstance(rows.X, DeviceArray) or has_finite_squares(rows.X)
+    unit = 1.0 if is_small else float(np.abs(rows.X).max())
+
+    def weighed() -> Iterator[tuple[Any, Any]]:
+        for block, proba in zip(blocks(part), probabilities(part, params), strict=True):
+            spread = spreads(exact(host(proba)))
+            X = block.X if clip is None else clip(block.X)
+            yield near(spread * host(block.weight), X), X
+
+    for spread, X in weighed():
+        total += host(spread.sum(axis=1))
+        linear += host(spread @ X)
+        if sp.issparse(X):
+            squares += spread @ (X / unit).power(2)
+    mean = np.zeros(problem.n_features)
+    if problem.fit_intercept and total.sum() > 0:
+        mean = linear.sum(axis=0) / total.sum()
+    if sp.issparse(rows.X):
+        centre = mean / unit
+        squares = np.maximum(squares - 2 * centre * (linear / unit) + centre**2 * total[:, None], 0)
+    else:
+        for spread, X in weighed():
+            centred = (X - beside(mean, X)) / unit if unit != 1 else X - beside(mean, X)
+            squares += host(spread @ (centred * centred))
+    ridge = problem.alpha * (1 - problem.l1_ratio) / unit / unit
+    return Diagonal(mean, unit, squares + ridge, total * problem.fit_intercept)
+
+
+def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params) -> float:
+    """Return what F falls by along a gradient, by the diagonal of the curvature that most rows share.
+
+    Half of ``g' D^-1 g``. The Hessian of all rows may hide a direction that a few outlying rows hold. D is estimated
+    from an eighth of the rows if they are dense and many, so that it costs no more than a pass.
+    """
+    every = min(_N_PASSES, len(rows.y) // _N_SOME)
+    if every > 1 and not sp.issparse(rows.X):
+        rows = normalize_weights(Batch(*(column[::every] for column in rows)))
+    return 0.5 * dot(grads, diagonal(problem, params, rows, is_robust=True).apply(grads))
+
+
+def _clipping(X: Any) -> Callable[[Any], Any]:
+    """What brings cells nearer that are far from most of their column, by the geometric mean of the distances.
+
+    Of dense X from the median, of some rows; of sparse X from 0, of what is stored.
+    """
+    if sp.issparse(X):
+        n_stored = np.bincount(X.indices, minlength=X.shape[1])
+        logs = np.bincount(X.indices, np.log(np.maximum(np.abs(X.data), np.finfo(X.dtype).tiny)), X.shape[1])
+        most = _OUTLYING * np.exp(logs / np.maximum(n_stored, 1))
+
+        def clip_sparse(block: Any) -> Any:
+            limits = most[block.indices]
+            return sp.csr_array((np.clip(block.data, -limits, limits), block.indices, block.indptr), shape=block.shape)
+
+        return clip_sparse
+    some = host(X[:: -(-X.shape[0] // _N_SOME)]).astype(np.float64)
+    centre = np.median(some, axis=0)
+    distance = np.abs(some - centre)
+    is_off = distance > 0
+    logs = np.log(distance, where=is_off, out=np.zeros_like(distance)).sum(axis=0)
+    n_off = is_off.sum(axis=0)
+    most = np.where(n_off > 0, _OUTLYING * np.exp(logs / np.maximum(n_off, 1)), np.inf)
+    low, high = (beside(limit, X, X.dtype) for limit in (centre - most, centre + most))
+    return lambda block: np.minimum(np.maximum(block, low), high)
+
+
+def leverage(problem: Problem, stats: Moments) -> Array:
+    """For each row the mean over the columns of ``(x - mean)^2 / variance``: 1 on average.
+
+    A row with values that are rare has much; the rows that a draw must not miss.
+    """
+    spread = np.diagonal(stats.second) if stats.second.ndim == 2 else stats.second
+    known: Array = np.logical_and(stats.peak > 0, spread > 0)
+    weight = np.zeros(problem.n_features)
+    weight[known] = 1.0 / stats.peak[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
+    dtype = problem.data.X.dtype
+    weight, centre = weight.astype(dtype), stats.mean.astype(dtype)
+    parts = []
+    for block in blocks(problem):
+        if sp.issparse(block.X):
+            scaled = block.X @ sp.diags_array(weight)
+            offset = centre * weight
+            parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
+        else:
+            scaled = (block.X - centre) * weight
+            parts.append(squares(scaled, axis=1))
+    return np.maximum(host(np.concatenate(parts)), 0)
+
+
+def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
+    """Rows that stand for the curvature of all, with weights that sum to about 1.
+
+    A row is drawn in proportion to what it adds to the curvature of each class, ``p_c (1 - p_c)``, relative to
+    the sum over the rows, times ``1 + leverage``, at most once; systematically (Madow 1949, Ann. Math. Statist.
+    20(3), 333-354), so without a random number. All rows, should there be no more than asked for.
+    """
+    every = normalize_weights(problem.data)
+    if n_drawn >= problem.n_samples:
+        return every
+    X, y, share = every
+    assert rows_leverage is not None
+    kept = list(probabilities(problem, params)) if problem.n_rows <= problem.n_features else None
+    totals = np.zeros(problem.n_rows)
+    start = 0
+    for proba in kept or probabilities(problem, params):
+        span = slice(start, start + proba.shape[1])
+        totals += (proba * (1 - proba)) @ share[span]
+        start = span.stop
+    parts = [
+        (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
+    ]
+    chance = _chances(share * host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
+    del kept, parts  # before the rows are copied
+    rows = np.unique(np.searchsorted(np.cumsum(chance), np.arange(n_drawn) + 0.5))
+    rows = rows[rows < problem.n_samples]
+    return Batch(X[rows], y[rows], share[rows] / chance[rows])
+
+
+def share_seen(
+    problem: Problem, rows: Batch, start: tuple[Params, Evaluation], end: tuple[Params, Evaluation]
+) -> float:
+    """Share that ``rows`` see of the curvature of F's smooth part along a step, by its height over the tangent."""
+    params, ahead = start[0], end[0]
+    step = plus(ahead, -1.0, params)
+    rise = problem.alpha * problem.l1_ratio * float(np.abs(ahead.coef).sum() - np.abs(params.coef).sum())
+
+    def bend(before: Evaluation, after: Evaluation) -> float:
+        return after.value - before.value - rise - dot(before.grads, step)
+
+    part = problem._replace(data=rows, whole=None)
+    seen, there = bend(value_and_grad(part, params), value_and_grad(part, ahead)), bend(start[1], end[1])
+    return seen / there if there > 0 else 1.0
+
+
+def more_rows(problem: Problem, n_drawn: int) -> int:
+    """Twice as many rows to draw; all instead of most, which are hardly cheaper, and past all where F is of others."""
+    doubled = 2 * n_drawn
+    return problem.n_samples if problem.whole is None and 2 * doubled > problem.n_samples else doubled
+
+
+def _chances(height: Array, n_drawn: int) -> Array:
+    """Chances of being drawn, in proportion to ``height``, at most 1, that sum to ``n_drawn``."""
+    height = np.maximum(height, np.finfo(float).tiny)
+    is_sure = np.zeros(len(height), dtype=bool)
+    while True:
+        left = n_drawn - np.count_nonzero(is_sure)
+        chance = np.where(is_sure, 1.0, height * (left / height[~is_sure].sum()))
+        too_high = chance > 1.0
+        if not too_high.any():
+            return chance
+        is_sure |= too_high
+
+
+def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Factor:
+    """Factor of the Hessian of ``rows`` at ``params``, about the curvature's own mean."""
+    parts = curved_rows(problem, params, rows)
+    metric = metric._replace(mean=curvature_mean(problem, parts()))
+    matrix = curvature_matrix(problem, parts(), metric)
+    K = problem.n_rows
+    q = len(matrix) // K
+    if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
+        shift = np.diagonal(matrix).reshape(K, q).mean(axis=0) / K
+        np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
+    diagonal = np.diagonal(matrix)
+    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    matrix *= unit
+    matrix *= unit[:, None]
+    return Factor(metric.mean, metric.scale, unit, _cholesky(matrix))
+
+
+def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preconditioner, *, n_rows: int) -> Factor:
+    """``factorised`` of ``n_rows`` of the rows drawn, evenly spread."""
+    if n_rows < len(rows.y):
+        part = np.arange(n_rows) * len(rows.y) // n_rows
+        rows = Batch(*(column[part] for column in rows))
+        rows = normalize_weights(rows)
+    return factorised(problem, params, rows, metric)
+
+
+def curvature_matrix(problem: Problem, parts: Iterable[CurvedRows], metric: Preconditioner) -> Array:
+    """Lower triangle of the Hessian of rows: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
+    K, p = problem.n_rows, problem.n_features
+    q = p + problem.fit_intercept
+    matrix = np.zeros((K * q, K * q))
+    for part in parts:
+        _add_curvature(matrix, K, part, metric)
+    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, metric)
+    return matrix
+
+
+def _ridge(problem: Problem, metric: Preconditioner) -> Array:
+    """The squared norm's curvature along each column, in the metric's coordinates."""
+    return problem.alpha * (1 - problem.l1_ratio) / metric.scale / metric.scale
+
+
+def by_class(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> ClassPreconditioner:
+    """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X + alpha I``, inverted."""
+    K, p = problem.n_rows, problem.n_features
+    q = p + problem.fit_intercept
+    dtype = rows.X.dtype
+    ridge = np.zeros(q)
+    ridge[:p] = _ridge(problem, metric)
+    inverse = np.zeros((K, q, q), dtype)
+    size = max(_CHUNK // q, _ROWS_PER_COLUMN * q) * times_larger(rows.X)
+    n_buffered = 0 if isinstance(rows.X, DeviceArray) else min(size, len(rows.y))
+    buffer = np.empty((n_buffered, q), dtype)
+    for start in range(0, len(rows.y), size):
+        X, weight = rows.X[start : start + size], rows.weight[start : start + size]
+        u = _scaled_rows(X, metric, q, dtype)
+        proba = problem.kernel.proba(params, X)
+        spread = np.sqrt(weight * spreads(proba)).astype(dtype)
+        for c in range(K):
+            inverse[c] += lower_gram(_times_column(u, spread[c], buffer[: len(u)]))
+    for c in range(K):
+        np.einsum("ii->i", inverse[c])[...] += ridge
+        inverse[c] = _inverted(inverse[c])
+    constraint = _inverted(inverse.sum(axis=0)) if K > 1 else None
+    return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
+
+
+def _times_column(u: Any, column: Any, buffer: Array) -> Any:
+    """Each row times its number; of a NumPy array in the buffer."""
+    return np.multiply(u, column[:, None], out=buffer) if isinstance(u, np.ndarray) else u * column[:, None]
+
+
+def _inverted(matrix: Array) -> Array:
+    """Inverse of a positive semi-definite matrix of any diagonal, of which the lower triangle counts."""
+    diagonal = np.diagonal(matrix)
+    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    inverse = inverse_of_unit_diagonal(matrix / unit / unit[:, None], float(np.finfo(matrix.dtype).eps))
+    inverse /= unit
+    inverse /= unit[:, None]
+    return inverse
+
+
+def _chunk(n_columns: int) -> int:
+    """Rows of a block."""
+    return max(1, _CHUNK // n_columns, n_columns // 2)
+
+
+def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Any:
+    """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
+    if isinstance(X, DeviceArray):
+        u = (X.astype(dtype) - metric.mean.astype(dtype)) * (1 / metric.scale).astype(dtype)
+        ones = np.ones((X.shape[0], q - X.shape[1]), dtype)
+        return np.concatenate([u, ones], axis=1)
+    u = np.ones((X.shape[0], q), dtype)
+    columns = u[:, : len(metric.mean)]
+    np.subtract(X.toarray() if sp.issparse(X) else X, metric.mean.astype(dtype), out=columns, casting="same_kind")
+    columns *= (1 / metric.scale).astype(dtype)
+    return u
+
+
+def _add_curvature(matrix: Array, K: int, part: CurvedRows, metric: Preconditioner) -> None:
+    """Add the curvature of some rows to the lower triangle of ``matrix``."""
+    X, weight, proba, spread = part
+    q = len(matrix) // K
+    u = _scaled_rows(X, metric, q, np.float64)  # sums of columns would hide the penalty in float32
+    if K == 1:
+        u *= np.sqrt(weight * spread[0])[:, None]
+        matrix += lower_gram(u)
+        return
+    coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
+    pairs = host(lower_gram(coupled.reshape(len(u), K * q)))
+    own = (u.T * (weight * spread)[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
+    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -host(own)
+    matrix -= pairs
+
+
+def _cholesky(matrix: Array) -> Array:
+    """Upper factor of a positive semi-definite matrix of unit diagonal, with as little added as makes it definite.
+
+    Of ``matrix`` the lower triangle counts. (LAPACK itself: on small data SciPy's checks would take as long.)
+    """
+    excess = float(np.finfo(np.float64).eps)
+    while True:
+        np.einsum("ii->i", matrix)[...] = 1.0 + excess
+        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # a view in LAPACK's order, upper triangle
+        if info == 0:
+            return np.asarray(factor)
+        excess *= 10.0

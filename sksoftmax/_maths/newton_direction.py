@@ -1,0 +1,197 @@
+"""Newton's direction, and the excess of F that it certifies.
+
+Near the minimum ``F - F* = 1/2 g' H^-1 g``, half the squared Newton decrement: Boyd & Vandenberghe (2004),
+Convex Optimization, 9.5.1. Conjugate gradients approach it from below; what they would still add is estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sksoftmax._maths.preconditioner import Metric
+from sksoftmax._types import Params, dot, plus, scaled, zeros_like
+
+#: The excess is that of a geometric series of expected decreases, of at most this ratio.
+_GREATEST_RATIO = 0.9
+
+#: What a step brought agrees with what it had promised, relative.
+_AGREEMENT = 0.2
+
+#: Accuracy of a metric that is itself solved for, which has to be nearly linear, and its products.
+_SOLVED, _MAX_SOLVING = 1e-2, 50
+
+#: F below which float64 keeps no digits of it.
+_NOTHING = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+
+#: How much more than promised may be left after a step that brought less than promised.
+_GREATEST_DOUBT = 4.0
+
+
+class Newton(NamedTuple):
+    """A Newton direction and what it tells.
+
+    Attributes
+    ----------
+    direction : Params
+        Approximately ``-H^-1 g``, in any case a direction of descent.
+    decrease : float
+        Decrease of F that the quadratic model expects, ``1/2 g' H^-1 g`` from below.
+    remaining : float
+        What more iterations would add to it, should they bring as much as the last for as long as it took, Nash &
+        Sofer's estimate; or at most, where the least eigenvalue is known. Small as asked for unless the products ran
+        out; inf if conjugate gradients broke down, or an eigenvalue was less.
+    n_products : int
+        Hessian products.
+    """
+
+    direction: Params
+    decrease: float
+    remaining: float
+    n_products: int
+
+
+class Pair(NamedTuple):
+    """A step and the change of the gradient along it: what F's own curvature is there."""
+
+    step: Params
+    change: Params
+
+
+def conjugate_gradients(
+    hessian: Callable[[Params], Params],
+    grads: Params,
+    metric: Metric,
+    accuracy: float,
+    max_products: int,
+    *,
+    least: float = 0.0,
+    most: float = 0.0,
+) -> Newton:
+    """Solve ``H d = -g`` by preconditioned conjugate gradients.
+
+    Ends when the decrease that the model expects would grow by less than ``accuracy`` of itself, or by less than
+    ``most``, should every iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett.
+    9(4), 219-221. Where the eigenvalues of H by the metric are known to be at least ``least``, what it would grow by
+    is bounded instead, by Gauss-Radau quadrature: Meurant & Tichy (2013), Numer. Algorithms 62(2), 163-191.
+    """
+    direction = zeros_like(grads)
+    residual = grads
+    search = scaled(-1.0, metric.apply(residual))
+    slope = -dot(residual, search)
+    decrease = gain = remaining = 0.0
+    longest = 1 / least if least else np.inf  # the step that would bring all that is left, were it along ``least``
+    for k in range(1, max_products + 1):
+        product = hessian(search)
+        curvature = dot(search, product)
+        if not curvature > 0 or not 0 <= slope < np.inf:  # flat to rounding, or nothing left to solve
+            return Newton(direction, decrease, 0.0 if slope == 0 else np.inf, k)
+        length = slope / curvature
+        direction = plus(direction, length, search)
+        residual = plus(residual, length, product)
+        gain = 0.5 * length * slope
+        decrease += gain
+        remaining, enough = k * gain, max(accuracy * decrease, most)
+        if not least and remaining <= enough:  # before the metric is applied once more, which may be dear
+            return Newton(direction, decrease, remaining, k)
+        whitened = metric.apply(residual)
+        new_slope = dot(residual, whitened)
+        if new_slope < 0:  # to rounding the metric is none
+            return Newton(direction, decrease, np.inf, k)
+        if least:
+            beyond = longest - length
+            longest = 1 / (least + new_slope / slope / beyond) if 0 < beyond < np.inf else np.inf
+            remaining = 0.5 * longest * new_slope
+            if remaining <= enough:
+                return Newton(direction, decrease, remaining, k)
+        search = plus(scaled(-1.0, whitened), new_slope / slope, search)
+        slope = new_slope
+    return Newton(direction, decrease, remaining, max_products)
+
+
+class SampleMetric(NamedTuple):
+    """The inverse Hessian of some rows, by conjugate gradients: what those of all rows are preconditioned by.
+
+    Zhang & Lin (2015), DiSCO: Distributed optimization for self-concordant empirical loss, ICML.
+    """
+
+    hessian: Callable[[Params], Params]
+    metric: Metric
+
+    def apply(self, grads: Params) -> Params:
+        solved = conjugate_gradients(self.hessian, grads, self.metric, _SOLVED, _MAX_SOLVING)
+        return scaled(-1.0, solved.direction)
+
+
+def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Newton]) -> Newton:
+    """The direction of ``solve``, an approximate inverse Hessian, corrected so that it is exact along the pairs.
+
+    The L-BFGS two-loop recursion: Nocedal & Wright (2006), Numerical Optimization, algorithm 7.4, with ``solve``
+    for the initial matrix.
+    """
+    if not pairs:
+        return solve(grads)
+    rest, shares = grads, []
+    for step, change in reversed(pairs):
+        inverse = 1.0 / dot(step, change)
+        share = inverse * dot(step, rest)
+        rest = plus(rest, -share, change)
+        shares.append((share, inverse))
+    newton = solve(rest)
+    direction = newton.direction
+    for (step, change), (share, inverse) in zip(pairs, reversed(shares), strict=True):
+        direction = plus(direction, -share - inverse * dot(change, direction), step)
+    return newton._replace(direction=direction, decrease=-0.5 * dot(direction, grads))
+
+
+class Last(NamedTuple):
+    """What the step before tells of the next.
+
+    Attributes
+    ----------
+    promised, brought : float
+        Decrease of F that its model expected, and that there was.
+    ratio : float
+        Of ``promised`` to what was promised before it.
+    is_doubted : bool
+        Whether the next promise is made by the same rows.
+    """
+
+    promised: float
+    brought: float
+    ratio: float
+    is_doubted: bool
+
+
+def left_after(last: Last, decrease: float, remaining: float, noise: float) -> tuple[float, float]:
+    """Estimate of F - F* where a model expects ``decrease``, and what it has not looked for; and the new ratio.
+
+    Were H the Hessian, and F quadratic, F would fall by what the model expects. Where part of the rows stands for
+    all, or F falls like an exponential, it falls from step to step by some ratio instead: what is left is the sum
+    of a geometric series, of what the next step is to bring or of what the last has brought, whichever is more.
+    Where the last step brought what it had promised the ratio is the last one, and otherwise the greater of the
+    last two; where it brought less, the next promise of the same rows is as doubtful.
+    """
+    promised, brought = last.promised, last.brought
+    ratio = min(decrease / promised, _GREATEST_RATIO) if promised > 0 else 0.0
+    left = decrease + remaining
+    if left > noise:
+        slowest = ratio if abs(brought - promised) <= _AGREEMENT * promised else max(ratio, last.ratio)
+        left = max(left, slowest * brought) / (1 - slowest)
+        if last.is_doubted and brought < promised:
+            left *= min(promised / brought, _GREATEST_DOUBT) if brought > 0 else _GREATEST_DOUBT
+    return left, ratio
+
+
+def relative_excess(value: float, decrease: float) -> float:
+    """``(F - F*) / F*`` for an estimate ``decrease`` of F - F*; inf if that is F itself or more, 0 where F is 0."""
+    if decrease <= 0 or value <= _NOTHING:
+        return 0.0
+    return decrease / (value - decrease) if decrease < value else float("inf")
+
+
+def decrease_of_excess(value: float, excess: float) -> float:
+    """The decrease whose ``relative_excess`` is ``excess``."""
+    return excess * value / (1 + excess)

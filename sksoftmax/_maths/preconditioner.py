@@ -1,0 +1,354 @@
+"""The metric that makes a step length near 1 right for every data set: bounds of F's curvature.
+
+The softmax Hessian is at most ``bound * (I - 11'/K) (x) X'X / n``, bound 1/2, and for two classes, one row,
+1/4: Boehning (1992), Ann. Inst. Statist. Math. 44(1), 197-200. So ``(bound * X'X / n + alpha I)^-1`` times the
+gradient is a step that never overshoots, whatever the scales and correlations of the columns. The columns are
+centred (the intercept absorbs it) and scaled to a curvature of 1, both by a change of variables of the
+parameters, so that X is neither copied nor changed:
+
+    u = coef * scale,   b = intercept + coef @ mean     (raw prediction: u @ (x - mean) / scale + b)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from sksoftmax._engines import vectorized
+from sksoftmax._engines.device import DeviceArray, beside, host, squares, zeros
+from sksoftmax._maths.objective import blocks
+from sksoftmax._types import Array, Batch, Moments, Params, Problem
+
+#: X'X is worth at most this many passes over the data; above it, its diagonal is used.
+_GRAM_PASSES = 200
+_SPARSE_FACTOR = 10.0
+
+#: Rows a column in a block of a Gram matrix: adding the block up costs little next to its product.
+_ROWS_PER_COLUMN = 4
+
+#: Rows a column that tell X'X well enough for a metric: along any direction to some (1 / 20)^(1/2), relative; and
+#: the share of a column's variance below which they have missed the rows that hold it.
+ROWS_PER_VARIANCE = 20
+_SEEN = 0.5
+
+#: Multiples of it, modulo 1, are spread evenly and have no period.
+_GOLDEN = (5**0.5 - 1) / 2
+
+#: Operations of X'X, which are fast, that take as long as one of a thin product, times the 4 of a pass.
+_GRAM_PER_PASS = 16
+
+#: And at most this many columns: 128 MiB.
+_MAX_GRAM_FEATURES = 4096
+
+
+class Preconditioner(NamedTuple):
+    """Inverse of the curvature bound, the same for every class; see the module.
+
+    ``inverse`` is (n_features, n_features) or, for the diagonal alone, (n_features,); ``scale`` is inf for a
+    column of one value, which the intercept stands for: its coefficient does not move. ``dimension`` is the mean
+    of ``bound * x' P x`` over the rows, at most n_features: a batch of b rows has up to ``1 + dimension / b``
+    times the curvature of all rows, on average over directions.
+    """
+
+    mean: Array
+    scale: Array
+    inverse: Array
+    intercept_rate: float
+    dimension: float
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse times ``grads``, in the coordinates of the parameters."""
+        coef = np.outer(grads.intercept, self.mean)
+        np.subtract(grads.coef, coef, out=coef)
+        coef /= self.scale
+        if self.inverse.ndim == 2:
+            coef = coef @ self.inverse
+        else:
+            coef *= self.inverse
+        coef /= self.scale
+        return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
+
+
+class ClassMetric(NamedTuple):
+    """Inverse of ``v_c X'X / n + alpha I`` for each class c, v_c its mean curvature; see ``Spectrum``.
+
+    ``inverse`` is (n_rows, n_features), of the curvatures along the columns of ``basis``.
+    """
+
+    mean: Array
+    scale: Array
+    basis: Any
+    inverse: Array
+    intercept_rate: Array
+
+    def apply(self, grads: Params) -> Params:
+        """The inverse times ``grads``, in the coordinates of the parameters."""
+        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
+        coef = host(((u @ self.basis) * self.inverse) @ self.basis.T) / self.scale
+        return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
+
+
+class Spectrum(NamedTuple):
+    """Directions, the columns of ``basis``, along which X'X and the penalty are both diagonal.
+
+    In them ``v X'X / n + alpha I`` is inverted for any v at no cost. ``share`` is X'X's part of the curvature at
+    v = ``curvature``, where it is 1 along each direction. ``basis`` is where X is, for its products.
+    """
+
+    mean: Array
+    scale: Array
+    basis: Any
+    share: Array
+    curvature: float
+    has_intercept: bool
+
+    def metric(self, curvatures: Array) -> ClassMetric:
+        """The metric for each class's mean curvature."""
+        relative = (curvatures / self.curvature)[:, None]
+        inverse = 1.0 / (relative * self.share + (1.0 - self.share))
+        return ClassMetric(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
+
+
+class Metric(Protocol):
+    """Anything that turns a gradient into a well-scaled direction."""
+
+    def apply(self, grads: Params) -> Params: ...
+
+
+def curvature_bound(problem: Problem) -> float:
+    """Largest curvature of the loss by the raw prediction, Boehning's bound."""
+    return 0.25 if problem.n_rows == 1 else 0.5
+
+
+def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
+    """Statistics of some rows, without X'X but for its diagonal."""
+    problem = Problem(rows, 2, 0.0, fit_intercept, vectorized, 1.0)
+    return moments(problem, whole=False)
+
+
+def location(problem: Problem) -> tuple[Array, Array]:
+    """Weighted mean and largest distance from it of each column, in one pass.
+
+    A column whose values differ by less than the smallest normal number of X's dtype, whose reciprocal may overflow,
+    counts as one of one value.
+    """
+    total = problem.data.weight.sum()
+    mean = np.zeros(problem.n_features)
+    low, high = np.full(problem.n_features, np.inf), np.full(problem.n_features, -np.inf)
+    for block in blocks(problem):
+        X = block.X
+        if sp.issparse(X):
+            least, most = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
+        else:
+            least, most = host(X.min(axis=0)), host(X.max(axis=0))
+        low, high = np.minimum(low, least), np.maximum(high, most)
+        mean += (block.weight / total).astype(X.dtype) @ X
+    size = np.maximum(np.abs(low), np.abs(high))
+    dtype = problem.data.X.dtype if sp.issparse(problem.data.X) else np.float64  # rows of float32 are centred exactly
+    smallest = np.finfo(problem.data.X.dtype).tiny
+    is_constant = high - low <= np.maximum(2 * np.finfo(dtype).eps * size, smallest)  # one value, or its last digit
+    if problem.fit_intercept:
+        mean = np.where(is_constant, low, mean)
+        return mean, np.where(is_constant, 0.0, np.maximum(high - mean, mean - low))
+    return np.zeros_like(mean), np.where(size <= smallest, 0.0, size)
+
+
+def moments(problem: Problem, *, whole: bool) -> Moments:
+    """Statistics of the columns in two passes; ``whole`` asks for all of X'X, not its diagonal.
+
+    Where X'X of dense rows would cost more than a pass it is that of 20 rows a column or more, spread evenly but with
+    no period; and columns of which these rows see little have the variance that all rows have. Where memory does not
+    hold all rows X'X is the sample's, in the same way.
+    """
+    n_drawn = _rows_of_gram(problem)
+    if problem.whole is not None:
+        mean, peak, spread = problem.whole.moments
+        if not whole:
+            return problem.whole.moments
+    else:
+        mean, peak = location(problem)
+        if not whole or n_drawn == problem.n_samples:
+            return Moments(mean, peak, _second(problem, mean, peak, whole=whole))
+        spread = _second(problem, mean, peak, whole=False)
+    part = problem
+    if n_drawn < problem.n_samples:
+        rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
+        part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+    centre = mean
+    if problem.fit_intercept:
+        centre = sum(host(block.weight @ block.X) for block in blocks(part)) / part.data.weight.sum()
+    second = _second(part, centre, peak, whole=True)
+    seen = np.diagonal(second).copy()
+    np.einsum("ii->i", second)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
+    return Moments(mean, peak, second)
+
+
+def _rows_of_gram(problem: Problem) -> int:
+    """As many rows as make X'X no dearer than a pass, and at least 20 a column; all of them instead of most."""
+    n, p = problem.n_samples, problem.n_features
+    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_rows * n // p)
+    return n if sp.issparse(problem.data.X) or 2 * n_drawn > n else n_drawn
+
+
+def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array:
+    """``Moments.second``."""
+    unit = _unit(peak)
+    p = problem.n_features
+    total = problem.data.weight.sum()
+    second: Any = zeros((p, p) if whole else (p,), problem.data.X)
+    dtype = problem.data.X.dtype
+    for block in blocks(problem, _ROWS_PER_COLUMN * p if whole else 1):
+        root = np.sqrt(block.weight / total).astype(dtype)
+        if sp.issparse(block.X):
+            u = (sp.diags_array(root) @ block.X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
+            second += (u.T @ u).toarray() if whole else np.asarray(u.multiply(u).sum(axis=0))
+        else:
+            u = block.X - mean.astype(dtype)
+            u *= (1 / unit).astype(dtype)
+            u *= root[:, None]
+            second += lower_gram(u) if whole else squares(u, axis=0)
+    second = host(second)
+    if whole and not sp.issparse(problem.data.X):
+        second = np.tril(second)
+        second += np.tril(second, -1).T
+    if sp.issparse(problem.data.X):
+        centre = mean / unit
+        second -= np.outer(centre, centre) if whole else centre**2
+        second = second * np.outer(peak > 0, peak > 0) if whole else second * (peak > 0)  # no rounding of nothing
+    return second
+
+
+def lower_gram(rows: Any) -> Any:
+    """``rows' rows``, of which the lower triangle counts, in their dtype and where they are."""
+    if isinstance(rows, DeviceArray):
+        return rows.T @ rows
+    syrk = scipy.linalg.blas.ssyrk if rows.dtype == np.float32 else scipy.linalg.blas.dsyrk
+    return np.asarray(syrk(1.0, rows.T, lower=1))
+
+
+def _unit(peak: Array) -> Array:
+    """What to divide a column by: its peak, or 1 for a column of one value."""
+    return np.where(peak > 0, peak, 1.0)
+
+
+def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = None) -> Preconditioner:
+    """Invert the curvature bound.
+
+    Parameters
+    ----------
+    problem : Problem
+    stats : Moments
+    batch_size : int or None
+        Rows of the batches it is for. The curvature of a batch reaches ``bound * max (x - mean)^2 /
+        batch_size`` along a column whose few large values happen to be in it: this is added, so that rare
+        features cannot make a step overshoot. None for steps that see all rows.
+    """
+    bound = curvature_bound(problem)
+    is_whole = stats.second.ndim == 2
+    smallest = np.finfo(problem.data.X.dtype).tiny  # as in `location`: means of batches may differ by less
+    stats = stats._replace(peak=np.where(stats.peak <= smallest, 0.0, stats.peak))
+    spread = np.diagonal(stats.second) if is_whole else stats.second
+    unit = _unit(stats.peak)
+    curvature = bound * np.maximum(spread, 0.0) + problem.alpha * (1 - problem.l1_ratio) / unit / unit
+    if batch_size is not None:
+        curvature = curvature + bound / batch_size
+    eps = float(np.finfo(problem.data.X.dtype).eps)
+    relative = np.sqrt(curvature)
+    relative[stats.peak == 0] = np.inf
+    inverse = np.ones(problem.n_features)
+    if is_whole:
+        matrix = bound * stats.second / relative / relative[:, None]
+        inverse = inverse_of_unit_diagonal(matrix.copy(), eps)
+        dimension = float(np.vdot(inverse, matrix))
+    else:
+        dimension = float((bound * np.maximum(spread, 0.0) / relative**2).sum())
+    intercept_rate = 1.0 / bound if problem.fit_intercept else 0.0
+    return Preconditioner(stats.mean, unit * relative, inverse, intercept_rate, dimension)
+
+
+def spectrum(problem: Problem, stats: Moments, curvature: float) -> Spectrum:
+    """The directions, from all of X'X, for mean curvatures about ``curvature``."""
+    unit = _unit(stats.peak)
+    ridge = problem.alpha / unit / unit
+    relative = np.sqrt(curvature * np.maximum(np.diagonal(stats.second), 0.0) + ridge)
+    relative[stats.peak == 0] = np.inf
+    of_data = curvature * stats.second / relative / relative[:, None]
+    whole = of_data.copy()
+    np.einsum("ii->i", whole)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
+    share, basis = scipy.linalg.eigh(of_data, whole, check_finite=False)
+    basis, share = beside(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
+    return Spectrum(stats.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
+
+
+def without_constants(metric: Preconditioner | Spectrum, params: Params) -> Params:
+    """The parameters with the columns of one value left to the intercept: the same predictions of the rows."""
+    is_constant = np.isinf(metric.scale)
+    absorbed = params.coef[:, is_constant] @ metric.mean[is_constant]
+    return Params(np.where(is_constant, 0.0, params.coef), params.intercept + absorbed)
+
+
+def inverse_of_unit_diagonal(matrix: Array, eps: float) -> Array:
+    """Inverse of a symmetric positive semi-definite matrix, whose lower triangle counts, of diagonal 1.
+
+    At least sqrt(eps) on the diagonal keeps it definite to rounding: columns may be duplicates of each other.
+    Sparse columns far from 0, centred after the product, have lost more digits, and need more.
+    """
+    lapack = scipy.linalg.lapack
+    is_single = matrix.dtype == np.float32
+    potrf, potri = (lapack.spotrf, lapack.spotri) if is_single else (lapack.dpotrf, lapack.dpotri)
+    excess = float(np.sqrt(eps))
+    while True:
+        np.fill_diagonal(matrix, 1.0 + excess)
+        factor, info = potrf(matrix, lower=1, clean=1)
+        if info == 0:
+            break
+        excess *= 10.0
+    half, _ = potri(factor, lower=1, overwrite_c=1)
+    inverse = half + half.T
+    np.einsum("ii->i", inverse)[...] *= 0.5
+    return np.asarray(inverse)
+
+
+def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
+    """Whether X'X and its Cholesky factor cost little next to the passes that they save.
+
+    With s stored entries a row, ``n s^2 + p^3`` operations (sparse ones are some ten times slower), against
+    ``4 n s n_rows`` for a pass (a loss and gradient). Of a stream, whose end is not known, the factor of the
+    first rows is to cost no more than their X'X would if they were as many as the columns.
+    """
+    n, p = problem.n_samples, problem.n_features
+    if p > _MAX_GRAM_FEATURES:
+        return False
+    is_sparse = sp.issparse(problem.data.X)
+    stored = max(1.0, problem.data.X.nnz / n) if is_sparse else float(p)
+    rows = max(n, p) if is_stream else n
+    gram = rows * stored**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
+    return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_rows
+
+
+def merged_peak(known: Moments, mean: Array, peak: Array) -> Array:
+    """A bound of the largest ``|x - known.mean|`` of those rows and of some with this mean and peak."""
+    return np.asarray(np.maximum(known.peak, peak + np.abs(mean - known.mean)))
+
+
+def merged(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
+    """Statistics of two sets of rows together: Chan, Golub & LeVeque (1983), Am. Stat. 37(3), 242-247.
+
+    ``peak`` becomes a bound of the largest ``|x - mean|``.
+    """
+    share = right_weight / (left_weight + right_weight)
+    mean = left.mean + share * (right.mean - left.mean)
+    peak = merged_peak(left._replace(mean=mean, peak=left.peak + np.abs(mean - left.mean)), right.mean, right.peak)
+    unit = _unit(peak)
+    is_whole = left.second.ndim == 2
+    second = np.zeros_like(left.second)
+    for part, part_share in ((left, 1 - share), (right, share)):
+        ratio, offset = part.peak / unit, (part.mean - mean) / unit
+        if is_whole:
+            second += part_share * (part.second * np.outer(ratio, ratio) + np.outer(offset, offset))
+        else:
+            second += part_share * (part.second * ratio**2 + offset**2)
+    return Moments(mean, peak, second)

@@ -1,0 +1,487 @@
+"""The quadratic model of F with an L1 penalty, and its minimum: what a proximal Newton step goes to.
+
+In the coordinates of ``preconditioner``, an array ``theta`` of shape (n_rows, n_features + 1): the coefficients times
+their column's scale, and the intercept of the centred columns (without intercept one column less). The model is ::
+
+    <g, d> + 1/2 <d, H d> + sum_j t_j |theta_j + d_j|
+
+with g and H the gradient and (about) the Hessian of F's smooth part, t_j = alpha l1_ratio / scale_j, 0 for the
+intercept. Where H is known by its products, two ways alternate, as in Byrd, Nocedal & Solntsev (2016), Math. Program.
+160: accelerated proximal gradient steps, which find out what is zero (Beck & Teboulle, 2009, SIAM J. Imaging Sci. 2(1),
+183-202; restarted: O'Donoghue & Candes, 2015, Found. Comput. Math. 15, 715-732), and Newton's step among what is not.
+Once they have cost as much as the matrix and its factors would, H is made a matrix: an interior point method then finds
+out what is zero, whatever the condition of H (``interior_point``).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from sksoftmax._maths.curvature import Diagonal, curvature_matrix, curved_rows, diagonal
+from sksoftmax._maths.interior_point import interior_point
+from sksoftmax._maths.objective import hessian_products, soft_threshold
+from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._maths.saturation import MAX_ROUNDS, check
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, normalize_weights, plus
+
+#: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
+_FIRST_ROUND, _GROWTH = 10, 1.5
+
+#: Products of a minimisation.
+_MAX_PRODUCTS = 500
+
+#: Factors of the matrix that an interior point takes, about.
+_N_FACTORS = 15
+
+#: Unknowns up to which the certificate takes H as a matrix.
+_SMALL = 256
+
+#: Newton steps among the nonzero before others are let in.
+_FACES = 10
+
+#: Least of the diagonal, as a share of its largest; and least curvature along a direction, as a share of what the
+#: diagonal gives: below it is rounding.
+_LEAST_DIAGONAL, _LEAST_CURVATURE = 1e-30, 1e-12
+
+
+def to_theta(problem: Problem, metric: Preconditioner, params: Params) -> Array:
+    is_constant = np.isinf(metric.scale)
+    u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, metric.scale))
+    return _joined(problem, u, params.intercept + params.coef @ metric.mean)
+
+
+def to_params(problem: Problem, metric: Preconditioner, theta: Array) -> Params:
+    coef = theta[:, : problem.n_features] / metric.scale
+    if not problem.fit_intercept:
+        return Params(coef, np.zeros(len(coef)))
+    return Params(coef, theta[:, -1] - coef @ metric.mean)
+
+
+def gradient_by_theta(problem: Problem, metric: Preconditioner, grads: Params) -> Array:
+    """The gradient in theta's coordinates; that of the intercepts sums to 0, rounding apart, and here to the digit."""
+    b = grads.intercept if problem.n_rows == 1 else grads.intercept - grads.intercept.mean()
+    return _joined(problem, (grads.coef - np.outer(grads.intercept, metric.mean)) / metric.scale, b)
+
+
+def _joined(problem: Problem, u: Array, b: Array) -> Array:
+    return np.hstack([u, b[:, None]]) if problem.fit_intercept else u
+
+
+def thresholds(problem: Problem, metric: Preconditioner) -> Array:
+    """t of each column of theta."""
+    t = problem.alpha * problem.l1_ratio / metric.scale
+    return np.append(t, 0.0) if problem.fit_intercept else t
+
+
+def without_shift(problem: Problem, metric: Preconditioner, theta: Array) -> Array:
+    """Of all that differ by one number a column, which no prediction sees, the theta of least penalty.
+
+    ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is least where s is the median of the x_k and of ``mean(x) + t (K - 2 j) /
+    (a K)``, j from 0 to K; for a = 0 a median of the x_k.
+    """
+    K, p = len(theta), problem.n_features
+    if K == 1:
+        return theta
+    coef = theta[:, :p] / metric.scale
+    candidates, middle = coef, (K - 1) // 2
+    if problem.l1_ratio < 1:
+        offset = problem.l1_ratio / (1 - problem.l1_ratio) * (1 - 2 * np.arange(K + 1) / K)
+        candidates, middle = np.vstack([coef, coef.mean(axis=0) + offset[:, None]]), K
+    shift = np.sort(candidates, axis=0)[middle]
+    moved = theta.copy()
+    moved[:, :p] = np.where(
+        shift == coef, 0.0, theta[:, :p] - shift * np.where(np.isinf(metric.scale), 0, metric.scale)
+    )
+    return moved
+
+
+class Model(NamedTuple):
+    """H.
+
+    Attributes
+    ----------
+    product : callable
+        ``d -> H d``, both of theta's shape.
+    diagonal : ndarray of theta's shape
+    form : callable
+        ``() -> ndarray of shape (d, d)``: H as a matrix.
+    price : float
+        What the matrix and the factors that it is made for cost, in products; 0 if it is to be formed at once.
+    """
+
+    product: Callable[[Array], Array]
+    diagonal: Array
+    form: Callable[[], Array]
+    price: float
+
+
+_At = Callable[[Array, Array], "Point"]
+
+
+def model_of(
+    problem: Problem, metric: Preconditioner, params: Params, rows: Batch, of_rows: Diagonal, *, is_matrix: bool
+) -> Model:
+    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix at once if ``is_matrix``.
+
+    ``of_rows`` is its diagonal by the parameters.
+    """
+    shape = (problem.n_rows, problem.n_features + problem.fit_intercept)
+
+    @functools.cache
+    def form() -> Array:
+        matrix = curvature_matrix(problem, curved_rows(problem, params, rows)(), metric)
+        matrix = np.tril(matrix) + np.tril(matrix, -1).T
+        if problem.fit_intercept and problem.n_rows > 1:  # a common shift, which F does not see, is given a curvature
+            intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]
+            intercepts += np.trace(intercepts) / problem.n_rows**2
+        return matrix
+
+    hessian = hessian_products(problem, params, rows)
+
+    def product(direction: Array) -> Array:
+        return gradient_by_theta(problem, metric, hessian(to_params(problem, metric, direction)))
+
+    by_scale = of_rows.unit / metric.scale
+    n, d = len(rows.y), shape[0] * shape[1]
+    n_stored = rows.X.nnz if sp.issparse(rows.X) else n * problem.n_features
+    price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_rows * max(1, n_stored))
+    return Model(product, _joined(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), form, price)
+
+
+def damped(model: Model, damping: Array) -> Model:
+    """The model with ``sum_j damping_j ||d_j||^2 / 2`` added."""
+    if not damping.any():
+        return model
+    diagonal = model.diagonal + damping
+
+    def form() -> Array:
+        return model.form() + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
+
+    return Model(lambda d: model.product(d) + damping * d, diagonal, form, model.price)
+
+
+class Point(NamedTuple):
+    """Where a minimisation stands: theta, the gradient of the model's smooth part there, and the model's value."""
+
+    theta: Array
+    grad: Array
+    value: float
+
+
+class Solution(NamedTuple):
+    """A minimum of the model, about.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_rows, q)
+    decrease : float
+        Of F, as the model expects it, from below.
+    remaining : float
+        What is left of the way to the minimum: a bound where H is a matrix; otherwise as much as the last round
+        brought, or, if the products ran out, as a Newton step would bring from there.
+    """
+
+    theta: Array
+    decrease: float
+    remaining: float
+
+
+def minimised(
+    model: Model, theta: Array, grad: Array, t: Array, settle: Callable[[Array], Array], accuracy: float
+) -> Solution:
+    """Minimise the model to ``accuracy`` of what that brings, or until the products are spent.
+
+    ``theta`` and ``grad`` are where the model stands; ``settle`` is ``without_shift``.
+    """
+    if model.price == 0:
+        return _minimised_by_matrix(model.form(), theta, grad, t, settle, accuracy)
+    diagonal = np.maximum(model.diagonal, _LEAST_DIAGONAL * max(float(model.diagonal.max()), 1e-300))
+    at = _value_from(theta, grad, t)
+    point, n_products, length, n_steps = Point(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
+    while True:
+        before = point.value
+        settled = settle(point.theta)
+        point = at(settled, point.grad + model.product(settled - point.theta))
+        n_products += 1
+        point, length, spent = _accelerated(model, diagonal, at, point, t, length, int(n_steps))
+        n_products += spent
+        by_products = functools.partial(_face_by_products, model, diagonal, int(n_steps))
+        point, is_whole, spent = _on_the_face(model.product, by_products, at, point, t)
+        n_products += spent
+        gain = before - point.value
+        if is_whole and gain <= max(accuracy * -point.value, 0.0):
+            return Solution(point.theta, -point.value, max(gain, 0.0))
+        if n_products >= model.price:
+            return _minimised_by_matrix(model.form(), theta, grad, t, settle, accuracy)
+        if n_products >= _MAX_PRODUCTS:
+            slope = _least_subgradient(point, t)
+            left, _ = by_products(slope, (point.theta != 0) | (slope != 0))
+            return Solution(point.theta, -point.value, max(gain, -0.5 * float(np.vdot(slope, left))))
+        n_steps *= _GROWTH
+
+
+def _minimised_by_matrix(
+    H: Array, theta: Array, grad: Array, t: Array, settle: Callable[[Array], Array], accuracy: float
+) -> Solution:
+    """The same where H is a matrix: by Newton's steps among what is not 0, and, if others should be, an interior point.
+
+    Coefficients that the interior point leaves next to 0 are 0 unless the model is less without that.
+    """
+    at, rows_of_t = _value_from(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
+
+    def product(d: Array) -> Array:
+        return np.asarray(H @ d.ravel()).reshape(d.shape)
+
+    def point_at(there: Array) -> Point:
+        return at(there, grad + product(there - theta))
+
+    def face_from(start: Array) -> tuple[Point, bool]:
+        point, is_whole, _ = _on_the_face(product, functools.partial(_face_by_factor, H), at, point_at(start), t)
+        is_free = (point.theta != 0) | (t == 0)
+        return point, is_whole and bool((is_free | (np.abs(point.grad) <= t)).all())
+
+    first, is_minimum = face_from(settle(theta))
+    if is_minimum:
+        return Solution(first.theta, -first.value, 0.0)
+    c = (grad - product(theta)).ravel()
+    z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
+    inner = point_at(z.reshape(theta.shape))
+    sparse, _ = face_from(settle(np.where(is_zero, 0.0, z).reshape(theta.shape)))
+    least = inner.value - gap
+    best = min(first, sparse, key=lambda point: point.value)
+    best = best if best.value <= inner.value + accuracy * abs(inner.value) else inner
+    return Solution(best.theta, -best.value, max(best.value - least, 0.0))
+
+
+def _value_from(theta: Array, grad: Array, t: Array) -> _At:
+    """The function ``(theta, gradient there) -> Point`` of a model of value 0 and gradient ``grad`` at ``theta``."""
+    start = float((t * np.abs(theta)).sum())
+
+    def at(theta_now: Array, grad_now: Array) -> Point:
+        smooth = 0.5 * float(np.vdot(theta_now - theta, grad + grad_now))
+        return Point(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
+
+    return at
+
+
+def _least_subgradient(point: Point, t: Array) -> Array:
+    """The subgradient of the model of least norm."""
+    is_free = (point.theta != 0) | (t == 0)
+    return np.where(is_free, point.grad + t * np.sign(point.theta), point.grad - np.clip(point.grad, -t, t))
+
+
+class Step(NamedTuple):
+    """A step to the minimum of a model.
+
+    Attributes
+    ----------
+    end : Params
+        Where it leads.
+    decrease, remaining : float
+        See `Solution`.
+    """
+
+    end: Params
+    decrease: float
+    remaining: float
+
+
+class Start(NamedTuple):
+    """Where steps start: a model of F, in its own coordinates.
+
+    Attributes
+    ----------
+    problem : Problem
+    metric : Preconditioner
+        Centres and scales of the columns.
+    model : Model
+    units : ndarray of shape (n_features,)
+        The columns' squared scales by the bound of F's curvature, in units of their own.
+    params, grads : Params
+        Where a step starts, and the gradient of the model's smooth part there.
+    """
+
+    problem: Problem
+    metric: Preconditioner
+    model: Model
+    units: Array
+    params: Params
+    grads: Params
+
+    def step(self, accuracy: float, damping: float = 0.0) -> Step:
+        """The step to the minimum of the model, its curvature raised by ``damping`` times its bound."""
+        problem, metric = self.problem, self.metric
+        theta, grad = to_theta(problem, metric, self.params), gradient_by_theta(problem, metric, self.grads)
+        settle = functools.partial(without_shift, problem, metric)
+        model = damped(self.model, damping * (np.append(self.units, 1.0) if problem.fit_intercept else self.units))
+        found = minimised(model, theta, grad, thresholds(problem, metric), settle, accuracy)
+        return Step(to_params(problem, metric, found.theta), found.decrease, found.remaining)
+
+
+def start_of(
+    problem: Problem, base: Preconditioner, params: Params, grads: Params, rows: Batch, *, is_matrix: bool
+) -> Start:
+    """F's model at ``params``, of the curvature of ``rows``, by which the columns have a mean of 0 and a scale of 1."""
+    of_rows = diagonal(problem, params, rows)
+    scale = of_rows.unit * np.sqrt(of_rows.coef.mean(axis=0))
+    metric = base._replace(mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale))
+    model = model_of(problem, metric, params, rows, of_rows, is_matrix=is_matrix)
+    with np.errstate(invalid="ignore"):  # of a column of one value, which has no scale
+        units = np.nan_to_num(base.scale / metric.scale, nan=1.0) ** 2
+    return Start(problem, metric, model, units, params, grads)
+
+
+def limited_step(
+    start: Start,
+    base: Preconditioner,
+    evaluation: Evaluation,
+    rows: Batch,
+    accuracy: float,
+    allowed: float,
+    *,
+    is_matrix: bool,
+) -> Step:
+    """The step with the saturation of rows taken into account: see ``saturation``."""
+    problem, params = start.problem, start.params
+    plain = step = start.step(accuracy)
+    for _ in range(MAX_ROUNDS):
+        moved = plus(step.end, -1.0, params)
+        seen = check(problem, params, evaluation, rows, moved, start.problem.kernel, allowed, is_exact=False)
+        step = step._replace(decrease=max(seen.gap, step.decrease), remaining=max(step.remaining, seen.overlooked))
+        if seen.is_little(allowed):
+            return step
+        bent = hessian_products(start.problem, params, rows)(plus(step.end, -1.0, start.params))
+        there = plus(plus(start.grads, 1.0, bent), 1.0, seen.missed)
+        own = start_of(problem._replace(kernel=seen.kernel), base, params, seen.missed, rows, is_matrix=is_matrix)
+        start = own._replace(params=step.end, grads=there)
+        step = start.step(accuracy)
+        if not np.isfinite(step.decrease):
+            break
+    return plain._replace(remaining=np.inf)
+
+
+def expected_decrease(
+    problem: Problem, base: Preconditioner, params: Params, evaluation: Evaluation, accuracy: float, allowed: float
+) -> float:
+    """By how much F falls from ``params``, as its model by all rows expects it."""
+    rows = normalize_weights(problem.data)
+    is_matrix = params.coef.size + params.intercept.size <= _SMALL
+    start = start_of(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
+    found = limited_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
+    return found.decrease + found.remaining
+
+
+def _accelerated(
+    model: Model, diagonal: Array, at: _At, point: Point, t: Array, length: float, n_steps: int
+) -> tuple[Point, float, int]:
+    """Proximal gradient steps of ``length`` over the diagonal, accelerated; the length, and the products spent.
+
+    The length is halved where the model rises faster than its square allows, and the momentum dropped where the model
+    rises.
+    """
+    momentum, last = 1.0, point
+    for k in range(n_steps):
+        following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
+        share = (momentum - 1) / following
+        y = point.theta + share * (point.theta - last.theta)
+        y_grad = point.grad + share * (point.grad - last.grad)
+        scale = length / diagonal
+        step = soft_threshold(y - scale * y_grad, scale * t) - y
+        product = model.product(step)
+        if np.vdot(step, product) > 1.01 * np.vdot(step, diagonal * step) / length:  # rounding apart
+            length *= 0.5
+            continue
+        new = at(y + step, y_grad + product)
+        if new.value >= point.value:
+            if share == 0:
+                return point, length, k + 1
+            momentum, last = 1.0, point
+            continue
+        point, last, momentum = new, point, following
+    return point, length, n_steps
+
+
+def _on_the_face(
+    product: Callable[[Array], Array],
+    direction_from: Callable[[Array, Array], tuple[Array, int]],
+    at: _At,
+    point: Point,
+    t: Array,
+) -> tuple[Point, bool, int]:
+    """Newton's steps among the coefficients that are not 0 (or not penalised), until one is whole.
+
+    A step ends where coefficients that would change their sign are 0, if the model falls so far, and otherwise at the
+    latest where the first of them is: to there it falls. ``direction_from`` makes a step's direction from the slope and
+    what is free, and says how many products that took. Returns whether the last was whole, and the products spent.
+    """
+    n_products = 0
+    for _ in range(_FACES):
+        is_free = (point.theta != 0) | (t == 0)
+        slope = np.where(is_free, point.grad + t * np.sign(point.theta), 0.0)
+        direction, spent = direction_from(slope, is_free)
+        n_products += spent
+        if not np.isfinite(direction).all():
+            return point, True, n_products
+        shrinks = (t > 0) & (direction * point.theta < 0)
+        reach = np.where(shrinks, np.abs(point.theta), np.inf) / np.where(shrinks, np.abs(direction), 1.0)
+        first = min(1.0, float(reach.min()))
+        length, new = 1.0, point
+        while True:
+            moved = np.where(reach <= length, 0.0, point.theta + length * direction)
+            new = at(moved, point.grad + product(moved - point.theta))
+            n_products += 1
+            if new.value < point.value or length == first:
+                break
+            length = max(0.5 * length, first)
+        if not new.value < point.value:
+            return point, True, n_products
+        point = new
+        if first == 1.0:
+            return point, True, n_products
+    return point, False, n_products
+
+
+def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> tuple[Array, int]:
+    direction = np.zeros(slope.shape)
+    free = np.flatnonzero(is_free)
+    if not len(free):
+        return direction, 0
+    part = matrix[np.ix_(free, free)]
+    unit = np.sqrt(np.maximum(np.diagonal(part), np.finfo(float).tiny))
+    part = part / unit / unit[:, None]
+    excess = float(np.finfo(float).eps)
+    while True:
+        np.fill_diagonal(part, 1.0 + excess)
+        try:
+            factor = scipy.linalg.cho_factor(part, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            excess *= 10
+            continue
+        direction.ravel()[free] = -scipy.linalg.cho_solve(factor, slope.ravel()[free] / unit, check_finite=False) / unit
+        return direction, 0
+
+
+def _face_by_products(model: Model, diagonal: Array, n_steps: int, slope: Array, is_free: Array) -> tuple[Array, int]:
+    """Conjugate gradients preconditioned by the diagonal."""
+    direction, residual = np.zeros_like(slope), slope
+    search = -residual / diagonal
+    size = -float(np.vdot(residual, search))
+    for k in range(n_steps):
+        product = np.where(is_free, model.product(search), 0.0)
+        curvature = float(np.vdot(search, product))
+        if not curvature > _LEAST_CURVATURE * float(np.vdot(search, diagonal * search)):
+            return direction, k + 1
+        length = size / curvature
+        direction = direction + length * search
+        residual = residual + length * product
+        whitened = residual / diagonal
+        new_size = float(np.vdot(residual, whitened))
+        search = new_size / size * search - whitened
+        size = new_size
+    return direction, n_steps

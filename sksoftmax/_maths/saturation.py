@@ -1,0 +1,378 @@
+"""Rows that saturate along a step, and what F may fall by once they have.
+
+Newton's model takes a row's curvature for constant. But a row has no more to give than its residual: along a step the
+model changes its probabilities linearly, and where one of them would leave [0, 1] the row has no curvature any more.
+One outlying row can hold nearly all of the curvature along a direction until then; the step, and the decrease that the
+model predicts, are tiny, whatever the other rows could gain. `limited` finds the step of the model in which no
+probability leaves [0, 1], as follows:
+
+1. Linearise the probabilities along the step. Those that would be negative are 0 from now on: they saturate.
+2. What the others have to make up for is a gradient. Its decrease, estimated by the diagonal of their Hessian, is
+   what the model overlooks. Stop if that is little. If the Hessian is that of all rows, the bound that the penalty
+   gives has to be little as well, or the gap that of the round before: further rows may saturate.
+3. Correct the step by conjugate gradients with the Hessian of what has not saturated, or by its factor, and go to 1.
+
+The linearised probabilities q are a feasible point of F's dual, so that, solved exactly and over all rows, ::
+
+    F(W) - F* <= sum_i w_i KL(q_i || p_i) / sum_i w_i + alpha_2 / 2 ||step||^2
+
+the duality gap of Newton's step (Boyd & Vandenberghe, 2004, Convex Optimization, 5.5.1; to second order in the step
+half the squared Newton decrement). It holds however far F is from its quadratic model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sksoftmax._engines.device import host, near
+from sksoftmax._maths.curvature import diagonal, exact, ratio, shared_decrease, spreads
+from sksoftmax._maths.newton_direction import Newton, conjugate_gradients
+from sksoftmax._maths.objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
+from sksoftmax._maths.preconditioner import Metric
+from sksoftmax._types import Batch, Evaluation, Kernel, Params, Problem, dot, is_finite, normalize_weights, plus, scaled
+
+#: Rounds of steps, each of which lets further rows saturate.
+MAX_ROUNDS = 6
+
+#: A round is the last if the model overlooks at most this share of what it predicts, or of what F may be off by.
+_LITTLE = 0.1
+
+#: Two rounds agree if their gaps differ by at most this fraction of the larger, or of a little.
+_AGREES = 0.5
+
+#: Accuracy, and products, of a correction of the step.
+_ACCURACY, _MAX_PRODUCTS = 0.1, 50
+
+#: Accuracy of a correction by conjugate gradients that are preconditioned by the factor that the step was solved with.
+_SOLVED = 1e-3
+
+#: A factor costs as much as one Hessian product for this many unknowns.
+_UNKNOWNS_PER_PRODUCT = 4
+
+#: Rounding of a change of a raw prediction, in units of the last digit: of an outlying row it may be all that F has.
+_ROUNDING = 4
+
+#: Relative changes of a probability below which their divergence is summed as a series: float32 has no digits left.
+_SMALL = 1e-2
+
+
+class Saturating(NamedTuple):
+    """An engine whose probabilities are those that do not saturate along ``direction``; those that do are 0."""
+
+    kernel: Kernel
+    direction: Params
+
+    def raw_prediction(self, params: Params, X: Any) -> Any:
+        return self.kernel.raw_prediction(params, X)
+
+    def proba(self, params: Params, X: Any) -> Any:
+        rounded = self.kernel.proba(params, X)
+        proba = exact(host(rounded))
+        change = host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
+        return near(_saturated(proba, change).astype(proba.dtype if len(proba) == 1 else X.dtype), X)
+
+    def hessian_product(self, proba: Any, direction: Params, X: Any, weight: Any, total: float) -> Params:
+        return self.kernel.hessian_product(proba, direction, X, weight, total)
+
+    def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
+        raise NotImplementedError("there are no losses of probabilities that saturate")
+
+
+class _Linearised(NamedTuple):
+    """In the place of an engine, what the linearised probabilities along a step add up to.
+
+    ``kernel`` is F's engine, ``before`` the one that the step was solved for.
+    """
+
+    kernel: Kernel
+    before: Kernel
+
+    def raw_prediction(self, params: Params, X: Any) -> Any:
+        raise NotImplementedError
+
+    def proba(self, params: Params, X: Any) -> Any:
+        raise NotImplementedError
+
+    def hessian_product(self, proba: Any, direction: Params, X: Any, weight: Any, total: float) -> Params:
+        raise NotImplementedError
+
+    def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
+        """The divergence of the linearised probabilities, less what they change F by to first order.
+
+        ``params`` are the parameters and, below them, the step. Two gradients, one above the other: of how they differ
+        from F's probabilities, and of how from those that the step was solved for. Below those by the intercept its
+        curvature.
+        """
+        params, step = _halves(params)
+        proba, share = exact(host(self.kernel.proba(params, X))), host(weight) / total
+        change = host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
+        left = _saturated(proba, change)
+        reached = _linearised(left, change)
+        solved = proba if self.before is self.kernel else exact(host(self.before.proba(params, X)))
+        moved = reached - proba
+        linear = moved * change
+        rounding = _ROUNDING * float(np.finfo(X.dtype).eps) * np.abs(linear)
+        sums = _divergences(reached, proba) - (linear - rounding).sum(axis=0)
+        both = np.concatenate([moved, reached - _linearised(solved, change)]) * share
+        intercept = np.concatenate([both.sum(axis=1), spreads(left) @ share])
+        return float(sums @ share), Params(near(both, X) @ X, near(intercept, X))
+
+
+def _halves(both: Params) -> tuple[Params, Params]:
+    """Those in the upper rows, and those in the lower ones."""
+    n = len(both.coef) // 2
+    return Params(both.coef[:n], both.intercept[:n]), Params(both.coef[n:], both.intercept[n : 2 * n])
+
+
+def _linearised(proba: Any, change: Any) -> Any:
+    """Probabilities, (n_rows, n), to first order after the raw predictions have changed."""
+    if len(proba) == 1:
+        return proba + proba * (1 - proba) * change
+    return proba + proba * (change - (proba * change).sum(axis=0))
+
+
+def _saturated(proba: Any, change: Any) -> Any:
+    """The probabilities with those 0 that are negative to first order, and of the others the same ratios."""
+    if len(proba) == 1:
+        proba = np.where(1 + (1 - proba) * change < 0, 0.0, proba)
+        return np.where(1 - proba * change < 0, 1.0, proba)
+    for _ in range(len(proba)):
+        is_spent = np.logical_and(1 + change - (proba * change).sum(axis=0) < 0, proba > 0)
+        if not is_spent.any():
+            return proba
+        proba = np.where(is_spent, 0.0, proba)
+        proba = proba / proba.sum(axis=0)
+    return proba
+
+
+def _divergences(reached: Any, proba: Any) -> Any:
+    """``KL(reached || proba)`` of each row, (n,): ``sum_k p ((1 + e) log(1 + e) - e)``, e the relative change."""
+    if len(proba) == 1:
+        return _divergence(reached[0], proba[0]) + _divergence(1 - reached[0], 1 - proba[0])
+    return _divergence(reached, proba).sum(axis=0)
+
+
+def _divergence(reached: Any, proba: Any) -> Any:
+    tiny = float(np.finfo(proba.dtype).tiny)
+    e = np.maximum(reached / np.maximum(proba, tiny) - 1, -1.0)
+    series = e * e * (0.5 - e * (1 / 6 - e / 12))
+    return proba * np.where(np.abs(e) < _SMALL, series, (1 + e) * np.log(np.maximum(1 + e, tiny)) - e)
+
+
+class _Both(NamedTuple):
+    """The sum of two preconditioners: of one for the curvature as it was, and of one for what is left of it."""
+
+    first: Metric
+    second: Metric
+
+    def apply(self, grads: Params) -> Params:
+        return plus(self.first.apply(grads), 1.0, self.second.apply(grads))
+
+
+class Check(NamedTuple):
+    """What saturation makes of a step.
+
+    Attributes
+    ----------
+    gap : float
+        The duality gap of the linearised probabilities; without the part of ``missed``.
+    missed : Params
+        What is left of the model's gradient at the end of the step, once rows have saturated.
+    overlooked : float
+        Estimate of the decrease along it, or a bound of it.
+    new : Params
+        That part of it which rows have left that have saturated anew.
+    kernel : Kernel
+        The engine for which rows saturate along the step.
+    """
+
+    gap: float
+    missed: Params
+    overlooked: float
+    new: Params
+    kernel: Kernel
+
+    def is_little(self, allowed: float) -> bool:
+        """Return whether the step brings about what it predicts, if F may be ``allowed`` above its minimum."""
+        return self.overlooked <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
+
+    def agrees_with(self, previous: Check | None, allowed: float) -> bool:
+        """Return whether the round before has come to the same gap, or both to a little one."""
+        if previous is None:
+            return False
+        little = _LITTLE * max(self.gap, allowed)
+        return abs(self.gap - previous.gap) <= _AGREES * max(self.gap, previous.gap, little)
+
+    def is_sure(self, previous: Check | None, bound: float, allowed: float) -> bool:
+        """Return whether a bound of the decrease shows it as well, or the round before has come to the same."""
+        return bound <= _LITTLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
+
+
+def check(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    rows: Batch | None,
+    step: Params,
+    before: Kernel,
+    allowed: float,
+    *,
+    is_exact: bool,
+    previous: Check | None = None,
+) -> Check:
+    """Linearise the probabilities along ``step``, and see what the model has overlooked.
+
+    Parameters
+    ----------
+    problem, params, evaluation : Problem, Params, Evaluation
+        F, where the step starts, and F and its gradient there.
+    rows : Batch or None
+        The rows of the model's Hessian, weights that sum to about 1; None for all.
+    step : Params
+        Where it leads, less ``params``.
+    before : Kernel
+        The engine that the step was solved for.
+    allowed : float
+        How far F may be above its minimum where the fit ends.
+    is_exact : bool
+        Whether the model's gradient should be 0 at the end: F is smooth, and the Hessian that of all rows. All that is
+        left of it has then been missed, and otherwise only what has saturated since ``before``.
+    previous : Check or None
+        The check of the round before. If ``is_exact``, the gaps of the two rounds have to agree before the pass that
+        estimates ``overlooked`` is worth its time; until then ``overlooked`` is the penalty's bound.
+    """
+    ridge = problem.alpha * (1 - problem.l1_ratio)
+    part = problem if rows is None else problem._replace(data=rows, whole=None)
+    total = total_weight(problem) if rows is None else 1.0
+    sums = loss_grad if part.whole is None else part.whole.loss_grad
+    intercepts = np.concatenate([params.intercept, step.intercept, np.zeros(problem.n_rows)])
+    both = Params(np.concatenate([params.coef, step.coef]), intercepts)
+    divergence, both = sums(part._replace(kernel=_Linearised(problem.kernel, before)), both, total)
+    if not problem.fit_intercept:
+        both.intercept[:] = 0
+    moved, new = _halves(both)
+    grads, missed = evaluation.grads, new
+    if is_exact:
+        missed = plus(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
+    end = params.coef + step.coef
+    fall = penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
+    gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
+    kernel = Saturating(problem.kernel, step)
+    of_intercept = ratio(missed.intercept**2, both.intercept[2 * problem.n_rows :])
+    bound = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
+    seen = Check(gap, missed, bound, new, kernel)
+    if bound <= _LITTLE * allowed or (is_exact and not seen.agrees_with(previous, allowed)):
+        return seen
+    overlooked = shared_decrease(problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed)
+    return seen._replace(overlooked=overlooked)
+
+
+def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
+    """The rows, or all in memory, with weights that sum to about 1."""
+    return normalize_weights(problem.data) if rows is None else rows
+
+
+def _most(problem: Problem, value: float, gradient: Params) -> float:
+    """A bound of what F's minimum falls by if a gradient by the coefficients is added to it, from the penalty alone.
+
+    By its strong convexity, or as no minimum is further from 0 than the penalty lets F be at 0.
+    """
+    ridge, threshold = problem.alpha * (1 - problem.l1_ratio), problem.alpha * problem.l1_ratio
+    squared = float(np.vdot(gradient.coef, gradient.coef))
+    if squared == 0:
+        return 0.0
+    by_square = 0.5 * squared / ridge if ridge else np.inf
+    return min(by_square, 2 * value * float(np.abs(gradient.coef).max()) / threshold if threshold else np.inf)
+
+
+def limited(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    rows: Batch | None,
+    newton: Newton,
+    metric: Metric,
+    allowed: float,
+    factorise: Callable[[Problem], Metric] | None = None,
+) -> Newton:
+    """The step of a smooth F with the saturation of rows taken into account, and the duality gap as its decrease.
+
+    Parameters
+    ----------
+    problem, params, evaluation, rows
+        See `check`.
+    newton : Newton
+        The step, without regard to saturation.
+    metric : Metric
+        What conjugate gradients are preconditioned by; the factor, if the step was solved by one.
+    allowed : float
+        How far F may be above its minimum where the fit ends.
+    factorise : callable or None
+        ``problem -> metric``: the factor of its Hessian, if that is how the step was solved. It is made where conjugate
+        gradients, preconditioned by the old one, cost as much.
+
+    Returns
+    -------
+    Newton
+        ``newton``, or another step; where the rounds come to no end that at whose end F is least, with infinitely
+        much ``remaining``.
+    """
+    is_exact = rows is None or len(rows.y) == problem.n_all
+    part = _in_memory(problem, rows)
+    found, kernel, tried = newton, problem.kernel, [newton]
+    before: Check | None = None
+    for _ in range(MAX_ROUNDS):
+        seen = check(
+            *(problem, params, evaluation, rows, found.direction, kernel, allowed), is_exact=is_exact, previous=before
+        )
+        certified = max(seen.gap, newton.decrease)
+        found = found._replace(decrease=certified, remaining=max(found.remaining, seen.overlooked))
+        if seen.is_little(allowed):
+            # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
+            left = seen.new if factorise is None else seen.missed
+            if not is_exact or seen.is_sure(before, _most(problem, evaluation.value, left), allowed):
+                return found
+        before, kernel = seen, seen.kernel
+        own = problem._replace(kernel=kernel)
+        hessian = hessian_products(own, params, rows)
+        if factorise is None:
+            both = _Both(metric, diagonal(own, params, part))
+            correction = conjugate_gradients(hessian, seen.missed, both, _ACCURACY, _MAX_PRODUCTS)
+        else:
+            n_products = max(1, seen.missed.coef.size // _UNKNOWNS_PER_PRODUCT)
+            correction = conjugate_gradients(hessian, seen.missed, metric, _SOLVED, n_products)
+            if not correction.remaining <= _SOLVED * correction.decrease:
+                correction = Newton(scaled(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, n_products)
+        direction = plus(found.direction, 1.0, correction.direction)
+        if not is_finite(direction):
+            break
+        n_products = found.n_products + correction.n_products
+        found = Newton(direction, seen.gap, correction.remaining, n_products)
+        tried.append(found)
+    best = min(tried, key=lambda one: _value_after(problem, params, one.direction))
+    expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
+    return Newton(best.direction, expected, np.inf, found.n_products)
+
+
+def _value_after(problem: Problem, params: Params, step: Params) -> float:
+    """F at the end of a step; inf if it is no number."""
+    value = value_and_grad(problem, plus(params, 1.0, step)).value
+    return value if np.isfinite(value) else np.inf
+
+
+def newton_direction(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    metric: Metric,
+    allowed: float,
+    accuracy: float,
+    max_products: int,
+) -> Newton:
+    """Newton's direction by all rows, their saturation taken into account."""
+    hessian = hessian_products(problem, params)
+    newton = conjugate_gradients(hessian, evaluation.grads, metric, accuracy, max_products)
+    return limited(problem, params, evaluation, None, newton, metric, allowed)

@@ -1,0 +1,122 @@
+"""The same model as scikit-learn's ``LogisticRegression``, and back."""
+
+from __future__ import annotations
+
+import copy
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.utils.validation import check_is_fitted
+
+from sksoftmax._data import validation as _validation
+from sksoftmax._engines.device import in_numpy
+from sksoftmax._maths.objective import alpha_from_C
+
+#: Parameters that mean the same on both sides.
+_SHARED = ("fit_intercept", "class_weight", "warm_start", "random_state", "max_iter")
+
+#: ``LogisticRegression``'s default.
+_TOL = 1e-4
+
+
+def to_logistic(model: Any, total_weight: float) -> LogisticRegression:
+    """A fitted ``LogisticRegression`` that is the fitted ``model``, whose rows weigh ``total_weight`` in all."""
+    l1_ratio = float(model.l1_ratio) if model.alpha else 0.0
+    logistic = LogisticRegression(
+        C=alpha_from_C(float(model.alpha), total_weight) if model.alpha else np.inf,  # the same formula, both ways
+        tol=min(float(model.tol) ** 0.5, _TOL),  # of the gradient, with whose square F's excess goes
+        solver="saga" if l1_ratio else "lbfgs",
+        **_penalty(l1_ratio),
+        **_shared(model),
+    )
+    vars(logistic).update(_fitted(model))
+    logistic.n_iter_ = np.array([model.n_iter_], dtype=np.int32)
+    return logistic
+
+
+def from_logistic(cls: Any, logistic: Any, total_weight: Any) -> Any:
+    """A model of class ``cls`` that is the fitted ``logistic``, whose rows weighed ``total_weight`` in all.
+
+    Raises
+    ------
+    TypeError
+        If ``logistic`` is anything else than a ``LogisticRegression``.
+    NotFittedError
+        If it is not fitted.
+    ValueError
+        If it is one-vs-rest, or ``total_weight`` is not a number > 0.
+    """
+    _needs_softmax(logistic)
+    if not (isinstance(total_weight, Real) and 0 < _validation.as_float(total_weight) < np.inf):
+        raise ValueError(
+            f"total_weight must be a number > 0, got {total_weight!r}: the sum of the weights of the rows that the "
+            "LogisticRegression was fitted to, or their number."
+        )
+    total_weight, (C, l1_ratio) = _validation.as_float(total_weight), _strength(logistic)
+    shared = _shared(logistic)
+    shared["max_iter"] = max(1, shared["max_iter"])
+    model = cls(alpha=alpha_from_C(C, total_weight), l1_ratio=l1_ratio, **shared)
+    vars(model).update(_fitted(logistic))
+    model.n_iter_ = int(np.max(logistic.n_iter_))
+    model.solver_info_ = {"engine": "scikit-learn", "solver": logistic.solver}
+    return model
+
+
+def _needs_softmax(logistic: Any) -> None:
+    """Raise unless it is a fitted ``LogisticRegression`` whose probabilities are a softmax of its ``coef_``."""
+    if not isinstance(logistic, LogisticRegression) or isinstance(logistic, LogisticRegressionCV):
+        raise TypeError(
+            f"from_sklearn takes a fitted sklearn.linear_model.LogisticRegression, got {type(logistic).__name__}; of a "
+            "pipeline give the last step, and instead of a LogisticRegressionCV a LogisticRegression with its C_."
+        )
+    check_is_fitted(logistic)
+    n_classes, multi_class = len(logistic.classes_), getattr(logistic, "multi_class", "deprecated")
+    if n_classes > 2 and (multi_class == "ovr" or logistic.solver == "liblinear"):
+        raise ValueError(
+            "the LogisticRegression must be multinomial, got one-vs-rest, whose probabilities are not a softmax's "
+            f"(multi_class={multi_class!r}, solver={logistic.solver!r}); fit it with solver='lbfgs' and without "
+            "multi_class."
+        )
+    if n_classes == 2 and multi_class == "multinomial":
+        raise ValueError(
+            "of two classes the LogisticRegression must be binomial, got multi_class='multinomial', whose "
+            "probabilities are those of twice its coef_; fit it without multi_class."
+        )
+
+
+def _shared(model: Any) -> dict[str, Any]:
+    return {name: copy.deepcopy(getattr(model, name)) for name in _SHARED}
+
+
+def _fitted(model: Any) -> dict[str, Any]:
+    """Copies of the attributes that both have."""
+    coef, intercept = in_numpy(model.coef_), model.intercept_
+    intercept = in_numpy(intercept) if np.ndim(intercept) else intercept  # liblinear's may be the number 0
+    attributes = {
+        "classes_": np.array(in_numpy(model.classes_)),
+        "coef_": coef.toarray() if sp.issparse(coef) else np.array(coef),  # not all that take a model take sparse ones
+        "n_features_in_": model.n_features_in_,
+    }
+    rows = len(attributes["coef_"])
+    attributes["intercept_"] = np.array(np.broadcast_to(intercept, rows))
+    if hasattr(model, "feature_names_in_"):
+        attributes["feature_names_in_"] = np.array(model.feature_names_in_)
+    return attributes
+
+
+def _penalty(l1_ratio: float) -> dict[str, Any]:
+    """What says it to this version of scikit-learn, of which 1.8 and later have no ``penalty``."""
+    if getattr(LogisticRegression(), "penalty", "deprecated") == "deprecated":
+        return {"l1_ratio": l1_ratio}
+    return {"penalty": "elasticnet", "l1_ratio": l1_ratio} if l1_ratio else {"penalty": "l2"}
+
+
+def _strength(logistic: LogisticRegression) -> tuple[float, float]:
+    """C and l1_ratio, of any version."""
+    penalty = getattr(logistic, "penalty", "deprecated")
+    C = np.inf if penalty is None else float(logistic.C)
+    l1_ratio = logistic.l1_ratio or 0.0  # None: none, or of a penalty that has none
+    return C, {"l1": 1.0, "l2": 0.0, None: 0.0}.get(penalty, float(l1_ratio))

@@ -1,0 +1,163 @@
+"""What coefficients say of rows: the predictions of the classifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, log_expit, log_softmax
+from sklearn.utils.extmath import safe_sparse_dot, softmax
+from sklearn.utils.validation import check_is_fitted
+
+from sksoftmax._data import out_of_core
+from sksoftmax._data import validation as _validation
+from sksoftmax._data.placement import labels_of
+from sksoftmax._engines import array_api
+from sksoftmax._engines.device import DeviceArray, beside
+from sksoftmax._types import Array
+
+
+class PredictionsMixin:
+    """Predictions by ``coef_``, ``intercept_`` and ``classes_``."""
+
+    coef_: Any
+    intercept_: Any
+    classes_: Any
+
+    #: Whether a fit to float32 rows has kept float64 coefficients, since float32 would not have predicted as they do.
+    _has_more_digits: bool = False
+
+    @out_of_core.by_pieces
+    def decision_function(self, X: Any) -> Array:
+        """Raw predictions ``X @ coef_.T + intercept_``.
+
+        As of all predictions X must be of the library and on the device of the fit's, and so are they.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            For two classes the log odds of ``classes_[1]``.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            If X does not hold finite numbers, is of another width, library or device than the fit's, or a raw
+            prediction overflows X's dtype.
+        """
+        check_is_fitted(self)
+        X = _validation.prediction_data(self, X)
+        if isinstance(X, DeviceArray):
+            coef, intercept = (beside(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
+            raw = X @ coef.T + intercept
+            _validation.finite_predictions(raw)
+            return (raw[:, 0] if raw.shape[1] == 1 else raw).array
+        if self._has_more_digits and X.dtype == np.float32:
+            parts = [
+                _raw_prediction(X[rows].astype(self.coef_.dtype), self.coef_, self.intercept_)
+                for rows in out_of_core.slices(X)
+            ]
+            raw = np.concatenate(parts)
+        else:
+            raw = _raw_prediction(
+                X, self.coef_.astype(X.dtype, copy=False), self.intercept_.astype(X.dtype, copy=False)
+            )
+        _validation.finite_predictions(raw)
+        return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
+
+    @out_of_core.by_pieces
+    def predict(self, X: Any) -> Array:
+        """Most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels from ``classes_``; strings in a NumPy array whatever X is.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            If X does not hold finite numbers, is of another width, library or device than the fit's, or a raw
+            prediction overflows X's dtype.
+        """
+        raw = _validation.wrapped(self.decision_function(X))
+        codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
+        return labels_of(codes, self.classes_)
+
+    @out_of_core.by_pieces
+    def predict_proba(self, X: Any) -> Array:
+        """Probability of each class: the softmax of the raw predictions.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In [0, 1], rows sum to 1; columns in the order of ``classes_``.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            As ``decision_function``.
+        """
+        raw = _validation.wrapped(self.decision_function(X))
+        if isinstance(raw, DeviceArray):
+            return array_api.predicted_proba(raw).array
+        if raw.ndim == 1:
+            return np.column_stack([expit(-raw), expit(raw)])
+        return np.asarray(softmax(raw, copy=False))
+
+    @out_of_core.by_pieces
+    def predict_log_proba(self, X: Any) -> Array:
+        """Natural logarithm of the probabilities, accurate also where they underflow.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            At most 0; columns in the order of ``classes_``.
+
+        Raises
+        ------
+        NotFittedError
+            Before the first fit.
+        ValueError
+            As ``decision_function``.
+        """
+        raw = _validation.wrapped(self.decision_function(X))
+        if isinstance(raw, DeviceArray):
+            return array_api.predicted_log_proba(raw).array
+        if raw.ndim == 1:
+            proba, logs = np.column_stack([expit(-raw), expit(raw)]), np.column_stack([log_expit(-raw), log_expit(raw)])
+        else:
+            proba, logs = softmax(raw), np.maximum(log_softmax(raw, axis=1), np.finfo(raw.dtype).min)
+        return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
+
+
+def _raw_prediction(X: Any, coef: Any, intercept: Array) -> Array:
+    """``X @ coef.T + intercept``, dense."""
+    raw: Array = safe_sparse_dot(X, coef.T, dense_output=True)
+    raw += intercept
+    return raw

@@ -1,0 +1,1 @@
+"""A fit: the choice of solvers, the training loop, streams, regularization paths and callbacks."""

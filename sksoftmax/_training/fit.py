@@ -1,0 +1,278 @@
+"""From a problem to its minimum: the choice, and the training; of a sample first, if memory does not hold all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from sksoftmax._data.chunks import as_solved, split, summed_loss_grad
+from sksoftmax._engines.device import DeviceArray, squares
+from sksoftmax._maths.newton_direction import decrease_of_excess, relative_excess
+from sksoftmax._maths.objective import (
+    blocks,
+    centre_of,
+    in_c_order,
+    null_value,
+    penalty,
+    prior_params,
+    settled,
+    shifted,
+    total_weight,
+    value_and_grad,
+)
+from sksoftmax._maths.reduction import classes_with_rows, narrowed, of_classes
+from sksoftmax._solvers._rows import is_mostly_zeros
+from sksoftmax._training.loop import Epoch, Result, Rules, Watch, train
+from sksoftmax._training.plan import Settings, centred_or_wide, choose, statistics, takes_dual
+from sksoftmax._training.stopping import StopReason
+from sksoftmax._types import Array, Moments, Params, Problem, is_finite
+
+#: Rounding of the parameters that is not worth another look, as a share of ``tol``.
+_LITTLE = 0.1
+
+#: Excess up to which a model is fitted to a sample: the sample's minimum itself is further from that of all rows.
+_TOL_OF_SAMPLE = 1e-2
+
+
+def minimum(
+    problem: Problem,
+    params: Params,
+    settings: Settings,
+    rules: Rules,
+    *,
+    is_warm: bool,
+    rng: np.random.RandomState,
+    watch: Watch,
+) -> tuple[Result, dict[str, object]]:
+    """The parameters that minimise F, from ``params``, and what was chosen.
+
+    ``is_warm`` says whether these are the result of an earlier fit; where F is larger there than at the class priors,
+    the fit starts from the priors. Of rows that memory does not hold ``solver="auto"`` fits the sample first, and goes
+    on from there.
+    """
+    if problem.n_classes == 1:
+        return _of_one_class(params, rules, watch), {}
+    if (seen := classes_with_rows(problem)) is not None:
+        few = of_classes(problem, seen)
+        rules, watch = _seen_from(rules, watch, few.back)
+        result, info = minimum(*(few.problem, few.to(params), settings, rules), is_warm=is_warm, rng=rng, watch=watch)
+        wide = Params(*(part.astype(result.params.coef.dtype) for part in few.back(result.params)))
+        return result._replace(params=wide), info
+    tol = max(rules.tol, float(np.finfo(problem.data.X.dtype).eps))
+    if is_warm and not is_start(problem, params):
+        params, is_warm = prior_params(problem), False
+    if problem.whole is None or is_warm or settings.solver != "auto":
+        result, info = _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
+        return handed_over(problem, result, tol), info
+    sample = problem._replace(whole=None, mean_weight=float(problem.data.weight.mean()))
+    rough = max(_TOL_OF_SAMPLE, tol)
+    start, _ = _trained(
+        *(sample, params, settings._replace(tol=rough), rules._replace(tol=rough)), is_warm=False, rng=rng, watch=SILENT
+    )
+    result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, watch=watch)
+    return handed_over(problem, result, tol), {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
+
+
+def is_start(problem: Problem, params: Params) -> bool:
+    """Whether F of the rows in memory is no larger than at the class priors.
+
+    Further out no row may have any curvature to start from.
+    """
+    sample = problem._replace(whole=None)
+    return value_and_grad(sample, params).value <= null_value(sample)
+
+
+def handed_over(problem: Problem, result: Result, tol: float) -> Result:
+    """The result with its parameters as they are kept: of sum 0 over the classes, and in X's dtype if that holds them.
+
+    In float32 the intercept makes up for what the coefficients lose at the columns' centre. F's excess is that of what
+    is kept. Float64 is kept where rounding would take F further from its minimum than ``tol``, as of columns that are
+    far from 0 and vary little.
+    """
+    params = settled(result.params, has_l1=problem.l1_ratio > 0)
+    if problem.data.X.dtype == np.float64:
+        return result._replace(params=params)
+    kept = _in_float32(params, None)
+    if is_finite(kept) and _rounding(problem, params) <= _LITTLE * tol:
+        return result._replace(params=kept)
+    has_centre = problem.fit_intercept and not sp.issparse(problem.data.X)
+    centre = centre_of(problem.data.X) if has_centre else None
+    value = result.loss_curve[-1]
+
+    def excess_of(these: Params) -> float:
+        rise = exact_value(problem, these, centre) - value
+        left = rise + decrease_of_excess(value, result.excess) if np.isfinite(result.excess) else np.inf
+        return relative_excess(value + rise, left)
+
+    kept = _in_float32(params, centre)
+    excess = excess_of(Params(*(part.astype(np.float64) for part in kept)))
+    is_lost = not is_finite(kept)
+    if is_lost or excess > tol:
+        unrounded = excess_of(params)
+        is_lost = is_lost or unrounded <= tol
+        excess = unrounded if is_lost else excess
+    reason = StopReason.PRECISION if result.stop_reason is StopReason.TOL and excess > tol else result.stop_reason
+    return result._replace(params=params if is_lost else kept, excess=excess, stop_reason=reason)
+
+
+def _in_float32(params: Params, centre: Array | None) -> Params:
+    """The parameters rounded, and the intercept so that it makes up for that at the centre."""
+    coef, intercept = params.coef.astype(np.float32), params.intercept
+    if centre is not None:
+        intercept = intercept + (params.coef - coef) @ centre.astype(np.float64)
+    return Params(coef, intercept.astype(np.float32))
+
+
+def _rounding(problem: Problem, params: Params) -> float:
+    """A bound of what rounding the parameters changes F by, relative."""
+    data = problem.data if problem.whole is None else None
+    if data is None or isinstance(data.X, DeviceArray):
+        return float("inf")
+    longest = float(np.sqrt(max(float(largest) for largest in _squared_norms(problem))))
+    reach = longest * float(np.sqrt((params.coef**2).sum(axis=1)).max()) + float(np.abs(params.intercept).max())
+    return 2 * float(np.finfo(np.float32).eps) * reach
+
+
+def exact_value(problem: Problem, params: Params, centre: Array | None) -> float:
+    """F, with ``centre`` taken off X piece by piece: as exact as X is, whatever its columns' offsets."""
+    if centre is None:
+        return value_and_grad(problem, params).value
+    moved, total = shifted(params, centre, 1.0), total_weight(problem)
+    if problem.whole is None:
+        loss, _ = summed_loss_grad(as_solved(split(problem.data), centre, None), problem, moved, total)
+    else:
+        loss, _ = problem.whole.less(centre).loss_grad(problem, moved, total)
+    return float(loss + penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
+
+
+def _squared_norms(problem: Problem) -> Iterator[Any]:
+    for block in blocks(problem):
+        if sp.issparse(block.X):
+            yield block.X.multiply(block.X).sum(axis=1).max()
+        else:
+            yield squares(block.X, axis=1).max()
+
+
+def _trained(
+    problem: Problem,
+    params: Params,
+    settings: Settings,
+    rules: Rules,
+    *,
+    is_warm: bool,
+    rng: np.random.RandomState,
+    watch: Watch,
+) -> tuple[Result, dict[str, object]]:
+    narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.whole is None else None
+    if narrow is not None:
+        rules, watch = _seen_from(rules, watch, narrow.back)
+        result, info = _trained(
+            *(narrow.problem, narrow.to(params), settings, rules), is_warm=is_warm, rng=rng, watch=watch
+        )
+        return result._replace(params=narrow.back(result.params)), info
+    ready = in_solvers_coordinates(problem, settings)
+    result, info = trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
+    return result._replace(bought=None), info  # no fit goes on from it: it would be kept in memory for nothing
+
+
+def _of_one_class(params: Params, rules: Rules, watch: Watch) -> Result:
+    """Return the result of a fit to rows of one class: one epoch, and F = 0 whatever the parameters."""
+    score = None if rules.score is None else rules.score(params)
+    result = Result(params, [0.0], [0.0], [] if score is None else [score], StopReason.TOL, 0.0, "priors")
+    watch.begins()
+    watch.ends(Epoch(1, 0.0, 0.0, score, lambda: result))
+    return result
+
+
+def may_rotate(problem: Problem, settings: Settings) -> bool:
+    """Whether a fit is as good in any coordinates: the solver sees to them, and X has few zeros to lose.
+
+    And there is a penalty: among coefficients that predict the same none are meant but the shortest. The naive engine
+    shows the sums in the coordinates given.
+    """
+    is_free = settings.solver == "auto" and settings.engine != "naive" and problem.alpha > 0
+    return is_free and isinstance(problem.data.X, np.ndarray) and not is_mostly_zeros(problem.data.X)
+
+
+class Ready(NamedTuple):
+    """A problem as its solvers take it.
+
+    Attributes
+    ----------
+    problem : Problem
+    centre : ndarray of shape (n_features,) or None
+        What its columns are less by.
+    stats : Moments or None
+        Their statistics, if known.
+    bought : object
+        What a fit of another penalty has paid for: see ``Solver``.
+    is_wide : bool
+        Whether X is in float64, and was not.
+    """
+
+    problem: Problem
+    centre: Array | None = None
+    stats: Moments | None = None
+    bought: Any = None
+    is_wide: bool = False
+
+
+def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:
+    """The problem as Newton's solvers take it, or as the dual does: as it is."""
+    if takes_dual(problem, settings):
+        return Ready(in_c_order(problem))
+    own, centre = centred_or_wide(problem, settings)
+    return Ready(own, centre, is_wide=own.data.X.dtype != problem.data.X.dtype)
+
+
+def made_ready(problem: Problem, settings: Settings) -> Ready:
+    """The problem with what fits of any penalty to these rows, or to most of them, share."""
+    ready = in_solvers_coordinates(problem, settings)
+    if takes_dual(problem, settings):
+        return ready
+    return ready._replace(stats=statistics(ready.problem, settings, is_warm=False))
+
+
+def trained_from(
+    ready: Ready,
+    params: Params,
+    settings: Settings,
+    rules: Rules,
+    *,
+    is_warm: bool,
+    rng: np.random.RandomState,
+    watch: Watch,
+    is_rough: bool = False,
+) -> tuple[Result, dict[str, object]]:
+    """As ``minimum``; the parameters are those of X as it was given. ``is_rough``: see ``choose``."""
+    problem, centre, stats, bought, is_wide = ready
+    plan = choose(
+        problem, settings, is_warm=is_warm, rng=rng, known=stats, bought=bought, is_rough=is_rough, is_wide=is_wide
+    )
+    rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
+    start = shifted(params, centre, 1.0)
+    result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)
+    return result._replace(params=shifted(result.params, centre, -1.0)), plan.info
+
+
+def _seen_from(rules: Rules, watch: Watch, back: Callable[[Params], Params]) -> tuple[Rules, Watch]:
+    """The rules and the watch of a problem in other coordinates, from which ``back`` leads."""
+    score = rules.score
+    if score is not None:
+        rules = rules._replace(score=lambda params: score(back(params)))
+
+    def ends(epoch: Epoch) -> bool:
+        def so_far() -> Result:
+            result = epoch.so_far()
+            return result._replace(params=back(result.params))
+
+        return watch.ends(epoch._replace(so_far=so_far))
+
+    return rules, watch._replace(ends=ends)
+
+
+#: Nobody is told of the epochs.
+SILENT = Watch(lambda: None, lambda epoch: False)

@@ -1,0 +1,355 @@
+"""What ``partial_fit`` does with the rows of a call: a new fit to those it keeps, or steps on the new ones.
+
+A stream's rows are kept while they are few (`KEPT_SIZE` bytes), and the model is fitted to all of them whenever those
+that it has not seen say that it must: one look at each row does not lead within a few per cent of F's minimum where F
+is small. A longer stream goes on by schedule-free steps, each row seen once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sksoftmax._data.chunks import copied, joined, n_bytes
+from sksoftmax._maths.objective import class_weights, loss, penalty, prior_params
+from sksoftmax._maths.preconditioner import preconditioner
+from sksoftmax._maths.reduction import widened
+from sksoftmax._solvers.schedule_free import known_from
+from sksoftmax._training.fit import SILENT, minimum
+from sksoftmax._training.loop import Result, Rules, one_pass
+from sksoftmax._training.plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
+from sksoftmax._types import Array, Batch, Params, Problem, is_finite
+
+#: Bytes of X that are kept.
+KEPT_SIZE = 2**28
+
+#: Excess to which the rows kept are fitted, if not with a warning; and that of the fit over all rows, as far as the new
+#: ones tell, from which the model is fitted again.
+TOL, _STALE = 1e-2, 2e-2
+
+#: New rows, as a share of those in the last fit, before which there is no other, and after which there is. The former
+#: makes all fits of a stream cost 1 / share + 1 times the last.
+_LEAST_GROWTH, _MOST_GROWTH = 0.25, 1.0
+
+#: Ratio of the growth of the weight to that of the rows from which the new rows are much heavier than those before; and
+#: of the root of the mean square of their weights to the mean from which some are much heavier than others.
+_HEAVY = 2.0
+
+#: The least growth by such rows, of their weight, or by rows of which the model knows nothing: few can move F's minimum
+#: far.
+_EARLY_GROWTH = 0.05
+
+#: Operations of a pass below which a fit costs its calls, however few the rows, and may come sooner. The calls take a
+#: few milliseconds, as some ten passes of so many operations do. All fits of this kind in a stream of models with c
+#: coefficients are at most ``2 (_LITTLE_WORK / (4 c))^(1/2)`` in number.
+_LITTLE_WORK = 2**21
+
+
+#: The constants of F, beside the rows.
+Objective = tuple[float | bool, ...]
+
+
+class Kept(NamedTuple):
+    """The rows of a stream, and how well the model knows them.
+
+    Attributes
+    ----------
+    pieces : tuple of Batch
+        In order, each of more than half as many rows as the one before: few, and a row is copied a few times.
+    seen : ndarray of int
+        Codes of the classes that have rows, or a share of their targets, sorted.
+    n_learned : int
+        Rows of the last fit.
+    value, loss : float
+        F at its end, and the mean loss.
+    surplus : float
+        What the rows since lose more than ``loss`` each, summed with their weights.
+    params : Params or None
+        Its result.
+    info : dict
+        What ran.
+    n_epochs : int
+    weight : float
+        Sum of the weights of the rows of the last fit; 0 if it is not known.
+    squares : float
+        Sum of the squared weights of the rows since.
+    objective : tuple
+        What it minimised, as `_objective_of` has it; empty if it is not known.
+    """
+
+    pieces: tuple[Batch, ...] = ()
+    seen: Array = np.empty(0, dtype=np.intp)
+    n_learned: int = 0
+    value: float = 0.0
+    loss: float = 0.0
+    surplus: float = 0.0
+    params: Params | None = None
+    info: dict[str, object] = {}
+    n_epochs: int = 0
+    weight: float = 0.0
+    squares: float = 0.0
+    objective: Objective = ()
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(n_bytes(piece.X) for piece in self.pieces)
+
+    @property
+    def n_samples(self) -> int:
+        return _n_rows(self.pieces)
+
+
+class Stream(NamedTuple):
+    """What ``partial_fit`` keeps from call to call, besides the coefficients.
+
+    Attributes
+    ----------
+    solver : str
+    has_l1 : bool
+    learning_rate : float or None
+        What ``solver_state`` is of: after a change of the solver, or of whether there is an L1 penalty, which has a
+        metric of its own, it starts anew; after one of the rate it goes on at the new one.
+    solver_state : Any
+        None before the first step.
+    n_samples : int
+    weight : float
+        Of all rows so far, those of a fit before the stream included.
+    n_fitted : int
+        Rows that the parameters were fitted to, which count in the average that steps start with.
+    kept : Kept or None
+        None where rows are not kept, or no longer.
+    waiting : tuple of Batch
+        Rows that are too few for a step of "auto", in pieces as those kept.
+    info : dict
+        Of the last step.
+    objective : tuple
+        What the last step minimised, as `_objective_of` has it; empty before it.
+    """
+
+    solver: str
+    has_l1: bool
+    learning_rate: float | None
+    solver_state: Any
+    n_samples: int
+    weight: float
+    n_fitted: int
+    kept: Kept | None
+    waiting: tuple[Batch, ...] = ()
+    info: dict[str, object] = {}
+    objective: Objective = ()
+
+    def has_other_targets(self, y: Array) -> bool:
+        """Whether the rows in memory have a table of targets, and ``y`` codes; or the other way round."""
+        pieces = (*(self.kept.pieces if self.kept else ()), *self.waiting)
+        return bool(pieces) and pieces[0].y.ndim != y.ndim
+
+
+class Advance(NamedTuple):
+    """Where the rows of a call have led.
+
+    Attributes
+    ----------
+    stream : Stream
+    params : Params or None
+        None where they stay what they were.
+    info : dict
+        What ran.
+    n_epochs : int
+    result : Result or None
+        Of the fit to the rows kept, to an excess of `TOL`, if there was one.
+    """
+
+    stream: Stream
+    params: Params | None
+    info: dict[str, object]
+    n_epochs: int
+    result: Result | None = None
+
+
+def begun(settings: Settings, *, has_l1: bool, n_samples: int, weight: float) -> Stream:
+    """A stream after ``n_samples`` rows that are not kept."""
+    kept = Kept() if _keeps_rows(settings) and n_samples == 0 else None
+    return Stream(settings.solver, has_l1, settings.learning_rate, None, n_samples, weight, n_samples, kept)
+
+
+def advanced(
+    stream: Stream,
+    problem: Problem,
+    before: Callable[[], Params | None],
+    settings: Settings,
+    rng: np.random.RandomState,
+) -> Advance:
+    """The stream after the rows of ``problem``; ``before`` tells the parameters so far, None at its beginning."""
+    has_l1 = problem.l1_ratio > 0
+    data = problem.data
+    n_samples, weight = stream.n_samples + len(data.y), stream.weight + float(data.weight.sum())
+    problem = problem._replace(mean_weight=weight / n_samples)
+    had_intercept = stream.objective[2] if stream.objective else problem.fit_intercept
+    if (stream.solver, stream.has_l1, had_intercept) != (settings.solver, has_l1, problem.fit_intercept):
+        stream = stream._replace(solver=settings.solver, has_l1=has_l1, solver_state=None)
+    stream = stream._replace(n_samples=n_samples, weight=weight)
+    if stream.kept is not None and _keeps_rows(settings) and stream.kept.n_bytes + n_bytes(data.X) <= KEPT_SIZE:
+        kept, result = _learned(stream.kept, problem, settings, rng)
+        kept_info = {"kept": f"{n_samples} rows, {kept.n_learned} of them in the last fit"}
+        info = {"engine": choose_engine(settings.engine, data.X), **kept.info, **kept_info}
+        learned = None if result is None else kept.params
+        return Advance(stream._replace(kept=kept, n_fitted=n_samples), learned, info, kept.n_epochs, result)
+    return _stepped(stream, problem, before, settings, rng)
+
+
+def _keeps_rows(settings: Settings) -> bool:
+    return settings.keep_rows and settings.solver == "auto" and settings.half_life == np.inf
+
+
+# --- rows that are kept -----------------------------------------------------------------------------------
+
+
+def _learned(
+    kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState
+) -> tuple[Kept, Result | None]:
+    """The rows with the new ones, and fitted again if these ask for it."""
+    data = problem.data
+    seen = np.union1d(kept.seen, np.flatnonzero(class_weights(problem)))
+    is_other_problem = len(seen) > len(kept.seen) or kept.objective != _objective_of(problem)
+    kept = kept._replace(pieces=_added(kept.pieces, copied(data)), seen=seen)
+    if is_other_problem or kept.params is None:
+        return _fitted(kept, problem, settings, rng)
+    surplus = loss(problem, kept.params) - float(data.weight.sum()) * kept.loss
+    squares = float(data.weight @ data.weight)
+    kept = kept._replace(surplus=kept.surplus + surplus, squares=kept.squares + squares)
+    return _fitted(kept, problem, settings, rng) if _is_due(kept, problem.mean_weight) else (kept, None)
+
+
+def _is_due(kept: Kept, mean_weight: float) -> bool:
+    """Return whether the new rows ask for another fit.
+
+    Over all rows F at the parameters is ``value + surplus / weight``, and F's minimum, about, ``value``. Where few rows
+    have much of the weight, ``value`` says little of the minimum over all: if the new rows are much heavier than those
+    before, or some of them than others, a fit may come sooner.
+    """
+    assert kept.params is not None
+    n_new, weight = kept.n_samples - kept.n_learned, kept.n_samples * mean_weight
+    learned_weight = kept.weight or kept.n_learned * mean_weight
+    growth, growth_of_weight = n_new / kept.n_learned, weight / learned_weight - 1
+    new_weight = weight - learned_weight
+    is_uneven = np.sqrt(kept.squares) * np.sqrt(n_new) >= _HEAVY * new_weight
+    is_heavy = growth_of_weight >= _HEAVY * growth or is_uneven
+    little = min(1.0, 4 * kept.n_learned * kept.params.coef.size / _LITTLE_WORK)
+    if max(growth, growth_of_weight) >= (_LEAST_GROWTH if is_heavy else _MOST_GROWTH) * little:
+        return True
+    excess = kept.surplus / weight
+    if excess < _STALE * kept.value:  # NaN is not
+        return False
+    of_equal_probabilities = np.log(max(2, len(kept.params.coef)))
+    if not kept.value + excess < of_equal_probabilities:
+        return True
+    is_lost = kept.loss + kept.surplus / new_weight >= of_equal_probabilities  # on the new rows
+    least = _EARLY_GROWTH if is_heavy or is_lost else _LEAST_GROWTH
+    return max(growth, growth_of_weight) >= least * little
+
+
+def _objective_of(problem: Problem) -> Objective:
+    return (problem.alpha, problem.l1_ratio, problem.fit_intercept, problem.label_smoothing)
+
+
+def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> tuple[Kept, Result]:
+    """The rows, with the parameters that minimise F over them."""
+    rows = joined(list(kept.pieces))
+    problem = problem._replace(data=rows)
+    start = prior_params(problem) if kept.params is None else with_intercept(kept.params, problem.fit_intercept)
+    rules = Rules(settings.max_iter, TOL, None, 1)
+    is_warm = bool(start.coef.any())
+    result, info = minimum(*(problem, start, settings._replace(tol=TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT)
+    fitted = Params(*(part.astype(np.float64) for part in result.params))
+    info = {"solver": result.solver, **info}
+    mean_loss = loss(problem, fitted) / float(rows.weight.sum())
+    value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
+    of_fit = (fitted, info, len(result.loss_curve), float(rows.weight.sum()), 0.0, _objective_of(problem))
+    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, *of_fit), result
+
+
+def with_intercept(params: Params, has_intercept: bool) -> Params:
+    """Return the parameters, with intercepts of 0 if there are to be none."""
+    return params if has_intercept else params._replace(intercept=np.zeros_like(params.intercept))
+
+
+def _n_rows(pieces: tuple[Batch, ...]) -> int:
+    return sum(len(piece.y) for piece in pieces)
+
+
+def _added(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
+    while pieces and len(pieces[-1].y) < 2 * len(piece.y):
+        pieces, piece = pieces[:-1], joined([pieces[-1], piece])
+    return (*pieces, piece)
+
+
+def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool, has_intercept: bool) -> Stream:
+    """The stream with more classes, the old ones at ``places``; averages and a named solver's state start anew."""
+    kept, state = stream.kept, stream.solver_state
+
+    def wide(params: Params) -> Params:
+        return widened(params, places, n_classes, stream.n_samples, has_l1=has_l1, has_intercept=has_intercept)
+
+    if kept is not None and kept.params is not None:
+        pieces = tuple(piece._replace(y=places[piece.y]) for piece in kept.pieces)
+        kept = kept._replace(pieces=pieces, seen=places[kept.seen], params=wide(kept.params))
+    waiting = tuple(piece._replace(y=places[piece.y]) for piece in stream.waiting)
+    if state is not None:
+        start = wide(state.params)
+        state = state._replace(params=start, iterate=start, step=0) if stream.solver == "auto" else None
+    return stream._replace(kept=kept, solver_state=state, n_fitted=0, waiting=waiting)
+
+
+# --- rows that are not ------------------------------------------------------------------------------------
+
+
+def _stepped(
+    stream: Stream,
+    problem: Problem,
+    before: Callable[[], Params | None],
+    settings: Settings,
+    rng: np.random.RandomState,
+) -> Advance:
+    """The stream after a pass of steps over the new rows, with those that wait; of too few it waits for more."""
+    is_auto, state, asked = settings.solver == "auto", stream.solver_state, settings.learning_rate
+    is_same = stream.objective in ((), _objective_of(problem))
+    if state is not None and not is_auto and asked == stream.learning_rate and is_same:
+        settings = settings._replace(learning_rate=state.rate)  # found from the first rows
+    stream = stream._replace(learning_rate=asked, objective=_objective_of(problem))
+    may_wait = is_auto and state is not None
+    if may_wait or stream.waiting:
+        waiting = _added(stream.waiting, copied(problem.data))
+        n_waiting = _n_rows(waiting)
+        if may_wait and n_waiting < rows_of_a_step(problem, settings, stream.n_samples - n_waiting):
+            info = {**stream.info, "waiting": f"{n_waiting} rows, too few for a step"}
+            return Advance(stream._replace(waiting=waiting), None, info, 1)
+        problem = problem._replace(data=joined(list(waiting)))
+    plan = choose_for_stream(problem, settings, getattr(state, "stats", None))
+    solver = plan.stages[0].solver
+    if state is None:
+        state = solver.init(problem, before() or prior_params(problem))
+        if is_auto:
+            batch_size = solver.batch_size or 1
+            state = state._replace(step=-(-stream.n_fitted // batch_size))
+            if stream.kept is not None and stream.kept.pieces:
+                rows = joined(list(stream.kept.pieces))
+                state = known_from(problem, state, rows, batch_size, whole=plan.info["metric"] == "gram")
+    elif not is_auto:
+        state = state._replace(rate=plan.info["learning_rate"])
+    elif not is_same:  # the metric holds alpha
+        state = state._replace(metric=preconditioner(problem, state.stats, batch_size=solver.batch_size or 1))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        state = one_pass(problem, solver, state, settings.shuffle, rng)
+        if is_auto and not is_finite(state.params):  # raw predictions of the new rows overflow: begin anew
+            state = one_pass(problem, solver, solver.init(problem, prior_params(problem)), settings.shuffle, rng)
+    rate = plan.info["learning_rate"] if is_auto else state.rate  # "auto": that of each batch
+    info = {
+        "engine": choose_engine(settings.engine, problem.data.X),
+        "solver": solver.name,
+        **plan.info,
+        "learning_rate": rate,
+    }
+    stream = stream._replace(solver_state=state, n_fitted=stream.n_samples, kept=None, waiting=(), info=info)
+    return Advance(stream, state.params, info, 1)
