@@ -251,7 +251,7 @@ def _minimised_by_matrix(
         return Solution(first.theta, -first.value, 0.0)
     c = (grad - product(theta)).ravel()
     z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
-    inner = point_at(z.reshape(theta.shape))
+    inner = point_at(settle(z.reshape(theta.shape)))
     sparse, _ = face_from(settle(np.where(is_zero, 0.0, z).reshape(theta.shape)))
     least = inner.value - gap
     best = min(first, sparse, key=lambda point: point.value)
