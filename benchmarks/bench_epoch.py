@@ -104,11 +104,11 @@ def least(call: Callable[[], Any]) -> float:
     return min(seconds[1:])
 
 
-def dense_limits(X: Array, n_rows: int) -> tuple[float, float]:
+def dense_limits(X: Array, n_outputs: int) -> tuple[float, float]:
     """Seconds of a read of X, and of the raw predictions and the gradient at the speed of products in a cache."""
     block = np.ascontiguousarray(X[:_ROWS])
-    coef = np.ones((n_rows, X.shape[1]), X.dtype)
-    raw, grad = np.empty((len(block), n_rows), X.dtype), np.empty_like(coef)
+    coef = np.ones((n_outputs, X.shape[1]), X.dtype)
+    raw, grad = np.empty((len(block), n_outputs), X.dtype), np.empty_like(coef)
 
     def products() -> None:
         np.matmul(block, coef.T, out=raw)
@@ -117,7 +117,7 @@ def dense_limits(X: Array, n_rows: int) -> tuple[float, float]:
     return least(X.max), least(products) * len(X) / len(block)
 
 
-def sparse_limit(X: Any, n_rows: int) -> float:
+def sparse_limit(X: Any, n_outputs: int) -> float:
     """Seconds of a read and a write of the coefficients' row of each stored number."""
     from numba import njit
 
@@ -133,7 +133,7 @@ def sparse_limit(X: Any, n_rows: int) -> float:
                 for k in range(len(raw)):
                     row[k] += values[at] * raw[k]
 
-    n_lanes = 1 if n_rows == 1 else -(-n_rows // _LANES) * _LANES
+    n_lanes = 1 if n_outputs == 1 else -(-n_outputs // _LANES) * _LANES
     table, raw = np.zeros((X.shape[1], n_lanes), X.dtype), np.zeros(n_lanes, X.dtype)
     return least(lambda: touch(X.indptr, X.indices, X.data, table, raw))
 
@@ -158,7 +158,7 @@ def measure(shape: Shape, n_samples: int, dtype: str) -> dict[str, str]:
     """A row."""
     X, y = shape.make(n_samples)
     X = sp.csr_array(X).astype(dtype) if sp.issparse(X) else np.ascontiguousarray(X, dtype=dtype)
-    n_rows = int(y.max()) + 1
+    n_outputs = int(y.max()) + 1
     fits = []
     for _ in range(3):
         with watched() as epochs:
@@ -168,13 +168,13 @@ def measure(shape: Shape, n_samples: int, dtype: str) -> dict[str, str]:
     seconds, epochs = sorted(fits[1:], key=lambda fit: fit[0])[0]  # the first one warms up
     first = epochs[0][0]
     epoch = float(np.median([taken for name, taken in epochs if name == first]))
-    problem = Problem(Batch(X, y, np.ones(len(y))), n_rows, shape.alpha, True, KERNELS["vectorized"], 1.0)
-    params = Params(np.full((n_rows, X.shape[1]), 1e-3), np.zeros(n_rows))
+    problem = Problem(Batch(X, y, np.ones(len(y))), n_outputs, shape.alpha, True, KERNELS["vectorized"], 1.0)
+    params = Params(np.full((n_outputs, X.shape[1]), 1e-3), np.zeros(n_outputs))
     full = least(lambda: value_and_grad(problem, params))
     if sp.issparse(X):
-        limits = {"touch": sparse_limit(X, n_rows)} if is_available() else {}
+        limits = {"touch": sparse_limit(X, n_outputs)} if is_available() else {}
     else:
-        limits = dict(zip(("read", "products"), dense_limits(X, n_rows), strict=True))
+        limits = dict(zip(("read", "products"), dense_limits(X, n_outputs), strict=True))
     limit = max(limits.values(), default=float("nan"))
     return {
         **{"data": shape.name, "dtype": dtype, "solver": str(model.solver_info_["solver"])},

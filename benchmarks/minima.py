@@ -150,7 +150,7 @@ def compute(problem: RaceProblem, dtype: str, X: Any, y: Array) -> dict[str, Any
 def minimum(problem: RaceProblem, dtype: str, data: Path, kept: Path = KEPT) -> float:
     """F* of the saved data, from ``kept`` (or KEPT) if it is there, else computed and kept.
 
-    Whole numbers have one F* in both dtypes.
+    DataSource numbers have one F* in both dtypes.
 
     Raises
     ------

@@ -111,9 +111,9 @@ def newton(
 
     Ends when a step promises less than ``accuracy`` of F.
     """
-    n_rows = 1 if y.max() == 1 else int(y.max()) + 1
+    n_outputs = 1 if y.max() == 1 else int(y.max()) + 1
     F, smooth, l1 = objective(X, y, alpha, l1_ratio), Smooth(X, y, alpha * (1 - l1_ratio)), alpha * l1_ratio
-    params = start or Params(np.zeros((n_rows, X.shape[1])), np.zeros(n_rows))
+    params = start or Params(np.zeros((n_outputs, X.shape[1])), np.zeros(n_outputs))
     value = F(params)
     n_steps, damping = 0, _LEAST_DAMPING if start else _MOST_DAMPING
     for _ in range(_STEPS):

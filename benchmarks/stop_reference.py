@@ -72,7 +72,7 @@ class Minimum(NamedTuple):
     Attributes
     ----------
     value, gap : float
-    theta : ndarray of shape (n_rows, n_features + 1)
+    theta : ndarray of shape (n_outputs, n_features + 1)
         Where F is ``value``; see ``Objective``.
     n_steps : int
         Newton steps, from all starts.
@@ -106,9 +106,9 @@ class Objective:
 
     Notes
     -----
-    Coefficients are a matrix ``theta`` of shape (n_rows, n_features + 1), the intercepts last, with n_rows = 1 for two
-    classes; without an intercept there is no last column. The median of each dense column is subtracted, so that
-    offsets cost no digits; outliers do not move a median.
+    Coefficients are a matrix ``theta`` of shape (n_outputs, n_features + 1), the intercepts last, with n_outputs = 1
+    for two classes; without an intercept there is no last column. The median of each dense column is subtracted, so
+    that offsets cost no digits; outliers do not move a median.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Objective:
             X = np.asarray(X, dtype=np.float64)
             self.centre = np.median(X, axis=0) if has_intercept else np.zeros(p)
             self.A = np.hstack([X - self.centre, ones])
-        self.n_classes, self.n_rows = n_classes, 1 if n_classes == 2 else n_classes
+        self.n_classes, self.n_outputs = n_classes, 1 if n_classes == 2 else n_classes
         self.has_labels = y.ndim == 1
         self.codes = y.astype(np.intp) if self.has_labels else y.argmax(axis=1)
         self.targets = np.eye(n_classes)[self.codes] if self.has_labels else np.asarray(y, np.float64)
@@ -154,7 +154,7 @@ class Objective:
         return np.column_stack([coef, moved.astype(np.float64)])
 
     def zeros(self) -> Array:
-        return np.zeros((self.n_rows, self.A.shape[1]))
+        return np.zeros((self.n_outputs, self.A.shape[1]))
 
     def raw(self, theta: Array) -> Array:
         """Raw predictions, (n_samples, n_classes); for two classes the first column is 0."""
@@ -189,7 +189,7 @@ class Objective:
 
     def back(self, rows: Array) -> Array:
         """Sum ``w_i rows_i a_i'`` for the classes that have coefficients."""
-        return np.asarray(self.A.T @ (self.weight[:, None] * rows[:, -self.n_rows :])).T
+        return np.asarray(self.A.T @ (self.weight[:, None] * rows[:, -self.n_outputs :])).T
 
     def lower(self, proba: Proba, theta: Array) -> float:
         """Compute a lower bound of F*, the dual value at some probabilities.
@@ -298,8 +298,8 @@ def _factorise(matrix: Array) -> Callable[[Array], Array]:
 def _direction(F: Objective, penalty: _Smoothed, theta: Array, proba: Proba, slope: Array) -> Array:
     """Newton's direction, from the whole Hessian if that is cheap, else by conjugate gradients."""
     n, size = F.A.shape
-    n_coef = F.n_rows * size
-    p, q = (part[:, -F.n_rows :] for part in proba)
+    n_coef = F.n_outputs * size
+    p, q = (part[:, -F.n_outputs :] for part in proba)
     curvature = penalty.curvature(theta)
     if not sp.issparse(F.A) and n * n_coef**2 / 2 + n_coef**3 / 3 <= _FACTOR_WORK:
         return -_factorise(_hessian(F, p, q, curvature))(slope.ravel()).reshape(slope.shape)
@@ -308,10 +308,10 @@ def _direction(F: Objective, penalty: _Smoothed, theta: Array, proba: Proba, slo
         raw = np.asarray(F.A @ v.T)
         return F.back(p * (raw - (p * raw).sum(axis=1, keepdims=True))) + curvature * v
 
-    if not sp.issparse(F.A) and F.n_rows * (n * size**2 + size**3 / 3) <= _BLOCK_WORK:
+    if not sp.issparse(F.A) and F.n_outputs * (n * size**2 + size**3 / 3) <= _BLOCK_WORK:
         of_class = [
             _factorise((F.A * (F.weight * p[:, c] * q[:, c])[:, None]).T @ F.A + np.diag(curvature[c]))
-            for c in range(F.n_rows)
+            for c in range(F.n_outputs)
         ]
         return _conjugate_gradients(
             product, lambda g: np.stack([solve(row) for solve, row in zip(of_class, g, strict=True)]), slope
@@ -419,7 +419,7 @@ def _descend(F: Objective, theta: Array, accuracy: float) -> Minimum:
 
     def balanced(theta: Array) -> Array:
         """Without L1 the same loss and the least penalty."""
-        return theta - theta.mean(axis=0) if F.n_rows > 1 and not F.has_l1 else theta
+        return theta - theta.mean(axis=0) if F.n_outputs > 1 and not F.has_l1 else theta
 
     theta = best = balanced(theta)
     upper, lower = F.value(theta), -np.inf

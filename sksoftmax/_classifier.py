@@ -32,7 +32,7 @@ from sksoftmax._training.loop import Result, Rules
 from sksoftmax._training.plan import Settings, choose_engine
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._training.stream import TOL, Stream, advanced, begun, with_classes, with_intercept
-from sksoftmax._types import Array, Batch, Params, Problem, Whole, is_finite
+from sksoftmax._types import Array, Batch, DataSource, Params, Problem, is_finite
 
 
 class SoftmaxClassifier(
@@ -485,8 +485,8 @@ class SoftmaxClassifier(
                 "fit an X_val and y_val of your own, or set early_stopping=False."
             )
         held = _targets.validation_data(self, validation, found.classes)
-        sample, whole = out_of_core.with_class_weight(found, source, self.class_weight)
-        return self._fit_coded(sample, found.classes, whole, held, task)
+        sample, data_source = out_of_core.with_class_weight(found, source, self.class_weight)
+        return self._fit_coded(sample, found.classes, data_source, held, task)
 
     def _fit_rows(self, data: Batch, classes: Array, validation: _targets.Validation | None, task: Task) -> Result:
         """Fit to coded rows in memory."""
@@ -495,8 +495,10 @@ class SoftmaxClassifier(
             _validation.with_class_weight(data, self.class_weight, classes), classes, None, held, task
         )
 
-    def _fit_coded(self, data: Batch, classes: Array, whole: Whole | None, held: Batch | None, task: Task) -> Result:
-        """Fit to coded rows, or to the ``whole`` that they are a sample of, class weights multiplied in.
+    def _fit_coded(
+        self, data: Batch, classes: Array, data_source: DataSource | None, held: Batch | None, task: Task
+    ) -> Result:
+        """Fit to coded rows, or to the ``data_source`` that they are a sample of, class weights multiplied in.
 
         ``held`` are the rows for early stopping; None for a part of these.
         """
@@ -504,7 +506,7 @@ class SoftmaxClassifier(
         rng = check_random_state(self.random_state)
         if self.early_stopping and held is None:
             data, held = _targets.held_out(data, classes, self.validation_fraction, rng)
-        problem = self._problem(data, len(classes), float(data.weight.mean()), whole)
+        problem = self._problem(data, len(classes), float(data.weight.mean()), data_source)
         params = prior_params(problem)
         if before is not None:
             params = self._warm_params(before, params, classes)
@@ -614,8 +616,8 @@ class SoftmaxClassifier(
 
     def _begin(self, X: Any, classes: Array) -> None:
         """Be a model of these classes that has learned nothing: all are as probable."""
-        n_rows = 1 if len(classes) == 2 else len(classes)
-        self.__dict__ |= self._answer(Params(np.zeros((n_rows, X.shape[1])), np.zeros(n_rows)), X)
+        n_outputs = 1 if len(classes) == 2 else len(classes)
+        self.__dict__ |= self._answer(Params(np.zeros((n_outputs, X.shape[1])), np.zeros(n_outputs)), X)
         self._stream, self.solver_info_, self.n_iter_ = self._new_stream(0, 0.0), {}, 0
 
     def _advance(self, data: Batch, classes: Array) -> None:
@@ -794,13 +796,15 @@ class SoftmaxClassifier(
         values["half_life"] = np.inf if self.half_life is None else self.half_life
         return Settings(**values)
 
-    def _problem(self, data: Batch, n_classes: int, mean_weight: float, whole: Whole | None = None) -> Problem:
+    def _problem(
+        self, data: Batch, n_classes: int, mean_weight: float, data_source: DataSource | None = None
+    ) -> Problem:
         kernel = _validation.kernel(choose_engine(self.engine, data.X))
-        if whole is not None:
-            mean_weight = float(whole.class_weights.sum()) / whole.n_samples
+        if data_source is not None:
+            mean_weight = float(data_source.class_weights.sum()) / data_source.n_samples
         l1_ratio = self._l1_ratio()
         of_data = (data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight)
-        return Problem(*of_data, l1_ratio, whole, float(self.label_smoothing))
+        return Problem(*of_data, l1_ratio, data_source, float(self.label_smoothing))
 
     def _l1_ratio(self) -> float:
         """The share of L1, 0 where there is no penalty to share: F is then smooth."""

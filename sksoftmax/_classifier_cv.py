@@ -439,7 +439,7 @@ def _mean_of_folds(models: Sequence[Params], has_rows: Array, *, has_l1: bool) -
     by least squares. Coefficients under an L1 penalty, which determines them, are not shifted. A class that no fold has
     rows of is as in the mean of all.
     """
-    stacks = [np.stack(parts) for parts in zip(*models, strict=True)]  # (n_folds, n_rows of coef, ...)
+    stacks = [np.stack(parts) for parts in zip(*models, strict=True)]  # (n_folds, n_outputs of coef, ...)
     if has_rows.all() or len(models[0].coef) == 1:
         return Params(*(stack.mean(axis=0) for stack in stacks))
     n_folds_with = has_rows.sum(axis=0)

@@ -18,9 +18,9 @@ class Params(NamedTuple):
 
     Attributes
     ----------
-    coef : ndarray of shape (n_rows, n_features)
-        ``n_rows`` is 1 for two classes and ``n_classes`` otherwise.
-    intercept : ndarray of shape (n_rows,)
+    coef : ndarray of shape (n_outputs, n_features)
+        ``n_outputs`` is 1 for two classes and ``n_classes`` otherwise.
+    intercept : ndarray of shape (n_outputs,)
     """
 
     coef: Array
@@ -63,10 +63,10 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    X : ndarray or csr_array of shape (n_rows, n_features)
-    y : ndarray of intp of shape (n_rows,), or of X's dtype of shape (n_rows, n_classes)
+    X : ndarray or csr_array of shape (n_outputs, n_features)
+    y : ndarray of intp of shape (n_outputs,), or of X's dtype of shape (n_outputs, n_classes)
         Class codes, 0 to n_classes - 1; or targets, rows >= 0 that sum to 1.
-    weight : ndarray of float64 of shape (n_rows,)
+    weight : ndarray of float64 of shape (n_outputs,)
 
     Of an X of another library these are all rows' in host memory, and those of blocks and batches where X is.
     """
@@ -111,7 +111,7 @@ class Kernel(Protocol):
     def hessian_product(self, proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params: ...
 
 
-class Whole(Protocol):
+class DataSource(Protocol):
     """All rows, where memory does not hold them: what is asked of them are sums, and batches if need be."""
 
     @property
@@ -147,7 +147,7 @@ class Problem(NamedTuple):
     Attributes
     ----------
     data : Batch
-        All rows, or a sample of ``whole``; weights are positive.
+        All rows, or a sample of ``data_source``; weights are positive.
     n_classes : int
         At least 2.
     alpha : float
@@ -159,7 +159,7 @@ class Problem(NamedTuple):
         Mean weight of a row: over all rows, on a stream over those seen so far.
     l1_ratio : float
         Share of L1 in the penalty, in [0, 1]; only solvers that do not need F smooth take any but 0.
-    whole : Whole or None
+    data_source : DataSource or None
         All rows, where memory does not hold them: F and its gradient are theirs, and its curvature the sample's.
     label_smoothing : float
         Share of the targets that is spread evenly over all classes, in [0, 1).
@@ -172,7 +172,7 @@ class Problem(NamedTuple):
     kernel: Kernel
     mean_weight: float
     l1_ratio: float = 0.0
-    whole: Whole | None = None
+    data_source: DataSource | None = None
     label_smoothing: float = 0.0
 
     @property
@@ -183,14 +183,14 @@ class Problem(NamedTuple):
     @property
     def n_all(self) -> int:
         """Rows of which F is the mean."""
-        return self.n_samples if self.whole is None else self.whole.n_samples
+        return self.n_samples if self.data_source is None else self.data_source.n_samples
 
     @property
     def n_features(self) -> int:
         return int(self.data.X.shape[1])
 
     @property
-    def n_rows(self) -> int:
+    def n_outputs(self) -> int:
         return 1 if self.n_classes == 2 else self.n_classes
 
 

@@ -1,6 +1,6 @@
 """``DaskSoftmaxClassifier``: the same model of rows that lie on the workers of a Dask cluster.
 
-A fit asks the workers for sums over their rows, as ``fit`` asks a file for them: of a ``Whole`` these are the only
+A fit asks the workers for sums over their rows, as ``fit`` asks a file for them: of a ``DataSource`` these are the only
 questions. What travels is said by ``communication_``; see docs/scaling.md.
 """
 
@@ -83,7 +83,7 @@ class Communication(NamedTuple):
 class _Found(NamedTuple):
     """What a partition says of its rows."""
 
-    n_rows: int
+    n_samples: int
     labels: Array
     weights: Array
     counts: Array
@@ -101,7 +101,7 @@ class _Found(NamedTuple):
 @np.errstate(all="ignore")
 def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[Batch | None, _Found | None]:
     """Return the rows of a partition that count, and what they are, with all labels; None if it has no row."""
-    if _validation.n_rows_of(X) == 0:
+    if _validation.n_samples_of(X) == 0:
         return None, None
     seen = SoftmaxClassifier()
     rows = _validation.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
@@ -263,7 +263,7 @@ def _size(value: Any) -> int:
 
 
 class _Rows(NamedTuple):
-    """All rows, on the workers: a ``Whole``."""
+    """All rows, on the workers: a ``DataSource``."""
 
     cluster: _Cluster
     pieces: list[Future]
@@ -294,7 +294,7 @@ class _Rows(NamedTuple):
 
 def _without_rows(problem: Problem) -> Problem:
     nothing = np.zeros((0, problem.n_features), problem.data.X.dtype)
-    return problem._replace(data=Batch(nothing, np.zeros(0, np.intp), np.zeros(0)), whole=None)
+    return problem._replace(data=Batch(nothing, np.zeros(0, np.intp), np.zeros(0)), data_source=None)
 
 
 class DaskSoftmaxClassifier(SoftmaxClassifier):
@@ -421,16 +421,16 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
                 drawn = [cluster.submit(_sampled, piece, rates, (seed, i)) for i, piece in enumerate(pieces)]
                 parts = [rows for rows in cluster.gathered(drawn) if rows is not None and len(rows.y)]
                 class_weights = factors * found.weights
-                sample, whole = stratified(joined(parts), class_weights), None
+                sample, data_source = stratified(joined(parts), class_weights), None
                 if (rates < 1).any():
                     assert found.moments is not None
                     n_samples = int(found.counts[factors > 0].sum())
-                    whole = _Rows(cluster, pieces, n_samples, class_weights, found.moments)
+                    data_source = _Rows(cluster, pieces, n_samples, class_weights, found.moments)
                 self.n_features_in_ = found.n_features
                 self.__dict__.pop("feature_names_in_", None)
                 if found.names is not None:
                     self.feature_names_in_ = found.names
-                result = self._fit_coded(sample, found.labels, whole, None, task)
+                result = self._fit_coded(sample, found.labels, data_source, None, task)
                 told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
                 self.communication_ = Communication(*told)
         self._warn_if_above_tol(result)
@@ -582,8 +582,10 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             return super().score(X.compute() if _is_dask(X) else X, y, sample_weight)
         local = self.to_local()
         parts = [_delayed_hits(local, *partition) for partition in _partitions(X, y, sample_weight)]
-        hits, weights, n_rows = np.sum(compute(*parts, scheduler=self._client), axis=0)
-        _validation.some_rows(int(n_rows), "X", f"{len(parts)} partitions without one", "check what selects the rows")
+        hits, weights, n_samples = np.sum(compute(*parts, scheduler=self._client), axis=0)
+        _validation.some_rows(
+            int(n_samples), "X", f"{len(parts)} partitions without one", "check what selects the rows"
+        )
         _validation.finite_sum(np.array([weights]))
         _validation.some_weight(int(weights > 0))
         return float(hits) / float(weights)
@@ -609,7 +611,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
 def _predicted(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
     """A block's predictions; it may have no row."""
-    if _validation.n_rows_of(X) == 0:
+    if _validation.n_samples_of(X) == 0:
         return np.empty((0, *shape))
     return predict(X)
 
@@ -622,7 +624,7 @@ def _delayed_prediction(predict: Callable[[Any], Array], X: Any, shape: tuple[in
 @delayed
 def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[float, float, int]:
     """Weight of the rows of a partition whose label is predicted, of all its rows, and their number."""
-    if _validation.n_rows_of(X) == 0:
+    if _validation.n_samples_of(X) == 0:
         return 0.0, 0.0, 0
     rows = _validation.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
     is_right = model.predict(X) == rows.y
@@ -697,7 +699,7 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
     """
     found = [one for one in all_found if one is not None]
     _validation.some_rows(len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows")
-    _validation.some_weight(sum(one.n_rows for one in found))
+    _validation.some_weight(sum(one.n_samples for one in found))
     kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
     if len(kinds) > 1:
         raise ValueError(
@@ -715,7 +717,7 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
         where = np.searchsorted(labels, one.labels.astype(labels.dtype))
         weights[where] += one.weights
         counts[where] += one.counts
-    sizes = (sum(one.n_rows for one in found), labels, weights, counts, moments, found[0].n_features, found[0].names)
+    sizes = (sum(one.n_samples for one in found), labels, weights, counts, moments, found[0].n_features, found[0].names)
     dtype = np.result_type(*(one.dtype for one in found))
     return _Found(*sizes, dtype, found[0].is_sparse, sum(one.n_bytes for one in found))
 

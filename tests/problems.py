@@ -12,9 +12,9 @@ KERNELS = {"vectorized": vectorized, "naive": naive}
 CONTAINERS = {"dense": np.asarray, "csr": sp.csr_array}
 
 
-def random_params(n_rows, n_features, seed=0):
+def random_params(n_outputs, n_features, seed=0):
     rng = np.random.RandomState(seed)
-    return Params(rng.standard_normal((n_rows, n_features)), rng.standard_normal(n_rows))
+    return Params(rng.standard_normal((n_outputs, n_features)), rng.standard_normal(n_outputs))
 
 
 def random_data(n_samples=12, n_features=4, n_classes=3, seed=0, dtype=np.float64):

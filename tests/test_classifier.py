@@ -568,7 +568,7 @@ def test_every_engine_takes_float32_rows_in_fortran_order(engine):
 
 @pytest.mark.parametrize(("n_classes", "n_tables"), [(2, 1), (16, 1), (40, 0)])
 def test_an_epoch_allocates_no_table_beyond_the_one_stated(n_classes, n_tables):
-    # Newton keeps one (n_rows, n_samples) table while n_rows <= n_features; all else is blocks
+    # Newton keeps one (n_outputs, n_samples) table while n_outputs <= n_features; all else is blocks
     import tracemalloc
 
     n_samples, n_features = 100000, 20

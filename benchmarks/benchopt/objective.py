@@ -32,6 +32,6 @@ class Objective(BaseObjective):  # type: ignore[misc]
     def get_one_result(self) -> dict[str, Params]:
         import numpy as np
 
-        n_rows = 1 if self.y.max() == 1 else int(self.y.max()) + 1
-        empty = Params(np.zeros((n_rows, self.X.shape[1])), np.zeros(n_rows))
+        n_outputs = 1 if self.y.max() == 1 else int(self.y.max()) + 1
+        empty = Params(np.zeros((n_outputs, self.X.shape[1])), np.zeros(n_outputs))
         return {"params": zeros_like(empty)}

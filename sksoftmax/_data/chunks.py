@@ -30,7 +30,7 @@ LEAST_OF_CLASS = 64
 
 
 class Pieces(NamedTuple):
-    """All rows, in pieces: a ``Whole``.
+    """All rows, in pieces: a ``DataSource``.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def summed_loss_grad(pieces: Iterable[Batch], problem: Problem, params: Params, 
     """The kernel's, over all pieces; of ``problem`` the data are not used."""
     loss, coef, intercept = 0.0, np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
     for piece in pieces:
-        piece_loss, grads = loss_grad(problem._replace(data=piece, whole=None), params, total)
+        piece_loss, grads = loss_grad(problem._replace(data=piece, data_source=None), params, total)
         loss += piece_loss
         coef += grads.coef
         intercept += grads.intercept
@@ -101,7 +101,7 @@ def summed_hessian_product(
     """The kernel's, over all pieces, at ``params``."""
     coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
     for piece in pieces:
-        part = hessian_product(problem._replace(data=piece, whole=None), params, direction, total)
+        part = hessian_product(problem._replace(data=piece, data_source=None), params, direction, total)
         coef += part.coef
         intercept += part.intercept
     return Params(coef, intercept)

@@ -143,7 +143,7 @@ def of_batches(batches: Any) -> Source:
             if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
                 raise TypeError(f"a batch must be (X, y) or (X, y, sample_weight), got {type(batch).__name__}.")
             X, y, *weight = batch
-            if _validation.n_rows_of(X):
+            if _validation.n_samples_of(X):
                 yield X, y, weight[0] if weight else None
 
     return Source(read, type(batches) not in (list, tuple))
@@ -172,7 +172,7 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
     moments: Moments | None = None
     sums: Any = 0.0
     for X, y, weight in source.read(None):
-        n_read += _validation.n_rows_of(X)
+        n_read += _validation.n_samples_of(X)
         _validation.needs_numpy(X)
         rows = _validation.all_rows(estimator, X, y, weight, reset=is_sparse is None, is_stream=True)
         if is_sparse not in (None, sp.issparse(rows.X)):

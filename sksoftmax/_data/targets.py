@@ -184,7 +184,7 @@ def held_out(data: Batch, classes: Array, fraction: float, rng: np.random.Random
     ValueError
         If a class has one row only, or either part would have fewer rows than classes, or none.
     """
-    n_rows, has_labels = len(data.y), data.y.ndim == 1
+    n_samples, has_labels = len(data.y), data.y.ndim == 1
     counts = np.bincount(data.y, minlength=len(classes)) if has_labels else np.empty(0, dtype=np.intp)
     advice = "give fit X_val and y_val, or set early_stopping=False."
     if (counts == 1).any():
@@ -193,15 +193,15 @@ def held_out(data: Batch, classes: Array, fraction: float, rng: np.random.Random
             "early_stopping=True sets a part of each class aside, and needs at least 2 rows of positive weight of "
             f"each, got 1 of {', '.join(map(repr, lonely))}; {advice}"
         )
-    n_held = int(np.ceil(fraction * n_rows))
+    n_held = int(np.ceil(fraction * n_samples))
     n_least = max(1, int(np.count_nonzero(counts)))
-    if min(n_held, n_rows - n_held) < n_least:
+    if min(n_held, n_samples - n_held) < n_least:
         raise ValueError(
             f"early_stopping=True must have a row of each class, {n_least} rows, to train on and to set aside, got "
-            f"{n_rows - n_held} and {n_held} by validation_fraction={fraction:g} of {n_rows} rows; change "
+            f"{n_samples - n_held} and {n_held} by validation_fraction={fraction:g} of {n_samples} rows; change "
             f"validation_fraction, {advice}"
         )
     rows, held = train_test_split(
-        np.arange(n_rows), test_size=fraction, stratify=data.y if has_labels else None, random_state=rng
+        np.arange(n_samples), test_size=fraction, stratify=data.y if has_labels else None, random_state=rng
     )
     return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))

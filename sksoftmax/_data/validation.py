@@ -352,8 +352,8 @@ def sound(X: Any, name: str = "X") -> Any:
             _in_range(index, size, f"{name}.{axis}")
         return X
     blocks = X.blocksize if X.format == "bsr" else (1, 1)
-    n_rows, n_columns = (size // block for size, block in zip(X.shape, blocks, strict=True))
-    n_major, n_minor = (n_columns, n_rows) if X.format == "csc" else (n_rows, n_columns)
+    n_samples, n_columns = (size // block for size, block in zip(X.shape, blocks, strict=True))
+    n_major, n_minor = (n_columns, n_samples) if X.format == "csc" else (n_samples, n_columns)
     if X.indptr.shape != (n_major + 1,) or X.indices.shape != X.data.shape[:1]:
         raise ValueError(
             f"{name} must have an indptr of length {n_major + 1} and as many indices as data, got lengths "
@@ -538,13 +538,13 @@ def some_used(data: Batch, name: str = "sample_weight") -> Batch:
 
 def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
     """Return a finite weight for each row of X, 1 for None; ValueError if one is negative, or their sum overflows."""
-    n_rows = _num_samples(X)
+    n_samples = _num_samples(X)
     if sample_weight is None:
-        return np.ones(n_rows)
+        return np.ones(n_samples)
     weight = finite_numbers(in_host_memory(sample_weight), name)
-    weight = np.full(n_rows, weight) if weight.ndim == 0 else np.ascontiguousarray(weight)
-    if weight.shape != (n_rows,):
-        raise ValueError(f"{name} must be one number, or one a row, of shape ({n_rows},), got shape {weight.shape}.")
+    weight = np.full(n_samples, weight) if weight.ndim == 0 else np.ascontiguousarray(weight)
+    if weight.shape != (n_samples,):
+        raise ValueError(f"{name} must be one number, or one a row, of shape ({n_samples},), got shape {weight.shape}.")
     if (weight < 0).any():
         raise ValueError(f"{name} must not be negative, got {weight.min():g}; 0 leaves a row out.")
     finite_sum(weight, name)
@@ -578,9 +578,9 @@ def some_weight(n_used: int, name: str = "sample_weight") -> None:
         raise ValueError(f"{name} must be positive for at least one row, got only zeros.")
 
 
-def some_rows(n_rows: int, name: str, got: str, advice: str) -> None:
+def some_rows(n_samples: int, name: str, got: str, advice: str) -> None:
     """Raise ValueError if there is no row."""
-    if n_rows == 0:
+    if n_samples == 0:
         raise ValueError(f"{name} must hold at least one row, got {got}; {advice}.")
 
 
@@ -645,7 +645,7 @@ def of_one_length(*columns: Any) -> None:
     check_consistent_length(*columns)
 
 
-def n_rows_of(X: Any) -> int:
+def n_samples_of(X: Any) -> int:
     """Rows of anything that X may be."""
     return int(_num_samples(X))
 

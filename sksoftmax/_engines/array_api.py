@@ -15,13 +15,13 @@ from sksoftmax._types import Array, Params
 
 
 def raw_prediction(params: Params, X: Any) -> Any:
-    """``coef @ x_i + intercept`` for every row, class-major: (n_rows, n), in X's dtype."""
+    """``coef @ x_i + intercept`` for every row, class-major: (n_outputs, n), in X's dtype."""
     coef, intercept = beside(params.coef, X), beside(params.intercept, X)
     return coef @ X.T + intercept[:, None]
 
 
 def proba(params: Params, X: Any) -> Any:
-    """Probabilities, (n_rows, n); for two classes the one row is the second class's."""
+    """Probabilities, (n_outputs, n); for two classes the one row is the second class's."""
     z = raw_prediction(params, X)
     return expit(z) if len(z) == 1 else softmax(z, axis=0)
 
@@ -80,8 +80,8 @@ def loss_grad(params: Params, X: Any, y: Any, weight: Any, total: float) -> tupl
         wrong = expit(margin).array
         residual = xp.where(is_second, -wrong, wrong) * beside(share, X).array
     else:
-        n_rows, n = z.shape
-        classes, rows = (xp.arange(size, dtype=codes.dtype, device=codes.device) for size in (n_rows, n))
+        n_outputs, n = z.shape
+        classes, rows = (xp.arange(size, dtype=codes.dtype, device=codes.device) for size in (n_outputs, n))
         is_true = codes[None, :] == classes[:, None]
         z = z - xp.max(z, axis=0, keepdims=True)
         z_true = xp.take(xp.reshape(z, (-1,)), codes * n + rows, axis=0)

@@ -59,12 +59,12 @@ def _row_target(y: Array, i: int, t: Array) -> None:
 
 
 def _proba(coef: Array, intercept: Array, indptr: Array, indices: Array, values: Array, p: Array) -> None:
-    n_rows = len(coef)
-    z = np.empty(max(n_rows, 2))
+    n_outputs = len(coef)
+    z = np.empty(max(n_outputs, 2))
     for i in range(len(indptr) - 1):
         _row_softmax(z, _row_raw(coef, intercept, indptr, indices, values, i, z))
-        for k in range(n_rows):
-            p[k, i] = z[k + len(z) - n_rows]
+        for k in range(n_outputs):
+            p[k, i] = z[k + len(z) - n_outputs]
 
 
 def _loss_grad(
@@ -79,10 +79,10 @@ def _loss_grad(
     dcoef: Array,
     dintercept: Array,
 ) -> float:
-    n_rows = len(coef)
-    z = np.empty(max(n_rows, 2))
+    n_outputs = len(coef)
+    z = np.empty(max(n_outputs, 2))
     t = np.empty(len(z))
-    first = len(z) - n_rows
+    first = len(z) - n_outputs
     loss = 0.0
     for i in range(len(indptr) - 1):
         _row_target(y, i, t)
@@ -92,7 +92,7 @@ def _loss_grad(
             if t[k] > 0:
                 below += t[k] * (largest - z[k])
         loss += weight[i] * (below + _row_softmax(z, largest)) / total
-        for k in range(n_rows):
+        for k in range(n_outputs):
             residual = weight[i] * (z[k + first] - t[k + first]) / total
             dintercept[k] += residual
             for e in range(indptr[i], indptr[i + 1]):
@@ -112,15 +112,15 @@ def _hessian_product(
     dcoef: Array,
     dintercept: Array,
 ) -> None:
-    n_rows = len(coef)
-    dz = np.empty(max(n_rows, 2))
-    first = len(dz) - n_rows
+    n_outputs = len(coef)
+    dz = np.empty(max(n_outputs, 2))
+    first = len(dz) - n_outputs
     for i in range(len(indptr) - 1):
         _row_raw(coef, intercept, indptr, indices, values, i, dz)
         mean = 0.0  # the expected change of the raw prediction; class 0's is 0 in a model of one row
-        for k in range(n_rows):
+        for k in range(n_outputs):
             mean += p[k, i] * dz[k + first]
-        for k in range(n_rows):
+        for k in range(n_outputs):
             change = weight[i] * p[k, i] * (dz[k + first] - mean) / total
             dintercept[k] += change
             for e in range(indptr[i], indptr[i + 1]):
@@ -128,17 +128,17 @@ def _hessian_product(
 
 
 def raw_prediction(params: Params, X: Any) -> Array:
-    """Raw predictions, (n_rows, n), by loops; see ``vectorized.raw_prediction``."""
-    n_rows, entries = len(params.coef), _entries(X)
-    raw, z = np.empty((n_rows, X.shape[0])), np.empty(max(n_rows, 2))
+    """Raw predictions, (n_outputs, n), by loops; see ``vectorized.raw_prediction``."""
+    n_outputs, entries = len(params.coef), _entries(X)
+    raw, z = np.empty((n_outputs, X.shape[0])), np.empty(max(n_outputs, 2))
     for i in range(X.shape[0]):
         _row_raw(*params, *entries, i, z)
-        raw[:, i] = z[len(z) - n_rows :]
+        raw[:, i] = z[len(z) - n_outputs :]
     return raw
 
 
 def proba(params: Params, X: Any) -> Array:
-    """Probabilities, (n_rows, n), by loops; see ``vectorized.proba``."""
+    """Probabilities, (n_outputs, n), by loops; see ``vectorized.proba``."""
     p = np.empty((len(params.coef), X.shape[0]))
     _proba(*params, *_entries(X), p)
     return p

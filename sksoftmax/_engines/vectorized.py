@@ -1,6 +1,6 @@
 """The vectorized engine: NumPy/SciPy kernels, one code for dense and CSR rows.
 
-Class-major inside: ``z`` and ``p`` are (n_rows, n), so that the maximum and the sum over classes run along
+Class-major inside: ``z`` and ``p`` are (n_outputs, n), so that the maximum and the sum over classes run along
 the long axis. Every kernel is additive over rows for a fixed ``total`` and writes none of its inputs.
 """
 
@@ -20,16 +20,16 @@ _UNPACKED = 10**6
 _LEAST_ROWS = 64
 
 
-def _pieces(X: Any, n_rows: int) -> list[slice]:
-    """Spans of the rows whose products with ``n_rows`` classes need no packing; none where those are not thin."""
-    size = _UNPACKED // max(1, n_rows * X.shape[1])
+def _pieces(X: Any, n_outputs: int) -> list[slice]:
+    """Spans of the rows whose products with ``n_outputs`` classes need no packing; none where those are not thin."""
+    size = _UNPACKED // max(1, n_outputs * X.shape[1])
     if size < _LEAST_ROWS or sp.issparse(X):
         return []
     return [slice(start, start + size) for start in range(0, X.shape[0], size)]
 
 
 def raw_prediction(params: Params, X: Any) -> Array:
-    """``coef @ x_i + intercept`` for every row, class-major: (n_rows, n), in X's dtype."""
+    """``coef @ x_i + intercept`` for every row, class-major: (n_outputs, n), in X's dtype."""
     coef = params.coef.astype(X.dtype, copy=False)
     intercept = params.intercept.astype(X.dtype, copy=False)[:, None]
     pieces = _pieces(X, len(coef))
@@ -55,7 +55,7 @@ def _summed(residual: Array, X: Any) -> Params:
 
 
 def proba(params: Params, X: Any) -> Array:
-    """Probabilities, (n_rows, n); for two classes the one row is the second class's, in float64: near 1 it is all
+    """Probabilities, (n_outputs, n); for two classes the one row is the second class's, in float64: near 1 it is all
     that is left of the first's.
     """
     z = raw_prediction(params, X)

@@ -39,7 +39,7 @@ def exact(proba: Any) -> Any:
 
 
 def spreads(proba: Any) -> Any:
-    """``p (1 - p)`` of each class, (n_rows, n); of the largest by the sum of the others, not by a difference."""
+    """``p (1 - p)`` of each class, (n_outputs, n); of the largest by the sum of the others, not by a difference."""
     return with_spreads(proba)[1]
 
 
@@ -76,15 +76,15 @@ class Factor(NamedTuple):
     def apply(self, grads: Params) -> Params:
         """The inverse Hessian times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
-        n_rows, p = u.shape
-        q = len(self.unit) // n_rows
-        v = np.empty((n_rows, q))
+        n_outputs, p = u.shape
+        q = len(self.unit) // n_outputs
+        v = np.empty((n_outputs, q))
         v[:, :p] = u
         v[:, p:] = grads.intercept[:, None]
         d, _ = scipy.linalg.lapack.dpotrs(self.factor, v.ravel() * self.unit)
-        d = (d * self.unit).reshape(n_rows, q)
+        d = (d * self.unit).reshape(n_outputs, q)
         coef = d[:, :p] / self.scale
-        intercept = d[:, p] - coef @ self.mean if q > p else np.zeros(n_rows)
+        intercept = d[:, p] - coef @ self.mean if q > p else np.zeros(n_outputs)
         return Params(coef, intercept)
 
 
@@ -94,7 +94,7 @@ class ClassPreconditioner(NamedTuple):
     With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
     ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A softmax does
     not see a common shift, so the minimum of F lies there; left in, that direction, in which F is flat, would
-    spoil the conditioning. ``inverse`` is (n_rows, q, q), q = n_features + 1 with an intercept;
+    spoil the conditioning. ``inverse`` is (n_outputs, q, q), q = n_features + 1 with an intercept;
     ``constraint`` the (q, q) inverse of the sum, None for two classes.
     """
 
@@ -127,9 +127,9 @@ class Diagonal(NamedTuple):
         Of the columns, rows weighed by their curvature; 0 without intercept.
     unit : float
         What columns are divided by, so that their squares are numbers.
-    coef : ndarray of shape (n_rows, n_features)
+    coef : ndarray of shape (n_outputs, n_features)
         In these units.
-    intercept : ndarray of shape (n_rows,)
+    intercept : ndarray of shape (n_outputs,)
     """
 
     mean: Array
@@ -150,7 +150,7 @@ def ratio(numbers: Array, by: Array) -> Array:
 
 
 class CurvedRows(NamedTuple):
-    """Some rows, their weights, and their probabilities and spreads, (n_rows, n)."""
+    """Some rows, their weights, and their probabilities and spreads, (n_outputs, n)."""
 
     X: Any
     weight: Array
@@ -163,13 +163,13 @@ def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], I
 
     Keeps their probabilities if there are no more of them than numbers in X.
     """
-    size = _chunk(problem.n_rows * (problem.n_features + problem.fit_intercept)) * times_larger(rows.X)
+    size = _chunk(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * times_larger(rows.X)
     spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
 
     def tables() -> Iterator[tuple[Any, Any]]:
         return (with_spreads(problem.kernel.proba(params, rows.X[span])) for span in spans)
 
-    kept = list(tables()) if problem.n_rows <= problem.n_features else None
+    kept = list(tables()) if problem.n_outputs <= problem.n_features else None
 
     def parts() -> Iterator[CurvedRows]:
         for span, table in zip(spans, tables() if kept is None else kept, strict=True):
@@ -198,8 +198,8 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
     """
     part = problem._replace(data=rows)
     clip = _clipping(rows.X) if is_robust else None
-    total, linear = np.zeros(problem.n_rows), np.zeros((problem.n_rows, problem.n_features))
-    squares = np.zeros((problem.n_rows, problem.n_features))
+    total, linear = np.zeros(problem.n_outputs), np.zeros((problem.n_outputs, problem.n_features))
+    squares = np.zeros((problem.n_outputs, problem.n_features))
     is_small = isinstance(rows.X, DeviceArray) or has_finite_squares(rows.X)
     unit = 1.0 if is_small else float(np.abs(rows.X).max())
 
@@ -301,8 +301,8 @@ def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn:
         return every
     X, y, share = every
     assert rows_leverage is not None
-    kept = list(probabilities(problem, params)) if problem.n_rows <= problem.n_features else None
-    totals = np.zeros(problem.n_rows)
+    kept = list(probabilities(problem, params)) if problem.n_outputs <= problem.n_features else None
+    totals = np.zeros(problem.n_outputs)
     start = 0
     for proba in kept or probabilities(problem, params):
         span = slice(start, start + proba.shape[1])
@@ -329,7 +329,7 @@ def share_seen(
     def bend(before: Evaluation, after: Evaluation) -> float:
         return after.value - before.value - rise - dot(before.grads, step)
 
-    part = problem._replace(data=rows, whole=None)
+    part = problem._replace(data=rows, data_source=None)
     seen, there = bend(value_and_grad(part, params), value_and_grad(part, ahead)), bend(start[1], end[1])
     return seen / there if there > 0 else 1.0
 
@@ -337,7 +337,7 @@ def share_seen(
 def more_rows(problem: Problem, n_drawn: int) -> int:
     """Twice as many rows to draw; all instead of most, which are hardly cheaper, and past all where F is of others."""
     doubled = 2 * n_drawn
-    return problem.n_samples if problem.whole is None and 2 * doubled > problem.n_samples else doubled
+    return problem.n_samples if problem.data_source is None and 2 * doubled > problem.n_samples else doubled
 
 
 def _chances(height: Array, n_drawn: int) -> Array:
@@ -358,7 +358,7 @@ def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditi
     parts = curved_rows(problem, params, rows)
     metric = metric._replace(mean=curvature_mean(problem, parts()))
     matrix = curvature_matrix(problem, parts(), metric)
-    K = problem.n_rows
+    K = problem.n_outputs
     q = len(matrix) // K
     if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
         shift = np.diagonal(matrix).reshape(K, q).mean(axis=0) / K
@@ -370,10 +370,10 @@ def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditi
     return Factor(metric.mean, metric.scale, unit, _cholesky(matrix))
 
 
-def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preconditioner, *, n_rows: int) -> Factor:
-    """``factorised`` of ``n_rows`` of the rows drawn, evenly spread."""
-    if n_rows < len(rows.y):
-        part = np.arange(n_rows) * len(rows.y) // n_rows
+def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preconditioner, *, n_samples: int) -> Factor:
+    """``factorised`` of ``n_samples`` of the rows drawn, evenly spread."""
+    if n_samples < len(rows.y):
+        part = np.arange(n_samples) * len(rows.y) // n_samples
         rows = Batch(*(column[part] for column in rows))
         rows = normalize_weights(rows)
     return factorised(problem, params, rows, metric)
@@ -381,7 +381,7 @@ def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preco
 
 def curvature_matrix(problem: Problem, parts: Iterable[CurvedRows], metric: Preconditioner) -> Array:
     """Lower triangle of the Hessian of rows: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
-    K, p = problem.n_rows, problem.n_features
+    K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
     for part in parts:
@@ -397,7 +397,7 @@ def _ridge(problem: Problem, metric: Preconditioner) -> Array:
 
 def by_class(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> ClassPreconditioner:
     """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X + alpha I``, inverted."""
-    K, p = problem.n_rows, problem.n_features
+    K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     dtype = rows.X.dtype
     ridge = np.zeros(q)

@@ -105,7 +105,7 @@ def rows_of_a_block(problem: Problem) -> int:
     """As many rows as a cache keeps, with their raw predictions."""
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    return max(_MIN_BLOCK, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_rows)))
+    return max(_MIN_BLOCK, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
 
 
 def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
@@ -132,7 +132,7 @@ def _in_host_memory(grads: Params) -> Params:
 def value_and_grad(problem: Problem, params: Params) -> Evaluation:
     """F and its gradient over all rows, in float64 whatever X's dtype."""
     total = total_weight(problem)
-    summed = loss_grad if problem.whole is None else problem.whole.loss_grad
+    summed = loss_grad if problem.data_source is None else problem.data_source.loss_grad
     return _regularised(problem, *summed(problem, params, total), params)
 
 
@@ -152,7 +152,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
 
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
-    """Each block's probabilities, (n_rows, rows of the block)."""
+    """Each block's probabilities, (n_outputs, rows of the block)."""
     params = _beside(params, problem.data.X)
     return (problem.kernel.proba(params, block.X) for block in blocks(problem))
 
@@ -162,7 +162,7 @@ def loss(problem: Problem, params: Params) -> float:
     total = 0.0
     for block, proba in zip(blocks(problem), probabilities(problem, params), strict=True):
         y, tiny = targets(problem, block.y), np.finfo(proba.dtype).tiny
-        if problem.n_rows == 1:
+        if problem.n_outputs == 1:
             proba = np.concatenate([1 - proba, proba])
         if y.ndim == 1:
             total -= float(block.weight @ np.log(np.maximum(proba[y, np.arange(len(y))], tiny)))
@@ -180,7 +180,7 @@ def value(problem: Problem, params: Params) -> float:
 def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:
     """The Hessian of F's smooth part at ``params``, as a function of what it multiplies.
 
-    Keeps the probabilities of the rows, in X's dtype, where they are no larger than a dense X (n_rows up to
+    Keeps the probabilities of the rows, in X's dtype, where they are no larger than a dense X (n_outputs up to
     n_features); computes them anew for each product otherwise, and of rows that memory does not hold.
 
     Parameters
@@ -188,11 +188,11 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
     rows : Batch or None
         Rows that stand for all, weights that sum to about 1; None for all rows.
     """
-    if rows is None and problem.whole is not None:
-        data_term = functools.partial(problem.whole.hessian_product, problem, params, total=total_weight(problem))
+    if rows is None and problem.data_source is not None:
+        data_term = functools.partial(problem.data_source.hessian_product, problem, params, total=total_weight(problem))
     else:
         part = problem if rows is None else problem._replace(data=rows)
-        kept = list(probabilities(part, params)) if problem.n_rows <= problem.n_features else None
+        kept = list(probabilities(part, params)) if problem.n_outputs <= problem.n_features else None
         total = total_weight(problem) if rows is None else 1.0
         data_term = functools.partial(hessian_product, part, params, total=total, kept=kept)
 
@@ -223,7 +223,7 @@ def hessian_product(
 
 def total_weight(problem: Problem) -> float:
     """Sum of the weights of all rows."""
-    return float((problem.data.weight if problem.whole is None else problem.whole.class_weights).sum())
+    return float((problem.data.weight if problem.data_source is None else problem.data_source.class_weights).sum())
 
 
 def class_sums(y: Array, weight: Array, n_classes: int) -> Array:
@@ -236,7 +236,11 @@ def class_sums(y: Array, weight: Array, n_classes: int) -> Array:
 def class_weights(problem: Problem) -> Array:
     """Sum of the weights of each class's rows, with soft or smoothed targets of its shares of the rows."""
     data, share = problem.data, problem.label_smoothing
-    sums = class_sums(data.y, data.weight, problem.n_classes) if problem.whole is None else problem.whole.class_weights
+    sums = (
+        class_sums(data.y, data.weight, problem.n_classes)
+        if problem.data_source is None
+        else problem.data_source.class_weights
+    )
     return (1 - share) * sums + share * sums.mean() if share else sums
 
 
@@ -253,11 +257,11 @@ def prior_params(problem: Problem) -> Params:
 
     A class without rows, whose intercept has no minimum, starts as if it had half a row.
     """
-    intercept = np.zeros(problem.n_rows)
+    intercept = np.zeros(problem.n_outputs)
     if problem.fit_intercept:
         log_priors = np.log(np.maximum(class_weights(problem), 0.5 * problem.mean_weight))
-        intercept = log_priors[1:] - log_priors[0] if problem.n_rows == 1 else centred(log_priors)
-    return Params(np.zeros((problem.n_rows, problem.n_features)), intercept)
+        intercept = log_priors[1:] - log_priors[0] if problem.n_outputs == 1 else centred(log_priors)
+    return Params(np.zeros((problem.n_outputs, problem.n_features)), intercept)
 
 
 def better_start(problem: Problem, params: Params) -> tuple[Params, Evaluation]:
@@ -291,9 +295,9 @@ def less_centre(problem: Problem) -> tuple[Problem, Array | None]:
     if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
         return problem, None
     centre = centre_of(X)
-    whole = None if problem.whole is None else problem.whole.less(centre)
+    data_source = None if problem.data_source is None else problem.data_source.less(centre)
     less = np.subtract(X, centre, order="C") if isinstance(X, np.ndarray) else X - centre  # X may be in Fortran order
-    return problem._replace(data=problem.data._replace(X=less), whole=whole), centre
+    return problem._replace(data=problem.data._replace(X=less), data_source=data_source), centre
 
 
 def in_c_order(problem: Problem) -> Problem:

@@ -75,7 +75,7 @@ class Preconditioner(NamedTuple):
 class ClassMetric(NamedTuple):
     """Inverse of ``v_c X'X / n + alpha I`` for each class c, v_c its mean curvature; see ``Spectrum``.
 
-    ``inverse`` is (n_rows, n_features), of the curvatures along the columns of ``basis``.
+    ``inverse`` is (n_outputs, n_features), of the curvatures along the columns of ``basis``.
     """
 
     mean: Array
@@ -120,13 +120,13 @@ class Metric(Protocol):
 
 def curvature_bound(problem: Problem) -> float:
     """Largest curvature of the loss by the raw prediction, Boehning's bound."""
-    return 0.25 if problem.n_rows == 1 else 0.5
+    return 0.25 if problem.n_outputs == 1 else 0.5
 
 
 def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
     """Statistics of some rows, without X'X but for its diagonal."""
     problem = Problem(rows, 2, 0.0, fit_intercept, vectorized, 1.0)
-    return moments(problem, whole=False)
+    return moments(problem, full_gram=False)
 
 
 def location(problem: Problem) -> tuple[Array, Array]:
@@ -156,23 +156,23 @@ def location(problem: Problem) -> tuple[Array, Array]:
     return np.zeros_like(mean), np.where(size <= smallest, 0.0, size)
 
 
-def moments(problem: Problem, *, whole: bool) -> Moments:
-    """Statistics of the columns in two passes; ``whole`` asks for all of X'X, not its diagonal.
+def moments(problem: Problem, *, full_gram: bool) -> Moments:
+    """Statistics of the columns in two passes; ``full_gram`` asks for all of X'X, not its diagonal.
 
     Where X'X of dense rows would cost more than a pass it is that of 20 rows a column or more, spread evenly but with
     no period; and columns of which these rows see little have the variance that all rows have. Where memory does not
     hold all rows X'X is the sample's, in the same way.
     """
     n_drawn = _rows_of_gram(problem)
-    if problem.whole is not None:
-        mean, peak, spread = problem.whole.moments
-        if not whole:
-            return problem.whole.moments
+    if problem.data_source is not None:
+        mean, peak, spread = problem.data_source.moments
+        if not full_gram:
+            return problem.data_source.moments
     else:
         mean, peak = location(problem)
-        if not whole or n_drawn == problem.n_samples:
-            return Moments(mean, peak, _second(problem, mean, peak, whole=whole))
-        spread = _second(problem, mean, peak, whole=False)
+        if not full_gram or n_drawn == problem.n_samples:
+            return Moments(mean, peak, _second(problem, mean, peak, full_gram=full_gram))
+        spread = _second(problem, mean, peak, full_gram=False)
     part = problem
     if n_drawn < problem.n_samples:
         rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
@@ -180,7 +180,7 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
     centre = mean
     if problem.fit_intercept:
         centre = sum(host(block.weight @ block.X) for block in blocks(part)) / part.data.weight.sum()
-    second = _second(part, centre, peak, whole=True)
+    second = _second(part, centre, peak, full_gram=True)
     seen = np.diagonal(second).copy()
     np.einsum("ii->i", second)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
     return Moments(mean, peak, second)
@@ -189,35 +189,35 @@ def moments(problem: Problem, *, whole: bool) -> Moments:
 def _rows_of_gram(problem: Problem) -> int:
     """As many rows as make X'X no dearer than a pass, and at least 20 a column; all of them instead of most."""
     n, p = problem.n_samples, problem.n_features
-    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_rows * n // p)
+    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_outputs * n // p)
     return n if sp.issparse(problem.data.X) or 2 * n_drawn > n else n_drawn
 
 
-def _second(problem: Problem, mean: Array, peak: Array, *, whole: bool) -> Array:
+def _second(problem: Problem, mean: Array, peak: Array, *, full_gram: bool) -> Array:
     """``Moments.second``."""
     unit = _unit(peak)
     p = problem.n_features
     total = problem.data.weight.sum()
-    second: Any = zeros((p, p) if whole else (p,), problem.data.X)
+    second: Any = zeros((p, p) if full_gram else (p,), problem.data.X)
     dtype = problem.data.X.dtype
-    for block in blocks(problem, _ROWS_PER_COLUMN * p if whole else 1):
+    for block in blocks(problem, _ROWS_PER_COLUMN * p if full_gram else 1):
         root = np.sqrt(block.weight / total).astype(dtype)
         if sp.issparse(block.X):
             u = (sp.diags_array(root) @ block.X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
-            second += (u.T @ u).toarray() if whole else np.asarray(u.multiply(u).sum(axis=0))
+            second += (u.T @ u).toarray() if full_gram else np.asarray(u.multiply(u).sum(axis=0))
         else:
             u = block.X - mean.astype(dtype)
             u *= (1 / unit).astype(dtype)
             u *= root[:, None]
-            second += lower_gram(u) if whole else squares(u, axis=0)
+            second += lower_gram(u) if full_gram else squares(u, axis=0)
     second = host(second)
-    if whole and not sp.issparse(problem.data.X):
+    if full_gram and not sp.issparse(problem.data.X):
         second = np.tril(second)
         second += np.tril(second, -1).T
     if sp.issparse(problem.data.X):
         centre = mean / unit
-        second -= np.outer(centre, centre) if whole else centre**2
-        second = second * np.outer(peak > 0, peak > 0) if whole else second * (peak > 0)  # no rounding of nothing
+        second -= np.outer(centre, centre) if full_gram else centre**2
+        second = second * np.outer(peak > 0, peak > 0) if full_gram else second * (peak > 0)  # no rounding of nothing
     return second
 
 
@@ -276,9 +276,9 @@ def spectrum(problem: Problem, stats: Moments, curvature: float) -> Spectrum:
     relative = np.sqrt(curvature * np.maximum(np.diagonal(stats.second), 0.0) + ridge)
     relative[stats.peak == 0] = np.inf
     of_data = curvature * stats.second / relative / relative[:, None]
-    whole = of_data.copy()
-    np.einsum("ii->i", whole)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
-    share, basis = scipy.linalg.eigh(of_data, whole, check_finite=False)
+    combined = of_data.copy()
+    np.einsum("ii->i", combined)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
+    share, basis = scipy.linalg.eigh(of_data, combined, check_finite=False)
     basis, share = beside(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
     return Spectrum(stats.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
 
@@ -316,7 +316,7 @@ def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
     """Whether X'X and its Cholesky factor cost little next to the passes that they save.
 
     With s stored entries a row, ``n s^2 + p^3`` operations (sparse ones are some ten times slower), against
-    ``4 n s n_rows`` for a pass (a loss and gradient). Of a stream, whose end is not known, the factor of the
+    ``4 n s n_outputs`` for a pass (a loss and gradient). Of a stream, whose end is not known, the factor of the
     first rows is to cost no more than their X'X would if they were as many as the columns.
     """
     n, p = problem.n_samples, problem.n_features
@@ -326,7 +326,7 @@ def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
     stored = max(1.0, problem.data.X.nnz / n) if is_sparse else float(p)
     rows = max(n, p) if is_stream else n
     gram = rows * stored**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
-    return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_rows
+    return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_outputs
 
 
 def merged_peak(known: Moments, mean: Array, peak: Array) -> Array:

@@ -1,7 +1,8 @@
 """The quadratic model of F with an L1 penalty, and its minimum: what a proximal Newton step goes to.
 
-In the coordinates of ``preconditioner``, an array ``theta`` of shape (n_rows, n_features + 1): the coefficients times
-their column's scale, and the intercept of the centred columns (without intercept one column less). The model is ::
+In the coordinates of ``preconditioner``, an array ``theta`` of shape (n_outputs, n_features + 1): the coefficients
+times their column's scale, and the intercept of the centred columns (without intercept one column less). The model is
+::
 
     <g, d> + 1/2 <d, H d> + sum_j t_j |theta_j + d_j|
 
@@ -65,7 +66,7 @@ def to_params(problem: Problem, metric: Preconditioner, theta: Array) -> Params:
 
 def gradient_by_theta(problem: Problem, metric: Preconditioner, grads: Params) -> Array:
     """The gradient in theta's coordinates; that of the intercepts sums to 0, rounding apart, and here to the digit."""
-    b = grads.intercept if problem.n_rows == 1 else grads.intercept - grads.intercept.mean()
+    b = grads.intercept if problem.n_outputs == 1 else grads.intercept - grads.intercept.mean()
     return _joined(problem, (grads.coef - np.outer(grads.intercept, metric.mean)) / metric.scale, b)
 
 
@@ -131,15 +132,17 @@ def model_of(
 
     ``of_rows`` is its diagonal by the parameters.
     """
-    shape = (problem.n_rows, problem.n_features + problem.fit_intercept)
+    shape = (problem.n_outputs, problem.n_features + problem.fit_intercept)
 
     @functools.cache
     def form() -> Array:
         matrix = curvature_matrix(problem, curved_rows(problem, params, rows)(), metric)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
-        if problem.fit_intercept and problem.n_rows > 1:  # a common shift, which F does not see, is given a curvature
+        if (
+            problem.fit_intercept and problem.n_outputs > 1
+        ):  # a common shift, which F does not see, is given a curvature
             intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]
-            intercepts += np.trace(intercepts) / problem.n_rows**2
+            intercepts += np.trace(intercepts) / problem.n_outputs**2
         return matrix
 
     hessian = hessian_products(problem, params, rows)
@@ -150,7 +153,7 @@ def model_of(
     by_scale = of_rows.unit / metric.scale
     n, d = len(rows.y), shape[0] * shape[1]
     n_stored = rows.X.nnz if sp.issparse(rows.X) else n * problem.n_features
-    price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_rows * max(1, n_stored))
+    price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_outputs * max(1, n_stored))
     return Model(product, _joined(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), form, price)
 
 
@@ -179,7 +182,7 @@ class Solution(NamedTuple):
 
     Attributes
     ----------
-    theta : ndarray of shape (n_rows, q)
+    theta : ndarray of shape (n_outputs, q)
     decrease : float
         Of F, as the model expects it, from below.
     remaining : float

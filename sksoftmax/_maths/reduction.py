@@ -73,11 +73,11 @@ def of_classes(problem: Problem, seen: Array) -> Narrow:
     """
     y = problem.data.y
     data = problem.data._replace(y=np.searchsorted(seen, y) if y.ndim == 1 else y[:, seen])
-    whole = None if problem.whole is None else problem.whole.of_classes(seen)
+    data_source = None if problem.data_source is None else problem.data_source.of_classes(seen)
     alpha, l1_ratio = problem.alpha, problem.l1_ratio
     if len(seen) == 2:
         alpha, l1_ratio = 0.5 * (1 + l1_ratio) * alpha, 2 * l1_ratio / (1 + l1_ratio)
-    few = problem._replace(data=data, n_classes=len(seen), alpha=alpha, l1_ratio=l1_ratio, whole=whole)
+    few = problem._replace(data=data, n_classes=len(seen), alpha=alpha, l1_ratio=l1_ratio, data_source=data_source)
 
     def to(params: Params) -> Params:
         if len(seen) == 1:
@@ -156,7 +156,7 @@ def _spread(used: Array, n_features: int, params: Params) -> Params:
 
 def _are_few(problem: Problem) -> bool:
     n = problem.n_samples
-    return _COLUMNS_PER_ROW * n <= problem.n_features and n <= max(_MOST_ROWS, _MOST_ROWS_PER_CLASS * problem.n_rows)
+    return _COLUMNS_PER_ROW * n <= problem.n_features and n <= max(_MOST_ROWS, _MOST_ROWS_PER_CLASS * problem.n_outputs)
 
 
 def _of_row_space(problem: Problem) -> Narrow | None:

@@ -128,7 +128,7 @@ def _halves(both: Params) -> tuple[Params, Params]:
 
 
 def _linearised(proba: Any, change: Any) -> Any:
-    """Probabilities, (n_rows, n), to first order after the raw predictions have changed."""
+    """Probabilities, (n_outputs, n), to first order after the raw predictions have changed."""
     if len(proba) == 1:
         return proba + proba * (1 - proba) * change
     return proba + proba * (change - (proba * change).sum(axis=0))
@@ -245,10 +245,10 @@ def check(
         estimates ``overlooked`` is worth its time; until then ``overlooked`` is the penalty's bound.
     """
     ridge = problem.alpha * (1 - problem.l1_ratio)
-    part = problem if rows is None else problem._replace(data=rows, whole=None)
+    part = problem if rows is None else problem._replace(data=rows, data_source=None)
     total = total_weight(problem) if rows is None else 1.0
-    sums = loss_grad if part.whole is None else part.whole.loss_grad
-    intercepts = np.concatenate([params.intercept, step.intercept, np.zeros(problem.n_rows)])
+    sums = loss_grad if part.data_source is None else part.data_source.loss_grad
+    intercepts = np.concatenate([params.intercept, step.intercept, np.zeros(problem.n_outputs)])
     both = Params(np.concatenate([params.coef, step.coef]), intercepts)
     divergence, both = sums(part._replace(kernel=_Linearised(problem.kernel, before)), both, total)
     if not problem.fit_intercept:
@@ -261,7 +261,7 @@ def check(
     fall = penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
     gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
     kernel = Saturating(problem.kernel, step)
-    of_intercept = ratio(missed.intercept**2, both.intercept[2 * problem.n_rows :])
+    of_intercept = ratio(missed.intercept**2, both.intercept[2 * problem.n_outputs :])
     bound = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
     seen = Check(gap, missed, bound, new, kernel)
     if bound <= _LITTLE * allowed or (is_exact and not seen.agrees_with(previous, allowed)):

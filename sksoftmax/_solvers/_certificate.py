@@ -122,7 +122,7 @@ class Certifier:
         if len(model.soft):
             is_zero = np.abs(model.table) <= np.repeat(model.soft, self.n_lanes)
             is_free &= ~(is_zero & (grads.coef == 0)).reshape(is_free.shape)
-        is_free[:, self.problem.n_rows :] = False
+        is_free[:, self.problem.n_outputs :] = False
         times, beta = np.ones((1, 1)) if by_penalty else self._diagonal_by_penalty(), self._loss_by_penalty()
         eps = float(np.finfo(grads.coef.dtype).eps)
         lengthening = min(2 * _INTERCEPT * (1 + beta), _LONGEST / eps)
@@ -175,9 +175,9 @@ class Certifier:
 
     def _intercept_step(self, slope: Array) -> Array:
         """The intercept's shift that takes ``slope`` away."""
-        n_rows = self.problem.n_rows
+        n_outputs = self.problem.n_outputs
         step = np.zeros_like(slope)
-        step[:n_rows] = self._of_intercept()[0] @ slope[:n_rows]
+        step[:n_outputs] = self._of_intercept()[0] @ slope[:n_outputs]
         return step
 
     def _has_curvature(self) -> bool:
@@ -185,18 +185,18 @@ class Certifier:
         return not self.problem.fit_intercept or self._of_intercept()[1]
 
     def _of_intercept(self) -> tuple[Array, bool]:
-        """The inverse of the intercept's part in the Hessian, (n_rows, n_rows), and whether there is one."""
-        n_rows = self.problem.n_rows
+        """The inverse of the intercept's part in the Hessian, (n_outputs, n_outputs), and whether there is one."""
+        n_outputs = self.problem.n_outputs
         if self._intercept is None:
-            hessian = np.zeros((n_rows, n_rows))
+            hessian = np.zeros((n_outputs, n_outputs))
             for span, p in self._probabilities():
                 w = self.rows.weight[span].astype(np.float64)
                 np.einsum("ii->i", hessian)[:] += w @ p
                 hessian -= (p.T * w) @ p
-            if n_rows > 1:  # some curvature along a common shift of all classes, which is rounding's
-                hessian += np.trace(hessian) / n_rows**2
+            if n_outputs > 1:  # some curvature along a common shift of all classes, which is rounding's
+                hessian += np.trace(hessian) / n_outputs**2
             inverse = np.linalg.pinv(hessian, hermitian=True)
-            self._intercept = inverse, bool(np.linalg.matrix_rank(inverse, hermitian=True) == n_rows)
+            self._intercept = inverse, bool(np.linalg.matrix_rank(inverse, hermitian=True) == n_outputs)
         return self._intercept
 
     @functools.cached_property
@@ -211,7 +211,7 @@ class Certifier:
         """
         curvature = np.zeros(self.n_lanes)
         for span, p in self._probabilities():
-            curvature[: self.problem.n_rows] += self.rows.weight[span] @ (p * (1 - p))
+            curvature[: self.problem.n_outputs] += self.rows.weight[span] @ (p * (1 - p))
         return 1 + np.outer(self.rows.second * self._moves / self._alpha_2, curvature)
 
     def _loss_by_penalty(self) -> float:
@@ -219,18 +219,18 @@ class Certifier:
 
         Twice that with several: ``diag(p) - pp'`` is at most ``2 diag(p (1 - p))``.
         """
-        traces = np.zeros(self.problem.n_rows)
+        traces = np.zeros(self.problem.n_outputs)
         for span, p in self._probabilities():
             traces += self._squares_by_penalty[span] @ (p * (1 - p))
-        return float(traces.max()) * min(self.problem.n_rows, 2)
+        return float(traces.max()) * min(self.problem.n_outputs, 2)
 
     def _probabilities(self) -> Iterator[tuple[slice, Array]]:
-        """Those of some rows at a time, (n, n_rows)."""
+        """Those of some rows at a time, (n, n_outputs)."""
         n, y = len(self.rows.weight), self.problem.data.y
         for start in range(0, n, _BLOCK):
             span = slice(start, start + _BLOCK)
-            p = self.agreed.residual.reshape(n, -1)[span, : self.problem.n_rows].astype(np.float64)
-            if self.problem.n_rows == 1:
+            p = self.agreed.residual.reshape(n, -1)[span, : self.problem.n_outputs].astype(np.float64)
+            if self.problem.n_outputs == 1:
                 p[:, 0] += y[span]
             else:
                 p[np.arange(len(p)), y[span]] += 1

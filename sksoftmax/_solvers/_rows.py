@@ -339,7 +339,7 @@ def _add(sums: Any, block: Array, changes: Array) -> None:
 
 def _located(problem: Problem) -> tuple[Array, Array, Array, Array]:
     """A dense X's means, mean squares about them, columns of one value, and roots to begin with."""
-    stats = moments(problem, whole=False)
+    stats = moments(problem, full_gram=False)
     dtype = problem.data.X.dtype
     constant = np.flatnonzero(stats.peak == 0) if problem.fit_intercept else np.empty(0, np.intp)
     second = np.maximum(stats.second, 0) * stats.peak**2

@@ -100,7 +100,7 @@ class DualState(NamedTuple):
         Epochs since kappa changed; all; the one in which F last rose.
     factor : float
         On kappa, so far.
-    n_rows, n_columns : int
+    n_outputs, n_columns : int
         Of ``params.coef``.
     next_sum, n_between : int
         Epoch after which ``G`` is summed again, and epochs between two sums.
@@ -126,7 +126,7 @@ class DualState(NamedTuple):
     n_epochs: int
     last_rise: int
     factor: float
-    n_rows: int
+    n_outputs: int
     n_columns: int
     next_sum: float
     n_between: int = _N_BETWEEN
@@ -207,11 +207,11 @@ def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
         soft.astype(X.dtype) if soft.any() else np.empty(0, X.dtype),
         np.full(n_lanes, -1e9, X.dtype),  # so that the padding has no probability
     )
-    model.intercept[: problem.n_rows] = intercept
+    model.intercept[: problem.n_outputs] = intercept
     residual = np.zeros(n if K == 2 else (n, n_lanes), X.dtype)
     centre = np.zeros((len(metric.active) + 1, n_lanes), X.dtype)
     if problem.fit_intercept:
-        centre[-1, : problem.n_rows] = intercept / metric.root[-1]
+        centre[-1, : problem.n_outputs] = intercept / metric.root[-1]
     return DualState(
         rows=rows.scaled(metric.root),
         model=model,
@@ -229,7 +229,7 @@ def _cold(problem: Problem, rows: Rows, intercept: Array) -> DualState:
         n_epochs=0,
         last_rise=-_ERRATIC - 1,
         factor=1.0,
-        n_rows=problem.n_rows,
+        n_outputs=problem.n_outputs,
         n_columns=problem.n_features,
         next_sum=_N_BETWEEN if X.dtype == np.float32 else np.inf,
     )
@@ -242,13 +242,13 @@ def _warmed(problem: Problem, state: DualState, params: Params) -> DualState:
     """
     from sksoftmax._engines import compiled as _compiled
 
-    metric, n_rows, (_, soft, intercept) = state.metric, state.n_rows, state.model
+    metric, n_outputs, (_, soft, intercept) = state.metric, state.n_outputs, state.model
     soft = soft[:, None] if len(soft) else 0.0
     table = state.model.table.reshape(state.n_columns, -1)
     inverse = np.divide(1, metric.root[:-1], out=np.zeros(state.n_columns), where=metric.root[:-1] > 0)
-    table[:, :n_rows] = params.coef.T * inverse[:, None]
+    table[:, :n_outputs] = params.coef.T * inverse[:, None]
     table += soft * np.sign(table)
-    intercept[:n_rows] = params.intercept + params.coef @ state.rows.mean
+    intercept[:n_outputs] = params.intercept + params.coef @ state.rows.mean
     slope = _compiled.Sums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
     state.rows.weighing(1 / problem.n_samples).measure(state.model, state.agreed, slope, state.tools)
     of_rows = -slope.table.reshape(table.shape)
@@ -259,7 +259,7 @@ def _warmed(problem: Problem, state: DualState, params: Params) -> DualState:
     at = np.zeros_like(state.centre.at)
     at[:-1] = (table - of_rows)[metric.active] / metric.share[:-1, None]
     if metric.scale[-1]:
-        at[-1, :n_rows] = intercept[:n_rows] / metric.root[-1] + metric.root[-1] * slope.intercept[:n_rows]
+        at[-1, :n_outputs] = intercept[:n_outputs] / metric.root[-1] + metric.root[-1] * slope.intercept[:n_outputs]
     state = state._replace(centre=Centre(at), penalty=_penalty(problem, state))
     return state._replace(centre=state.centre._replace(target=_stacked(state)))
 
@@ -273,21 +273,21 @@ def _softened(state: DualState) -> Array:
 
 def _unscaled(state: DualState, table: Array, intercept: Array) -> Params:
     """Coefficients of a table of scaled ones, (n_features, n_lanes), and their intercept, as a copy."""
-    scaled, root = table[:, : state.n_rows], state.metric.root[:-1, None]
-    coef = np.empty((state.n_rows, state.n_columns))
+    scaled, root = table[:, : state.n_outputs], state.metric.root[:-1, None]
+    coef = np.empty((state.n_outputs, state.n_columns))
     for start in range(0, state.n_columns, _BLOCK):
         columns = slice(start, start + _BLOCK)
         np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
-    return uncentred(state.rows, Params(coef, intercept[: state.n_rows].astype(np.float64)))
+    return uncentred(state.rows, Params(coef, intercept[: state.n_outputs].astype(np.float64)))
 
 
 def _stacked(state: DualState) -> Array:
     """Scaled coefficients of the columns that have a centre and, last, the intercept."""
-    metric, n_rows = state.metric, state.n_rows
+    metric, n_outputs = state.metric, state.n_outputs
     stacked = np.zeros_like(state.centre.at)
     stacked[:-1] = _softened(state)[metric.active]
     if metric.scale[-1]:
-        stacked[-1, :n_rows] = state.model.intercept[:n_rows] / metric.root[-1]
+        stacked[-1, :n_outputs] = state.model.intercept[:n_outputs] / metric.root[-1]
     return stacked
 
 
@@ -441,8 +441,8 @@ def _along_slope(problem: Problem, state: DualState, grads: Params) -> float:
     The centre's moves tell nothing of a direction that a few outlying rows hold.
     """
     root = state.metric.root[:-1]
-    by_column = grads.coef.reshape(state.n_columns, -1)[:, : state.n_rows].T
-    intercept = grads.intercept[: state.n_rows].astype(np.float64)
+    by_column = grads.coef.reshape(state.n_columns, -1)[:, : state.n_outputs].T
+    intercept = grads.intercept[: state.n_outputs].astype(np.float64)
     slope = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
     slope = slope._replace(coef=slope.coef + np.outer(intercept, state.rows.mean))
     params, data = state.params, normalize_weights(problem.data)
@@ -466,11 +466,11 @@ def _slope(problem: Problem, state: DualState) -> Params:
 
 def _moved(state: DualState, direction: Params) -> DualState:
     """The state whose centre has moved so that the coefficients of the columns which have one move by ``direction``."""
-    metric, centre, n_rows = state.metric, state.centre, state.n_rows
+    metric, centre, n_outputs = state.metric, state.centre, state.n_outputs
     step = np.zeros_like(centre.at)
     step[:-1] = direction.coef.reshape(state.n_columns, -1)[metric.active] / metric.share[:-1, None]
     if metric.scale[-1]:
-        step[-1, :n_rows] = direction.intercept[:n_rows] / metric.root[-1]
+        step[-1, :n_outputs] = direction.intercept[:n_outputs] / metric.root[-1]
     model = state.model._replace(table=state.model.table.copy(), intercept=state.model.intercept.copy())
     target = centre._replace(target=centre.at + step, last=None, pairs=(), gains=())
     return _recentred(state._replace(model=model, centre=target))
@@ -478,13 +478,13 @@ def _moved(state: DualState, direction: Params) -> DualState:
 
 def _recentred(state: DualState) -> DualState:
     """The state with its centre at the target; the coefficients move along by kappa D of it."""
-    metric, centre, n_rows = state.metric, state.centre, state.n_rows
+    metric, centre, n_outputs = state.metric, state.centre, state.n_outputs
     assert centre.target is not None
     moved = centre.target - centre.at
     table = state.model.table.reshape(state.n_columns, -1)
     table[metric.active] += metric.share[:-1, None].astype(table.dtype) * moved[:-1]
     if metric.scale[-1]:
-        state.model.intercept[:n_rows] += moved[-1, :n_rows] * table.dtype.type(metric.root[-1])
+        state.model.intercept[:n_outputs] += moved[-1, :n_outputs] * table.dtype.type(metric.root[-1])
     return state._replace(centre=centre._replace(at=centre.target, target=None), n_waiting=state.n_waiting + 1)
 
 
@@ -494,7 +494,7 @@ def _summed(problem: Problem, state: DualState, tol: float) -> DualState:
     Those of columns without a centre become what the rows agreed to. The visits add to the coefficients what little
     each changes; rounding adds up, as if the rows had agreed to something else, of which F's minimum is another.
     """
-    metric, n_rows, n = state.metric, state.n_rows, problem.n_samples
+    metric, n_outputs, n = state.metric, state.n_outputs, problem.n_samples
     slope, of_intercept = state.rows.slope(state.agreed)
     slope /= n
     at, table = np.zeros_like(state.centre.at), state.model.table.reshape(slope.shape)
@@ -503,8 +503,8 @@ def _summed(problem: Problem, state: DualState, tol: float) -> DualState:
     has_none = metric.kappa[:-1] == 0
     table[has_none] -= own[has_none]
     if metric.scale[-1]:
-        from_rows = metric.scale[-1] * of_intercept[:n_rows] / n
-        at[-1, :n_rows] = (state.model.intercept[:n_rows] + from_rows) / metric.root[-1]
+        from_rows = metric.scale[-1] * of_intercept[:n_outputs] / n
+        at[-1, :n_outputs] = (state.model.intercept[:n_outputs] + from_rows) / metric.root[-1]
     own[metric.active] -= metric.share[:-1, None].astype(own.dtype) * state.centre.at[:-1]
     alpha_2, n_between = problem.alpha * (1 - problem.l1_ratio), state.n_between
     if alpha_2:

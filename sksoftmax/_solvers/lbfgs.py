@@ -143,7 +143,7 @@ def _spread_out(problem: Problem, n_drawn: int) -> Batch:
 def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
     """Each class's mean ``p_c (1 - p_c)``."""
     part = problem._replace(data=rows)
-    spread = np.zeros(problem.n_rows)
+    spread = np.zeros(problem.n_outputs)
     for block, proba in zip(blocks(part), probabilities(part, params), strict=True):
         spread += (proba * (1 - proba)) @ block.weight
     return np.maximum(spread, np.finfo(rows.X.dtype).eps)

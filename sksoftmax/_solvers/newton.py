@@ -318,7 +318,7 @@ def newton(
         value = state.evaluation.value
         if not state.is_outworn and (value >= _CHANGED * state.value_drawn or not _is_part(problem, state)):
             return state
-        if problem.whole is not None and state.n_drawn > problem.n_samples:
+        if problem.data_source is not None and state.n_drawn > problem.n_samples:
             return state._replace(rows=None, is_outworn=False, is_factorised=False, pairs=())
         if state.leverage is None and state.n_drawn < problem.n_samples:
             state = state._replace(leverage=leverage(problem, stats))
@@ -401,7 +401,7 @@ def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluat
     if state.rows is None or not _is_part(problem, state):
         return False
     share = share_seen(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
-    return share < (_TOO_LITTLE if problem.whole is None else _HOPELESS)
+    return share < (_TOO_LITTLE if problem.data_source is None else _HOPELESS)
 
 
 def _lengthened(

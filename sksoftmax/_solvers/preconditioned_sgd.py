@@ -21,9 +21,9 @@ class PreconditionedState(NamedTuple):
 
     Attributes
     ----------
-    u : ndarray of shape (n_rows, n_features)
+    u : ndarray of shape (n_outputs, n_features)
         ``coef * scale``.
-    b : ndarray of shape (n_rows,)
+    b : ndarray of shape (n_outputs,)
         ``intercept + coef @ mean``.
     velocity_u, velocity_b : ndarray
         Of their shapes.

@@ -53,7 +53,7 @@ class ScheduleFreeState(NamedTuple):
     metric_peak: Array | None
 
 
-def schedule_free(batch_size: int, rate: float | None, *, whole: bool, half_life: float = np.inf) -> Solver:
+def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_life: float = np.inf) -> Solver:
     """Preconditioned SGD that needs no horizon and answers with an average.
 
     Parameters
@@ -62,7 +62,7 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool, half_life
     rate : float or None
         Step length in the metric; None for ``1 / (1 + dimension / rows of the batch)``, the metric's: the
         curvature of a batch exceeds that of all rows by this factor, on average over directions.
-    whole : bool
+    full_gram : bool
         Whether the metric is X'X's inverse or its diagonal's, which an L1 penalty needs. It is made anew when the
         weight of the rows seen has doubled, so a logarithmic number of times.
     half_life : float
@@ -81,7 +81,7 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool, half_life
     def step(problem: Problem, state: ScheduleFreeState, batch: Batch) -> ScheduleFreeState:
         left = 0.5 ** (len(batch.y) / half_life)
         state = state._replace(weight=left * state.weight, metric_weight=left * state.metric_weight)
-        state = _observed(problem, state, batch, whole=whole)
+        state = _observed(problem, state, batch, full_gram=full_gram)
         assert state.metric is not None
         point = between(state.iterate, _INTERPOLATION, state.params)
         grads = batch_value_and_grad(problem, point, batch).grads
@@ -96,11 +96,11 @@ def schedule_free(batch_size: int, rate: float | None, *, whole: bool, half_life
 
 
 def known_from(
-    problem: Problem, state: ScheduleFreeState, rows: Batch, batch_size: int, *, whole: bool
+    problem: Problem, state: ScheduleFreeState, rows: Batch, batch_size: int, *, full_gram: bool
 ) -> ScheduleFreeState:
     """The state with the statistics of rows that are behind it, and their metric."""
     seen = problem._replace(data=rows)
-    stats, weight = moments(seen, whole=whole), float(rows.weight.sum())
+    stats, weight = moments(seen, full_gram=full_gram), float(rows.weight.sum())
     return _measured(seen, state, stats, weight, batch_size)
 
 
@@ -111,16 +111,16 @@ def _thresholded(problem: Problem, metric: Preconditioner, params: Params, lengt
     return Params(coef, params.intercept + (params.coef - coef) @ metric.mean)
 
 
-def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, whole: bool) -> ScheduleFreeState:
+def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, full_gram: bool) -> ScheduleFreeState:
     """The state with the batch's rows in its statistics and, where they are news enough, in its metric.
 
     X'X is known well enough by some rows a column: from there on only the columns' peaks are looked at.
     """
     seen = problem._replace(data=batch)
     n_known = state.weight / problem.mean_weight
-    if whole and state.stats is not None and n_known >= ROWS_PER_VARIANCE * problem.n_features:
+    if full_gram and state.stats is not None and n_known >= ROWS_PER_VARIANCE * problem.n_features:
         return _outgrown(state, merged_peak(state.stats, *location(seen)))
-    stats, weight = moments(seen, whole=whole), float(batch.weight.sum())
+    stats, weight = moments(seen, full_gram=full_gram), float(batch.weight.sum())
     if state.stats is not None:
         stats = merged(state.stats, state.weight, stats, weight)
         weight += state.weight

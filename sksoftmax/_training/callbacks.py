@@ -12,7 +12,7 @@ from sksoftmax._training.fit import SILENT
 from sksoftmax._training.loop import Epoch, Result, Watch
 
 
-def printing(n_rows: int) -> Watch:
+def printing(n_samples: int) -> Watch:
     """Prints a line an epoch, with the seconds since now, and the rows a second of the epoch.
 
     F is evaluated where the epoch has only its mean along the way, which may be below F's minimum.
@@ -28,7 +28,7 @@ def printing(n_rows: int) -> Watch:
         excess = f"{epoch.excess:.1e}" if math.isfinite(epoch.excess) else "-"
         value = epoch.value if epoch.is_exact else epoch.so_far().loss_curve[-1]
         validation = "" if epoch.score is None else f"  validation {epoch.score:.4f}"
-        rate = n_rows / max(now - epoch_began, 1e-9)
+        rate = n_samples / max(now - epoch_began, 1e-9)
         print(
             f"epoch {epoch.number:4d}  F  {value:.6e}  excess {excess:>7}{validation}  {now - began:.2f} s  "
             f"{rate:.1e} rows/s"

@@ -64,10 +64,10 @@ def minimum(
     tol = max(rules.tol, float(np.finfo(problem.data.X.dtype).eps))
     if is_warm and not is_start(problem, params):
         params, is_warm = prior_params(problem), False
-    if problem.whole is None or is_warm or settings.solver != "auto":
+    if problem.data_source is None or is_warm or settings.solver != "auto":
         result, info = _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
         return handed_over(problem, result, tol), info
-    sample = problem._replace(whole=None, mean_weight=float(problem.data.weight.mean()))
+    sample = problem._replace(data_source=None, mean_weight=float(problem.data.weight.mean()))
     rough = max(_TOL_OF_SAMPLE, tol)
     start, _ = _trained(
         *(sample, params, settings._replace(tol=rough), rules._replace(tol=rough)), is_warm=False, rng=rng, watch=SILENT
@@ -81,7 +81,7 @@ def is_start(problem: Problem, params: Params) -> bool:
 
     Further out no row may have any curvature to start from.
     """
-    sample = problem._replace(whole=None)
+    sample = problem._replace(data_source=None)
     return value_and_grad(sample, params).value <= null_value(sample)
 
 
@@ -128,7 +128,7 @@ def _in_float32(params: Params, centre: Array | None) -> Params:
 
 def _rounding(problem: Problem, params: Params) -> float:
     """A bound of what rounding the parameters changes F by, relative."""
-    data = problem.data if problem.whole is None else None
+    data = problem.data if problem.data_source is None else None
     if data is None or isinstance(data.X, DeviceArray):
         return float("inf")
     longest = float(np.sqrt(max(float(largest) for largest in _squared_norms(problem))))
@@ -141,10 +141,10 @@ def exact_value(problem: Problem, params: Params, centre: Array | None) -> float
     if centre is None:
         return value_and_grad(problem, params).value
     moved, total = shifted(params, centre, 1.0), total_weight(problem)
-    if problem.whole is None:
+    if problem.data_source is None:
         loss, _ = summed_loss_grad(as_solved(split(problem.data), centre, None), problem, moved, total)
     else:
-        loss, _ = problem.whole.less(centre).loss_grad(problem, moved, total)
+        loss, _ = problem.data_source.less(centre).loss_grad(problem, moved, total)
     return float(loss + penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
 
 
@@ -166,7 +166,7 @@ def _trained(
     rng: np.random.RandomState,
     watch: Watch,
 ) -> tuple[Result, dict[str, object]]:
-    narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.whole is None else None
+    narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.data_source is None else None
     if narrow is not None:
         rules, watch = _seen_from(rules, watch, narrow.back)
         result, info = _trained(

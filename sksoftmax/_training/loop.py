@@ -248,10 +248,10 @@ def settled_params(problem: Problem, state: Any) -> Params:
 
 def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState) -> Any:
     """The state after a step on each batch."""
-    if problem.whole is None or solver.batch_size is None:
+    if problem.data_source is None or solver.batch_size is None:
         batches = epoch_batches(problem.data, solver.batch_size, rng, shuffle=shuffle)
     else:
-        batches = problem.whole.batches(solver.batch_size, rng, shuffle=shuffle)
+        batches = problem.data_source.batches(solver.batch_size, rng, shuffle=shuffle)
     for batch in batches:
         state = solver.step(problem, state, batch)
     return state

@@ -211,7 +211,7 @@ def choose(
 def statistics(problem: Problem, settings: Settings, *, is_warm: bool) -> Moments:
     """The columns' statistics, of the kind that a fit needs."""
     is_exact = _is_exact(problem, settings, is_warm=is_warm)
-    return moments(problem, whole=not is_exact and gram_pays(problem))
+    return moments(problem, full_gram=not is_exact and gram_pays(problem))
 
 
 def _has_batches(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
@@ -234,17 +234,17 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     """
     if settings.solver != "auto":
         # the statistics are for an "auto" rate alone
-        stats = moments(problem, whole=gram_pays(problem)) if settings.learning_rate is None else None
+        stats = moments(problem, full_gram=gram_pays(problem)) if settings.learning_rate is None else None
         return _plan_by_name(problem, settings, stats, is_stream=True)
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
-    whole = not problem.l1_ratio and gram_pays(problem, is_stream=True)
+    full_gram = not problem.l1_ratio and gram_pays(problem, is_stream=True)
     if known is not None:
-        whole = known.second.ndim == 2
-    solver = schedule_free(batch_size, settings.learning_rate, whole=whole, half_life=settings.half_life)
+        full_gram = known.second.ndim == 2
+    solver = schedule_free(batch_size, settings.learning_rate, full_gram=full_gram, half_life=settings.half_life)
     info: dict[str, object] = {
         "batch_size": batch_size,
         "learning_rate": settings.learning_rate or "auto",
-        "metric": "gram" if whole else "diagonal",
+        "metric": "gram" if full_gram else "diagonal",
     }
     return Plan([Stage(solver, 1)], None, 0.0, info)
 
@@ -264,7 +264,7 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
     or at most 4 times X, and there is numba.
     """
     X = problem.data.X
-    if problem.whole is not None or isinstance(X, DeviceArray):
+    if problem.data_source is not None or isinstance(X, DeviceArray):
         return False
     if settings.engine not in ("auto", "compiled") or settings.solver != "auto":
         return False
@@ -274,7 +274,7 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
         return False
     if settings.engine == "compiled":
         return True
-    table = problem.n_samples * problem.n_rows * X.dtype.itemsize
+    table = problem.n_samples * problem.n_outputs * X.dtype.itemsize
     p = problem.n_features
     if (
         p < _MIN_DUAL_COLUMNS
@@ -286,8 +286,8 @@ def takes_dual(problem: Problem, settings: Settings) -> bool:
     if problem.l1_ratio or _is_sparse(X):
         return True
     if problem.n_samples <= _FEW_ROWS_PER_COLUMN * p:
-        return problem.n_rows * p >= _MIN_COEFFICIENTS_OF_FEW
-    return p >= _MIN_DENSE_COLUMNS and problem.n_rows * p >= _MIN_DENSE_COEFFICIENTS
+        return problem.n_outputs * p >= _MIN_COEFFICIENTS_OF_FEW
+    return p >= _MIN_DENSE_COLUMNS and problem.n_outputs * p >= _MIN_DENSE_COEFFICIENTS
 
 
 def _is_sparse(X: Any) -> bool:
@@ -311,7 +311,7 @@ def _dual_plan(
 
     def finish() -> Late:
         own, centre = centred_or_wide(problem, settings)  # tol is that of X as it was
-        stats = moments(own, whole=gram_pays(own))
+        stats = moments(own, full_gram=gram_pays(own))
         return Late(_finish(own, preconditioner(own, stats), stats, tol, promised)[0], own, centre)
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
@@ -397,7 +397,7 @@ def centred_or_wide(problem: Problem, settings: Settings) -> tuple[Problem, Arra
     A small one in float64, where a fit takes as long: its calls cost more than its operations. Others less a centre.
     """
     data = problem.data
-    is_single = data.X.dtype == np.float32 and not isinstance(data.X, DeviceArray) and problem.whole is None
+    is_single = data.X.dtype == np.float32 and not isinstance(data.X, DeviceArray) and problem.data_source is None
     if is_single and settings.solver == "auto" and _is_small(problem):
         return problem._replace(data=data._replace(X=data.X.astype(np.float64))), None
     return less_centre(problem)
@@ -424,10 +424,10 @@ def _curvature(problem: Problem) -> _Curvature:
     ``4 n d`` slower ones. It is used while it costs a few passes, or a millisecond, and a round has as many steps.
     """
     n, p = problem.n_all, problem.n_features
-    d = problem.n_rows * (p + problem.fit_intercept)
+    d = problem.n_outputs * (p + problem.fit_intercept)
     of_pass = int(min(_FACTOR_PER_PASS / d, _MOST_ROWS_DRAWN) * n)  # the rows drawn are a copy
     n_drawn = max(_ROWS_PER_UNKNOWN * d, of_pass, _LEAST_WORK // (d * d))
-    n_drawn = problem.n_samples if problem.whole is not None else _unless_most(n_drawn, problem.n_samples)
+    n_drawn = problem.n_samples if problem.data_source is not None else _unless_most(n_drawn, problem.n_samples)
     work = d * d * (n_drawn + d / 3)
     n_steps = round((work + _LEAST_OPERATIONS) / (_FACTOR_PER_PASS * n * d + _LEAST_OPERATIONS))
     if work <= _LEAST_WORK or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES):
@@ -451,13 +451,13 @@ def _finish(
     if problem.l1_ratio:
         return proximal_newton(base, stats, tol, promised=promised, n_drawn=n_drawn, is_matrix=is_factorised), curvature
     offers = []
-    if base.inverse.ndim == 2 and problem.n_rows * p * p * X.dtype.itemsize <= _room(X):
+    if base.inverse.ndim == 2 and problem.n_outputs * p * p * X.dtype.itemsize <= _room(X):
         offers.append(Offer(by_class, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS))
-    d = problem.n_rows * (p + problem.fit_intercept)
+    d = problem.n_outputs * (p + problem.fit_intercept)
     if 8 * d * d <= _room(X) and not is_factorised:
-        n_rows = min(n_drawn, _ROWS_PER_UNKNOWN * d)
-        make = functools.partial(factorised_from, n_rows=n_rows)
-        offers.append(Offer(make, d * (n_rows + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS))
+        n_samples = min(n_drawn, _ROWS_PER_UNKNOWN * d)
+        make = functools.partial(factorised_from, n_samples=n_samples)
+        offers.append(Offer(make, d * (n_samples + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS))
     solver = newton(
         base,
         stats,
@@ -475,18 +475,18 @@ def _finish(
 def _rows_for_products(problem: Problem) -> int:
     """Rows whose Hessian conjugate gradients take."""
     p = problem.n_features
-    worth_it = _LEAST_WORK // (4 * problem.n_rows * (p + problem.fit_intercept))
+    worth_it = _LEAST_WORK // (4 * problem.n_outputs * (p + problem.fit_intercept))
     n_drawn = max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * problem.n_samples), worth_it)
-    return problem.n_samples if problem.whole is not None else _unless_most(n_drawn, problem.n_samples)
+    return problem.n_samples if problem.data_source is not None else _unless_most(n_drawn, problem.n_samples)
 
 
 def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
     """Whether the finish would draw part of the rows where the unknowns are so many that only most would do.
 
-    And X'X's spectrum is cheap: it takes some ``30 p^3`` operations, a pass ``4 n p n_rows``, n being at least 16 p.
+    And X'X's spectrum is cheap: it takes some ``30 p^3`` operations, a pass ``4 n p n_outputs``, n being at least 16 p.
     """
-    n_unknowns = problem.n_rows * problem.n_features
-    is_cheap = stats.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_rows
+    n_unknowns = problem.n_outputs * problem.n_features
+    is_cheap = stats.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_outputs
     is_misled = _rows_for_products(problem) < problem.n_samples == _unless_most(n_unknowns, problem.n_samples)
     return problem.l1_ratio == 0 and is_cheap and is_misled
 
@@ -494,8 +494,8 @@ def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
 def _lbfgs(problem: Problem, stats: Moments, tol: float) -> Solver:
     """Its rows tell a number for each class, and cost less than the pass of a step; its pairs are no larger than X."""
     n = problem.n_samples
-    n_drawn = max(int(_SHARE_OF_ROWS * n), min(_ROWS_PER_CLASS * problem.n_rows, int(_MOST_ROWS_DRAWN * n)))
-    of_pair = 2 * 8 * problem.n_rows * problem.n_features
+    n_drawn = max(int(_SHARE_OF_ROWS * n), min(_ROWS_PER_CLASS * problem.n_outputs, int(_MOST_ROWS_DRAWN * n)))
+    of_pair = 2 * 8 * problem.n_outputs * problem.n_features
     most = _room(problem.data.X) // of_pair
     return lbfgs(stats, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)), tol)
 

@@ -335,7 +335,7 @@ def _stepped(
             state = state._replace(step=-(-stream.n_fitted // batch_size))
             if stream.kept is not None and stream.kept.pieces:
                 rows = joined(list(stream.kept.pieces))
-                state = known_from(problem, state, rows, batch_size, whole=plan.info["metric"] == "gram")
+                state = known_from(problem, state, rows, batch_size, full_gram=plan.info["metric"] == "gram")
     elif not is_auto:
         state = state._replace(rate=plan.info["learning_rate"])
     elif not is_same:  # the metric holds alpha

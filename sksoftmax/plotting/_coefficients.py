@@ -272,9 +272,9 @@ def _coef_of_classes(model: Any) -> tuple[Array, list[Any]]:
         )
     if coef.ndim == 1:  # RidgeClassifier's of two classes
         coef = coef.reshape(1, -1)
-    n_rows = 1 if len(classes) == 2 else len(classes)
-    is_by_pairs = hasattr(model, "support_vectors_") and n_rows > 1
-    if coef.ndim != 2 or len(classes) < 2 or coef.shape[0] != n_rows or is_by_pairs:
+    n_outputs = 1 if len(classes) == 2 else len(classes)
+    is_by_pairs = hasattr(model, "support_vectors_") and n_outputs > 1
+    if coef.ndim != 2 or len(classes) < 2 or coef.shape[0] != n_outputs or is_by_pairs:
         raise TypeError(
             f"estimator must have a row of coef_ for each class, or one for two classes, got {name_of(model)} with "
             f"{len(classes)} classes and coef_ of shape {coef.shape}{', a row a pair' if is_by_pairs else ''}."

@@ -94,8 +94,8 @@ def clouds(n_classes, seed=0):
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_matrix])
 def test_the_benchmarks_objective_is_the_packages(n_classes, container):
     X, y = clouds(n_classes)
-    n_rows = 1 if n_classes == 2 else n_classes
-    params = Params(np.linspace(-1, 1, n_rows * 6).reshape(n_rows, 6), np.linspace(0, 1, n_rows))
+    n_outputs = 1 if n_classes == 2 else n_classes
+    params = Params(np.linspace(-1, 1, n_outputs * 6).reshape(n_outputs, 6), np.linspace(0, 1, n_outputs))
     problem = Problem(Batch(X, y, np.ones(200)), n_classes, 0.1, True, KERNELS["vectorized"], 1.0)
     ours = value_and_grad(problem, params)
     assert objective(container(X), y, 0.1)(params) == pytest.approx(ours.value, rel=1e-13)

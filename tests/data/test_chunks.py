@@ -24,7 +24,7 @@ def in_pieces(problem, size=5):
     class_weights = np.bincount(data.y, data.weight, problem.n_classes)
     half = Batch(*(column[: problem.n_samples // 2] for column in data))
     moments = moments_of(data, fit_intercept=problem.fit_intercept)
-    return problem._replace(data=half, whole=Pieces(read, problem.n_samples, class_weights, moments))
+    return problem._replace(data=half, data_source=Pieces(read, problem.n_samples, class_weights, moments))
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -33,7 +33,7 @@ def in_pieces(problem, size=5):
 def test_f_its_gradient_and_its_hessian_are_those_of_all_rows(fit_intercept, n_classes, container):
     problem = random_problem(n_classes, container=CONTAINERS[container], fit_intercept=fit_intercept)
     whole = in_pieces(problem)
-    params, direction = (random_params(problem.n_rows, problem.n_features, seed) for seed in (1, 2))
+    params, direction = (random_params(problem.n_outputs, problem.n_features, seed) for seed in (1, 2))
     got, want = value_and_grad(whole, params), value_and_grad(problem, params)
     assert got.value == pytest.approx(want.value, rel=1e-13)  # the same sums in another order
     assert_allclose(got.grads.coef, want.grads.coef, rtol=1e-10, atol=1e-14)
@@ -47,10 +47,12 @@ def test_f_its_gradient_and_its_hessian_are_those_of_all_rows(fit_intercept, n_c
 def test_what_x_is_less_by_is_taken_off_all_rows():
     problem = random_problem(dtype=np.float32)
     whole, centre = less_centre(in_pieces(problem))
-    params = random_params(problem.n_rows, problem.n_features)
+    params = random_params(problem.n_outputs, problem.n_features)
     moved = problem._replace(data=problem.data._replace(X=problem.data.X - centre))
     assert value_and_grad(whole, params).value == pytest.approx(value_and_grad(moved, params).value, rel=1e-6)
-    assert_allclose(whole.whole.moments.mean, moments_of(problem.data, fit_intercept=True).mean - centre, atol=1e-6)
+    assert_allclose(
+        whole.data_source.moments.mean, moments_of(problem.data, fit_intercept=True).mean - centre, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("window", [1, 200, 10**6])
@@ -58,7 +60,7 @@ def test_what_x_is_less_by_is_taken_off_all_rows():
 def test_an_epoch_of_batches_has_every_row_once(shuffle, window, monkeypatch):
     monkeypatch.setattr(_chunks, "_WINDOW_SIZE", window)
     problem = random_problem()
-    whole = in_pieces(problem).whole
+    whole = in_pieces(problem).data_source
     batches = whole.batches(3, np.random.RandomState(0), shuffle=shuffle)
     rows = np.concatenate([np.column_stack([batch.X, batch.weight]) for batch in batches])
     want = np.column_stack([problem.data.X, problem.data.weight])

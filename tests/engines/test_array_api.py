@@ -48,10 +48,10 @@ def test_probabilities_and_hessian_products_equal_the_naive_ones(library, n_clas
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_raw_predictions_of_any_size_give_finite_losses_and_gradients(library, n_classes):
-    n_rows = 1 if n_classes == 2 else 3
-    coef = 1e4 * np.array([[1.0, -1.0], [0.0, 0.0], [-1.0, 1.0]])[:n_rows]
+    n_outputs = 1 if n_classes == 2 else 3
+    coef = 1e4 * np.array([[1.0, -1.0], [0.0, 0.0], [-1.0, 1.0]])[:n_outputs]
     X, y, weight = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), np.array([0, 1, n_classes - 1]), np.ones(3)
-    params = Params(coef, np.zeros(n_rows))
+    params = Params(coef, np.zeros(n_outputs))
     want, want_grads = naive.loss_grad(params, X, y, weight, 3.0)
     got, grads = array_api.loss_grad(params, wrapped(library.array(X)), y, weight, 3.0)
     assert float(got) == pytest.approx(want, rel=1e-12)

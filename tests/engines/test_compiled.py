@@ -175,9 +175,9 @@ def case(n_classes, dtype, index, n=40, p=12, seed=0):
     )
     table = np.zeros((p, n_lanes), dtype)
     intercept = np.full(n_lanes, -1e9, dtype)
-    n_rows = 1 if n_classes == 2 else n_classes
-    table[:, :n_rows] = rng.standard_normal((p, n_rows))
-    intercept[:n_rows] = rng.standard_normal(n_rows)
+    n_outputs = 1 if n_classes == 2 else n_classes
+    table[:, :n_outputs] = rng.standard_normal((p, n_outputs))
+    intercept[:n_outputs] = rng.standard_normal(n_outputs)
     model = _compiled.Model(table.ravel(), np.empty(0, dtype), intercept)
     residual = np.zeros(n + 1 if n_classes == 2 else (n + 1, n_lanes), dtype)
     agreed = _compiled.Agreed(residual, np.zeros(n + 1, dtype), rng.uniform(0.5, 9.0, n + 1).astype(dtype))
@@ -212,24 +212,24 @@ def test_visits_are_those_of_the_plain_functions(n_classes, soft, index, dtype):
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes):
     X, rows, model, agreed, t = case(n_classes, np.float64, np.int32)
-    n_rows = 1 if n_classes == 2 else n_classes
-    z = X @ model.table.reshape(X.shape[1], -1)[:, :n_rows] + model.intercept[:n_rows]
-    z = np.hstack([0 * z, z]) if n_rows == 1 else z
+    n_outputs = 1 if n_classes == 2 else n_classes
+    z = X @ model.table.reshape(X.shape[1], -1)[:, :n_outputs] + model.intercept[:n_outputs]
+    z = np.hstack([0 * z, z]) if n_outputs == 1 else z
     want = rows.weight @ (logsumexp(z, axis=1) - z[np.arange(len(z)), rows.y])
     before = model.table.copy()
     slope = _compiled.Sums(np.zeros_like(model.table), np.zeros_like(model.intercept))
-    measure, more = (_compiled.measure_binary, ()) if n_rows == 1 else (_compiled.measure_softmax, (t,))
+    measure, more = (_compiled.measure_binary, ()) if n_outputs == 1 else (_compiled.measure_softmax, (t,))
     exact = measure(rows, model, agreed, _compiled.Sums(np.empty(0), np.empty(0)), *more)
     others = agreed._replace(residual=agreed.residual.copy(), entropy=agreed.entropy.copy())
     assert exact == measure(rows, model, others, slope, *more)
     residual = scipy_softmax(z, axis=1)
     assert_allclose(others.entropy, entr(residual).sum(axis=1), rtol=1e-9)
     residual[np.arange(len(z)), rows.y] -= 1
-    assert_allclose(others.residual.reshape(len(z), -1)[:, :n_rows], residual[:, -n_rows:], atol=1e-12)
-    assert (others.residual.reshape(len(z), -1)[:, n_rows:] == 0).all()
+    assert_allclose(others.residual.reshape(len(z), -1)[:, :n_outputs], residual[:, -n_outputs:], atol=1e-12)
+    assert (others.residual.reshape(len(z), -1)[:, n_outputs:] == 0).all()
     residual *= rows.weight[:, None]
-    assert_allclose(slope.table.reshape(X.shape[1], -1)[:, :n_rows], X.T @ residual[:, -n_rows:], atol=1e-12)
-    assert_allclose(slope.intercept[:n_rows], residual[:, -n_rows:].sum(axis=0), atol=1e-12)
+    assert_allclose(slope.table.reshape(X.shape[1], -1)[:, :n_outputs], X.T @ residual[:, -n_outputs:], atol=1e-12)
+    assert_allclose(slope.intercept[:n_outputs], residual[:, -n_outputs:].sum(axis=0), atol=1e-12)
     loss, gaps = visit(n_classes, rows, model, agreed, t, skip=np.inf)  # all are left alone
     assert loss == pytest.approx(want, rel=1e-12)
     assert exact == pytest.approx((want, want), rel=1e-12)

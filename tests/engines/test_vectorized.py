@@ -106,9 +106,9 @@ def test_kernels_write_no_input_and_remember_nothing(kernel, container, n_classe
 
 
 @KERNEL
-@pytest.mark.parametrize("n_rows", [1, 3])
-def test_kernels_are_stable_for_huge_raw_predictions(kernel, n_rows):
-    params = Params(np.linspace(-1e4, 1e4, n_rows)[:, None] + 1e4 * (n_rows == 1), np.zeros(n_rows))
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_kernels_are_stable_for_huge_raw_predictions(kernel, n_outputs):
+    params = Params(np.linspace(-1e4, 1e4, n_outputs)[:, None] + 1e4 * (n_outputs == 1), np.zeros(n_outputs))
     loss, grads = kernel.loss_grad(params, np.array([[1.0], [-1.0]]), np.array([0, 1]), np.ones(2), 2.0)
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in grads)

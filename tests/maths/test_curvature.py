@@ -27,12 +27,12 @@ CONTAINER = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAI
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_the_factor_inverts_the_hessian(container, n_classes, fit_intercept):
     case = random_problem(n_classes, container=container, alpha=0.05, fit_intercept=fit_intercept)
-    params = random_params(case.n_rows, 4)
+    params = random_params(case.n_outputs, 4)
     params = params._replace(intercept=params.intercept * fit_intercept)
     rows = draw(case, params, None, case.n_samples)
-    factor = factorised(case, params, rows, preconditioner(case, moments(case, whole=True)))
-    grads = random_params(case.n_rows, 4, seed=3)
-    if case.n_rows > 1:  # a gradient of F sums to 0 over the classes
+    factor = factorised(case, params, rows, preconditioner(case, moments(case, full_gram=True)))
+    grads = random_params(case.n_outputs, 4, seed=3)
+    if case.n_outputs > 1:  # a gradient of F sums to 0 over the classes
         grads = Params(grads.coef - grads.coef.mean(axis=0), grads.intercept - grads.intercept.mean())
     grads = grads._replace(intercept=grads.intercept * fit_intercept)
     back = hessian_products(case, params)(factor.apply(grads))
@@ -44,22 +44,22 @@ def test_leverage_by_hand():
     X = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0], [6.0, 1.0]])
     case = problem(X, [0, 1, 0, 1])
     # one column of one value, which counts for nothing; the other of mean 3 and variance 5
-    assert_allclose(leverage(case, moments(case, whole=False)), [9 / 5, 1 / 5, 1 / 5, 9 / 5])
+    assert_allclose(leverage(case, moments(case, full_gram=False)), [9 / 5, 1 / 5, 1 / 5, 9 / 5])
 
 
 @CONTAINER
-@pytest.mark.parametrize("whole", [True, False])
-def test_leverage_is_1_on_average(container, whole):
+@pytest.mark.parametrize("full_gram", [True, False])
+def test_leverage_is_1_on_average(container, full_gram):
     case = random_problem(3, container=container)
     share = case.data.weight / case.data.weight.sum()
-    assert share @ leverage(case, moments(case, whole=whole)) == pytest.approx(1.0)
+    assert share @ leverage(case, moments(case, full_gram=full_gram)) == pytest.approx(1.0)
 
 
 def test_rows_are_drawn_once_and_weigh_as_much_as_all():
     X, y = random_data(n_samples=3000)
     case = problem(X, y, weight=np.random.RandomState(0).uniform(0.1, 10, 3000))
     params = Params(3 * random_params(3, 4).coef, np.zeros(3))
-    rows = draw(case, params, leverage(case, moments(case, whole=True)), 500)
+    rows = draw(case, params, leverage(case, moments(case, full_gram=True)), 500)
     assert 495 <= len(rows.y) <= 500
     assert len(np.unique(rows.weight)) == len(rows.y)
     curvature = sum((p * (1 - p)).sum(axis=0) for p in [np.hstack(list(probabilities(case, params)))])
@@ -76,7 +76,7 @@ def test_the_row_that_holds_a_column_is_drawn():
     X[17, 2] = 1.0  # one row holds the column
     y = (X[:, 0] > 0).astype(int)
     case = problem(X, y)
-    rows = draw(case, prior_params(case), leverage(case, moments(case, whole=True)), 200)
+    rows = draw(case, prior_params(case), leverage(case, moments(case, full_gram=True)), 200)
     assert 1.0 in rows.X[:, 2]
 
 
@@ -84,7 +84,7 @@ def test_the_hessian_of_a_part_of_the_rows_is_near_that_of_all():
     X, y = random_data(n_samples=3000)
     case = problem(X, y)
     params = Params(3 * random_params(3, 4).coef, np.zeros(3))
-    stats = moments(case, whole=True)
+    stats = moments(case, full_gram=True)
     rows = draw(case, params, leverage(case, stats), 500)
     basis = np.eye(15)
 
@@ -104,16 +104,16 @@ def test_the_hessian_of_a_part_of_the_rows_is_near_that_of_all():
 def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit_intercept):
     case = random_problem(n_classes, container=container, alpha=0.01, fit_intercept=fit_intercept)
     dense = random_problem(n_classes).data.X
-    params = random_params(case.n_rows, 4)
+    params = random_params(case.n_outputs, 4)
     params = params._replace(intercept=params.intercept * fit_intercept)
-    metric = by_class(case, params, draw(case, params, None, 12), preconditioner(case, moments(case, whole=True)))
+    metric = by_class(case, params, draw(case, params, None, 12), preconditioner(case, moments(case, full_gram=True)))
     p = np.hstack(list(probabilities(case, params)))
     ones = np.hstack([dense, np.ones((len(dense), 1))])[:, : 4 + fit_intercept]
     weight = case.data.weight / case.data.weight.sum()
     blocks = [(ones.T * (weight * pc * (1 - pc))) @ ones for pc in p]
     for block in blocks:
         block[:4, :4] += 0.01 * np.eye(4)
-    grads = random_params(case.n_rows, 4, seed=3)
+    grads = random_params(case.n_outputs, 4, seed=3)
     flat = np.hstack([grads.coef, grads.intercept[:, None]])[:, : 4 + fit_intercept]
     # the constrained solve, written as one linear system
     q, rows = 4 + fit_intercept, len(blocks)
@@ -157,7 +157,7 @@ def test_spreads_by_hand():
 
 
 def dense_of_classes(case, params):
-    """Each class's own part of the Hessian, (n_rows, q + 1, q + 1), the intercept last, without the penalty."""
+    """Each class's own part of the Hessian, (n_outputs, q + 1, q + 1), the intercept last, without the penalty."""
     X = case.data.X.toarray() if sp.issparse(case.data.X) else case.data.X
     rows = np.column_stack([X, np.ones(len(X))])
     share = case.data.weight / case.data.weight.sum()
@@ -171,7 +171,7 @@ def dense_of_classes(case, params):
 def test_the_diagonal_is_that_of_the_dense_hessian_about_the_curvatures_mean(container, n_classes, fit_intercept):
     case = random_problem(n_classes, container=container, alpha=0.01, fit_intercept=fit_intercept)
     case = case._replace(l1_ratio=0.25)
-    params = random_params(case.n_rows, 4)
+    params = random_params(case.n_outputs, 4)
     params = params._replace(intercept=params.intercept * fit_intercept)
     rows = case.data._replace(weight=case.data.weight / case.data.weight.sum())
     own = dense_of_classes(case, params)
@@ -188,10 +188,10 @@ def test_the_diagonal_is_that_of_the_dense_hessian_about_the_curvatures_mean(con
     assert_allclose(got.intercept, own[:, -1, -1] * fit_intercept, rtol=1e-12)
 
     # the inverse in the parameters' own coordinates: move diag(1 / d) move'
-    grads = random_params(case.n_rows, 4, seed=3)
+    grads = random_params(case.n_outputs, 4, seed=3)
     grads = grads._replace(intercept=grads.intercept * fit_intercept)
     applied = got.apply(grads)
-    for c in range(case.n_rows):
+    for c in range(case.n_outputs):
         d = np.append(1 / got.coef[c], 1 / got.intercept[c] if fit_intercept else 0.0)
         full = move.T.copy()  # coefficients of centred rows are those of rows, and the intercept makes up for the mean
         inverse = full.T @ np.diag(d) @ full

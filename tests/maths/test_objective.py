@@ -27,8 +27,8 @@ def test_value_is_the_statement_of_F():
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_blocks_change_nothing(container, n_classes, monkeypatch):
     case = random_problem(n_classes, container=container)
-    params = random_params(case.n_rows, 4)
-    direction = random_params(case.n_rows, 4, seed=5)
+    params = random_params(case.n_outputs, 4)
+    direction = random_params(case.n_outputs, 4, seed=5)
 
     def everything():
         value, grads = _objective.value_and_grad(case, params)

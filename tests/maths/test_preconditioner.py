@@ -32,13 +32,13 @@ def weighted_case(container=np.asarray, **kwargs):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_moments_are_the_weighted_mean_and_covariance(container, fit_intercept):
     X, weight, case = weighted_case(container, fit_intercept=fit_intercept)
-    stats = moments(case, whole=True)
+    stats = moments(case, full_gram=True)
     mean = np.average(X, axis=0, weights=weight) * fit_intercept
     covariance = (X - mean).T * weight @ (X - mean) / weight.sum()
     assert_allclose(stats.mean, mean, rtol=1e-12)
     assert_allclose(stats.peak, np.abs(X - mean).max(axis=0), rtol=1e-12)
     assert_allclose(stats.second * np.outer(stats.peak, stats.peak), covariance, rtol=1e-7, atol=1e-9)
-    diagonal = moments(case, whole=False)
+    diagonal = moments(case, full_gram=False)
     assert_allclose(diagonal.second, np.diagonal(stats.second), rtol=1e-7)
 
 
@@ -47,11 +47,11 @@ def test_moments_are_the_weighted_mean_and_covariance(container, fit_intercept):
 def test_the_metric_inverts_the_bound_in_the_parameters_own_coordinates(container, n_classes):
     case = random_problem(n_classes, container=container, alpha=0.01)
     X, weight = random_problem(n_classes).data.X, case.data.weight
-    metric = preconditioner(case, moments(case, whole=True))
+    metric = preconditioner(case, moments(case, full_gram=True))
     ones = np.hstack([X, np.ones((len(X), 1))])
     bound = curvature_bound(case) * (ones.T * weight) @ ones / weight.sum()
     bound[:4, :4] += 0.01 * np.eye(4)
-    grads = random_params(case.n_rows, 4)
+    grads = random_params(case.n_outputs, 4)
     want = np.hstack([grads.coef, grads.intercept[:, None]]) @ np.linalg.inv(bound)
     got = metric.apply(grads)
     assert_allclose(
@@ -63,24 +63,24 @@ def test_the_metric_inverts_the_bound_in_the_parameters_own_coordinates(containe
 def test_the_bound_is_above_the_curvature_everywhere(n_classes):
     # Boehning: d' H d <= d' P^-1 d, so that 1/2 g' P g is a decrease that one step is sure of
     case = random_problem(n_classes, alpha=1e-3)
-    metric = preconditioner(case, moments(case, whole=True))
+    metric = preconditioner(case, moments(case, full_gram=True))
     for seed in range(10):
-        params = random_params(case.n_rows, 4, seed)
+        params = random_params(case.n_outputs, 4, seed)
         value, grads = value_and_grad(case, params)
         step = metric.apply(grads)
         new = value_and_grad(case, Params(params.coef - step.coef, params.intercept - step.intercept)).value
         assert new <= value - 0.5 * dot(grads, step) * (1 - 1e-6)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_steps_do_not_depend_on_the_columns_scale_and_shift(whole):
+@pytest.mark.parametrize("full_gram", [True, False])
+def test_steps_do_not_depend_on_the_columns_scale_and_shift(full_gram):
     X, y = random_data(n_samples=40)
     scale, shift = 10.0 ** np.array([-8.0, 0.0, 3.0, 30.0]), np.array([0.0, 5.0, 1e4, 0.0])
     plain, changed = problem(X, y, alpha=0.0), problem(X * scale + shift, y, alpha=0.0)
     steps = []
     for case in (plain, changed):
         grads = value_and_grad(case, prior_params(case)).grads
-        steps.append(preconditioner(case, moments(case, whole=whole)).apply(grads))
+        steps.append(preconditioner(case, moments(case, full_gram=full_gram)).apply(grads))
     assert_allclose(steps[1].coef * scale, steps[0].coef, rtol=1e-6, atol=1e-9)
 
 
@@ -90,38 +90,43 @@ def test_a_batch_with_all_the_largest_values_is_below_the_metric_for_batches():
     X[:, 1] = np.random.RandomState(0).standard_normal(1000)
     case = problem(X, np.arange(1000) % 2, alpha=0.0)
     size = 10
-    metric = preconditioner(case, moments(case, whole=True), batch_size=size)
+    metric = preconditioner(case, moments(case, full_gram=True), batch_size=size)
     along = Params(np.array([[1.0, 0.0]]), np.zeros(1))
     allowed = 1.0 / metric.apply(along).coef[0, 0]
     assert allowed >= curvature_bound(case) * 1.0 / size  # one such row in the batch
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_statistics_of_two_parts_merge_to_those_of_all(whole):
+@pytest.mark.parametrize("full_gram", [True, False])
+def test_statistics_of_two_parts_merge_to_those_of_all(full_gram):
     _, weight, case = weighted_case()
     halves = [case._replace(data=type(case.data)(*(a[s] for a in case.data))) for s in (slice(15), slice(15, None))]
-    got = merged(moments(halves[0], whole=whole), weight[:15].sum(), moments(halves[1], whole=whole), weight[15:].sum())
-    want = moments(case, whole=whole)
+    got = merged(
+        moments(halves[0], full_gram=full_gram),
+        weight[:15].sum(),
+        moments(halves[1], full_gram=full_gram),
+        weight[15:].sum(),
+    )
+    want = moments(case, full_gram=full_gram)
     assert_allclose(got.mean, want.mean, rtol=1e-12)
     assert (got.peak >= want.peak * (1 - 1e-12)).all()
     assert (got.peak <= 3 * want.peak).all()
-    scales = [np.outer(s.peak, s.peak) if whole else s.peak**2 for s in (got, want)]
+    scales = [np.outer(s.peak, s.peak) if full_gram else s.peak**2 for s in (got, want)]
     assert_allclose(got.second * scales[0], want.second * scales[1], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1e30, 1e-30])
 @pytest.mark.parametrize("alpha", [0.0, 1e-4])
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_column_of_one_value_does_not_move(dtype, value, alpha, whole):
+@pytest.mark.parametrize("full_gram", [True, False])
+def test_a_column_of_one_value_does_not_move(dtype, value, alpha, full_gram):
     X, y = random_data(n_samples=300)
     X[:, 2] = value
     case = problem(X.astype(dtype), y, alpha=alpha)
-    metric = preconditioner(case, moments(case, whole=whole))
+    metric = preconditioner(case, moments(case, full_gram=full_gram))
     start = prior_params(case)
     grads = value_and_grad(case, start).grads
     for each in (
-        (metric, by_class(case, start, draw(case, start, None, case.n_samples), metric)) if whole else (metric,)
+        (metric, by_class(case, start, draw(case, start, None, case.n_samples), metric)) if full_gram else (metric,)
     ):
         step = each.apply(grads)
         assert (step.coef[:, 2] == 0).all()
@@ -132,7 +137,7 @@ def test_without_an_intercept_a_column_of_one_value_is_a_column():
     X, y = random_data(n_samples=300)
     X[:, 2] = 7.0
     case = problem(X, y, fit_intercept=False)
-    step = preconditioner(case, moments(case, whole=True)).apply(value_and_grad(case, prior_params(case)).grads)
+    step = preconditioner(case, moments(case, full_gram=True)).apply(value_and_grad(case, prior_params(case)).grads)
     assert (step.coef[:, 2] != 0).all()
 
 
@@ -140,7 +145,7 @@ def test_columns_of_one_value_can_be_left_to_the_intercept():
     X, y = random_data(n_samples=30)
     X[:, 2] = 7.0
     case = problem(X, y)
-    metric = preconditioner(case, moments(case, whole=True))
+    metric = preconditioner(case, moments(case, full_gram=True))
     params = random_params(3, 4)
     moved = without_constants(metric, params)
     assert not moved.coef[:, 2].any()
@@ -170,12 +175,12 @@ def test_the_gram_matrix_is_used_while_it_costs_little():
 def test_sparse_columns_far_from_0_have_a_metric(dtype, offset):
     X, y = random_data(n_samples=300)
     case = problem(sp.csr_array((X + offset).astype(dtype)), y)
-    metric = preconditioner(case, moments(case, whole=True))
+    metric = preconditioner(case, moments(case, full_gram=True))
     assert np.isfinite(metric.inverse).all()
     assert np.isfinite(
         by_class(case, prior_params(case), draw(case, prior_params(case), None, 300), metric).inverse
     ).all()
-    assert np.isfinite(leverage(case, moments(case, whole=True))).all()
+    assert np.isfinite(leverage(case, moments(case, full_gram=True))).all()
 
 
 def test_hessian_is_at_most_the_bound_along_random_directions():
@@ -192,7 +197,7 @@ def test_the_spectrum_inverts_each_classs_mean_curvature():
     case = random_problem(3, alpha=0.05)
     X, _, weight = case.data
     curvatures = np.array([0.2, 0.01, 0.1])  # far from that of the spectrum and from each other
-    metric = spectrum(case, moments(case, whole=True), 0.1).metric(curvatures)
+    metric = spectrum(case, moments(case, full_gram=True), 0.1).metric(curvatures)
     grads = random_params(3, X.shape[1], seed=1)
     got = metric.apply(grads)
     ones = np.column_stack([X, np.ones(len(X))])
@@ -213,7 +218,7 @@ def test_part_of_the_rows_tells_the_gram_matrix_but_for_columns_that_it_misses()
     X[7, 1] = X[9, 2] = 1
     X[:, 3] = X[:, 4] + X[:, 5] + 1e-5 * X[:, 3]
     case = problem(X, rng.randint(0, 2, n))  # 2 classes: 20 rows a column
-    stats = moments(case, whole=True)
+    stats = moments(case, full_gram=True)
     u = (X - X.mean(axis=0)) / stats.peak
     exact = u.T @ u / n
     assert not np.allclose(stats.second, exact, rtol=1e-3)

@@ -112,7 +112,7 @@ def naive_saturated(p, change):
 
 
 def dense_hessian(case, params, step):
-    """The Hessian of the rows as they saturate along ``step``: (n_rows, q, n_rows, q), the intercept last."""
+    """The Hessian of the rows as they saturate along ``step``: (n_outputs, q, n_outputs, q), the intercept last."""
     X = case.data.X.toarray() if sp.issparse(case.data.X) else case.data.X
     K, weight = case.n_classes, case.data.weight / case.data.weight.sum()
     H = 0.0
@@ -128,7 +128,7 @@ def dense_hessian(case, params, step):
     if not case.fit_intercept:
         H[:, -1] = H[:, :, :, -1] = 0
     q = case.n_features
-    for c in range(case.n_rows):
+    for c in range(case.n_outputs):
         H[c, np.arange(q), c, np.arange(q)] += case.alpha * (1 - case.l1_ratio)
     return H
 
@@ -140,13 +140,13 @@ def dense_hessian(case, params, step):
 def test_products_with_the_saturating_hessian_are_those_of_the_dense_one(container, n_classes, fit_intercept, engine):
     case = random_problem(n_classes, container=container, alpha=0.01, fit_intercept=fit_intercept)
     case = case._replace(kernel=KERNELS[engine])
-    params, step = random_params(case.n_rows, 4), random_params(case.n_rows, 4, seed=1)
+    params, step = random_params(case.n_outputs, 4), random_params(case.n_outputs, 4, seed=1)
     step = Params(3 * step.coef, 3 * step.intercept)  # along which some rows saturate and others do not
     params, step = (part._replace(intercept=part.intercept * fit_intercept) for part in (params, step))
     H = dense_hessian(case, params, step)
     plain = dense_hessian(case, params, Params(0 * step.coef, 0 * step.intercept))
     assert np.abs(H - plain).max() > 1e-3
-    direction = random_params(case.n_rows, 4, seed=2)
+    direction = random_params(case.n_outputs, 4, seed=2)
     direction = direction._replace(intercept=direction.intercept * fit_intercept)
     own = case._replace(kernel=Saturating(case.kernel, step))
     got = hessian_products(own, params)(direction)
@@ -173,7 +173,7 @@ def exact_step(case, params, evaluation, allowed, n_rounds=60):
         kernel = seen.kernel
         # once probabilities saturate along a step of nothing, there are none: the first Hessian is F's own
         H = dense_hessian(case, params, step if step is not still else still)
-        d = -np.linalg.lstsq(H.reshape(len(left), -1), left, rcond=1e-13)[0].reshape(case.n_rows, -1)
+        d = -np.linalg.lstsq(H.reshape(len(left), -1), left, rcond=1e-13)[0].reshape(case.n_outputs, -1)
         step = plus(step, 1.0, Params(d[:, :-1], d[:, -1]))
     return None
 
@@ -192,7 +192,7 @@ def test_the_gap_of_a_step_without_anything_missed_is_a_bound_of_the_excess(n_cl
         least = minimum(F, [F.zeros()], 1e-10)
         params = prior_params(case)
         if seed % 3:
-            params = plus(params, 0.3, random_params(case.n_rows, 4, seed=seed))
+            params = plus(params, 0.3, random_params(case.n_outputs, 4, seed=seed))
         params = params._replace(intercept=params.intercept * fit_intercept)
         evaluation = value_and_grad(case, params)
         found = exact_step(case, params, evaluation, 0.0)
@@ -233,7 +233,7 @@ def outlying(n_classes=2, cell=1e4, n_samples=500, seed=0):
 
 def plain_newton(case, params):
     evaluation = value_and_grad(case, params)
-    metric = preconditioner(case, moments(case, whole=True))
+    metric = preconditioner(case, moments(case, full_gram=True))
     newton = conjugate_gradients(hessian_products(case, params), evaluation.grads, metric, 1e-6, 500)
     return evaluation, metric, newton
 
@@ -296,7 +296,7 @@ def test_at_the_minimum_no_step_is_worth_anything():
     case = problem(X, y)
     params = prior_params(case)
     evaluation = value_and_grad(case, params)
-    metric = preconditioner(case, moments(case, whole=True))
+    metric = preconditioner(case, moments(case, full_gram=True))
     found = newton_direction(case, params, evaluation, metric, 1e-3, 0.1, 10)
     assert isinstance(found, Newton)
     assert found.decrease == found.remaining == 0.0

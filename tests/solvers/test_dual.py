@@ -189,15 +189,15 @@ def test_products_are_those_of_the_hessian(n_classes):
     rng = np.random.default_rng(0)
     n_lanes, root = len(state.model.intercept), state.metric.root[:-1]
     scaled = np.zeros((problem.n_features, n_lanes))
-    scaled[:, : problem.n_rows] = rng.standard_normal((problem.n_features, problem.n_rows))
+    scaled[:, : problem.n_outputs] = rng.standard_normal((problem.n_features, problem.n_outputs))
     intercept = np.zeros(n_lanes)
-    intercept[: problem.n_rows] = rng.standard_normal(problem.n_rows)
-    direction = Params((scaled * root[:, None]).T[: problem.n_rows], intercept[: problem.n_rows])
+    intercept[: problem.n_outputs] = rng.standard_normal(problem.n_outputs)
+    direction = Params((scaled * root[:, None]).T[: problem.n_outputs], intercept[: problem.n_outputs])
     want = hessian_products(problem, state.params)(direction)
     got = certifier.product(Params(scaled.ravel(), intercept))
     # probabilities agree to the root of the excess, 1e-6
-    assert_allclose(got.coef.reshape(-1, n_lanes)[:, : problem.n_rows].T, want.coef * root, atol=1e-4)
-    assert_allclose(got.intercept[: problem.n_rows], want.intercept, atol=1e-4)
+    assert_allclose(got.coef.reshape(-1, n_lanes)[:, : problem.n_outputs].T, want.coef * root, atol=1e-4)
+    assert_allclose(got.intercept[: problem.n_outputs], want.intercept, atol=1e-4)
     shift = certifier.product(Params(np.empty(0), intercept))
     assert_allclose(shift.coef, certifier.product(Params(np.zeros(scaled.size), intercept)).coef, atol=1e-14)
 
@@ -235,7 +235,7 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     ((hessian, metric, least, solved),) = seen
     assert solved.remaining <= 1e-6
     assert newton.remaining >= solved.remaining  # and what it cannot move, and rounding
-    n_rows, n_table = problem.n_rows, len(state.model.table)
+    n_outputs, n_table = problem.n_outputs, len(state.model.table)
 
     def as_params(flat):
         return Params(flat[:n_table].copy(), flat[n_table:].copy())
@@ -245,7 +245,7 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     inverse = np.array([np.concatenate(metric.apply(as_params(column))) for column in unit])
     moves = np.flatnonzero(np.diag(inverse) > 0)
     eigenvalues = eigh(products[np.ix_(moves, moves)], np.linalg.inv(inverse[np.ix_(moves, moves)]), eigvals_only=True)
-    n_null = int(n_rows > 1)  # a common shift of all intercepts
+    n_null = int(n_outputs > 1)  # a common shift of all intercepts
     assert eigenvalues[n_null] >= least * (1 - 1e-6)
 
 
@@ -339,7 +339,7 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
     exact = module._summed(problem, state, 1e-3)
     assert_allclose(exact.centre.at, state.centre.at, rtol=1e-9, atol=1e-12)
     assert exact.n_between == 2 * state.n_between  # it was off by nothing
-    some = state.model.table.reshape(40, -1)[:, : state.n_rows]
+    some = state.model.table.reshape(40, -1)[:, : state.n_outputs]
     some += 0.1 * np.random.default_rng(0).standard_normal(some.shape)
     before = state.params
     exact = module._summed(problem, state, 1e-3)

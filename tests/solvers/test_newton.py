@@ -35,12 +35,12 @@ def hessian(case, params, h=1e-5):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("whole", [True, False])
-def test_direction_and_decrease_solve_newtons_system(n_classes, whole):
+@pytest.mark.parametrize("full_gram", [True, False])
+def test_direction_and_decrease_solve_newtons_system(n_classes, full_gram):
     case = random_problem(n_classes, alpha=0.05)
     start = prior_params(case)
     evaluation = value_and_grad(case, start)
-    metric = preconditioner(case, moments(case, whole=whole))
+    metric = preconditioner(case, moments(case, full_gram=full_gram))
     aim = conjugate_gradients(hessian_products(case, start), evaluation.grads, metric, accuracy=1e-12, max_products=200)
     flat = np.append(evaluation.grads.coef.ravel(), evaluation.grads.intercept)
     want = -np.linalg.lstsq(hessian(case, start), flat, rcond=1e-7)[0]  # singular along a common shift
@@ -54,7 +54,7 @@ def test_a_truncated_direction_descends_and_says_so():
     case = random_problem(3, alpha=1e-4)
     start = prior_params(case)
     evaluation = value_and_grad(case, start)
-    metric = preconditioner(case, moments(case, whole=False))
+    metric = preconditioner(case, moments(case, full_gram=False))
     aim = conjugate_gradients(hessian_products(case, start), evaluation.grads, metric, accuracy=1e-12, max_products=2)
     assert aim.remaining > 1e-12 * aim.decrease
     assert aim.n_products == 2
@@ -66,7 +66,7 @@ def test_at_the_minimum_nothing_is_left():
     X, y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
     case = problem(X, y)
     start = prior_params(case)
-    metric = preconditioner(case, moments(case, whole=True))
+    metric = preconditioner(case, moments(case, full_gram=True))
     aim = conjugate_gradients(hessian_products(case, start), value_and_grad(case, start).grads, metric, 0.1, 10)
     assert aim.remaining == 0.0
     assert aim.decrease == 0.0
@@ -174,7 +174,7 @@ HOW = {"factorised": True, "conjugate gradients": False}
 def test_the_estimated_excess_is_the_true_one_or_somewhat_more(n_classes, n_drawn, how):
     X, y = random_data(n_samples=400, n_classes=n_classes)
     case = problem(X, y, alpha=1e-2)
-    stats = moments(case, whole=True)
+    stats = moments(case, full_gram=True)
     base = preconditioner(case, stats)
     solver = newton(base, stats, 0.0, n_drawn=n_drawn, is_factorised=HOW[how], n_steps=2, offers=[Offer(by_class, 10)])
     states = [solver.init(case, prior_params(case))]
@@ -198,7 +198,7 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
     X[np.arange(3000), rng.randint(0, 30, 3000)] = rng.exponential(size=3000) ** 3  # few rows hold a column
     y = (X @ rng.standard_normal((30, 3)) + rng.gumbel(size=(3000, 3))).argmax(axis=1)
     case = problem(X, y, alpha=1e-6)
-    stats = moments(case, whole=True)
+    stats = moments(case, full_gram=True)
     base = preconditioner(case, stats)
     solver = newton(base, stats, 0.0, n_drawn=40, is_factorised=True, n_steps=1, offers=[])
     state = solver.init(case, prior_params(case))
@@ -215,7 +215,7 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
 def test_along_an_exponential_a_step_is_taken_twice():
     X, y = np.array([[-1.0], [1.0]]), np.array([0, 1])  # F = log(1 + exp(-w)), but for alpha
     case = problem(X, y, alpha=0.0, fit_intercept=False)
-    stats = moments(case, whole=True)
+    stats = moments(case, full_gram=True)
     base = preconditioner(case, stats)
     solver = newton(base, stats, 0.0, n_drawn=2, is_factorised=True, n_steps=1, offers=[])
     states = [solver.init(case, prior_params(case))]
@@ -239,7 +239,7 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
     monkeypatch.setattr("sksoftmax._solvers.newton.factorised", counted)
     X, y = random_data(n_samples=400, n_classes=3)
     case = problem(X, y, alpha=1e-2)
-    stats = moments(case, whole=False)
+    stats = moments(case, full_gram=False)
     solver = newton(preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, offers=[])
     states = [solver.init(case, prior_params(case))]
     while states[-1].excess > 1e-3:
@@ -255,7 +255,7 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
 def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
     X, y = random_data(n_samples=2000, n_features=30, n_classes=4)
     strong = problem(X, y, alpha=1e-4)
-    stats = moments(strong, whole=True)
+    stats = moments(strong, full_gram=True)
     made = []
 
     def make(*arguments):
@@ -291,7 +291,7 @@ def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):
     monkeypatch.setattr("sksoftmax._solvers.newton.conjugate_gradients", heard)
     X, y = random_data(n_samples=400, n_classes=3)
     case = problem(X, y, alpha=1e-2)
-    stats = moments(case, whole=True)
+    stats = moments(case, full_gram=True)
     solver = newton(preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, offers=[])
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-3:
@@ -312,9 +312,9 @@ def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
 
     X, y = random_data(n_samples=400, n_features=6, n_classes=4)
     case = problem(X * 10.0 ** np.arange(-3, 3), y, alpha=1e-6)
-    stats = moments(case, whole=False)
+    stats = moments(case, full_gram=False)
     base = preconditioner(case, stats)
-    offers = [offer("classes", by_class, 5), offer("factor", lambda *a: factorised_from(*a, n_rows=400), 12)]
+    offers = [offer("classes", by_class, 5), offer("factor", lambda *a: factorised_from(*a, n_samples=400), 12)]
     solver = newton(base, stats, 0.0, n_drawn=400, is_factorised=False, n_steps=1, offers=offers)
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-9:
@@ -329,11 +329,11 @@ def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
 def test_a_factor_of_an_even_part_of_the_rows_is_near_that_of_all():
     X, y = random_data(n_samples=4000, n_classes=3)
     case = problem(X, y, alpha=1e-2)
-    base = preconditioner(case, moments(case, whole=False))
+    base = preconditioner(case, moments(case, full_gram=False))
     params = prior_params(case)
     rows = case.data._replace(weight=case.data.weight / 4000)
     grads = value_and_grad(case, params).grads
     want = factorised(case, params, rows, base).apply(grads)
-    assert_allclose(factorised_from(case, params, rows, base, n_rows=2000).apply(grads).coef, want.coef, atol=0.05)
-    same = factorised_from(case, params, rows, base, n_rows=5000).apply(grads)
+    assert_allclose(factorised_from(case, params, rows, base, n_samples=2000).apply(grads).coef, want.coef, atol=0.05)
+    same = factorised_from(case, params, rows, base, n_samples=5000).apply(grads)
     assert_allclose(same.coef, want.coef, rtol=1e-12)

@@ -109,7 +109,7 @@ def test_the_average_weighs_iterate_t_by_its_third_power():
 
 def stream_state(X, y, batch_size, passes=1, alpha=1e-3):
     case = problem(X, y, alpha=alpha)
-    solver = schedule_free(batch_size, None, whole=True)
+    solver = schedule_free(batch_size, None, full_gram=True)
     state = solver.init(case, prior_params(case))
     for _ in range(passes):
         for start in range(0, len(y), batch_size):
@@ -121,7 +121,7 @@ def stream_state(X, y, batch_size, passes=1, alpha=1e-3):
 def test_the_streams_answer_is_the_mean_of_its_iterates():
     X, y = random_data(n_samples=60)
     case = problem(X, y)
-    solver = schedule_free(20, None, whole=True)
+    solver = schedule_free(20, None, full_gram=True)
     state, iterates = solver.init(case, prior_params(case)), []
     for start in (0, 20, 40):
         rows = slice(start, start + 20)

@@ -81,7 +81,9 @@ def test_a_few_dense_rows_have_the_same_f_in_their_own_space(n_classes, fit_inte
     narrow = narrowed(problem, may_rotate=True)
     assert narrow.problem.data.X.shape == (40, 40)
     rng = np.random.default_rng(1)
-    inside = Params(rng.standard_normal((problem.n_rows, 40)) / 30, rng.standard_normal(problem.n_rows) * fit_intercept)
+    inside = Params(
+        rng.standard_normal((problem.n_outputs, 40)) / 30, rng.standard_normal(problem.n_outputs) * fit_intercept
+    )
     value = value_and_grad(narrow.problem, inside).value
     same = value_and_grad(problem._replace(data=problem.data._replace(X=X.astype(float))), narrow.back(inside)).value
     assert same == pytest.approx(value, rel=1e-10)  # a rotation, but for rounding
@@ -200,7 +202,7 @@ def minimised(case, params, *, is_warm, max_iter=100):
 @pytest.mark.parametrize("size", [1e2, 1e8])
 def test_a_warm_start_above_the_priors_is_a_cold_one(n_classes, size):
     case = problem_by_rows(*random_data(300, n_classes=n_classes))
-    start = random_params(case.n_rows, 4)
+    start = random_params(case.n_outputs, 4)
     start = Params(size * start.coef, start.intercept)
     assert not value_and_grad(case, start).value <= null_value(case)
     cold, warm = minimised(case, prior_params(case), is_warm=False), minimised(case, start, is_warm=True)

@@ -483,7 +483,7 @@ def test_with_a_half_life_a_stream_follows_labels_that_change_their_meaning(cont
 def test_the_half_life_is_the_weight_of_an_update():
     X, y = random_rows(64)
     problem = as_problem(X, y)
-    solver = steps.schedule_free(64, 0.1, whole=True, half_life=64.0)
+    solver = steps.schedule_free(64, 0.1, full_gram=True, half_life=64.0)
     state = solver.init(problem, Params(np.zeros((3, 6)), np.zeros(3)))
     for _ in range(3):
         before, state = state, solver.step(problem, state, problem.data)
@@ -502,7 +502,7 @@ def test_a_half_life_follows_columns_whose_scale_changes():
 
 def test_products_of_columns_are_summed_until_they_are_known(monkeypatch):
     asked, moments = [], steps.moments
-    monkeypatch.setattr(steps, "moments", lambda *a, **k: asked.append(k["whole"]) or moments(*a, **k))
+    monkeypatch.setattr(steps, "moments", lambda *a, **k: asked.append(k["full_gram"]) or moments(*a, **k))
     X, y = random_rows(4000, p=10)
     streamed(SoftmaxClassifier(keep_rows=False, random_state=0), X, y, 100, classes=[0, 1, 2])
     assert asked == [True] * 2  # 200 rows of 10 columns
@@ -516,7 +516,7 @@ def test_products_of_columns_are_summed_until_they_are_known(monkeypatch):
 def test_the_loss_alone_is_that_of_the_kernel(n_classes, container):
     X, y = random_rows(3000, n_classes=n_classes)
     problem = as_problem(container(X), y, n_classes)
-    params = Params(*(generator([0]).standard_normal(s) for s in ((problem.n_rows, 6), problem.n_rows)))
+    params = Params(*(generator([0]).standard_normal(s) for s in ((problem.n_outputs, 6), problem.n_outputs)))
     assert loss(problem, params) == pytest.approx(loss_grad(problem, params, 1.0)[0], rel=1e-12)
     far = Params(1e4 * params.coef, params.intercept)
     assert np.isfinite(loss(problem, far))
