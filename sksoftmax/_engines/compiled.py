@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._engines.compiled_row import Tools, dot, logistic, row_prox, row_prox_binary, softmax, softplus
+from sksoftmax._engines.compiled_row import Workspace, dot, logistic, row_prox, row_prox_binary, softmax, softplus
 from sksoftmax._engines.simd import (
     FAST,
     LANES,
@@ -30,7 +30,7 @@ from sksoftmax._engines.simd import (
 from sksoftmax._types import Array
 
 
-class Rows(NamedTuple):
+class CsrRows(NamedTuple):
     """CSR rows with scaled values, their classes, and their weights, of mean 1."""
 
     indptr: Array
@@ -40,22 +40,22 @@ class Rows(NamedTuple):
     weight: Array
 
 
-class Model(NamedTuple):
+class FlatModel(NamedTuple):
     """Scaled coefficients, flat; thresholds by which they are softened (none without L1); intercepts."""
 
     table: Array
-    soft: Array
+    l1_thresholds: Array
     intercept: Array
 
 
-class Sums(NamedTuple):
+class GradientSums(NamedTuple):
     """Sums over the rows, of a model's shape."""
 
     table: Array
     intercept: Array
 
 
-class Agreed(NamedTuple):
+class DualVariables(NamedTuple):
     """What each row keeps: the probabilities it last agreed to, less its one-hot truth, their entropy, and its ``q``.
 
     Two classes: ``residual`` is (n_samples,), of the second class; else (n_samples, n_lanes), 0 in the padding.
@@ -67,22 +67,22 @@ class Agreed(NamedTuple):
 
 
 @compiled(FAST)
-def raw_row(i: int, rows: Rows, model: Model, z: Array) -> None:
+def raw_row(i: int, rows: CsrRows, model: FlatModel, z: Array) -> None:
     """``z <- `` row i's raw predictions."""
     n_lanes = len(z)
     for k in range(n_lanes):
         z[k] = model.intercept[k]
-    table, soft, _ = model
+    table, l1_thresholds, _ = model
     start, end = rows.indptr[i], rows.indptr[i + 1]
     for first in range(0, n_lanes, LANES):
-        if len(soft) > 0:
-            accumulate_soft_row(table, n_lanes, rows.indices, rows.values, start, end, z, first, soft)
+        if len(l1_thresholds) > 0:
+            accumulate_soft_row(table, n_lanes, rows.indices, rows.values, start, end, z, first, l1_thresholds)
         else:
             accumulate_row(table, n_lanes, rows.indices, rows.values, start, end, z, first)
 
 
 @compiled(FAST)
-def ask_for(order: Array, a: int, rows: Rows, agreed: Agreed, n_lanes: int) -> None:
+def prefetch_row(order: Array, a: int, rows: CsrRows, dual_vars: DualVariables, n_lanes: int) -> None:
     """Ask for what a visit reads of the row at ``a``, if there is one: rows in no order lie in no cache."""
     if a < len(order):
         i = order[a]
@@ -91,25 +91,25 @@ def ask_for(order: Array, a: int, rows: Rows, agreed: Agreed, n_lanes: int) -> N
         prefetch(rows.values, start, end)
         prefetch(rows.y, i, i + 1)
         prefetch(rows.weight, i, i + 1)
-        prefetch(agreed.residual, i * n_lanes, (i + 1) * n_lanes)
-        prefetch(agreed.entropy, i, i + 1)
-        prefetch(agreed.q, i, i + 1)
+        prefetch(dual_vars.residual, i * n_lanes, (i + 1) * n_lanes)
+        prefetch(dual_vars.entropy, i, i + 1)
+        prefetch(dual_vars.q, i, i + 1)
 
 
 @compiled(FAST)
-def visit_row(
-    i: int, z: Array, y: int, weight: float, agreed: Agreed, inv_n: float, skip: float, t: Tools
+def sdca_step(
+    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, inv_n: float, gap_tol: float, t: Workspace
 ) -> tuple[float, float]:
     """Visit row i, whose raw predictions are ``z``; what it agreed to changes in place.
 
-    Returns weight * loss and weight * gap before the visit. Unless the gap is at most ``skip``, ``z`` is replaced by
+    Returns weight * loss and weight * gap before the visit. Unless the gap is at most ``gap_tol``, ``z`` is replaced by
     the change of its probabilities, from new to old, times weight / n_samples: what the model is to move by.
     """
-    residual, entropy, q = agreed
+    residual, entropy, q = dual_vars
     r = t.work[1]
     loss = softmax(z, y, r, t)
     gap = weight * (loss - dot(residual[i], z) - entropy[i])
-    if gap > skip:
+    if gap > gap_tol:
         entropy[i] = row_prox(z, y, residual[i], q[i], r, t)
         w = weight * inv_n
         for k in range(len(z)):
@@ -119,26 +119,26 @@ def visit_row(
 
 
 @compiled(FAST)
-def visit_softmax(
-    rows: Rows, model: Model, agreed: Agreed, order: Array, scales: Array, skip: float, t: Tools
+def sdca_epoch_softmax(
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, order: Array, scales: Array, gap_tol: float, t: Workspace
 ) -> tuple[float, float]:
     """Visit the rows in ``order``; the model and what the rows agreed to change in place.
 
     ``scales`` is the intercept's scale and 1 / n_samples. Returns the sums over the visits of weight * loss and of
     weight * the Fenchel-Young gap between a row's kept probabilities and its raw prediction, both before the visit.
-    A row whose own gap is at most ``skip`` is left as it is.
+    A row whose own gap is at most ``gap_tol`` is left as it is.
     """
     z = t.work[0]
     loss = 0.0
     gaps = 0.0
     for a in range(len(order)):
         i = order[a]
-        ask_for(order, a + 1, rows, agreed, len(z))
+        prefetch_row(order, a + 1, rows, dual_vars, len(z))
         raw_row(i, rows, model, z)
-        row_loss, gap = visit_row(i, z, rows.y[i], rows.weight[i], agreed, scales[1], skip, t)
+        row_loss, gap = sdca_step(i, z, rows.y[i], rows.weight[i], dual_vars, scales[1], gap_tol, t)
         loss += row_loss
         gaps += gap
-        if gap <= skip:
+        if gap <= gap_tol:
             continue
         start, end = rows.indptr[i], rows.indptr[i + 1]
         for first in range(0, len(z), LANES):
@@ -149,61 +149,63 @@ def visit_softmax(
 
 
 @compiled(FAST)
-def measure_row(
-    i: int, z: Array, y: int, weight: float, agreed: Agreed, is_sloped: bool, t: Tools
+def evaluate_row(
+    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, with_gradient: bool, t: Workspace
 ) -> tuple[float, float]:
     """Weight * loss and weight * gap of row i, whose raw predictions are ``z``.
 
-    If ``is_sloped``, it agrees to its probabilities, and ``z`` is replaced by the gradient, weight * (p - t).
+    If ``with_gradient``, it agrees to its probabilities, and ``z`` is replaced by the gradient, weight * (p - t).
     """
     r = t.work[1]
     loss = softmax(z, y, r, t)
-    gap = weight * (loss - dot(agreed.residual[i], z) - agreed.entropy[i])
-    if is_sloped:
-        agreed.entropy[i] = loss - dot(r, z)
+    gap = weight * (loss - dot(dual_vars.residual[i], z) - dual_vars.entropy[i])
+    if with_gradient:
+        dual_vars.entropy[i] = loss - dot(r, z)
         for k in range(len(z)):
-            agreed.residual[i, k] = r[k]
+            dual_vars.residual[i, k] = r[k]
             z[k] = r[k] * weight
     return weight * loss, gap
 
 
 @compiled(FAST)
-def measure_block_softmax(
-    start: int, z: Array, y: Array, weight: Array, agreed: Agreed, is_sloped: bool, t: Tools
+def evaluate_block_softmax(
+    start: int, z: Array, y: Array, weight: Array, dual_vars: DualVariables, with_gradient: bool, t: Workspace
 ) -> tuple[float, float]:
-    """``measure_row`` of the rows from ``start`` whose raw predictions are ``z``, (rows of the block, n_lanes)."""
+    """``evaluate_row`` of the rows from ``start`` whose raw predictions are ``z``, (rows of the block, n_lanes)."""
     loss = 0.0
     gaps = 0.0
     for a in range(len(z)):
         i = start + a
-        row_loss, gap = measure_row(i, z[a], y[i], weight[i], agreed, is_sloped, t)
+        row_loss, gap = evaluate_row(i, z[a], y[i], weight[i], dual_vars, with_gradient, t)
         loss += row_loss
         gaps += gap
     return loss, gaps
 
 
 @compiled(FAST)
-def measure_softmax(rows: Rows, model: Model, agreed: Agreed, slope: Sums, t: Tools) -> tuple[float, float]:
-    """The sums that `visit_softmax` returns, at the model as it is.
+def evaluate_softmax(
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, slope: GradientSums, t: Workspace
+) -> tuple[float, float]:
+    """The sums that `sdca_epoch_softmax` returns, at the model as it is.
 
     Unless ``slope`` is empty, the gradient of the first is added to it, and the rows agree to the model.
     """
     z = t.work[0]
     loss = 0.0
     gaps = 0.0
-    is_sloped = len(slope.table) > 0
+    with_gradient = len(slope.table) > 0
     for i in range(len(rows.y)):
         raw_row(i, rows, model, z)
-        row_loss, gap = measure_row(i, z, rows.y[i], rows.weight[i], agreed, is_sloped, t)
+        row_loss, gap = evaluate_row(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient, t)
         loss += row_loss
         gaps += gap
-        if is_sloped:
+        if with_gradient:
             add_row(i, rows, z, slope)
     return loss, gaps
 
 
 @compiled(FAST)
-def add_row(i: int, rows: Rows, z: Array, sums: Sums) -> None:
+def add_row(i: int, rows: CsrRows, z: Array, sums: GradientSums) -> None:
     """Add row i times each of ``z``."""
     n_lanes = len(z)
     start, end = rows.indptr[i], rows.indptr[i + 1]
@@ -214,7 +216,9 @@ def add_row(i: int, rows: Rows, z: Array, sums: Sums) -> None:
 
 
 @compiled(FAST)
-def product_softmax(rows: Rows, agreed: Agreed, direction: Model, product: Sums, t: Tools) -> None:
+def product_softmax(
+    rows: CsrRows, dual_vars: DualVariables, direction: FlatModel, product: GradientSums, t: Workspace
+) -> None:
     """Add the loss's Hessian, where the probabilities are those that the rows agreed to, times ``direction``.
 
     One whose table is empty is of the intercept alone.
@@ -226,7 +230,7 @@ def product_softmax(rows: Rows, agreed: Agreed, direction: Model, product: Sums,
         else:
             for k in range(len(z)):
                 z[k] = direction.intercept[k]
-        r, y = agreed.residual[i], rows.y[i]
+        r, y = dual_vars.residual[i], rows.y[i]
         own = z[y]
         for k in range(len(z)):
             z[k] -= own
@@ -238,13 +242,13 @@ def product_softmax(rows: Rows, agreed: Agreed, direction: Model, product: Sums,
 
 
 @compiled(FAST)
-def raw_row_binary(i: int, rows: Rows, model: Model) -> float:
+def raw_row_binary(i: int, rows: CsrRows, model: FlatModel) -> float:
     """Row i's raw prediction."""
     total = model.intercept[0]
-    if len(model.soft) > 0:
+    if len(model.l1_thresholds) > 0:
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
             j = rows.indices[e]
-            w, h = model.table[j], model.soft[j]
+            w, h = model.table[j], model.l1_thresholds[j]
             total += rows.values[e] * (w - min(max(w, -h), h))
     else:
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
@@ -253,16 +257,16 @@ def raw_row_binary(i: int, rows: Rows, model: Model) -> float:
 
 
 @compiled(FAST)
-def visit_row_binary(
-    i: int, z: float, y: int, weight: float, agreed: Agreed, inv_n: float, skip: float
+def sdca_step_binary(
+    i: int, z: float, y: int, weight: float, dual_vars: DualVariables, inv_n: float, gap_tol: float
 ) -> tuple[float, float, float]:
-    """``visit_row`` for two classes; also returns the change, 0 if the row is left as it is."""
-    residual, entropy, q = agreed
+    """``sdca_step`` for two classes; also returns the change, 0 if the row is left as it is."""
+    residual, entropy, q = dual_vars
     sign = 1 - 2 * y
     old = np.float64(residual[i])
     loss = softplus(sign * z)
     gap = weight * (loss - old * z - entropy[i])
-    if gap <= skip:
+    if gap <= gap_tol:
         return weight * loss, gap, 0.0
     p, h = row_prox_binary(sign * z, sign * old, np.float64(q[i]))
     entropy[i] = h
@@ -271,20 +275,20 @@ def visit_row_binary(
 
 
 @compiled(FAST)
-def visit_binary(
-    rows: Rows, model: Model, agreed: Agreed, order: Array, scales: Array, skip: float
+def sdca_epoch_binary(
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, order: Array, scales: Array, gap_tol: float
 ) -> tuple[float, float]:
-    """``visit_softmax`` for two classes."""
+    """``sdca_epoch_softmax`` for two classes."""
     loss = 0.0
     gaps = 0.0
     for a in range(len(order)):
         i = order[a]
-        ask_for(order, a + 1, rows, agreed, 1)
+        prefetch_row(order, a + 1, rows, dual_vars, 1)
         z = raw_row_binary(i, rows, model)
-        row_loss, gap, change = visit_row_binary(i, z, rows.y[i], rows.weight[i], agreed, scales[1], skip)
+        row_loss, gap, change = sdca_step_binary(i, z, rows.y[i], rows.weight[i], dual_vars, scales[1], gap_tol)
         loss += row_loss
         gaps += gap
-        if gap <= skip:
+        if gap <= gap_tol:
             continue
         step = model.intercept[0] - model.intercept[0]  # 0 in the data's dtype
         step += change
@@ -295,65 +299,67 @@ def visit_binary(
 
 
 @compiled(FAST)
-def measure_binary(rows: Rows, model: Model, agreed: Agreed, slope: Sums) -> tuple[float, float]:
-    """``measure_softmax`` for two classes."""
+def evaluate_binary(
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, slope: GradientSums
+) -> tuple[float, float]:
+    """``evaluate_softmax`` for two classes."""
     loss = 0.0
     gaps = 0.0
-    is_sloped = len(slope.table) > 0
+    with_gradient = len(slope.table) > 0
     for i in range(len(rows.y)):
         z = raw_row_binary(i, rows, model)
-        row_loss, gap, change = measure_row_binary(i, z, rows.y[i], rows.weight[i], agreed, is_sloped)
+        row_loss, gap, change = evaluate_row_binary(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient)
         loss += row_loss
         gaps += gap
-        if is_sloped:
+        if with_gradient:
             add_row_binary(i, rows, change, slope)
     return loss, gaps
 
 
 @compiled(FAST)
-def measure_row_binary(
-    i: int, z: float, y: int, weight: float, agreed: Agreed, is_sloped: bool
+def evaluate_row_binary(
+    i: int, z: float, y: int, weight: float, dual_vars: DualVariables, with_gradient: bool
 ) -> tuple[float, float, float]:
-    """``measure_row`` for two classes; also returns the gradient."""
+    """``evaluate_row`` for two classes; also returns the gradient."""
     sign = 1 - 2 * y
     loss = softplus(sign * z)
-    gap = weight * (loss - np.float64(agreed.residual[i]) * z - agreed.entropy[i])
+    gap = weight * (loss - np.float64(dual_vars.residual[i]) * z - dual_vars.entropy[i])
     slope = sign * logistic(sign * z)
-    if is_sloped:
-        agreed.residual[i] = slope
-        agreed.entropy[i] = loss - slope * z
+    if with_gradient:
+        dual_vars.residual[i] = slope
+        dual_vars.entropy[i] = loss - slope * z
     return weight * loss, gap, weight * slope
 
 
 @compiled(FAST)
-def measure_block_binary(
-    start: int, z: Array, y: Array, weight: Array, agreed: Agreed, is_sloped: bool
+def evaluate_block_binary(
+    start: int, z: Array, y: Array, weight: Array, dual_vars: DualVariables, with_gradient: bool
 ) -> tuple[float, float]:
-    """``measure_block_softmax`` for two classes."""
+    """``evaluate_block_softmax`` for two classes."""
     loss = 0.0
     gaps = 0.0
     for a in range(len(z)):
         i = start + a
-        row_loss, gap, z[a, 0] = measure_row_binary(i, np.float64(z[a, 0]), y[i], weight[i], agreed, is_sloped)
+        row_loss, gap, z[a, 0] = evaluate_row_binary(i, np.float64(z[a, 0]), y[i], weight[i], dual_vars, with_gradient)
         loss += row_loss
         gaps += gap
     return loss, gaps
 
 
 @compiled(FAST)
-def visit_block_softmax(
+def sdca_epoch_block_softmax(
     order: Array,
     z: Array,
     coupling: Array,
     y: Array,
     weight: Array,
-    agreed: Agreed,
+    dual_vars: DualVariables,
     inv_n: float,
-    skip: float,
+    gap_tol: float,
     moved: Array,
-    t: Tools,
+    t: Workspace,
 ) -> tuple[float, float, int]:
-    """``visit_softmax`` for a block of rows whose raw predictions and inner products are known.
+    """``sdca_epoch_softmax`` for a block of rows whose raw predictions and inner products are known.
 
     ``z`` (rows of the block, n_lanes) are the raw predictions before the block, ``coupling`` how much a row's change
     moves another's; ``moved`` is room. On return ``z`` holds the changes. Returns the two sums and how many rows moved.
@@ -370,10 +376,10 @@ def visit_block_softmax(
             c = moved[m]
             for first in range(0, n_lanes, LANES):
                 accumulate(changes, c * n_lanes + first, row, first, coupling[a, c])
-        row_loss, gap = visit_row(i, row, y[i], weight[i], agreed, inv_n, skip, t)
+        row_loss, gap = sdca_step(i, row, y[i], weight[i], dual_vars, inv_n, gap_tol, t)
         loss += row_loss
         gaps += gap
-        if gap > skip:
+        if gap > gap_tol:
             moved[n_moved] = a
             n_moved += 1
         else:
@@ -383,18 +389,18 @@ def visit_block_softmax(
 
 
 @compiled(FAST)
-def visit_block_binary(
+def sdca_epoch_block_binary(
     order: Array,
     z: Array,
     coupling: Array,
     y: Array,
     weight: Array,
-    agreed: Agreed,
+    dual_vars: DualVariables,
     inv_n: float,
-    skip: float,
+    gap_tol: float,
     moved: Array,
 ) -> tuple[float, float, int]:
-    """``visit_block_softmax`` for two classes."""
+    """``sdca_epoch_block_softmax`` for two classes."""
     loss = 0.0
     gaps = 0.0
     n_moved = 0
@@ -403,18 +409,18 @@ def visit_block_binary(
         raw = np.float64(z[a, 0])
         for m in range(n_moved):
             raw += coupling[a, moved[m]] * z[moved[m], 0]
-        row_loss, gap, change = visit_row_binary(i, raw, y[i], weight[i], agreed, inv_n, skip)
+        row_loss, gap, change = sdca_step_binary(i, raw, y[i], weight[i], dual_vars, inv_n, gap_tol)
         loss += row_loss
         gaps += gap
         z[a, 0] = change
-        if gap > skip:
+        if gap > gap_tol:
             moved[n_moved] = a
             n_moved += 1
     return loss, gaps, n_moved
 
 
 @compiled(FAST)
-def add_row_binary(i: int, rows: Rows, change: float, sums: Sums) -> None:
+def add_row_binary(i: int, rows: CsrRows, change: float, sums: GradientSums) -> None:
     """``add_row`` for two classes."""
     for e in range(rows.indptr[i], rows.indptr[i + 1]):
         sums.table[rows.indices[e]] += change * rows.values[e]
@@ -422,26 +428,26 @@ def add_row_binary(i: int, rows: Rows, change: float, sums: Sums) -> None:
 
 
 @compiled(FAST)
-def product_binary(rows: Rows, agreed: Agreed, direction: Model, product: Sums) -> None:
+def product_binary(rows: CsrRows, dual_vars: DualVariables, direction: FlatModel, product: GradientSums) -> None:
     """``product_softmax`` for two classes."""
     for i in range(len(rows.y)):
-        p = abs(np.float64(agreed.residual[i]))
+        p = abs(np.float64(dual_vars.residual[i]))
         z = raw_row_binary(i, rows, direction) if len(direction.table) > 0 else np.float64(direction.intercept[0])
         add_row_binary(i, rows, rows.weight[i] * (p * (1 - p)) * z, product)
 
 
 @compiled(FAST)
-def mean_squares(indptr: Array, indices: Array, values: Array, share: Array, squares: Array) -> None:
+def mean_squares(indptr: Array, indices: Array, values: Array, norm_weight: Array, squares: Array) -> None:
     """``squares[j] += sum_i share_i x_ij^2``."""
-    for i in range(len(share)):
+    for i in range(len(norm_weight)):
         for e in range(indptr[i], indptr[i + 1]):
             value = np.float64(values[e])
-            squares[indices[e]] += share[i] * value * value
+            squares[indices[e]] += norm_weight[i] * value * value
 
 
 @compiled(FAST)
 def row_curvatures(
-    indptr: Array, indices: Array, values: Array, share: Array, scale: Array, intercept_scale: float, q: Array
+    indptr: Array, indices: Array, values: Array, norm_weight: Array, scale: Array, intercept_scale: float, q: Array
 ) -> float:
     """``q_i <- share_i (x_i' diag(scale) x_i + intercept_scale)``.
 
@@ -450,13 +456,13 @@ def row_curvatures(
     """
     total = 1e-300
     squared = 0.0
-    for i in range(len(share)):
+    for i in range(len(norm_weight)):
         norm = 0.0
         for e in range(indptr[i], indptr[i + 1]):
             value = np.float64(values[e])
             norm += value * value * scale[indices[e]]
-        s = norm * share[i]
-        q[i] = s + intercept_scale * share[i]
+        s = norm * norm_weight[i]
+        q[i] = s + intercept_scale * norm_weight[i]
         s = s / (1 + s)
         total += s
         squared += s * s
@@ -464,17 +470,19 @@ def row_curvatures(
 
 
 @compiled(FAST)
-def dense_row_curvatures(X: Array, mean: Array, share: Array, scale: Array, intercept_scale: float, q: Array) -> float:
+def dense_row_curvatures(
+    X: Array, mean: Array, norm_weight: Array, scale: Array, intercept_scale: float, q: Array
+) -> float:
     """``row_curvatures`` of dense rows less ``mean``."""
     total = 1e-300
     squared = 0.0
-    for i in range(len(share)):
+    for i in range(len(norm_weight)):
         norm = 0.0
         for j in range(X.shape[1]):
             value = np.float64(X[i, j] - mean[j])
             norm += value * value * scale[j]
-        s = norm * share[i]
-        q[i] = s + intercept_scale * share[i]
+        s = norm * norm_weight[i]
+        q[i] = s + intercept_scale * norm_weight[i]
         s = s / (1 + s)
         total += s
         squared += s * s

@@ -33,7 +33,7 @@ _MAX_NEWTON = 12
 _MAX_NEWTON_BINARY = 40
 
 
-class Tools(NamedTuple):
+class Workspace(NamedTuple):
     """Constants of exp in the data's dtype, and room for one row's numbers: the kernels allocate nothing."""
 
     log2e: Any
@@ -51,7 +51,7 @@ class Tools(NamedTuple):
     work: Array
 
 
-def tools(dtype: Any, n_lanes: int) -> Tools:
+def make_workspace(dtype: Any, n_lanes: int) -> Workspace:
     """What the kernels work with, for numbers of ``dtype`` (float32 or float64)."""
     number = np.dtype(dtype).type
     is_single = number is np.float32
@@ -60,7 +60,7 @@ def tools(dtype: Any, n_lanes: int) -> Tools:
     ln2_high = 0.693359375 if is_single else 6.93145751953125e-1
     ln2_low = math.log(2) - 0.693359375 if is_single else 1.42860682030941723212e-6
     bits = np.zeros(n_lanes, np.int32 if is_single else np.int64)
-    return Tools(
+    return Workspace(
         log2e=number(1 / math.log(2)),
         half=number(0.5),
         ln2_high=number(ln2_high),
@@ -78,7 +78,7 @@ def tools(dtype: Any, n_lanes: int) -> Tools:
 
 
 @compiled(EXACT)
-def exp_shifted(z: Array, largest: float, t: Tools) -> None:
+def exp_shifted(z: Array, largest: float, t: Workspace) -> None:
     """``z <- exp(z - largest)`` for ``z <= largest``: 2^n times a polynomial, n the nearest whole number."""
     for k in range(len(z)):
         x = z[k] - largest
@@ -97,7 +97,7 @@ def exp_shifted(z: Array, largest: float, t: Tools) -> None:
 
 
 @compiled(FAST)
-def softmax(z: Array, y: int, r: Array, t: Tools) -> float:
+def softmax(z: Array, y: int, r: Array, t: Workspace) -> float:
     """``r <- softmax(z) - t``, t one-hot at ``y``; returns the loss, logsumexp(z) - z_y."""
     largest = z[0]
     for k in range(len(z)):
@@ -119,7 +119,7 @@ def softmax(z: Array, y: int, r: Array, t: Tools) -> float:
 
 
 @compiled(FAST)
-def newton_step(r: Array, y: int, u: Array, q: float, step: Array, t: Tools) -> float:
+def newton_step(r: Array, y: int, u: Array, q: float, step: Array, t: Workspace) -> float:
     """``step <- q (I + q (diag p - p p'))^-1 u``, by Sherman & Morrison, with ``r = p - t``; returns its range.
 
     With sum p = 1 the denominator 1 - q sum p^2 / (1 + q p) is sum p / (1 + q p), where nothing cancels.
@@ -146,7 +146,7 @@ def newton_step(r: Array, y: int, u: Array, q: float, step: Array, t: Tools) -> 
 
 
 @compiled(FAST)
-def discrepancy(z: Array, old: Array, q: float, r: Array, x: Array, u: Array) -> float:
+def prox_residual(z: Array, old: Array, q: float, r: Array, x: Array, u: Array) -> float:
     """``u <- r - old + (x - z) / q``, which is 0 at the solution; returns its largest size."""
     worst = r[0] - r[0]
     for k in range(len(z)):
@@ -156,7 +156,7 @@ def discrepancy(z: Array, old: Array, q: float, r: Array, x: Array, u: Array) ->
 
 
 @compiled(FAST)
-def bisect(z: Array, y: int, old: Array, q: float, r: Array, x: Array, d: Array, largest: float, t: Tools) -> float:
+def bisect(z: Array, y: int, old: Array, q: float, r: Array, x: Array, d: Array, largest: float, t: Workspace) -> float:
     """``x <- z - theta q d`` with theta in [0, 1] about where the objective is least along d; r <- softmax(x) - t.
 
     ``largest`` is that of d's sizes. Returns the loss at x.
@@ -183,7 +183,7 @@ def bisect(z: Array, y: int, old: Array, q: float, r: Array, x: Array, d: Array,
 
 
 @compiled(FAST)
-def row_prox(z: Array, y: int, old: Array, q: float, r: Array, t: Tools) -> float:
+def row_prox(z: Array, y: int, old: Array, q: float, r: Array, t: Workspace) -> float:
     """``r <- `` the solution of ``r = softmax(z - q (r - old)) - t``, to a tenth; on entry it is softmax(z) - t.
 
     It is that of x, the minimum of ``logsumexp(x) - x_y + ||x - z - q old||^2 / 2q``, which is strongly convex. One
@@ -208,11 +208,11 @@ def row_prox(z: Array, y: int, old: Array, q: float, r: Array, t: Tools) -> floa
     for k in range(len(z)):
         x[k] -= step[k]
     loss = softmax(x, y, r, t)
-    worst = discrepancy(z, old, q, r, x, u)
+    worst = prox_residual(z, old, q, r, x, u)
     if worst > good:
         if length > one and (q + q) * start > one:
             loss = bisect(z, y, old, q, r, x, d, start, t)
-            worst = discrepancy(z, old, q, r, x, u)
+            worst = prox_residual(z, old, q, r, x, u)
         for _ in range(_MAX_NEWTON):
             if worst <= good:
                 break
@@ -223,7 +223,7 @@ def row_prox(z: Array, y: int, old: Array, q: float, r: Array, t: Tools) -> floa
             for k in range(len(z)):
                 x[k] -= damp * step[k]
             loss = softmax(x, y, r, t)
-            worst = discrepancy(z, old, q, r, x, u)
+            worst = prox_residual(z, old, q, r, x, u)
     return loss - dot(r, x)
 
 

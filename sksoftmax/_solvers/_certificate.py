@@ -28,22 +28,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._maths.newton_direction import Newton, conjugate_gradients
-from sksoftmax._solvers._metric import Metric
-from sksoftmax._solvers._rows import Rows
+from sksoftmax._solvers._dual_data import DualData
+from sksoftmax._solvers._prox_weights import ProxWeights
 from sksoftmax._types import Array, Params, Problem
 
 #: Rows whose probabilities are looked at together.
 _BLOCK = 4096
 
-#: S, see ``Weighed``: 10 and 100 took the same products, 1 a few more. And its lengthening at most, in units of 1 over
-#: X's rounding: beyond it conjugate gradients only move the intercept to and fro.
+#: S, see ``DiagonalPreconditioner``: 10 and 100 took the same products, 1 a few more. And its lengthening at most, in
+#: units of 1 over X's rounding: beyond it conjugate gradients only move the intercept to and fro.
 _INTERCEPT, _LONGEST = 10.0, 0.01
 
 #: Rounding of a row's residual, relative, in units of X's: half the distance to the next number.
 _QUANTUM = 0.5
 
 
-class Weighed(NamedTuple):
+class DiagonalPreconditioner(NamedTuple):
     """A diagonal's inverse, 0 for what is not to move, and the intercept's step, lengthened.
 
     With R the penalty, C the loss's Hessian, C_b its intercept's part, beta at least the greatest eigenvalue of the
@@ -65,39 +65,43 @@ class Certifier:
     Parameters
     ----------
     problem : Problem
-    metric : Metric
+    prox_weights : Metric
     rows : Rows
-    agreed, tools
+    dual_vars, workspace
         See ``compiled``.
     """
 
-    def __init__(self, problem: Problem, metric: Metric, rows: Rows, agreed: Any, tools: Any) -> None:
-        self.problem, self.metric, self.agreed, self.tools = problem, metric, agreed, tools
-        self.rows = rows.weighing(1 / problem.n_samples)
-        self.n_lanes = len(tools.whole)
+    def __init__(
+        self, problem: Problem, prox_weights: ProxWeights, rows: DualData, dual_vars: Any, workspace: Any
+    ) -> None:
+        self.problem, self.prox_weights, self.dual_vars, self.workspace = problem, prox_weights, dual_vars, workspace
+        self.rows = rows.scale_weights(1 / problem.n_samples)
+        self.n_lanes = len(workspace.whole)
         self._alpha_2 = problem.alpha * (1 - problem.l1_ratio)
-        self.ridge = self._alpha_2 * metric.scale[:-1]
-        self._moves = metric.kappa[:-1] > 0
+        self.ridge = self._alpha_2 * prox_weights.scale[:-1]
+        self._moves = prox_weights.kappa[:-1] > 0
         self._intercept: tuple[Array, bool] | None = None
 
     def measured(self, model: Any, table: Array) -> tuple[float, float, Params]:
         """The model's mean loss and gap; and the loss's gradient, added to ``table`` unless that is empty."""
         slope = self._sums(table)
-        loss, gap = self.rows.measure(model, self.agreed, slope, self.tools)
+        loss, gap = self.rows.measure(model, self.dual_vars, slope, self.workspace)
         return loss, gap, self._params(slope)
 
     def slope(self, model: Any) -> tuple[float, Params]:
         """The model's mean loss, and F's least subgradient; H is from now on that of the model's probabilities."""
-        residual, entropy, _ = self.agreed
-        self.agreed = self.agreed._replace(residual=np.zeros_like(residual), entropy=np.zeros_like(entropy))
+        residual, entropy, _ = self.dual_vars
+        self.dual_vars = self.dual_vars._replace(residual=np.zeros_like(residual), entropy=np.zeros_like(entropy))
         self._intercept = None
-        if not len(model.soft):
+        if not len(model.l1_thresholds):
             loss, _, grads = self.measured(model, self._ridged(model.table))
         else:
-            soft = np.repeat(model.soft, self.n_lanes)
-            w = model.table - np.clip(model.table, -soft, soft)
+            l1_thresholds = np.repeat(model.l1_thresholds, self.n_lanes)
+            w = model.table - np.clip(model.table, -l1_thresholds, l1_thresholds)
             loss, _, grads = self.measured(model, self._ridged(w))
-            grads.coef[:] += np.where(w != 0, np.copysign(soft, w), -np.clip(grads.coef, -soft, soft))
+            grads.coef[:] += np.where(
+                w != 0, np.copysign(l1_thresholds, w), -np.clip(grads.coef, -l1_thresholds, l1_thresholds)
+            )
         return loss, grads
 
     def bound(self, slope: Params, gap: float, most: float) -> float:
@@ -119,17 +123,17 @@ class Certifier:
         diagonal is if all rows are equally sure of their classes.
         """
         is_free = np.repeat(self._moves[:, None], self.n_lanes, axis=1)
-        if len(model.soft):
-            is_zero = np.abs(model.table) <= np.repeat(model.soft, self.n_lanes)
+        if len(model.l1_thresholds):
+            is_zero = np.abs(model.table) <= np.repeat(model.l1_thresholds, self.n_lanes)
             is_free &= ~(is_zero & (grads.coef == 0)).reshape(is_free.shape)
         is_free[:, self.problem.n_outputs :] = False
         times, beta = np.ones((1, 1)) if by_penalty else self._diagonal_by_penalty(), self._loss_by_penalty()
         eps = float(np.finfo(grads.coef.dtype).eps)
         lengthening = min(2 * _INTERCEPT * (1 + beta), _LONGEST / eps)
         inverse = _inverse((self.ridge[:, None] * times).astype(grads.coef.dtype), is_free)
-        metric = Weighed(inverse.ravel(), self._intercept_step, lengthening)
+        preconditioner = DiagonalPreconditioner(inverse.ravel(), self._intercept_step, lengthening)
         least = 1 / (float(times.max()) + 2 * (1 + beta) / lengthening)
-        newton = conjugate_gradients(self.product, grads, metric, 0.0, max_products, least=least, most=most)
+        newton = conjugate_gradients(self.product, grads, preconditioner, 0.0, max_products, least=least, most=most)
         held = self._squared(np.where(is_free.ravel(), 0, grads.coef))
         return newton._replace(remaining=newton.remaining + held + self.rounding())
 
@@ -140,7 +144,7 @@ class Certifier:
         n, sums, squares = len(self.rows.weight), 0.0, 0.0
         for start in range(0, n, _BLOCK):
             span = slice(start, start + _BLOCK)
-            largest = np.abs(self.agreed.residual.reshape(n, -1)[span]).max(axis=1).astype(np.float64)
+            largest = np.abs(self.dual_vars.residual.reshape(n, -1)[span]).max(axis=1).astype(np.float64)
             sums += float(self.rows.weight[span] @ largest)
             squares += float(self._squares_by_penalty[span] @ largest**2)
         of_intercept = np.trace(self._of_intercept()[0]) if self.problem.fit_intercept else 0.0
@@ -152,15 +156,15 @@ class Certifier:
         from sksoftmax._engines import compiled as _compiled
 
         coef, dtype = direction.coef, direction.coef.dtype
-        model = _compiled.Model(coef, np.empty(0, dtype), direction.intercept.astype(dtype))
+        model = _compiled.FlatModel(coef, np.empty(0, dtype), direction.intercept.astype(dtype))
         product = self._sums(self._ridged(coef) if len(coef) else np.zeros(len(self.ridge) * self.n_lanes, dtype))
-        self.rows.add_product(self.agreed, model, product, self.tools)
+        self.rows.add_product(self.dual_vars, model, product, self.workspace)
         return self._params(product)
 
     def _sums(self, table: Array) -> Any:
         from sksoftmax._engines import compiled as _compiled
 
-        return _compiled.Sums(table, np.zeros(self.n_lanes))
+        return _compiled.GradientSums(table, np.zeros(self.n_lanes))
 
     def _params(self, sums: Any) -> Params:
         return Params(sums.table, sums.intercept * self.problem.fit_intercept)
@@ -229,7 +233,7 @@ class Certifier:
         n, y = len(self.rows.weight), self.problem.data.y
         for start in range(0, n, _BLOCK):
             span = slice(start, start + _BLOCK)
-            p = self.agreed.residual.reshape(n, -1)[span, : self.problem.n_outputs].astype(np.float64)
+            p = self.dual_vars.residual.reshape(n, -1)[span, : self.problem.n_outputs].astype(np.float64)
             if self.problem.n_outputs == 1:
                 p[:, 0] += y[span]
             else:

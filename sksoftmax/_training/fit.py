@@ -24,7 +24,7 @@ from sksoftmax._maths.objective import (
     value_and_grad,
 )
 from sksoftmax._maths.reduction import classes_with_rows, narrowed, of_classes
-from sksoftmax._solvers._rows import is_mostly_zeros
+from sksoftmax._solvers._dual_data import is_mostly_zeros
 from sksoftmax._training.loop import Epoch, Result, Rules, Watch, train
 from sksoftmax._training.plan import Settings, centred_or_wide, choose, statistics, takes_dual
 from sksoftmax._training.stopping import StopReason

@@ -21,8 +21,8 @@ from sksoftmax._maths.preconditioner import (
     preconditioner,
 )
 from sksoftmax._solvers import schedules
+from sksoftmax._solvers._dual_data import DualData, is_mostly_zeros
 from sksoftmax._solvers._first_order import first_order
-from sksoftmax._solvers._rows import Rows, is_mostly_zeros
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
@@ -305,7 +305,7 @@ def _room(X: Any) -> int:
 
 
 def _dual_plan(
-    problem: Problem, settings: Settings, rng: np.random.RandomState, *, is_rough: bool, bought: Rows | None
+    problem: Problem, settings: Settings, rng: np.random.RandomState, *, is_rough: bool, bought: DualData | None
 ) -> Plan:
     tol, promised = _tolerance(problem, settings), _promised(problem, settings)
 

@@ -16,7 +16,7 @@ pytest.importorskip("numba")
 from sksoftmax._engines import compiled as _compiled
 from sksoftmax._engines import compiled_row as _compiled_row
 from sksoftmax._engines import simd
-from sksoftmax._engines.compiled_row import tools
+from sksoftmax._engines.compiled_row import make_workspace
 
 DTYPE = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 INDEX = pytest.mark.parametrize("index", [np.int32, np.int64])
@@ -33,8 +33,8 @@ def call_accumulate_row(table, n_lanes, indices, values, start, end, z, first):
 
 
 @simd.compiled(simd.FAST)
-def call_accumulate_soft_row(table, n_lanes, indices, values, start, end, z, first, soft):
-    simd.accumulate_soft_row(table, n_lanes, indices, values, start, end, z, first, soft)
+def call_accumulate_soft_row(table, n_lanes, indices, values, start, end, z, first, l1_thresholds):
+    simd.accumulate_soft_row(table, n_lanes, indices, values, start, end, z, first, l1_thresholds)
 
 
 @simd.compiled(simd.FAST)
@@ -66,11 +66,11 @@ def test_vector_instructions_for_a_row_do_what_their_plain_functions_say(functio
     rng = np.random.default_rng(0)
     table, z = rng.standard_normal(16 * 5).astype(dtype), rng.standard_normal(16).astype(dtype)
     indices, values = np.array([0, 4, 2, 1, 1, 3, 0, 2], index), rng.standard_normal(8).astype(dtype)
-    soft = (np.linspace(0, 1, 5).astype(dtype),) if function == "accumulate_soft_row" else ()
+    l1_thresholds = (np.linspace(0, 1, 5).astype(dtype),) if function == "accumulate_soft_row" else ()
     for first in (0, 8):
         want_table, want_z = table.copy(), z.copy()
-        getattr(simd, function)(want_table, 16, indices, values, start, end, want_z, first, *soft)
-        globals()[f"call_{function}"](table, 16, indices, values, start, end, z, first, *soft)
+        getattr(simd, function)(want_table, 16, indices, values, start, end, want_z, first, *l1_thresholds)
+        globals()[f"call_{function}"](table, 16, indices, values, start, end, z, first, *l1_thresholds)
         for got, want in ((table, want_table), (z, want_z)):
             assert_allclose(got, want, rtol=0, atol=40 * np.finfo(dtype).eps)
 
@@ -86,7 +86,7 @@ def test_memory_may_be_asked_for_any_of_an_arrays_numbers(shape):
 
 @pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1.3e-7), (np.float64, 4e-16)])  # an ulp or two
 def test_exp_to_rounding(dtype, most):
-    t = tools(dtype, 8000)
+    t = make_workspace(dtype, 8000)
     x = np.linspace(-35, 0, 8000).astype(dtype)
     z = x.copy()
     _compiled_row.exp_shifted(z, dtype(0), t)
@@ -95,9 +95,9 @@ def test_exp_to_rounding(dtype, most):
 
 @DTYPE
 def test_exp_far_below_the_floor_is_0_and_above_it_a_normal_number(dtype):
-    floor = tools(dtype, 8).floor
+    floor = make_workspace(dtype, 8).floor
     z = np.array([-1e9, -1e30, 1.01 * floor, 0.99 * floor, floor, 0, 0, 0], dtype=dtype)
-    _compiled_row.exp_shifted(z, dtype(0), tools(dtype, 8))
+    _compiled_row.exp_shifted(z, dtype(0), make_workspace(dtype, 8))
     assert (z[:3] == 0).all()
     assert (z[3:] > 1e10 * np.finfo(dtype).tiny).all()
 
@@ -109,7 +109,7 @@ def test_residuals_and_loss_keep_their_digits_however_sure_a_row_is(sure, y, dty
     z = (3 * np.random.default_rng(0).standard_normal(16)).astype(dtype)
     z[3] = sure
     r = np.empty(16, dtype)
-    loss = _compiled_row.softmax(z, y, r, tools(dtype, 16))
+    loss = _compiled_row.softmax(z, y, r, make_workspace(dtype, 16))
     exact = np.exp(z.astype(np.longdouble) - z.max())
     others = exact.sum() - exact[y] if y != 3 else np.delete(exact, 3).sum()
     want = exact / exact.sum()
@@ -123,7 +123,7 @@ def test_residuals_and_loss_keep_their_digits_however_sure_a_row_is(sure, y, dty
 @pytest.mark.parametrize("n_classes", [3, 8])
 def test_a_visit_solves_the_rows_equation(q, n_classes, compiled):
     rng = np.random.default_rng(0)
-    t = tools(np.float64, 8)
+    t = make_workspace(np.float64, 8)
     solve = _compiled_row.row_prox if compiled else getattr(_compiled_row.row_prox, "py_func", _compiled_row.row_prox)
     for _ in range(20 if compiled else 3):
         z = 5 * rng.standard_normal(8)
@@ -170,7 +170,7 @@ def case(n_classes, dtype, index, n=40, p=12, seed=0):
     X = sp.csr_array(sp.vstack([X, sp.csr_matrix((1, p), dtype=dtype)]).astype(dtype))
     y = rng.integers(0, n_classes, n + 1)
     n_lanes = 1 if n_classes == 2 else -(-n_classes // 8) * 8
-    rows = _compiled.Rows(
+    rows = _compiled.CsrRows(
         X.indptr.astype(index), X.indices.astype(index), X.data, y, rng.uniform(0.5, 1.5, n + 1).astype(dtype)
     )
     table = np.zeros((p, n_lanes), dtype)
@@ -178,32 +178,32 @@ def case(n_classes, dtype, index, n=40, p=12, seed=0):
     n_outputs = 1 if n_classes == 2 else n_classes
     table[:, :n_outputs] = rng.standard_normal((p, n_outputs))
     intercept[:n_outputs] = rng.standard_normal(n_outputs)
-    model = _compiled.Model(table.ravel(), np.empty(0, dtype), intercept)
+    model = _compiled.FlatModel(table.ravel(), np.empty(0, dtype), intercept)
     residual = np.zeros(n + 1 if n_classes == 2 else (n + 1, n_lanes), dtype)
-    agreed = _compiled.Agreed(residual, np.zeros(n + 1, dtype), rng.uniform(0.5, 9.0, n + 1).astype(dtype))
-    return X, rows, model, agreed, tools(dtype, n_lanes)
+    dual_vars = _compiled.DualVariables(residual, np.zeros(n + 1, dtype), rng.uniform(0.5, 9.0, n + 1).astype(dtype))
+    return X, rows, model, dual_vars, make_workspace(dtype, n_lanes)
 
 
-def visit(n_classes, rows, model, agreed, t, plain=False, skip=0.0):
+def visit(n_classes, rows, model, dual_vars, t, plain=False, gap_tol=0.0):
     order = np.random.default_rng(1).permutation(len(rows.y))
     scales = np.array([0.3, 1 / len(rows.y)], rows.values.dtype)
-    kernel = _compiled.visit_binary if n_classes == 2 else _compiled.visit_softmax
+    kernel = _compiled.sdca_epoch_binary if n_classes == 2 else _compiled.sdca_epoch_softmax
     kernel = getattr(kernel, "py_func", kernel) if plain else kernel
     more = () if n_classes == 2 else (t,)
-    return kernel(rows, model, agreed, order, scales, skip, *more)
+    return kernel(rows, model, dual_vars, order, scales, gap_tol, *more)
 
 
 @DTYPE
 @INDEX
-@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("l1_thresholds", [False, True])
 @pytest.mark.parametrize("n_classes", [2, 3, 9])
-def test_visits_are_those_of_the_plain_functions(n_classes, soft, index, dtype):
+def test_visits_are_those_of_the_plain_functions(n_classes, l1_thresholds, index, dtype):
     ends = []
     for plain in (True, False):
-        X, rows, model, agreed, t = case(n_classes, dtype, index)
-        model = model._replace(soft=np.full(X.shape[1], 0.2, dtype)) if soft else model
-        sums = visit(n_classes, rows, model, agreed, t, plain)
-        ends.append([*sums, model.table, model.intercept[:n_classes], agreed.residual, agreed.entropy])
+        X, rows, model, dual_vars, t = case(n_classes, dtype, index)
+        model = model._replace(l1_thresholds=np.full(X.shape[1], 0.2, dtype)) if l1_thresholds else model
+        sums = visit(n_classes, rows, model, dual_vars, t, plain)
+        ends.append([*sums, model.table, model.intercept[:n_classes], dual_vars.residual, dual_vars.entropy])
     for got, want in zip(*ends, strict=True):
         # sums reordered over a chain of 41 visits; a row's equation is solved to a tenth by the same steps
         assert_allclose(got, want, rtol=1e-3 if dtype is np.float32 else 1e-8, atol=100 * np.finfo(dtype).eps)
@@ -211,16 +211,16 @@ def test_visits_are_those_of_the_plain_functions(n_classes, soft, index, dtype):
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes):
-    X, rows, model, agreed, t = case(n_classes, np.float64, np.int32)
+    X, rows, model, dual_vars, t = case(n_classes, np.float64, np.int32)
     n_outputs = 1 if n_classes == 2 else n_classes
     z = X @ model.table.reshape(X.shape[1], -1)[:, :n_outputs] + model.intercept[:n_outputs]
     z = np.hstack([0 * z, z]) if n_outputs == 1 else z
     want = rows.weight @ (logsumexp(z, axis=1) - z[np.arange(len(z)), rows.y])
     before = model.table.copy()
-    slope = _compiled.Sums(np.zeros_like(model.table), np.zeros_like(model.intercept))
-    measure, more = (_compiled.measure_binary, ()) if n_outputs == 1 else (_compiled.measure_softmax, (t,))
-    exact = measure(rows, model, agreed, _compiled.Sums(np.empty(0), np.empty(0)), *more)
-    others = agreed._replace(residual=agreed.residual.copy(), entropy=agreed.entropy.copy())
+    slope = _compiled.GradientSums(np.zeros_like(model.table), np.zeros_like(model.intercept))
+    measure, more = (_compiled.evaluate_binary, ()) if n_outputs == 1 else (_compiled.evaluate_softmax, (t,))
+    exact = measure(rows, model, dual_vars, _compiled.GradientSums(np.empty(0), np.empty(0)), *more)
+    others = dual_vars._replace(residual=dual_vars.residual.copy(), entropy=dual_vars.entropy.copy())
     assert exact == measure(rows, model, others, slope, *more)
     residual = scipy_softmax(z, axis=1)
     assert_allclose(others.entropy, entr(residual).sum(axis=1), rtol=1e-9)
@@ -230,7 +230,7 @@ def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes):
     residual *= rows.weight[:, None]
     assert_allclose(slope.table.reshape(X.shape[1], -1)[:, :n_outputs], X.T @ residual[:, -n_outputs:], atol=1e-12)
     assert_allclose(slope.intercept[:n_outputs], residual[:, -n_outputs:].sum(axis=0), atol=1e-12)
-    loss, gaps = visit(n_classes, rows, model, agreed, t, skip=np.inf)  # all are left alone
+    loss, gaps = visit(n_classes, rows, model, dual_vars, t, gap_tol=np.inf)  # all are left alone
     assert loss == pytest.approx(want, rel=1e-12)
     assert exact == pytest.approx((want, want), rel=1e-12)
     assert gaps == pytest.approx(want, rel=1e-12)  # rows that agree to the truth: the gap is the loss
@@ -239,10 +239,10 @@ def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes):
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_a_visit_moves_the_model_by_the_change_of_probabilities(n_classes):
-    X, rows, model, agreed, t = case(n_classes, np.float64, np.int32)
-    table, intercept, residual = model.table.copy(), model.intercept.copy(), agreed.residual.copy()
-    visit(n_classes, rows, model, agreed, t)
-    change = ((residual - agreed.residual).T * rows.weight / len(rows.y)).T
+    X, rows, model, dual_vars, t = case(n_classes, np.float64, np.int32)
+    table, intercept, residual = model.table.copy(), model.intercept.copy(), dual_vars.residual.copy()
+    visit(n_classes, rows, model, dual_vars, t)
+    change = ((residual - dual_vars.residual).T * rows.weight / len(rows.y)).T
     change = change[:, None] if change.ndim == 1 else change
     assert_allclose(model.table - table, (X.T @ change).ravel(), atol=1e-12)
     assert_allclose((model.intercept - intercept)[:n_classes], 0.3 * change.sum(axis=0)[:n_classes], atol=1e-12)

@@ -19,7 +19,7 @@ from sksoftmax import SoftmaxClassifier
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines import vectorized
 from sksoftmax._maths.objective import hessian_products, null_value, prior_params, value_and_grad
-from sksoftmax._solvers import _centre
+from sksoftmax._solvers import _prox_center
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._training import plan
 from sksoftmax._types import Batch, Params, Problem
@@ -163,7 +163,7 @@ def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept)
     for epoch in range(12):
         state = solver.step(problem, state, problem.data)
         value = value_and_grad(problem, state.params).value
-        certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+        certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
         loss, gap, _ = certifier.measured(state.model, np.empty(0))
         assert loss + state.penalty == pytest.approx(value, rel=1e-12)
         by_dual = certifier.bound(module._slope(problem, state), gap, np.inf)
@@ -185,9 +185,9 @@ def test_products_are_those_of_the_hessian(n_classes):
     state = solver.init(problem, prior_params(problem))
     for _ in range(len(reports)):  # until what the rows agreed to are the model's probabilities
         state = solver.step(problem, state, problem.data)
-    certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+    certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
     rng = np.random.default_rng(0)
-    n_lanes, root = len(state.model.intercept), state.metric.root[:-1]
+    n_lanes, root = len(state.model.intercept), state.prox_weights.root[:-1]
     scaled = np.zeros((problem.n_features, n_lanes))
     scaled[:, : problem.n_outputs] = rng.standard_normal((problem.n_features, problem.n_outputs))
     intercept = np.zeros(n_lanes)
@@ -220,19 +220,19 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     state = solver.init(problem, prior_params(problem))
     for _ in range(3):
         state = solver.step(problem, state, problem.data)
-    certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+    certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
     _, grads = certifier.slope(state.model)
     seen = []
 
-    def remembered(hessian, grads, metric, *args, least, most):
-        solved = conjugate_gradients(hessian, grads, metric, *args, least=least, most=most)
-        seen.append((hessian, metric, least, solved))
+    def remembered(hessian, grads, preconditioner, *args, least, most):
+        solved = conjugate_gradients(hessian, grads, preconditioner, *args, least=least, most=most)
+        seen.append((hessian, preconditioner, least, solved))
         return solved
 
     conjugate_gradients = _certificate.conjugate_gradients
     monkeypatch.setattr(_certificate, "conjugate_gradients", remembered)
     newton = certifier.newton(state.model, grads, 1e-6, 200, by_penalty=by_penalty)
-    ((hessian, metric, least, solved),) = seen
+    ((hessian, preconditioner, least, solved),) = seen
     assert solved.remaining <= 1e-6
     assert newton.remaining >= solved.remaining  # and what it cannot move, and rounding
     n_outputs, n_table = problem.n_outputs, len(state.model.table)
@@ -242,7 +242,7 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
 
     unit = np.eye(n_table + len(state.model.intercept))
     products = np.array([np.concatenate(hessian(as_params(column))) for column in unit])
-    inverse = np.array([np.concatenate(metric.apply(as_params(column))) for column in unit])
+    inverse = np.array([np.concatenate(preconditioner.apply(as_params(column))) for column in unit])
     moves = np.flatnonzero(np.diag(inverse) > 0)
     eigenvalues = eigh(products[np.ix_(moves, moves)], np.linalg.inv(inverse[np.ix_(moves, moves)]), eigvals_only=True)
     n_null = int(n_outputs > 1)  # a common shift of all intercepts
@@ -274,7 +274,7 @@ def test_a_slope_that_no_curvature_holds_has_no_bound():
     X, y, weight = sparse_data(2)
     problem = as_problem(X, y, weight, 1e-3)
     state = dual(lambda: np.arange(300), 0.0).init(problem, Params(np.zeros((1, 40)), np.array([1e3])))
-    certifier = module.Certifier(problem, state.metric, state.rows, state.agreed, state.tools)
+    certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
     _, grads = certifier.slope(state.model)
     assert grads.intercept.any()
     assert certifier.bound(grads, 0.0, np.inf) == np.inf
@@ -311,10 +311,10 @@ def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
         state = solver.init(problem, prior_params(problem))
         for _ in range(3):
             state = solver.step(problem, state, problem.data)
-        state = module._recentred(state)
+        state = module._move_center(state)
         before = state.params
         for factor in (0.5, 2.0):
-            state = module._rescaled(problem, state, factor)
+            state = module._rescale_kappa(problem, state, factor)
             assert_allclose(state.params.coef, before.coef, rtol=1e-10, atol=1e-13)
             assert_allclose(state.params.intercept, before.intercept, rtol=1e-10)
         # and the relation that defines them still holds: kappa (V - W) - G = alpha_2 W (+ L1's share)
@@ -335,23 +335,23 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
     state = solver.init(problem, prior_params(problem))
     for _ in range(3):
         state = solver.step(problem, state, problem.data)
-    state = module._recentred(state)
-    exact = module._summed(problem, state, 1e-3)
-    assert_allclose(exact.centre.at, state.centre.at, rtol=1e-9, atol=1e-12)
+    state = module._move_center(state)
+    exact = module._recompute_dual_sums(problem, state, 1e-3)
+    assert_allclose(exact.prox_center.at, state.prox_center.at, rtol=1e-9, atol=1e-12)
     assert exact.n_between == 2 * state.n_between  # it was off by nothing
     some = state.model.table.reshape(40, -1)[:, : state.n_outputs]
     some += 0.1 * np.random.default_rng(0).standard_normal(some.shape)
     before = state.params
-    exact = module._summed(problem, state, 1e-3)
+    exact = module._recompute_dual_sums(problem, state, 1e-3)
     assert exact.n_between == state.n_between // 2
-    active = exact.metric.active
+    active = exact.prox_weights.active
     assert_allclose(exact.params.coef[:, active], before.coef[:, active], rtol=1e-12)
     has_none = np.setdiff1d(np.arange(40), active)  # whose coefficients are what the rows agreed to
     table = exact.model.table.reshape(40, -1)[has_none]
-    assert_allclose(table, -exact.rows.slope(exact.agreed)[0][has_none] / 300, atol=1e-15)
+    assert_allclose(table, -exact.rows.slope(exact.dual_vars)[0][has_none] / 300, atol=1e-15)
     # kappa (V - W) is F's slope at what the rows agreed to, plus the penalty's at the coefficients
     slope = module._slope(problem, exact).coef.reshape(40, -1)
-    g = exact.metric.share[:-1, None] * (module._softened(exact)[active] - exact.centre.at[:-1])
+    g = exact.prox_weights.prox_fraction[:-1, None] * (module._softened(exact)[active] - exact.prox_center.at[:-1])
     assert_allclose(g, slope[active], rtol=1e-7, atol=1e-12)
 
 
@@ -365,14 +365,14 @@ def test_the_centre_takes_over_where_rows_are_left_alone():
     state = solver.init(problem, prior_params(problem))
     for _ in range(6):
         state = solver.step(problem, state, problem.data)
-    state = module._recentred(state)
-    gap = 0.1 * state.centre.remaining  # not next to nothing
+    state = module._move_center(state)
+    gap = 0.1 * state.prox_center.remaining  # not next to nothing
     state = state._replace(n_waiting=4, gaps=(gap, gap, gap))  # and not falling
-    assert module._adapted(problem, state, 0.0).factor == state.factor
-    assert module._adapted(problem, state, 2 * gap).factor == state.factor / 4
-    noisy = 4 * max(state.centre.gains)
+    assert module._adapt_kappa(problem, state, 0.0).factor == state.factor
+    assert module._adapt_kappa(problem, state, 2 * gap).factor == state.factor / 4
+    noisy = 4 * max(state.prox_center.gains)
     state = state._replace(gaps=(noisy, noisy, noisy), factor=0.5)
-    assert module._adapted(problem, state, 0.0).factor == 1.0  # the rows need more of it
+    assert module._adapt_kappa(problem, state, 0.0).factor == 1.0  # the rows need more of it
 
 
 @needs_numba
@@ -388,23 +388,25 @@ def test_what_float32_cannot_tell_of_the_rows_is_left_to_newton(scale):
 
 def test_the_centre_estimates_what_a_slow_direction_hides():
     # one direction, of which a plain step keeps 0.9: F - F* = 1/2 g (W - V) 0.9 / (1 - 0.9)
-    kept, distance, centre = 0.9, 1.0, _centre.Centre(np.array([[1.0]]))
+    kept, distance, prox_center = 0.9, 1.0, _prox_center.ProxCenter(np.array([[1.0]]))
     for _ in range(5):
-        centre = _centre.assessed(centre, kept * np.asarray(centre.at), np.array([1.0]), is_plain=True)
-        distance = float(centre.at[0, 0])
-        centre = centre._replace(at=centre.last.reached)
+        prox_center = _prox_center.update_center(
+            prox_center, kept * np.asarray(prox_center.at), np.array([1.0]), is_plain=True
+        )
+        distance = float(prox_center.at[0, 0])
+        prox_center = prox_center._replace(at=prox_center.last.reached)
     true = 0.5 * (0.1 * distance) ** 2 * kept / (1 - kept)
-    assert true <= centre.most <= 5 * true
+    assert true <= prox_center.cautious_estimate <= 5 * true
 
 
 def test_a_centre_that_stands_still_may_have_far_to_go():
-    centre = _centre.Centre(np.array([[1.0]]))
+    prox_center = _prox_center.ProxCenter(np.array([[1.0]]))
     for _ in range(3):  # the same gain again and again
-        centre = _centre.assessed(centre, centre.at + 1.0, np.array([1.0]), is_plain=True)
-    assert centre.most > 500 * centre.gains[-1]
+        prox_center = _prox_center.update_center(prox_center, prox_center.at + 1.0, np.array([1.0]), is_plain=True)
+    assert prox_center.cautious_estimate > 500 * prox_center.gains[-1]
     for k in range(12):
-        centre = _centre.assessed(centre, centre.at + 0.5**k, np.array([1.0]), is_plain=True)
-    assert centre.most < 100 * centre.gains[-1]
+        prox_center = _prox_center.update_center(prox_center, prox_center.at + 0.5**k, np.array([1.0]), is_plain=True)
+    assert prox_center.cautious_estimate < 100 * prox_center.gains[-1]
 
 
 @needs_numba
@@ -687,7 +689,7 @@ def test_an_interrupted_fit_leaves_nothing(monkeypatch):
     from sksoftmax._engines import compiled
 
     X, y, _ = sparse_data(3, n=600)
-    visit, calls = compiled.visit_softmax, []
+    visit, calls = compiled.sdca_epoch_softmax, []
 
     def interrupted(*args):
         calls.append(1)
@@ -695,7 +697,7 @@ def test_an_interrupted_fit_leaves_nothing(monkeypatch):
             raise KeyboardInterrupt
         return visit(*args)
 
-    monkeypatch.setattr(compiled, "visit_softmax", interrupted)
+    monkeypatch.setattr(compiled, "sdca_epoch_softmax", interrupted)
     clf = SoftmaxClassifier(engine="compiled", tol=1e-9)
     with pytest.raises(KeyboardInterrupt):
         clf.fit(X, y)

@@ -25,7 +25,7 @@ _BLOCK_NUMBERS = 2**17
 _SPARSE, _N_COUNTED = 0.25, 1000
 
 
-class Rows(Protocol):
+class DualData(Protocol):
     """What the dual asks of its rows. ``weight`` has mean 1; scales are (n_features,) and the intercept's."""
 
     @property
@@ -55,33 +55,33 @@ class Rows(Protocol):
         """The same rows, columns as they were given."""
 
     def visit(
-        self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
+        self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
     ) -> tuple[float, float]:
-        """See ``compiled.visit_softmax``."""
+        """See ``compiled.sdca_epoch_softmax``."""
 
-    def weighing(self, factor: float) -> Self:
+    def scale_weights(self, factor: float) -> Self:
         """The same rows, weights times ``factor``."""
 
-    def slope(self, agreed: Any) -> tuple[Array, Array]:
-        """``X' diag(w) R`` of the columns, (n_features, n_lanes), and of a column of ones; R ``agreed.residual``."""
+    def slope(self, dual_vars: Any) -> tuple[Array, Array]:
+        """``X' diag(w) R`` of the columns, (n_features, n_lanes), and of a column of ones; R ``dual_vars.residual``."""
 
-    def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
-        """See ``compiled.measure_softmax``."""
+    def measure(self, model: Any, dual_vars: Any, slope: Any, workspace: Any) -> tuple[float, float]:
+        """See ``compiled.evaluate_softmax``."""
 
-    def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
+    def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
         """See ``compiled.product_softmax``."""
 
 
-def rows_of(problem: Problem) -> Rows:
+def rows_of(problem: Problem) -> DualData:
     """The problem's rows, not scaled yet; dense ones that are mostly zeros as CSR."""
     X, y, weight = problem.data
     if not sp.issparse(X) and is_mostly_zeros(X):
         X = _as_csr(X)
-    weight, share = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
+    weight, norm_weight = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
     if sp.issparse(X):
         constant = _constant(X) if problem.fit_intercept else np.empty(0, np.intp)
-        return SparseRows(X, y, weight, share, _mean_squares(X, share), constant, X.data)
-    return DenseRows(X, y, weight, share, *_located(problem))
+        return SparseRows(X, y, weight, norm_weight, _mean_squares(X, norm_weight), constant, X.data)
+    return DenseRows(X, y, weight, norm_weight, *_located(problem))
 
 
 def is_mostly_zeros(X: Array) -> bool:
@@ -102,16 +102,16 @@ def _as_csr(X: Array) -> Any:
     return sp.csr_array((values, indices, indptr.astype(indices.dtype)), X.shape)
 
 
-def uncentred(rows: Rows, params: Params) -> Params:
+def uncentred(rows: DualData, params: Params) -> Params:
     """Parameters for the columns as they are, from those for the columns less their means."""
     return Params(params.coef, params.intercept - params.coef @ rows.mean)
 
 
-def _mean_squares(X: Any, share: Array) -> Array:
+def _mean_squares(X: Any, norm_weight: Array) -> Array:
     from sksoftmax._engines import compiled as _compiled
 
     squares = np.zeros(X.shape[1])
-    _compiled.mean_squares(X.indptr, X.indices, X.data, share, squares)
+    _compiled.mean_squares(X.indptr, X.indices, X.data, norm_weight, squares)
     return squares
 
 
@@ -131,7 +131,7 @@ class SparseRows(NamedTuple):
     X: Any
     y: Array
     weight: Array
-    share: Array
+    norm_weight: Array
     second: Array
     constant: Array
     values: Array
@@ -142,13 +142,13 @@ class SparseRows(NamedTuple):
 
     def sampled(self, most: int) -> SparseRows:
         every = slice(None, None, max(1, len(self.y) // most))
-        return self._replace(X=self.X[every], share=self.share[every])
+        return self._replace(X=self.X[every], norm_weight=self.norm_weight[every])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
         from sksoftmax._engines import compiled as _compiled
 
-        X, q = self.X, np.empty(len(self.share))
-        mean = _compiled.row_curvatures(X.indptr, X.indices, X.data, self.share, scale, intercept_scale, q)
+        X, q = self.X, np.empty(len(self.norm_weight))
+        mean = _compiled.row_curvatures(X.indptr, X.indices, X.data, self.norm_weight, scale, intercept_scale, q)
         return q, mean
 
     def scaled(self, root: Array) -> SparseRows:
@@ -162,41 +162,41 @@ class SparseRows(NamedTuple):
         return self._replace(values=self.X.data)
 
     def visit(
-        self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
+        self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
     ) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
 
-        if agreed.residual.ndim == 1:
-            return _compiled.visit_binary(self._csr(), model, agreed, order, scales, skip)
-        return _compiled.visit_softmax(self._csr(), model, agreed, order, scales, skip, tools)
+        if dual_vars.residual.ndim == 1:
+            return _compiled.sdca_epoch_binary(self._csr(), model, dual_vars, order, scales, gap_tol)
+        return _compiled.sdca_epoch_softmax(self._csr(), model, dual_vars, order, scales, gap_tol, workspace)
 
-    def weighing(self, factor: float) -> SparseRows:
+    def scale_weights(self, factor: float) -> SparseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
-    def slope(self, agreed: Any) -> tuple[Array, Array]:
-        residual = agreed.residual.reshape(len(self.y), -1) * self.weight[:, None]
+    def slope(self, dual_vars: Any) -> tuple[Array, Array]:
+        residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
         scaled = sp.csr_array((self.values, self.X.indices, self.X.indptr), self.X.shape)
         return scaled.T @ residual, residual.sum(axis=0, dtype=float)
 
-    def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
+    def measure(self, model: Any, dual_vars: Any, slope: Any, workspace: Any) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
 
-        if agreed.residual.ndim == 1:
-            return _compiled.measure_binary(self._csr(), model, agreed, slope)
-        return _compiled.measure_softmax(self._csr(), model, agreed, slope, tools)
+        if dual_vars.residual.ndim == 1:
+            return _compiled.evaluate_binary(self._csr(), model, dual_vars, slope)
+        return _compiled.evaluate_softmax(self._csr(), model, dual_vars, slope, workspace)
 
-    def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
+    def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
         from sksoftmax._engines import compiled as _compiled
 
-        if agreed.residual.ndim == 1:
-            _compiled.product_binary(self._csr(), agreed, direction, product)
+        if dual_vars.residual.ndim == 1:
+            _compiled.product_binary(self._csr(), dual_vars, direction, product)
         else:
-            _compiled.product_softmax(self._csr(), agreed, direction, product, tools)
+            _compiled.product_softmax(self._csr(), dual_vars, direction, product, workspace)
 
     def _csr(self) -> Any:
         from sksoftmax._engines import compiled as _compiled
 
-        return _compiled.Rows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
+        return _compiled.CsrRows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
 
 
 class DenseRows(NamedTuple):
@@ -210,7 +210,7 @@ class DenseRows(NamedTuple):
     X: Array
     y: Array
     weight: Array
-    share: Array
+    norm_weight: Array
     mean: Array
     second: Array
     constant: Array
@@ -218,13 +218,13 @@ class DenseRows(NamedTuple):
 
     def sampled(self, most: int) -> DenseRows:
         every = slice(None, None, max(1, len(self.y) // most))
-        return self._replace(X=self.X[every], share=self.share[every])
+        return self._replace(X=self.X[every], norm_weight=self.norm_weight[every])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
         from sksoftmax._engines import compiled as _compiled
 
-        q = np.empty(len(self.share))
-        mean = _compiled.dense_row_curvatures(self.X, self.mean, self.share, scale, intercept_scale, q)
+        q = np.empty(len(self.norm_weight))
+        mean = _compiled.dense_row_curvatures(self.X, self.mean, self.norm_weight, scale, intercept_scale, q)
         return q, mean
 
     def scaled(self, root: Array) -> DenseRows:
@@ -234,7 +234,7 @@ class DenseRows(NamedTuple):
         return self._replace(root=np.ones_like(self.root))
 
     def visit(
-        self, model: Any, agreed: Any, order: Array, scales: Array, skip: float, tools: Any
+        self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
     ) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
 
@@ -253,13 +253,13 @@ class DenseRows(NamedTuple):
             z += model.intercept
             coupling = block @ block.T
             coupling += scales[0]
-            if agreed.residual.ndim == 1:
-                part = _compiled.visit_block_binary(
-                    rows, z, coupling, self.y, self.weight, agreed, scales[1], skip, moved
+            if dual_vars.residual.ndim == 1:
+                part = _compiled.sdca_epoch_block_binary(
+                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, moved
                 )
             else:
-                part = _compiled.visit_block_softmax(
-                    rows, z, coupling, self.y, self.weight, agreed, scales[1], skip, moved, tools
+                part = _compiled.sdca_epoch_block_softmax(
+                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, moved, workspace
                 )
             loss, gaps, n_moved = loss + part[0], gaps + part[1], part[2]
             if n_moved:  # z holds the changes now
@@ -267,41 +267,43 @@ class DenseRows(NamedTuple):
                 model.intercept[:] += scales[0] * z.sum(axis=0)
         return loss, gaps
 
-    def weighing(self, factor: float) -> DenseRows:
+    def scale_weights(self, factor: float) -> DenseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
-    def slope(self, agreed: Any) -> tuple[Array, Array]:
-        residual = agreed.residual.reshape(len(self.y), -1) * self.weight[:, None]
+    def slope(self, dual_vars: Any) -> tuple[Array, Array]:
+        residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
         table = np.zeros((self.X.shape[1], residual.shape[1]), self.X.dtype)
         for span, block in self._blocks():
             table += block.T @ residual[span]
         return table, residual.sum(axis=0, dtype=float)
 
-    def measure(self, model: Any, agreed: Any, slope: Any, tools: Any) -> tuple[float, float]:
+    def measure(self, model: Any, dual_vars: Any, slope: Any, workspace: Any) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
 
-        table, is_sloped = _softened(model), len(slope.table) > 0
+        table, with_gradient = _softened(model), len(slope.table) > 0
         loss = gaps = 0.0
         for span, block in self._blocks():
             z = block @ table
             z += model.intercept
-            if agreed.residual.ndim == 1:
-                part = _compiled.measure_block_binary(span.start, z, self.y, self.weight, agreed, is_sloped)
+            if dual_vars.residual.ndim == 1:
+                part = _compiled.evaluate_block_binary(span.start, z, self.y, self.weight, dual_vars, with_gradient)
             else:
-                part = _compiled.measure_block_softmax(span.start, z, self.y, self.weight, agreed, is_sloped, tools)
+                part = _compiled.evaluate_block_softmax(
+                    span.start, z, self.y, self.weight, dual_vars, with_gradient, workspace
+                )
             loss, gaps = loss + part[0], gaps + part[1]
-            if is_sloped:
+            if with_gradient:
                 _add(slope, block, z)
         return loss, gaps
 
-    def add_product(self, agreed: Any, direction: Any, product: Any, tools: Any) -> None:
+    def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
         is_whole = len(direction.table) > 0
         table = _softened(direction) if is_whole else None
         for span, block in self._blocks():
-            residual = agreed.residual[span].reshape(len(block), -1)
+            residual = dual_vars.residual[span].reshape(len(block), -1)
             z = block @ table if is_whole else np.zeros_like(residual)
             z += direction.intercept
-            if agreed.residual.ndim == 1:
+            if dual_vars.residual.ndim == 1:
                 p = np.abs(residual)
                 z *= p * (1 - p)
             else:
@@ -326,8 +328,8 @@ class DenseRows(NamedTuple):
 def _softened(model: Any) -> Array:
     """Coefficients, (n_features, n_lanes)."""
     table = model.table.reshape(-1, len(model.intercept))
-    soft = model.soft[:, None]
-    return np.asarray(table - np.clip(table, -soft, soft) if len(soft) else table)
+    l1_thresholds = model.l1_thresholds[:, None]
+    return np.asarray(table - np.clip(table, -l1_thresholds, l1_thresholds) if len(l1_thresholds) else table)
 
 
 def _add(sums: Any, block: Array, changes: Array) -> None:

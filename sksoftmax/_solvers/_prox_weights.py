@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._solvers._rows import Rows
+from sksoftmax._solvers._dual_data import DualData
 from sksoftmax._types import Array, Problem
 
 #: kappa_j + alpha_2 is proportional to this power of (m_j / 2 + alpha_2), m_j the column's mean square; so that the
@@ -19,7 +19,7 @@ GREATEST_INTERCEPT = 0.3
 _HALVINGS = 14
 
 
-class Metric(NamedTuple):
+class ProxWeights(NamedTuple):
     """kappa, and what follows from it; with the intercept last, (n_features + 1,) in float64.
 
     ``scale`` is D; 0 for the intercept of a problem without one.
@@ -29,10 +29,10 @@ class Metric(NamedTuple):
     scale: Array
     root: Array
     active: Array
-    share: Array
+    prox_fraction: Array
 
 
-def chosen(problem: Problem, rows: Rows) -> tuple[Metric, Array]:
+def init_prox_weights(problem: Problem, rows: DualData) -> tuple[ProxWeights, Array]:
     """The metric to begin with, by bisection for the proportion, and each row's q."""
     n = problem.n_samples
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
@@ -58,17 +58,17 @@ def chosen(problem: Problem, rows: Rows) -> tuple[Metric, Array]:
     kappa[(squares == 0) | (kappa * scale < 1e-9)] = 0
     alike = rows.constant  # which columns of one value would share, against the penalty, for ever
     scale[alike] = kappa[alike] = 0
-    metric = metric_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
-    return metric, curvatures(rows, metric)
+    prox_weights = prox_weights_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
+    return prox_weights, curvatures(rows, prox_weights)
 
 
-def metric_of(kappa: Array, scale: Array) -> Metric:
+def prox_weights_of(kappa: Array, scale: Array) -> ProxWeights:
     active = np.flatnonzero(kappa[:-1])
-    share = np.append((kappa * scale)[active], 1.0)
-    return Metric(kappa, scale, np.sqrt(scale), active, share)
+    prox_fraction = np.append((kappa * scale)[active], 1.0)
+    return ProxWeights(kappa, scale, np.sqrt(scale), active, prox_fraction)
 
 
-def curvatures(rows: Rows, metric: Metric) -> Array:
+def curvatures(rows: DualData, prox_weights: ProxWeights) -> Array:
     """Each row's q, in X's dtype."""
-    q, _ = rows.curvatures(metric.scale[:-1], float(metric.scale[-1]))
+    q, _ = rows.curvatures(prox_weights.scale[:-1], float(prox_weights.scale[-1]))
     return np.maximum(q, 1e-30).astype(rows.weight.dtype)

@@ -31,14 +31,14 @@ _LONGEST = 100.0
 _CAUTION = 4.0
 
 
-class Move(NamedTuple):
+class AndersonPair(NamedTuple):
     """An epoch's end as the centre sees it, in scaled coefficients: (n_active + 1, n_lanes), the intercept last."""
 
     reached: Array
     g: Array
 
 
-class Centre(NamedTuple):
+class ProxCenter(NamedTuple):
     """The centre, and what it remembers.
 
     Attributes
@@ -59,47 +59,47 @@ class Centre(NamedTuple):
 
     at: Array
     target: Array | None = None
-    last: Move | None = None
-    pairs: tuple[Move, ...] = ()
+    last: AndersonPair | None = None
+    pairs: tuple[AndersonPair, ...] = ()
     gains: tuple[float, ...] = ()
     remaining: float = np.inf
     n_unknown: int = 0
 
     @property
-    def most(self) -> float:
+    def cautious_estimate(self) -> float:
         """The estimate that a fit may end by: with caution, and that of a share near 1 where that is all we know."""
         return _CAUTION * (max(self.remaining, self.gains[-1] / (1 - _UNKNOWN)) if self.n_unknown else self.remaining)
 
 
-def assessed(centre: Centre, reached: Array, share: Array, *, is_plain: bool) -> Centre:
+def update_center(prox_center: ProxCenter, reached: Array, prox_fraction: Array, *, is_plain: bool) -> ProxCenter:
     """The centre after an epoch that ended at ``reached``, with where to go, and what that can bring.
 
     Parameters
     ----------
-    centre : Centre
+    prox_center : Centre
     reached : ndarray of shape (n_active + 1, n_lanes)
-    share : ndarray of shape (n_active + 1,)
+    prox_fraction : ndarray of shape (n_active + 1,)
         kappa of each scaled coefficient.
     is_plain : bool
         Whether to forget the pairs and to go where the epoch ended: the extrapolation has gone wrong.
     """
-    moved = reached - centre.at
-    g = share[:, None].astype(reached.dtype) * moved
-    last, pairs = (None, ()) if is_plain else (centre.last, centre.pairs)
+    moved = reached - prox_center.at
+    g = prox_fraction[:, None].astype(reached.dtype) * moved
+    last, pairs = (None, ()) if is_plain else (prox_center.last, prox_center.pairs)
     if last is not None:
-        pairs = (*pairs, Move(reached - last.reached, g - last.g))[-_N_PAIRS:]
+        pairs = (*pairs, AndersonPair(reached - last.reached, g - last.g))[-_N_PAIRS:]
     target = _extrapolated(reached, g, pairs)
     gain = 0.5 * float(np.vdot(g, moved))
-    gains = (*centre.gains, gain)[-_N_EPOCHS - 1 :]
+    gains = (*prox_center.gains, gain)[-_N_EPOCHS - 1 :]
     n = len(gains) - 1
     kept = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _GREATEST_SHARE
-    n_unknown = _FORGET if n and kept >= _GREATEST_SHARE else max(0, centre.n_unknown - 1)
-    most = max(gain, 0.5 * float(np.vdot(g, target - centre.at)))
-    remaining = most / (1 - min(kept, _GREATEST_SHARE))
-    return Centre(centre.at, target, Move(reached, g), pairs, gains, remaining, n_unknown)
+    n_unknown = _FORGET if n and kept >= _GREATEST_SHARE else max(0, prox_center.n_unknown - 1)
+    estimate = max(gain, 0.5 * float(np.vdot(g, target - prox_center.at)))
+    remaining = estimate / (1 - min(kept, _GREATEST_SHARE))
+    return ProxCenter(prox_center.at, target, AndersonPair(reached, g), pairs, gains, remaining, n_unknown)
 
 
-def _extrapolated(reached: Array, g: Array, pairs: tuple[Move, ...]) -> Array:
+def _extrapolated(reached: Array, g: Array, pairs: tuple[AndersonPair, ...]) -> Array:
     """``reached`` less the combination of its changes along which g is nearest to 0."""
     if not pairs:
         return reached
@@ -115,13 +115,15 @@ def _extrapolated(reached: Array, g: Array, pairs: tuple[Move, ...]) -> Array:
     return target
 
 
-def rescaled(centre: Centre, reached: Array, grow: Array, factor: Array) -> Centre:
+def rescale_center(prox_center: ProxCenter, reached: Array, grow: Array, factor: Array) -> ProxCenter:
     """The centre where kappa is ``factor`` times what it was, and the coefficients are as they were.
 
     ``V' = W + (V - W) kappa / kappa'``, and all scaled coefficients are divided by ``grow``.
     """
     grow, factor = (part[:, None].astype(reached.dtype) for part in (grow, factor))
-    at = (reached + (centre.at - reached) / factor) / grow
-    pairs = tuple(Move(pair.reached / grow, pair.g * grow) for pair in centre.pairs)
-    last = None if centre.last is None else Move(centre.last.reached / grow, centre.last.g * grow)
-    return centre._replace(at=at, target=None, last=last, pairs=pairs, gains=())
+    at = (reached + (prox_center.at - reached) / factor) / grow
+    pairs = tuple(AndersonPair(pair.reached / grow, pair.g * grow) for pair in prox_center.pairs)
+    last = (
+        None if prox_center.last is None else AndersonPair(prox_center.last.reached / grow, prox_center.last.g * grow)
+    )
+    return prox_center._replace(at=at, target=None, last=last, pairs=pairs, gains=())
