@@ -146,10 +146,10 @@ def base(
     Where the ranges admit it, 5 % of the problems have so many rows that minibatches come first, and 4 % so many
     columns that the compiled engine may be chosen.
     """
-    draw = rng.random()
-    if draw < 0.05 and rows[1] >= 2000 and columns[0] <= 2:
+    draw_rows = rng.random()
+    if draw_rows < 0.05 and rows[1] >= 2000 and columns[0] <= 2:
         rows, columns = _MANY_ROWS, (columns[0], min(columns[1], 12))
-    elif draw > 0.96 and 30 <= columns[1] < 200:
+    elif draw_rows > 0.96 and 30 <= columns[1] < 200:
         rows, columns, classes = _SOME_ROWS, _MANY_COLUMNS, (2, 4)
     n, p = log_uniform_int(rng, *rows), log_uniform_int(rng, *columns)
     K = 2 if classes[0] == 2 and rng.random() < 0.35 else log_uniform_int(rng, *classes)
@@ -625,13 +625,13 @@ def _settings(rng: Rng) -> dict[str, Any]:
 
 def _contained(rng: Rng, X: Any) -> Any:
     """Put X into another container now and then; sparse rows into a dense one if they are few."""
-    draw = rng.random()
+    draw_rows = rng.random()
     if sp.issparse(X):
-        if draw < 0.2:
+        if draw_rows < 0.2:
             return sp.csc_array(X)
-        return X.toarray() if draw < 0.4 and X.shape[0] * X.shape[1] <= 1_000_000 else X
-    if draw < 0.05:
+        return X.toarray() if draw_rows < 0.4 and X.shape[0] * X.shape[1] <= 1_000_000 else X
+    if draw_rows < 0.05:
         return sp.csr_array(X)
-    if draw < 0.1:
+    if draw_rows < 0.1:
         return sp.csc_array(X)
-    return np.asfortranarray(X) if draw < 0.2 else np.ascontiguousarray(X)
+    return np.asfortranarray(X) if draw_rows < 0.2 else np.ascontiguousarray(X)

@@ -44,7 +44,7 @@ from sksoftmax._data.chunks import (
 )
 from sksoftmax._data.out_of_core import stratified
 from sksoftmax._engines.threads import one_blas_thread
-from sksoftmax._maths.preconditioner import merged, moments_of
+from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._training.callbacks import task_of
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
@@ -713,7 +713,7 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
     for one in found:
         if one.moments is not None:
             of_rows = one.moments, one.weights.sum()
-            moments = one.moments if moments is None else merged(moments, weights.sum(), *of_rows)
+            moments = one.moments if moments is None else merge_moments(moments, weights.sum(), *of_rows)
         where = np.searchsorted(labels, one.labels.astype(labels.dtype))
         weights[where] += one.weights
         counts[where] += one.counts

@@ -12,7 +12,7 @@ from scipy.optimize import check_grad
 from sksoftmax._data.batches import normal, subset
 from sksoftmax._data.validation import KERNELS, integer, number, plain_data
 from sksoftmax._maths.objective import penalty, value_and_grad
-from sksoftmax._maths.preconditioner import moments
+from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._training.plan import choose_engine
 from sksoftmax._types import Array, Params, Problem
 
@@ -98,9 +98,9 @@ def check_gradient(
         data, len(classes), alpha, fit_intercept, KERNELS[choose_engine(engine)], float(data.weight.mean())
     )
     rng = np.random.RandomState(random_state)
-    stats = moments(problem, full_gram=False)
+    moments = compute_moments(problem, full_gram=False)
     shape = (problem.n_outputs, problem.n_features)
-    size = stats.peak + np.abs(stats.mean)
+    size = moments.peak + np.abs(moments.mean)
     units = np.broadcast_to(1.0 / np.where(size > 0, size, 1.0), shape)
     coef = units * normal(shape, rng) / np.sqrt(problem.n_features)
     intercept = normal(shape[:1], rng) * fit_intercept

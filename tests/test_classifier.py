@@ -694,8 +694,8 @@ def test_the_learning_rate_of_a_stream_is_the_one_reported():
 def test_a_named_solvers_stream_takes_statistics_for_its_first_rate_alone(monkeypatch):
     from sksoftmax._training import plan
 
-    taken, moments = [], plan.moments
-    monkeypatch.setattr(plan, "moments", lambda *a, **k: taken.append(1) or moments(*a, **k))
+    taken, compute_moments = [], plan.compute_moments
+    monkeypatch.setattr(plan, "compute_moments", lambda *a, **k: taken.append(1) or compute_moments(*a, **k))
     X, y = bundled("load_iris", "standardised")
     clf = SoftmaxClassifier(solver="sgd")
     for _ in range(3):

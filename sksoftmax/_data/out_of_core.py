@@ -15,7 +15,7 @@ from sksoftmax._data import validation as _validation
 from sksoftmax._data.batches import piece_order
 from sksoftmax._data.chunks import Pieces, Sample, split
 from sksoftmax._data.placement import where_the_fit_was
-from sksoftmax._maths.preconditioner import merged, moments_of
+from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._types import Array, Batch, Moments
 
 _Predict = TypeVar("_Predict", bound=Callable[..., Array])
@@ -189,7 +189,7 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         if len(rows.y) == 0:
             continue
         own = moments_of(rows, fit_intercept=estimator.fit_intercept)
-        moments = own if moments is None else merged(moments, totals[0].sum(), own, rows.weight.sum())
+        moments = own if moments is None else merge_moments(moments, totals[0].sum(), own, rows.weight.sum())
         totals += [np.bincount(rows.y, weight, len(code_of)) for weight in (rows.weight, None)]
         if source.may_change:
             sums = sums + np.array([_column_sums(part) for part in (rows, rows._replace(X=abs(rows.X)))])

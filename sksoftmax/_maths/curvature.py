@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from sksoftmax._engines.device import DeviceArray, beside, host, near, squares, times_larger
 from sksoftmax._maths.objective import blocks, has_finite_squares, probabilities, value_and_grad
-from sksoftmax._maths.preconditioner import Preconditioner, inverse_of_unit_diagonal, lower_gram
+from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, normalize_weights, plus
 
 #: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
@@ -62,10 +62,10 @@ def _largest(proba: Array) -> tuple[Array, Array]:
     return proba.argmax(axis=0), np.arange(proba.shape[1])
 
 
-class Factor(NamedTuple):
+class CholeskyPreconditioner(NamedTuple):
     """Cholesky factor of the whole Hessian of some rows, all classes coupled.
 
-    In the coordinates of ``Preconditioner``, each parameter divided by ``unit``, which makes the diagonal 1.
+    In the coordinates of ``GramPreconditioner``, each parameter divided by ``unit``, which makes the diagonal 1.
     """
 
     mean: Array
@@ -88,7 +88,7 @@ class Factor(NamedTuple):
         return Params(coef, intercept)
 
 
-class ClassPreconditioner(NamedTuple):
+class BlockPreconditioner(NamedTuple):
     """Inverse of each class's own curvature, on changes that sum to 0 over the classes.
 
     With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
@@ -266,17 +266,17 @@ def _clipping(X: Any) -> Callable[[Any], Any]:
     return lambda block: np.minimum(np.maximum(block, low), high)
 
 
-def leverage(problem: Problem, stats: Moments) -> Array:
+def leverage(problem: Problem, moments: Moments) -> Array:
     """For each row the mean over the columns of ``(x - mean)^2 / variance``: 1 on average.
 
     A row with values that are rare has much; the rows that a draw must not miss.
     """
-    spread = np.diagonal(stats.second) if stats.second.ndim == 2 else stats.second
-    known: Array = np.logical_and(stats.peak > 0, spread > 0)
+    spread = np.diagonal(moments.second) if moments.second.ndim == 2 else moments.second
+    known: Array = np.logical_and(moments.peak > 0, spread > 0)
     weight = np.zeros(problem.n_features)
-    weight[known] = 1.0 / stats.peak[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
+    weight[known] = 1.0 / moments.peak[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
     dtype = problem.data.X.dtype
-    weight, centre = weight.astype(dtype), stats.mean.astype(dtype)
+    weight, centre = weight.astype(dtype), moments.mean.astype(dtype)
     parts = []
     for block in blocks(problem):
         if sp.issparse(block.X):
@@ -289,7 +289,7 @@ def leverage(problem: Problem, stats: Moments) -> Array:
     return np.maximum(host(np.concatenate(parts)), 0)
 
 
-def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
+def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
     """Rows that stand for the curvature of all, with weights that sum to about 1.
 
     A row is drawn in proportion to what it adds to the curvature of each class, ``p_c (1 - p_c)``, relative to
@@ -311,14 +311,14 @@ def draw(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn:
     parts = [
         (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
     ]
-    chance = _chances(share * host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
+    chance = _inclusion_probabilities(share * host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
     del kept, parts  # before the rows are copied
     rows = np.unique(np.searchsorted(np.cumsum(chance), np.arange(n_drawn) + 0.5))
     rows = rows[rows < problem.n_samples]
     return Batch(X[rows], y[rows], share[rows] / chance[rows])
 
 
-def share_seen(
+def curvature_ratio(
     problem: Problem, rows: Batch, start: tuple[Params, Evaluation], end: tuple[Params, Evaluation]
 ) -> float:
     """Share that ``rows`` see of the curvature of F's smooth part along a step, by its height over the tangent."""
@@ -334,13 +334,13 @@ def share_seen(
     return seen / there if there > 0 else 1.0
 
 
-def more_rows(problem: Problem, n_drawn: int) -> int:
+def next_sample_size(problem: Problem, n_drawn: int) -> int:
     """Twice as many rows to draw; all instead of most, which are hardly cheaper, and past all where F is of others."""
     doubled = 2 * n_drawn
     return problem.n_samples if problem.data_source is None and 2 * doubled > problem.n_samples else doubled
 
 
-def _chances(height: Array, n_drawn: int) -> Array:
+def _inclusion_probabilities(height: Array, n_drawn: int) -> Array:
     """Chances of being drawn, in proportion to ``height``, at most 1, that sum to ``n_drawn``."""
     height = np.maximum(height, np.finfo(float).tiny)
     is_sure = np.zeros(len(height), dtype=bool)
@@ -353,11 +353,13 @@ def _chances(height: Array, n_drawn: int) -> Array:
         is_sure |= too_high
 
 
-def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> Factor:
+def factorize_hessian(
+    problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner
+) -> CholeskyPreconditioner:
     """Factor of the Hessian of ``rows`` at ``params``, about the curvature's own mean."""
     parts = curved_rows(problem, params, rows)
-    metric = metric._replace(mean=curvature_mean(problem, parts()))
-    matrix = curvature_matrix(problem, parts(), metric)
+    preconditioner = preconditioner._replace(mean=curvature_mean(problem, parts()))
+    matrix = hessian_matrix(problem, parts(), preconditioner)
     K = problem.n_outputs
     q = len(matrix) // K
     if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
@@ -367,48 +369,52 @@ def factorised(problem: Problem, params: Params, rows: Batch, metric: Preconditi
     unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     matrix *= unit
     matrix *= unit[:, None]
-    return Factor(metric.mean, metric.scale, unit, _cholesky(matrix))
+    return CholeskyPreconditioner(preconditioner.mean, preconditioner.scale, unit, _cholesky(matrix))
 
 
-def factorised_from(problem: Problem, params: Params, rows: Batch, metric: Preconditioner, *, n_samples: int) -> Factor:
-    """``factorised`` of ``n_samples`` of the rows drawn, evenly spread."""
+def factorize_subsample(
+    problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner, *, n_samples: int
+) -> CholeskyPreconditioner:
+    """``factorize_hessian`` of ``n_samples`` of the rows drawn, evenly spread."""
     if n_samples < len(rows.y):
         part = np.arange(n_samples) * len(rows.y) // n_samples
         rows = Batch(*(column[part] for column in rows))
         rows = normalize_weights(rows)
-    return factorised(problem, params, rows, metric)
+    return factorize_hessian(problem, params, rows, preconditioner)
 
 
-def curvature_matrix(problem: Problem, parts: Iterable[CurvedRows], metric: Preconditioner) -> Array:
+def hessian_matrix(problem: Problem, parts: Iterable[CurvedRows], preconditioner: GramPreconditioner) -> Array:
     """Lower triangle of the Hessian of rows: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
     for part in parts:
-        _add_curvature(matrix, K, part, metric)
-    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, metric)
+        _add_curvature(matrix, K, part, preconditioner)
+    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, preconditioner)
     return matrix
 
 
-def _ridge(problem: Problem, metric: Preconditioner) -> Array:
+def _ridge(problem: Problem, preconditioner: GramPreconditioner) -> Array:
     """The squared norm's curvature along each column, in the metric's coordinates."""
-    return problem.alpha * (1 - problem.l1_ratio) / metric.scale / metric.scale
+    return problem.alpha * (1 - problem.l1_ratio) / preconditioner.scale / preconditioner.scale
 
 
-def by_class(problem: Problem, params: Params, rows: Batch, metric: Preconditioner) -> ClassPreconditioner:
+def class_block_preconditioner(
+    problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner
+) -> BlockPreconditioner:
     """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X + alpha I``, inverted."""
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     dtype = rows.X.dtype
     ridge = np.zeros(q)
-    ridge[:p] = _ridge(problem, metric)
+    ridge[:p] = _ridge(problem, preconditioner)
     inverse = np.zeros((K, q, q), dtype)
     size = max(_CHUNK // q, _ROWS_PER_COLUMN * q) * times_larger(rows.X)
     n_buffered = 0 if isinstance(rows.X, DeviceArray) else min(size, len(rows.y))
     buffer = np.empty((n_buffered, q), dtype)
     for start in range(0, len(rows.y), size):
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
-        u = _scaled_rows(X, metric, q, dtype)
+        u = _scaled_rows(X, preconditioner, q, dtype)
         proba = problem.kernel.proba(params, X)
         spread = np.sqrt(weight * spreads(proba)).astype(dtype)
         for c in range(K):
@@ -417,7 +423,7 @@ def by_class(problem: Problem, params: Params, rows: Batch, metric: Precondition
         np.einsum("ii->i", inverse[c])[...] += ridge
         inverse[c] = _inverted(inverse[c])
     constraint = _inverted(inverse.sum(axis=0)) if K > 1 else None
-    return ClassPreconditioner(metric.mean, metric.scale, inverse, constraint)
+    return BlockPreconditioner(preconditioner.mean, preconditioner.scale, inverse, constraint)
 
 
 def _times_column(u: Any, column: Any, buffer: Array) -> Any:
@@ -440,24 +446,26 @@ def _chunk(n_columns: int) -> int:
     return max(1, _CHUNK // n_columns, n_columns // 2)
 
 
-def _scaled_rows(X: Any, metric: Preconditioner, q: int, dtype: Any) -> Any:
+def _scaled_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:
     """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
     if isinstance(X, DeviceArray):
-        u = (X.astype(dtype) - metric.mean.astype(dtype)) * (1 / metric.scale).astype(dtype)
+        u = (X.astype(dtype) - preconditioner.mean.astype(dtype)) * (1 / preconditioner.scale).astype(dtype)
         ones = np.ones((X.shape[0], q - X.shape[1]), dtype)
         return np.concatenate([u, ones], axis=1)
     u = np.ones((X.shape[0], q), dtype)
-    columns = u[:, : len(metric.mean)]
-    np.subtract(X.toarray() if sp.issparse(X) else X, metric.mean.astype(dtype), out=columns, casting="same_kind")
-    columns *= (1 / metric.scale).astype(dtype)
+    columns = u[:, : len(preconditioner.mean)]
+    np.subtract(
+        X.toarray() if sp.issparse(X) else X, preconditioner.mean.astype(dtype), out=columns, casting="same_kind"
+    )
+    columns *= (1 / preconditioner.scale).astype(dtype)
     return u
 
 
-def _add_curvature(matrix: Array, K: int, part: CurvedRows, metric: Preconditioner) -> None:
+def _add_curvature(matrix: Array, K: int, part: CurvedRows, preconditioner: GramPreconditioner) -> None:
     """Add the curvature of some rows to the lower triangle of ``matrix``."""
     X, weight, proba, spread = part
     q = len(matrix) // K
-    u = _scaled_rows(X, metric, q, np.float64)  # sums of columns would hide the penalty in float32
+    u = _scaled_rows(X, preconditioner, q, np.float64)  # sums of columns would hide the penalty in float32
     if K == 1:
         u *= np.sqrt(weight * spread[0])[:, None]
         matrix += lower_gram(u)

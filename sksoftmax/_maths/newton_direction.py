@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._maths.preconditioner import Metric
+from sksoftmax._maths.preconditioner import Preconditioner
 from sksoftmax._types import Params, dot, plus, scaled, zeros_like
 
 #: The excess is that of a geometric series of expected decreases, of at most this ratio.
@@ -63,7 +63,7 @@ class Pair(NamedTuple):
 def conjugate_gradients(
     hessian: Callable[[Params], Params],
     grads: Params,
-    metric: Metric,
+    preconditioner: Preconditioner,
     accuracy: float,
     max_products: int,
     *,
@@ -79,7 +79,7 @@ def conjugate_gradients(
     """
     direction = zeros_like(grads)
     residual = grads
-    search = scaled(-1.0, metric.apply(residual))
+    search = scaled(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = remaining = 0.0
     longest = 1 / least if least else np.inf  # the step that would bring all that is left, were it along ``least``
@@ -96,7 +96,7 @@ def conjugate_gradients(
         remaining, enough = k * gain, max(accuracy * decrease, most)
         if not least and remaining <= enough:  # before the metric is applied once more, which may be dear
             return Newton(direction, decrease, remaining, k)
-        whitened = metric.apply(residual)
+        whitened = preconditioner.apply(residual)
         new_slope = dot(residual, whitened)
         if new_slope < 0:  # to rounding the metric is none
             return Newton(direction, decrease, np.inf, k)
@@ -111,17 +111,17 @@ def conjugate_gradients(
     return Newton(direction, decrease, remaining, max_products)
 
 
-class SampleMetric(NamedTuple):
+class SampledHessianPreconditioner(NamedTuple):
     """The inverse Hessian of some rows, by conjugate gradients: what those of all rows are preconditioned by.
 
     Zhang & Lin (2015), DiSCO: Distributed optimization for self-concordant empirical loss, ICML.
     """
 
     hessian: Callable[[Params], Params]
-    metric: Metric
+    preconditioner: Preconditioner
 
     def apply(self, grads: Params) -> Params:
-        solved = conjugate_gradients(self.hessian, grads, self.metric, _SOLVED, _MAX_SOLVING)
+        solved = conjugate_gradients(self.hessian, grads, self.preconditioner, _SOLVED, _MAX_SOLVING)
         return scaled(-1.0, solved.direction)
 
 

@@ -44,7 +44,7 @@ _GRAM_PER_PASS = 16
 _MAX_GRAM_FEATURES = 4096
 
 
-class Preconditioner(NamedTuple):
+class GramPreconditioner(NamedTuple):
     """Inverse of the curvature bound, the same for every class; see the module.
 
     ``inverse`` is (n_features, n_features) or, for the diagonal alone, (n_features,); ``scale`` is inf for a
@@ -72,7 +72,7 @@ class Preconditioner(NamedTuple):
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 
-class ClassMetric(NamedTuple):
+class SpectralPreconditioner(NamedTuple):
     """Inverse of ``v_c X'X / n + alpha I`` for each class c, v_c its mean curvature; see ``Spectrum``.
 
     ``inverse`` is (n_outputs, n_features), of the curvatures along the columns of ``basis``.
@@ -105,14 +105,14 @@ class Spectrum(NamedTuple):
     curvature: float
     has_intercept: bool
 
-    def metric(self, curvatures: Array) -> ClassMetric:
+    def preconditioner(self, curvatures: Array) -> SpectralPreconditioner:
         """The metric for each class's mean curvature."""
         relative = (curvatures / self.curvature)[:, None]
         inverse = 1.0 / (relative * self.share + (1.0 - self.share))
-        return ClassMetric(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
+        return SpectralPreconditioner(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
 
 
-class Metric(Protocol):
+class Preconditioner(Protocol):
     """Anything that turns a gradient into a well-scaled direction."""
 
     def apply(self, grads: Params) -> Params: ...
@@ -126,10 +126,10 @@ def curvature_bound(problem: Problem) -> float:
 def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
     """Statistics of some rows, without X'X but for its diagonal."""
     problem = Problem(rows, 2, 0.0, fit_intercept, vectorized, 1.0)
-    return moments(problem, full_gram=False)
+    return compute_moments(problem, full_gram=False)
 
 
-def location(problem: Problem) -> tuple[Array, Array]:
+def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
     """Weighted mean and largest distance from it of each column, in one pass.
 
     A column whose values differ by less than the smallest normal number of X's dtype, whose reciprocal may overflow,
@@ -156,7 +156,7 @@ def location(problem: Problem) -> tuple[Array, Array]:
     return np.zeros_like(mean), np.where(size <= smallest, 0.0, size)
 
 
-def moments(problem: Problem, *, full_gram: bool) -> Moments:
+def compute_moments(problem: Problem, *, full_gram: bool) -> Moments:
     """Statistics of the columns in two passes; ``full_gram`` asks for all of X'X, not its diagonal.
 
     Where X'X of dense rows would cost more than a pass it is that of 20 rows a column or more, spread evenly but with
@@ -169,7 +169,7 @@ def moments(problem: Problem, *, full_gram: bool) -> Moments:
         if not full_gram:
             return problem.data_source.moments
     else:
-        mean, peak = location(problem)
+        mean, peak = mean_and_max_deviation(problem)
         if not full_gram or n_drawn == problem.n_samples:
             return Moments(mean, peak, _second(problem, mean, peak, full_gram=full_gram))
         spread = _second(problem, mean, peak, full_gram=False)
@@ -234,59 +234,61 @@ def _unit(peak: Array) -> Array:
     return np.where(peak > 0, peak, 1.0)
 
 
-def preconditioner(problem: Problem, stats: Moments, batch_size: int | None = None) -> Preconditioner:
+def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | None = None) -> GramPreconditioner:
     """Invert the curvature bound.
 
     Parameters
     ----------
     problem : Problem
-    stats : Moments
+    moments : Moments
     batch_size : int or None
         Rows of the batches it is for. The curvature of a batch reaches ``bound * max (x - mean)^2 /
         batch_size`` along a column whose few large values happen to be in it: this is added, so that rare
         features cannot make a step overshoot. None for steps that see all rows.
     """
     bound = curvature_bound(problem)
-    is_whole = stats.second.ndim == 2
-    smallest = np.finfo(problem.data.X.dtype).tiny  # as in `location`: means of batches may differ by less
-    stats = stats._replace(peak=np.where(stats.peak <= smallest, 0.0, stats.peak))
-    spread = np.diagonal(stats.second) if is_whole else stats.second
-    unit = _unit(stats.peak)
+    full_gram = moments.second.ndim == 2
+    smallest = np.finfo(
+        problem.data.X.dtype
+    ).tiny  # as in `mean_and_max_deviation`: means of batches may differ by less
+    moments = moments._replace(peak=np.where(moments.peak <= smallest, 0.0, moments.peak))
+    spread = np.diagonal(moments.second) if full_gram else moments.second
+    unit = _unit(moments.peak)
     curvature = bound * np.maximum(spread, 0.0) + problem.alpha * (1 - problem.l1_ratio) / unit / unit
     if batch_size is not None:
         curvature = curvature + bound / batch_size
     eps = float(np.finfo(problem.data.X.dtype).eps)
     relative = np.sqrt(curvature)
-    relative[stats.peak == 0] = np.inf
+    relative[moments.peak == 0] = np.inf
     inverse = np.ones(problem.n_features)
-    if is_whole:
-        matrix = bound * stats.second / relative / relative[:, None]
+    if full_gram:
+        matrix = bound * moments.second / relative / relative[:, None]
         inverse = inverse_of_unit_diagonal(matrix.copy(), eps)
         dimension = float(np.vdot(inverse, matrix))
     else:
         dimension = float((bound * np.maximum(spread, 0.0) / relative**2).sum())
     intercept_rate = 1.0 / bound if problem.fit_intercept else 0.0
-    return Preconditioner(stats.mean, unit * relative, inverse, intercept_rate, dimension)
+    return GramPreconditioner(moments.mean, unit * relative, inverse, intercept_rate, dimension)
 
 
-def spectrum(problem: Problem, stats: Moments, curvature: float) -> Spectrum:
+def spectrum(problem: Problem, moments: Moments, curvature: float) -> Spectrum:
     """The directions, from all of X'X, for mean curvatures about ``curvature``."""
-    unit = _unit(stats.peak)
+    unit = _unit(moments.peak)
     ridge = problem.alpha / unit / unit
-    relative = np.sqrt(curvature * np.maximum(np.diagonal(stats.second), 0.0) + ridge)
-    relative[stats.peak == 0] = np.inf
-    of_data = curvature * stats.second / relative / relative[:, None]
+    relative = np.sqrt(curvature * np.maximum(np.diagonal(moments.second), 0.0) + ridge)
+    relative[moments.peak == 0] = np.inf
+    of_data = curvature * moments.second / relative / relative[:, None]
     combined = of_data.copy()
     np.einsum("ii->i", combined)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
     share, basis = scipy.linalg.eigh(of_data, combined, check_finite=False)
     basis, share = beside(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
-    return Spectrum(stats.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
+    return Spectrum(moments.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
 
 
-def without_constants(metric: Preconditioner | Spectrum, params: Params) -> Params:
+def absorb_constant_columns(preconditioner: GramPreconditioner | Spectrum, params: Params) -> Params:
     """The parameters with the columns of one value left to the intercept: the same predictions of the rows."""
-    is_constant = np.isinf(metric.scale)
-    absorbed = params.coef[:, is_constant] @ metric.mean[is_constant]
+    is_constant = np.isinf(preconditioner.scale)
+    absorbed = params.coef[:, is_constant] @ preconditioner.mean[is_constant]
     return Params(np.where(is_constant, 0.0, params.coef), params.intercept + absorbed)
 
 
@@ -312,7 +314,7 @@ def inverse_of_unit_diagonal(matrix: Array, eps: float) -> Array:
     return np.asarray(inverse)
 
 
-def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
+def use_full_gram(problem: Problem, *, is_stream: bool = False) -> bool:
     """Whether X'X and its Cholesky factor cost little next to the passes that they save.
 
     With s stored entries a row, ``n s^2 + p^3`` operations (sparse ones are some ten times slower), against
@@ -329,25 +331,27 @@ def gram_pays(problem: Problem, *, is_stream: bool = False) -> bool:
     return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_outputs
 
 
-def merged_peak(known: Moments, mean: Array, peak: Array) -> Array:
+def merge_max_deviation(known: Moments, mean: Array, peak: Array) -> Array:
     """A bound of the largest ``|x - known.mean|`` of those rows and of some with this mean and peak."""
     return np.asarray(np.maximum(known.peak, peak + np.abs(mean - known.mean)))
 
 
-def merged(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
+def merge_moments(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
     """Statistics of two sets of rows together: Chan, Golub & LeVeque (1983), Am. Stat. 37(3), 242-247.
 
     ``peak`` becomes a bound of the largest ``|x - mean|``.
     """
     share = right_weight / (left_weight + right_weight)
     mean = left.mean + share * (right.mean - left.mean)
-    peak = merged_peak(left._replace(mean=mean, peak=left.peak + np.abs(mean - left.mean)), right.mean, right.peak)
+    peak = merge_max_deviation(
+        left._replace(mean=mean, peak=left.peak + np.abs(mean - left.mean)), right.mean, right.peak
+    )
     unit = _unit(peak)
-    is_whole = left.second.ndim == 2
+    full_gram = left.second.ndim == 2
     second = np.zeros_like(left.second)
     for part, part_share in ((left, 1 - share), (right, share)):
         ratio, offset = part.peak / unit, (part.mean - mean) / unit
-        if is_whole:
+        if full_gram:
             second += part_share * (part.second * np.outer(ratio, ratio) + np.outer(offset, offset))
         else:
             second += part_share * (part.second * ratio**2 + offset**2)

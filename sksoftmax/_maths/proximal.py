@@ -1,6 +1,6 @@
 """The quadratic model of F with an L1 penalty, and its minimum: what a proximal Newton step goes to.
 
-In the coordinates of ``preconditioner``, an array ``theta`` of shape (n_outputs, n_features + 1): the coefficients
+In the coordinates of ``GramPreconditioner``, an array ``theta`` of shape (n_outputs, n_features + 1): the coefficients
 times their column's scale, and the intercept of the centred columns (without intercept one column less). The model is
 ::
 
@@ -24,10 +24,10 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._maths.curvature import Diagonal, curvature_matrix, curved_rows, diagonal
+from sksoftmax._maths.curvature import Diagonal, curved_rows, diagonal, hessian_matrix
 from sksoftmax._maths.interior_point import interior_point
 from sksoftmax._maths.objective import hessian_products, soft_threshold
-from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.saturation import MAX_ROUNDS, check
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, normalize_weights, plus
 
@@ -51,36 +51,36 @@ _FACES = 10
 _LEAST_DIAGONAL, _LEAST_CURVATURE = 1e-30, 1e-12
 
 
-def to_theta(problem: Problem, metric: Preconditioner, params: Params) -> Array:
-    is_constant = np.isinf(metric.scale)
-    u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, metric.scale))
-    return _joined(problem, u, params.intercept + params.coef @ metric.mean)
+def to_theta(problem: Problem, preconditioner: GramPreconditioner, params: Params) -> Array:
+    is_constant = np.isinf(preconditioner.scale)
+    u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
+    return _joined(problem, u, params.intercept + params.coef @ preconditioner.mean)
 
 
-def to_params(problem: Problem, metric: Preconditioner, theta: Array) -> Params:
-    coef = theta[:, : problem.n_features] / metric.scale
+def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Params:
+    coef = theta[:, : problem.n_features] / preconditioner.scale
     if not problem.fit_intercept:
         return Params(coef, np.zeros(len(coef)))
-    return Params(coef, theta[:, -1] - coef @ metric.mean)
+    return Params(coef, theta[:, -1] - coef @ preconditioner.mean)
 
 
-def gradient_by_theta(problem: Problem, metric: Preconditioner, grads: Params) -> Array:
+def gradient_by_theta(problem: Problem, preconditioner: GramPreconditioner, grads: Params) -> Array:
     """The gradient in theta's coordinates; that of the intercepts sums to 0, rounding apart, and here to the digit."""
     b = grads.intercept if problem.n_outputs == 1 else grads.intercept - grads.intercept.mean()
-    return _joined(problem, (grads.coef - np.outer(grads.intercept, metric.mean)) / metric.scale, b)
+    return _joined(problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b)
 
 
 def _joined(problem: Problem, u: Array, b: Array) -> Array:
     return np.hstack([u, b[:, None]]) if problem.fit_intercept else u
 
 
-def thresholds(problem: Problem, metric: Preconditioner) -> Array:
+def thresholds(problem: Problem, preconditioner: GramPreconditioner) -> Array:
     """t of each column of theta."""
-    t = problem.alpha * problem.l1_ratio / metric.scale
+    t = problem.alpha * problem.l1_ratio / preconditioner.scale
     return np.append(t, 0.0) if problem.fit_intercept else t
 
 
-def without_shift(problem: Problem, metric: Preconditioner, theta: Array) -> Array:
+def without_shift(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Array:
     """Of all that differ by one number a column, which no prediction sees, the theta of least penalty.
 
     ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is least where s is the median of the x_k and of ``mean(x) + t (K - 2 j) /
@@ -89,7 +89,7 @@ def without_shift(problem: Problem, metric: Preconditioner, theta: Array) -> Arr
     K, p = len(theta), problem.n_features
     if K == 1:
         return theta
-    coef = theta[:, :p] / metric.scale
+    coef = theta[:, :p] / preconditioner.scale
     candidates, middle = coef, (K - 1) // 2
     if problem.l1_ratio < 1:
         offset = problem.l1_ratio / (1 - problem.l1_ratio) * (1 - 2 * np.arange(K + 1) / K)
@@ -97,7 +97,7 @@ def without_shift(problem: Problem, metric: Preconditioner, theta: Array) -> Arr
     shift = np.sort(candidates, axis=0)[middle]
     moved = theta.copy()
     moved[:, :p] = np.where(
-        shift == coef, 0.0, theta[:, :p] - shift * np.where(np.isinf(metric.scale), 0, metric.scale)
+        shift == coef, 0.0, theta[:, :p] - shift * np.where(np.isinf(preconditioner.scale), 0, preconditioner.scale)
     )
     return moved
 
@@ -126,7 +126,13 @@ _At = Callable[[Array, Array], "Point"]
 
 
 def model_of(
-    problem: Problem, metric: Preconditioner, params: Params, rows: Batch, of_rows: Diagonal, *, is_matrix: bool
+    problem: Problem,
+    preconditioner: GramPreconditioner,
+    params: Params,
+    rows: Batch,
+    of_rows: Diagonal,
+    *,
+    is_matrix: bool,
 ) -> Model:
     """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix at once if ``is_matrix``.
 
@@ -136,7 +142,7 @@ def model_of(
 
     @functools.cache
     def form() -> Array:
-        matrix = curvature_matrix(problem, curved_rows(problem, params, rows)(), metric)
+        matrix = hessian_matrix(problem, curved_rows(problem, params, rows)(), preconditioner)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
         if (
             problem.fit_intercept and problem.n_outputs > 1
@@ -148,9 +154,9 @@ def model_of(
     hessian = hessian_products(problem, params, rows)
 
     def product(direction: Array) -> Array:
-        return gradient_by_theta(problem, metric, hessian(to_params(problem, metric, direction)))
+        return gradient_by_theta(problem, preconditioner, hessian(to_params(problem, preconditioner, direction)))
 
-    by_scale = of_rows.unit / metric.scale
+    by_scale = of_rows.unit / preconditioner.scale
     n, d = len(rows.y), shape[0] * shape[1]
     n_stored = rows.X.nnz if sp.issparse(rows.X) else n * problem.n_features
     price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_outputs * max(1, n_stored))
@@ -301,7 +307,7 @@ class Start(NamedTuple):
     Attributes
     ----------
     problem : Problem
-    metric : Preconditioner
+    preconditioner : Preconditioner
         Centres and scales of the columns.
     model : Model
     units : ndarray of shape (n_features,)
@@ -311,7 +317,7 @@ class Start(NamedTuple):
     """
 
     problem: Problem
-    metric: Preconditioner
+    preconditioner: GramPreconditioner
     model: Model
     units: Array
     params: Params
@@ -319,30 +325,35 @@ class Start(NamedTuple):
 
     def step(self, accuracy: float, damping: float = 0.0) -> Step:
         """The step to the minimum of the model, its curvature raised by ``damping`` times its bound."""
-        problem, metric = self.problem, self.metric
-        theta, grad = to_theta(problem, metric, self.params), gradient_by_theta(problem, metric, self.grads)
-        settle = functools.partial(without_shift, problem, metric)
+        problem, preconditioner = self.problem, self.preconditioner
+        theta, grad = (
+            to_theta(problem, preconditioner, self.params),
+            gradient_by_theta(problem, preconditioner, self.grads),
+        )
+        settle = functools.partial(without_shift, problem, preconditioner)
         model = damped(self.model, damping * (np.append(self.units, 1.0) if problem.fit_intercept else self.units))
-        found = minimised(model, theta, grad, thresholds(problem, metric), settle, accuracy)
-        return Step(to_params(problem, metric, found.theta), found.decrease, found.remaining)
+        found = minimised(model, theta, grad, thresholds(problem, preconditioner), settle, accuracy)
+        return Step(to_params(problem, preconditioner, found.theta), found.decrease, found.remaining)
 
 
 def start_of(
-    problem: Problem, base: Preconditioner, params: Params, grads: Params, rows: Batch, *, is_matrix: bool
+    problem: Problem, base: GramPreconditioner, params: Params, grads: Params, rows: Batch, *, is_matrix: bool
 ) -> Start:
     """F's model at ``params``, of the curvature of ``rows``, by which the columns have a mean of 0 and a scale of 1."""
     of_rows = diagonal(problem, params, rows)
     scale = of_rows.unit * np.sqrt(of_rows.coef.mean(axis=0))
-    metric = base._replace(mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale))
-    model = model_of(problem, metric, params, rows, of_rows, is_matrix=is_matrix)
+    preconditioner = base._replace(
+        mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)
+    )
+    model = model_of(problem, preconditioner, params, rows, of_rows, is_matrix=is_matrix)
     with np.errstate(invalid="ignore"):  # of a column of one value, which has no scale
-        units = np.nan_to_num(base.scale / metric.scale, nan=1.0) ** 2
-    return Start(problem, metric, model, units, params, grads)
+        units = np.nan_to_num(base.scale / preconditioner.scale, nan=1.0) ** 2
+    return Start(problem, preconditioner, model, units, params, grads)
 
 
 def limited_step(
     start: Start,
-    base: Preconditioner,
+    base: GramPreconditioner,
     evaluation: Evaluation,
     rows: Batch,
     accuracy: float,
@@ -370,7 +381,7 @@ def limited_step(
 
 
 def expected_decrease(
-    problem: Problem, base: Preconditioner, params: Params, evaluation: Evaluation, accuracy: float, allowed: float
+    problem: Problem, base: GramPreconditioner, params: Params, evaluation: Evaluation, accuracy: float, allowed: float
 ) -> float:
     """By how much F falls from ``params``, as its model by all rows expects it."""
     rows = normalize_weights(problem.data)

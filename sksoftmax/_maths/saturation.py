@@ -31,7 +31,7 @@ from sksoftmax._engines.device import host, near
 from sksoftmax._maths.curvature import diagonal, exact, ratio, shared_decrease, spreads
 from sksoftmax._maths.newton_direction import Newton, conjugate_gradients
 from sksoftmax._maths.objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
-from sksoftmax._maths.preconditioner import Metric
+from sksoftmax._maths.preconditioner import Preconditioner
 from sksoftmax._types import Batch, Evaluation, Kernel, Params, Problem, dot, is_finite, normalize_weights, plus, scaled
 
 #: Rounds of steps, each of which lets further rows saturate.
@@ -165,8 +165,8 @@ def _divergence(reached: Any, proba: Any) -> Any:
 class _Both(NamedTuple):
     """The sum of two preconditioners: of one for the curvature as it was, and of one for what is left of it."""
 
-    first: Metric
-    second: Metric
+    first: Preconditioner
+    second: Preconditioner
 
     def apply(self, grads: Params) -> Params:
         return plus(self.first.apply(grads), 1.0, self.second.apply(grads))
@@ -294,9 +294,9 @@ def limited(
     evaluation: Evaluation,
     rows: Batch | None,
     newton: Newton,
-    metric: Metric,
+    preconditioner: Preconditioner,
     allowed: float,
-    factorise: Callable[[Problem], Metric] | None = None,
+    factorise: Callable[[Problem], Preconditioner] | None = None,
 ) -> Newton:
     """The step of a smooth F with the saturation of rows taken into account, and the duality gap as its decrease.
 
@@ -306,13 +306,13 @@ def limited(
         See `check`.
     newton : Newton
         The step, without regard to saturation.
-    metric : Metric
+    preconditioner : Metric
         What conjugate gradients are preconditioned by; the factor, if the step was solved by one.
     allowed : float
         How far F may be above its minimum where the fit ends.
     factorise : callable or None
-        ``problem -> metric``: the factor of its Hessian, if that is how the step was solved. It is made where conjugate
-        gradients, preconditioned by the old one, cost as much.
+        ``problem -> preconditioner``: the factor of its Hessian, if that is how the step was solved. It is made where
+        conjugate gradients, preconditioned by the old one, cost as much.
 
     Returns
     -------
@@ -339,11 +339,11 @@ def limited(
         own = problem._replace(kernel=kernel)
         hessian = hessian_products(own, params, rows)
         if factorise is None:
-            both = _Both(metric, diagonal(own, params, part))
+            both = _Both(preconditioner, diagonal(own, params, part))
             correction = conjugate_gradients(hessian, seen.missed, both, _ACCURACY, _MAX_PRODUCTS)
         else:
             n_products = max(1, seen.missed.coef.size // _UNKNOWNS_PER_PRODUCT)
-            correction = conjugate_gradients(hessian, seen.missed, metric, _SOLVED, n_products)
+            correction = conjugate_gradients(hessian, seen.missed, preconditioner, _SOLVED, n_products)
             if not correction.remaining <= _SOLVED * correction.decrease:
                 correction = Newton(scaled(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, n_products)
         direction = plus(found.direction, 1.0, correction.direction)
@@ -367,12 +367,12 @@ def newton_direction(
     problem: Problem,
     params: Params,
     evaluation: Evaluation,
-    metric: Metric,
+    preconditioner: Preconditioner,
     allowed: float,
     accuracy: float,
     max_products: int,
 ) -> Newton:
     """Newton's direction by all rows, their saturation taken into account."""
     hessian = hessian_products(problem, params)
-    newton = conjugate_gradients(hessian, evaluation.grads, metric, accuracy, max_products)
-    return limited(problem, params, evaluation, None, newton, metric, allowed)
+    newton = conjugate_gradients(hessian, evaluation.grads, preconditioner, accuracy, max_products)
+    return limited(problem, params, evaluation, None, newton, preconditioner, allowed)

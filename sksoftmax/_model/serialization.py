@@ -20,7 +20,7 @@ from typing import Any
 import scipy.sparse as sp
 
 from sksoftmax._data.validation import OtherVersionWarning
-from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._solvers._first_order import FirstOrderState
 from sksoftmax._solvers.adam import AdamMemory
 from sksoftmax._solvers.schedule_free import ScheduleFreeState
@@ -41,7 +41,7 @@ _KINDS: dict[str, Any] = {
         Kept,
         Moments,
         Params,
-        Preconditioner,
+        GramPreconditioner,
         ScheduleFreeState,
         Stream,
     )

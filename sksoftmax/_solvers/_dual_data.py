@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._maths.preconditioner import moments
+from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._types import Array, Params, Problem
 
 #: Rows of a dense block: what they say of each other costs as many operations as two or three of them have lanes.
@@ -341,8 +341,8 @@ def _add(sums: Any, block: Array, changes: Array) -> None:
 
 def _located(problem: Problem) -> tuple[Array, Array, Array, Array]:
     """A dense X's means, mean squares about them, columns of one value, and roots to begin with."""
-    stats = moments(problem, full_gram=False)
+    moments = compute_moments(problem, full_gram=False)
     dtype = problem.data.X.dtype
-    constant = np.flatnonzero(stats.peak == 0) if problem.fit_intercept else np.empty(0, np.intp)
-    second = np.maximum(stats.second, 0) * stats.peak**2
-    return stats.mean.astype(dtype), second, constant, np.ones(len(second), dtype)
+    constant = np.flatnonzero(moments.peak == 0) if problem.fit_intercept else np.empty(0, np.intp)
+    second = np.maximum(moments.second, 0) * moments.peak**2
+    return moments.mean.astype(dtype), second, constant, np.ones(len(second), dtype)

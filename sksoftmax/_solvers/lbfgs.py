@@ -17,7 +17,7 @@ import numpy as np
 from sksoftmax._maths.curvature import shared_decrease
 from sksoftmax._maths.newton_direction import Newton, Pair, corrected, relative_excess
 from sksoftmax._maths.objective import blocks, hessian_products, probabilities, value_and_grad
-from sksoftmax._maths.preconditioner import Spectrum, spectrum, without_constants
+from sksoftmax._maths.preconditioner import Spectrum, absorb_constant_columns, spectrum
 from sksoftmax._types import (
     Array,
     Batch,
@@ -86,12 +86,12 @@ class LbfgsState(NamedTuple):
     spectrum: Spectrum
 
 
-def lbfgs(stats: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Solver:
+def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Solver:
     """Solver whose step is one of L-BFGS.
 
     Parameters
     ----------
-    stats : Moments
+    moments : Moments
         Of the columns, with all of X'X.
     n_drawn : int
         Rows, evenly spread, that tell a curvature.
@@ -104,8 +104,8 @@ def lbfgs(stats: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Solve
 
     def init(problem: Problem, params: Params) -> LbfgsState:
         rows = _spread_out(problem, n_drawn)
-        basis = spectrum(problem, stats, float(_mean_curvature(problem, params, rows).mean()))
-        params = without_constants(basis, params)
+        basis = spectrum(problem, moments, float(_mean_curvature(problem, params, rows).mean()))
+        params = absorb_constant_columns(basis, params)
         evaluation = value_and_grad(problem, params)
         start = LbfgsState(params, evaluation, evaluation.grads, 0.0, 0.0, 0.0, np.inf, False, (), rows, basis)
         return _sure(problem, _aimed(problem, start))
@@ -168,10 +168,10 @@ def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
     to bring or of what the last has brought, whichever is more, at the greater of the last two ratios.
     """
     params, grads, rows = state.params, state.evaluation.grads, state.rows
-    metric = state.spectrum.metric(_mean_curvature(problem, params, rows))
+    preconditioner = state.spectrum.preconditioner(_mean_curvature(problem, params, rows))
 
     def solve(gradient: Params) -> Newton:
-        return Newton(scaled(-1.0, metric.apply(gradient)), 0.0, 0.0, 0)
+        return Newton(scaled(-1.0, preconditioner.apply(gradient)), 0.0, 0.0, 0)
 
     direction = corrected(state.pairs, grads, solve).direction
     slope = -dot(grads, direction)

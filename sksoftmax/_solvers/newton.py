@@ -14,12 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._maths.curvature import Factor, draw, factorised, leverage, more_rows, share_seen
+from sksoftmax._maths.curvature import (
+    CholeskyPreconditioner,
+    curvature_ratio,
+    draw_rows,
+    factorize_hessian,
+    leverage,
+    next_sample_size,
+)
 from sksoftmax._maths.newton_direction import (
     Last,
     Newton,
     Pair,
-    SampleMetric,
+    SampledHessianPreconditioner,
     conjugate_gradients,
     corrected,
     decrease_of_excess,
@@ -27,7 +34,7 @@ from sksoftmax._maths.newton_direction import (
     relative_excess,
 )
 from sksoftmax._maths.objective import better_start, hessian_products, value_and_grad
-from sksoftmax._maths.preconditioner import Metric, Preconditioner, without_constants
+from sksoftmax._maths.preconditioner import GramPreconditioner, Preconditioner, absorb_constant_columns
 from sksoftmax._maths.saturation import limited
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
 
@@ -109,7 +116,7 @@ class NewtonState(NamedTuple):
     is_factorised : bool
         Whether their Hessian is to be factorised.
     factor : Factor or None
-    metric : Preconditioner, ClassPreconditioner, Factor or SampleMetric
+    preconditioner : Preconditioner, ClassPreconditioner, Factor or SampleMetric
         What conjugate gradients are preconditioned by.
     unpaid : tuple of int
         For each metric that can be bought the Hessian products since it was, or since the start; those that are
@@ -135,8 +142,8 @@ class NewtonState(NamedTuple):
     value_drawn: float
     leverage: Array | None
     is_factorised: bool
-    factor: Factor | None
-    metric: Metric
+    factor: CholeskyPreconditioner | None
+    preconditioner: Preconditioner
     unpaid: tuple[float, ...]
     n_rounds: int = 0
     next_check: int = 0
@@ -144,26 +151,26 @@ class NewtonState(NamedTuple):
     @property
     def bought(self) -> Bought:
         """What a fit of another penalty to the same rows may go on from."""
-        return Bought(self.metric, self.unpaid)
+        return Bought(self.preconditioner, self.unpaid)
 
 
 class Offer(NamedTuple):
     """A metric, made from the problem, the parameters, the rows drawn and the bound, and what it costs in products."""
 
-    make: Callable[[Problem, Params, Batch, Preconditioner], Metric]
+    make: Callable[[Problem, Params, Batch, GramPreconditioner], Preconditioner]
     products: float
 
 
 class Bought(NamedTuple):
     """What a fit of another penalty to the same rows has paid for: its metric, and ``NewtonState.unpaid``."""
 
-    metric: Metric
+    preconditioner: Preconditioner
     unpaid: tuple[float, ...]
 
 
 def newton(
-    base: Preconditioner,
-    stats: Moments,
+    base: GramPreconditioner,
+    moments: Moments,
     tol: float,
     *,
     promised: float = 0.0,
@@ -179,7 +186,7 @@ def newton(
     ----------
     base : Preconditioner
         Bound of the curvature: what conjugate gradients are preconditioned by to begin with.
-    stats : Moments
+    moments : Moments
         Of the columns.
     tol : float
         Excess at which a round is over.
@@ -203,7 +210,7 @@ def newton(
 
     def init(problem: Problem, params: Params) -> NewtonState:
         assert problem.l1_ratio == 0, "F is not smooth"
-        params, evaluation = better_start(problem, without_constants(base, params))
+        params, evaluation = better_start(problem, absorb_constant_columns(base, params))
         unknown = Newton(evaluation.grads, 0.0, 0.0, 0)
         state = NewtonState(
             params=params,
@@ -222,7 +229,9 @@ def newton(
             leverage=None,
             is_factorised=is_factorised,
             factor=None,
-            metric=base if bought is None or isinstance(bought.metric, Preconditioner) else bought.metric,
+            preconditioner=base
+            if bought is None or isinstance(bought.preconditioner, GramPreconditioner)
+            else bought.preconditioner,
             unpaid=(0.0,) * len(offers) if bought is None else bought.unpaid,
         )
         return _renewed(problem, state)
@@ -261,9 +270,9 @@ def newton(
         state = _with_rows(problem, state)
         rows = state.rows
         if rows is None:
-            state = state._replace(metric=_of_sample(problem, state), factor=None)
+            state = state._replace(preconditioner=_of_sample(problem, state), factor=None)
         elif state.is_factorised:
-            state = state._replace(factor=factorised(problem, state.params, rows, base), pairs=())
+            state = state._replace(factor=factorize_hessian(problem, state.params, rows, base), pairs=())
         else:
             state = _with_metric(problem, state._replace(factor=None), rows)
         if not _is_part(problem, state):
@@ -286,32 +295,32 @@ def newton(
 
     def _limited(problem: Problem, state: NewtonState) -> Newton:
         """The direction with the saturation of rows taken into account."""
-        rows, metric, factorise = state.rows, state.metric, None
+        rows, preconditioner, factorise = state.rows, state.preconditioner, None
         if state.factor is not None:
             assert rows is not None
-            metric = state.factor
+            preconditioner = state.factor
 
-            def factorise(own: Problem) -> Metric:
-                return factorised(own, state.params, rows, base)
+            def factorise(own: Problem) -> Preconditioner:
+                return factorize_hessian(own, state.params, rows, base)
 
         allowed = decrease_of_excess(state.evaluation.value, promised)
-        return limited(problem, state.params, state.evaluation, rows, state.newton, metric, allowed, factorise)
+        return limited(problem, state.params, state.evaluation, rows, state.newton, preconditioner, allowed, factorise)
 
     def _with_metric(problem: Problem, state: NewtonState, rows: Batch) -> NewtonState:
         """The state with the dearest metric whose cost has been spent on products, if any."""
         due = [i for i, offer in enumerate(offers) if state.unpaid[i] > offer.products]
         if not due:
             return state
-        metric = offers[due[-1]].make(problem, state.params, rows, base)
+        preconditioner = offers[due[-1]].make(problem, state.params, rows, base)
         cheaper = (-np.inf,) * due[-1]
-        return state._replace(metric=metric, unpaid=(*cheaper, 0.0, *state.unpaid[due[-1] + 1 :]))
+        return state._replace(preconditioner=preconditioner, unpaid=(*cheaper, 0.0, *state.unpaid[due[-1] + 1 :]))
 
-    def _of_sample(problem: Problem, state: NewtonState) -> Metric:
+    def _of_sample(problem: Problem, state: NewtonState) -> Preconditioner:
         """The inverse Hessian of the sample."""
-        rows = draw(problem, state.params, None, problem.n_samples)
+        rows = draw_rows(problem, state.params, None, problem.n_samples)
         if is_factorised:
-            return factorised(problem, state.params, rows, base)
-        return SampleMetric(hessian_products(problem, state.params, rows), base)
+            return factorize_hessian(problem, state.params, rows, base)
+        return SampledHessianPreconditioner(hessian_products(problem, state.params, rows), base)
 
     def _with_rows(problem: Problem, state: NewtonState) -> NewtonState:
         """The state with rows that hold the curvature where it stands."""
@@ -321,8 +330,8 @@ def newton(
         if problem.data_source is not None and state.n_drawn > problem.n_samples:
             return state._replace(rows=None, is_outworn=False, is_factorised=False, pairs=())
         if state.leverage is None and state.n_drawn < problem.n_samples:
-            state = state._replace(leverage=leverage(problem, stats))
-        rows = draw(problem, state.params, state.leverage, state.n_drawn)
+            state = state._replace(leverage=leverage(problem, moments))
+        rows = draw_rows(problem, state.params, state.leverage, state.n_drawn)
         return state._replace(rows=rows, is_outworn=False, value_drawn=value)
 
     return Solver("newton", init, step, report, None)
@@ -352,7 +361,7 @@ def _is_part(problem: Problem, state: NewtonState) -> bool:
 
 def _direction(problem: Problem, state: NewtonState, accuracy: float | None = None) -> Newton:
     """Newton's direction from where the state stands; None for the accuracy that a step is worth."""
-    grads, factor, metric = state.evaluation.grads, state.factor, state.metric
+    grads, factor, preconditioner = state.evaluation.grads, state.factor, state.preconditioner
     if factor is not None:
 
         def solve(gradient: Params) -> Newton:
@@ -362,12 +371,12 @@ def _direction(problem: Problem, state: NewtonState, accuracy: float | None = No
         hessian = hessian_products(problem, state.params, state.rows)
         if accuracy is None:
             # 1/2 g' P g is about the decrease that is left, relative to F the accuracy that is worth having
-            expected = 0.5 * dot(grads, metric.apply(grads)) / max(state.evaluation.value, 1e-300)
+            expected = 0.5 * dot(grads, preconditioner.apply(grads)) / max(state.evaluation.value, 1e-300)
             tightest = _SAMPLED if _is_part(problem, state) else _TIGHTEST
             accuracy = min(_LOOSEST, max(tightest, float(np.sqrt(max(0.0, expected)))))
 
         def solve(gradient: Params) -> Newton:
-            return conjugate_gradients(hessian, gradient, metric, accuracy, MAX_PRODUCTS)
+            return conjugate_gradients(hessian, gradient, preconditioner, accuracy, MAX_PRODUCTS)
 
     return corrected(state.pairs, grads, solve)
 
@@ -389,7 +398,7 @@ def _moved(problem: Problem, state: NewtonState, params: Params, evaluation: Eva
         pairs = (*pairs, pair)[-_N_PAIRS:]
     is_stuck = aim.decrease <= _noise(problem, state) and brought <= 0
     if brought < _POOR * aim.decrease and _is_underrated(problem, state, params, evaluation):
-        state = state._replace(n_drawn=more_rows(problem, state.n_drawn), is_outworn=True)
+        state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), is_outworn=True)
     return state._replace(params=params, evaluation=evaluation, pairs=pairs, is_stuck=is_stuck)
 
 
@@ -400,7 +409,7 @@ def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluat
     """
     if state.rows is None or not _is_part(problem, state):
         return False
-    share = share_seen(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
+    share = curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
     return share < (_TOO_LITTLE if problem.data_source is None else _HOPELESS)
 
 

@@ -9,13 +9,14 @@ import scipy.sparse as sp
 
 from sksoftmax._engines.device import beside, host, zeros
 from sksoftmax._maths.objective import batch_loss_grad, penalty
-from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._solvers.schedules import Schedule
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 
 class PreconditionedState(NamedTuple):
-    """State of preconditioned SGD, in the metric's coordinates (see ``preconditioner``), in X's dtype and where X is.
+    """State of preconditioned SGD, in the metric's coordinates (see ``gram_preconditioner``), in X's dtype and where X
+    is.
 
     There every column has a scale of 1, so that float32 is enough whatever the data's scales.
 
@@ -58,7 +59,7 @@ class PreconditionedState(NamedTuple):
 
 
 def preconditioned_sgd(
-    metric: Preconditioner,
+    preconditioner: GramPreconditioner,
     rate: float,
     schedule: Schedule,
     batch_size: int,
@@ -67,7 +68,7 @@ def preconditioned_sgd(
     momentum: float,
     nesterov: bool,
 ) -> Solver:
-    """Solver whose step is ``velocity = momentum * velocity - metric(gradient)`` of a batch.
+    """Solver whose step is ``velocity = momentum * velocity - preconditioner(gradient)`` of a batch.
 
     Nesterov's form looks one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4, in the
     variables of the look-ahead point.
@@ -83,17 +84,17 @@ def preconditioned_sgd(
     def init(problem: Problem, params: Params) -> PreconditionedState:
         X = problem.data.X
         dtype = np.float64 if sp.issparse(X) else X.dtype
-        is_constant = np.isinf(metric.scale)
-        u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, metric.scale))
-        b = params.intercept + params.coef @ metric.mean
+        is_constant = np.isinf(preconditioner.scale)
+        u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
+        b = params.intercept + params.coef @ preconditioner.mean
         return PreconditionedState(
             u=beside(u, X, dtype),
             b=beside(b, X, dtype),
             velocity_u=zeros(u.shape, X, dtype),
             velocity_b=zeros(b.shape, X, dtype),
-            inverse_scale=beside(1 / metric.scale, X, dtype),
-            mean=beside(metric.mean, X, dtype),
-            inverse=beside(metric.inverse, X, dtype),
+            inverse_scale=beside(1 / preconditioner.scale, X, dtype),
+            mean=beside(preconditioner.mean, X, dtype),
+            inverse=beside(preconditioner.inverse, X, dtype),
             step=0,
             rate=rate,
             total=0.0,
@@ -110,7 +111,7 @@ def preconditioned_sgd(
         value = loss + of_penalty.astype(np.float64)
         grad_u = (grads.coef - np.outer(grads.intercept, mean) + pull) * inverse_scale
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
-        change_b = metric.intercept_rate * grads.intercept
+        change_b = preconditioner.intercept_rate * grads.intercept
         velocity_u = momentum * velocity_u - change_u
         velocity_b = momentum * velocity_b - change_b
         length = state.rate * schedule(n_steps, n_batches * n_epochs)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._maths.curvature import draw, leverage, more_rows, share_seen
+from sksoftmax._maths.curvature import curvature_ratio, draw_rows, leverage, next_sample_size
 from sksoftmax._maths.newton_direction import Last, decrease_of_excess, left_after, relative_excess
 from sksoftmax._maths.objective import better_start, value_and_grad
-from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.proximal import Step, limited_step, start_of, to_params, to_theta, without_shift
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, between
 
@@ -29,8 +29,8 @@ _CHANGED = 0.8
 #: Accuracy of the model's minimum that a step is worth, and that of the one which ends the fit.
 _LOOSE, _CERTIFYING = 0.3, 0.03
 
-#: Least damping but none, in units of the bound of the loss's curvature (``preconditioner``), and its factor when a
-#: step had to be shortened; by the same it falls when none had to.
+#: Least damping but none, in units of the bound of the loss's curvature (``gram_preconditioner``), and its factor when
+#: a step had to be shortened; by the same it falls when none had to.
 _LEAST_DAMPING, _FACTOR = 0.1, 4.0
 
 #: Sufficient decrease, as a share of the expected one; halvings of a step; rounding of F, in units of its last digit.
@@ -75,7 +75,7 @@ class ProximalState(NamedTuple):
 
 
 def proximal_newton(
-    base: Preconditioner, stats: Moments, tol: float, *, promised: float = 0.0, n_drawn: int, is_matrix: bool
+    base: GramPreconditioner, moments: Moments, tol: float, *, promised: float = 0.0, n_drawn: int, is_matrix: bool
 ) -> Solver:
     """Solver whose step is one to the minimum of a model.
 
@@ -83,7 +83,7 @@ def proximal_newton(
     ----------
     base : Preconditioner
         Centres and scales of the columns.
-    stats : Moments
+    moments : Moments
         Of the columns.
     tol : float
         Excess at which the fit is to end: the model's minimum is then found more accurately, to make sure.
@@ -125,7 +125,7 @@ def proximal_newton(
         params, evaluation, halvings = found
         value, expected = state.evaluation.value, state.decrease
         if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
-            state = state._replace(n_drawn=more_rows(problem, state.n_drawn), is_outworn=True)
+            state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), is_outworn=True)
         is_stuck = expected <= _noise(problem, state) and evaluation.value >= value
         damping = _next_damping(state.damping, is_whole=halvings == 0)
         state = state._replace(params=params, evaluation=evaluation, is_stuck=is_stuck)
@@ -185,8 +185,8 @@ def proximal_newton(
         if not state.is_outworn and (value >= _CHANGED * state.value_drawn or not _is_part(problem, state)):
             return state
         if state.leverage is None and state.n_drawn < problem.n_samples:
-            state = state._replace(leverage=leverage(problem, stats))
-        rows = draw(problem, state.params, state.leverage, state.n_drawn)
+            state = state._replace(leverage=leverage(problem, moments))
+        rows = draw_rows(problem, state.params, state.leverage, state.n_drawn)
         return state._replace(rows=rows, is_outworn=False, value_drawn=value)
 
     def report(problem: Problem, state: ProximalState) -> Report:
@@ -211,7 +211,7 @@ def _is_underrated(problem: Problem, state: ProximalState, params: Params, evalu
     """Whether the rows drawn see much less curvature along the step to ``params`` than all rows do."""
     if len(state.rows.y) >= problem.n_samples:  # there are no more to draw
         return False
-    return share_seen(problem, state.rows, (state.params, state.evaluation), (params, evaluation)) < _TOO_LITTLE
+    return curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation)) < _TOO_LITTLE
 
 
 def _noise(problem: Problem, state: ProximalState) -> float:

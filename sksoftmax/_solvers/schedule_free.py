@@ -9,12 +9,12 @@ import numpy as np
 from sksoftmax._maths.objective import batch_value_and_grad, soft_threshold
 from sksoftmax._maths.preconditioner import (
     ROWS_PER_VARIANCE,
-    Preconditioner,
-    location,
-    merged,
-    merged_peak,
-    moments,
-    preconditioner,
+    GramPreconditioner,
+    compute_moments,
+    gram_preconditioner,
+    mean_and_max_deviation,
+    merge_max_deviation,
+    merge_moments,
 )
 from sksoftmax._types import Array, Batch, Moments, Params, Problem, Solver, between, plus
 
@@ -32,25 +32,25 @@ class ScheduleFreeState(NamedTuple):
     iterate : Params
     step : int
         Updates so far.
-    stats : Moments or None
+    moments : Moments or None
         Statistics of the rows seen.
     weight : float
         Their total weight.
-    metric : Preconditioner or None
-    metric_weight : float
+    preconditioner : Preconditioner or None
+    preconditioner_weight : float
         Total weight of the rows that the metric was made from.
-    metric_peak : ndarray of shape (n_features,) or None
+    preconditioner_peak : ndarray of shape (n_features,) or None
         Largest distances of their values from the columns' means.
     """
 
     params: Params
     iterate: Params
     step: int
-    stats: Moments | None
+    moments: Moments | None
     weight: float
-    metric: Preconditioner | None
-    metric_weight: float
-    metric_peak: Array | None
+    preconditioner: GramPreconditioner | None
+    preconditioner_weight: float
+    preconditioner_peak: Array | None
 
 
 def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_life: float = np.inf) -> Solver:
@@ -80,15 +80,15 @@ def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_
 
     def step(problem: Problem, state: ScheduleFreeState, batch: Batch) -> ScheduleFreeState:
         left = 0.5 ** (len(batch.y) / half_life)
-        state = state._replace(weight=left * state.weight, metric_weight=left * state.metric_weight)
+        state = state._replace(weight=left * state.weight, preconditioner_weight=left * state.preconditioner_weight)
         state = _observed(problem, state, batch, full_gram=full_gram)
-        assert state.metric is not None
+        assert state.preconditioner is not None
         point = between(state.iterate, _INTERPOLATION, state.params)
         grads = batch_value_and_grad(problem, point, batch).grads
-        length = rate or 1.0 / (1.0 + state.metric.dimension / len(batch.y))
-        iterate = plus(state.iterate, -length, state.metric.apply(grads))
+        length = rate or 1.0 / (1.0 + state.preconditioner.dimension / len(batch.y))
+        iterate = plus(state.iterate, -length, state.preconditioner.apply(grads))
         if problem.l1_ratio:
-            iterate = _thresholded(problem, state.metric, iterate, length)
+            iterate = _thresholded(problem, state.preconditioner, iterate, length)
         params = between(state.params, max(1.0 / (state.step + 1), 1.0 - left), iterate)
         return state._replace(params=params, iterate=iterate, step=state.step + 1)
 
@@ -100,15 +100,15 @@ def known_from(
 ) -> ScheduleFreeState:
     """The state with the statistics of rows that are behind it, and their metric."""
     seen = problem._replace(data=rows)
-    stats, weight = moments(seen, full_gram=full_gram), float(rows.weight.sum())
-    return _measured(seen, state, stats, weight, batch_size)
+    moments, weight = compute_moments(seen, full_gram=full_gram), float(rows.weight.sum())
+    return _measured(seen, state, moments, weight, batch_size)
 
 
-def _thresholded(problem: Problem, metric: Preconditioner, params: Params, length: float) -> Params:
+def _thresholded(problem: Problem, preconditioner: GramPreconditioner, params: Params, length: float) -> Params:
     """The proximal step of the L1 term in a diagonal metric; the intercepts of the centred columns stay."""
-    scale = metric.inverse / metric.scale / metric.scale
+    scale = preconditioner.inverse / preconditioner.scale / preconditioner.scale
     coef = soft_threshold(params.coef, length * problem.alpha * problem.l1_ratio * scale)
-    return Params(coef, params.intercept + (params.coef - coef) @ metric.mean)
+    return Params(coef, params.intercept + (params.coef - coef) @ preconditioner.mean)
 
 
 def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, full_gram: bool) -> ScheduleFreeState:
@@ -118,31 +118,39 @@ def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, full_
     """
     seen = problem._replace(data=batch)
     n_known = state.weight / problem.mean_weight
-    if full_gram and state.stats is not None and n_known >= ROWS_PER_VARIANCE * problem.n_features:
-        return _outgrown(state, merged_peak(state.stats, *location(seen)))
-    stats, weight = moments(seen, full_gram=full_gram), float(batch.weight.sum())
-    if state.stats is not None:
-        stats = merged(state.stats, state.weight, stats, weight)
+    if full_gram and state.moments is not None and n_known >= ROWS_PER_VARIANCE * problem.n_features:
+        return _outgrown(state, merge_max_deviation(state.moments, *mean_and_max_deviation(seen)))
+    moments, weight = compute_moments(seen, full_gram=full_gram), float(batch.weight.sum())
+    if state.moments is not None:
+        moments = merge_moments(state.moments, state.weight, moments, weight)
         weight += state.weight
-    if state.metric is None or weight >= 2 * state.metric_weight:
-        return _measured(seen, state, stats, weight, len(batch.y))
-    return _outgrown(state._replace(stats=stats, weight=weight), stats.peak)
+    if state.preconditioner is None or weight >= 2 * state.preconditioner_weight:
+        return _measured(seen, state, moments, weight, len(batch.y))
+    return _outgrown(state._replace(moments=moments, weight=weight), moments.peak)
 
 
 def _measured(
-    seen: Problem, state: ScheduleFreeState, stats: Moments, weight: float, batch_size: int
+    seen: Problem, state: ScheduleFreeState, moments: Moments, weight: float, batch_size: int
 ) -> ScheduleFreeState:
     """The state with these statistics and the metric that they make."""
-    metric = preconditioner(seen, stats, batch_size=batch_size)
-    return state._replace(stats=stats, weight=weight, metric=metric, metric_weight=weight, metric_peak=stats.peak)
+    preconditioner = gram_preconditioner(seen, moments, batch_size=batch_size)
+    return state._replace(
+        moments=moments,
+        weight=weight,
+        preconditioner=preconditioner,
+        preconditioner_weight=weight,
+        preconditioner_peak=moments.peak,
+    )
 
 
 def _outgrown(state: ScheduleFreeState, peak: Array) -> ScheduleFreeState:
     """The state whose metric's scales grow at once with the columns' peaks, where values outgrow those it knows."""
-    assert state.metric is not None
-    assert state.metric_peak is not None
-    growth = peak / np.where(state.metric_peak > 0, state.metric_peak, np.inf)
+    assert state.preconditioner is not None
+    assert state.preconditioner_peak is not None
+    growth = peak / np.where(state.preconditioner_peak > 0, state.preconditioner_peak, np.inf)
     if (growth > 1).any():
-        metric = state.metric._replace(scale=state.metric.scale * np.maximum(growth, 1.0))
-        return state._replace(metric=metric, metric_peak=np.maximum(peak, state.metric_peak))
+        preconditioner = state.preconditioner._replace(scale=state.preconditioner.scale * np.maximum(growth, 1.0))
+        return state._replace(
+            preconditioner=preconditioner, preconditioner_peak=np.maximum(peak, state.preconditioner_peak)
+        )
     return state

@@ -205,7 +205,7 @@ class Ready(NamedTuple):
     problem : Problem
     centre : ndarray of shape (n_features,) or None
         What its columns are less by.
-    stats : Moments or None
+    moments : Moments or None
         Their statistics, if known.
     bought : object
         What a fit of another penalty has paid for: see ``Solver``.
@@ -215,7 +215,7 @@ class Ready(NamedTuple):
 
     problem: Problem
     centre: Array | None = None
-    stats: Moments | None = None
+    moments: Moments | None = None
     bought: Any = None
     is_wide: bool = False
 
@@ -233,7 +233,7 @@ def made_ready(problem: Problem, settings: Settings) -> Ready:
     ready = in_solvers_coordinates(problem, settings)
     if takes_dual(problem, settings):
         return ready
-    return ready._replace(stats=statistics(ready.problem, settings, is_warm=False))
+    return ready._replace(moments=statistics(ready.problem, settings, is_warm=False))
 
 
 def trained_from(
@@ -248,9 +248,9 @@ def trained_from(
     is_rough: bool = False,
 ) -> tuple[Result, dict[str, object]]:
     """As ``minimum``; the parameters are those of X as it was given. ``is_rough``: see ``choose``."""
-    problem, centre, stats, bought, is_wide = ready
+    problem, centre, moments, bought, is_wide = ready
     plan = choose(
-        problem, settings, is_warm=is_warm, rng=rng, known=stats, bought=bought, is_rough=is_rough, is_wide=is_wide
+        problem, settings, is_warm=is_warm, rng=rng, known=moments, bought=bought, is_rough=is_rough, is_wide=is_wide
     )
     rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
     start = shifted(params, centre, 1.0)

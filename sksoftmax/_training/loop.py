@@ -11,7 +11,7 @@ from sksoftmax._data.batches import epoch_batches
 from sksoftmax._maths.curvature import shared_decrease
 from sksoftmax._maths.newton_direction import decrease_of_excess, relative_excess
 from sksoftmax._maths.objective import has_hard_labels, null_value, settled, total_weight, value_and_grad
-from sksoftmax._maths.preconditioner import Preconditioner
+from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.proximal import expected_decrease
 from sksoftmax._maths.saturation import newton_direction
 from sksoftmax._solvers.newton import MAX_PRODUCTS
@@ -168,7 +168,7 @@ def train(
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)
             if is_last and stage.solver.report is None:
-                progress, report = _certified(problem, plan.metric, state, report, progress, plan.tol)
+                progress, report = _certified(problem, plan.preconditioner, state, report, progress, plan.tol)
             excess = float(report.excess)
             if stage.solver.report is None or rules.score is not None:  # else not before they are needed
                 params = state.params
@@ -201,10 +201,10 @@ def train(
             params, excess = best, np.inf
         elif (
             reason in (None, StopReason.PRECISION)
-            and plan.metric is not None
+            and plan.preconditioner is not None
             and (excess <= rules.tol or not np.isfinite(excess))
         ):  # an estimate that has ended no fit yet, or none
-            excess = excesses[-1] = float(_excess(problem, params, plan.metric, max(rules.tol, eps)))
+            excess = excesses[-1] = float(_excess(problem, params, plan.preconditioner, max(rules.tol, eps)))
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
     curve = raise_estimates(curve, are_exact, excess, is_minimum=reason is StopReason.TOL)
@@ -273,31 +273,31 @@ def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, 
 
 def _certified(
     problem: Problem,
-    metric: Preconditioner | None,
+    preconditioner: GramPreconditioner | None,
     state: Any,
     report: Report,
     progress: Progress,
     tol: float,
 ) -> tuple[Progress, Report]:
     """The report with the excess, where the progress has become so slow that F may be near its minimum."""
-    if metric is None or not _stopping.is_slow(progress, report.value, tol):
+    if preconditioner is None or not _stopping.is_slow(progress, report.value, tol):
         return progress, report
-    excess = _excess(problem, state.params, metric, tol)
+    excess = _excess(problem, state.params, preconditioner, tol)
     if excess <= tol:
         return progress, report._replace(excess=excess)
     return _stopping.after_failed_check(progress), report
 
 
-def _excess(problem: Problem, params: Params, metric: Preconditioner, tol: float) -> float:
+def _excess(problem: Problem, params: Params, preconditioner: GramPreconditioner, tol: float) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
     allowed = decrease_of_excess(evaluation.value, tol)
     if problem.l1_ratio:
-        left = expected_decrease(problem, metric, params, evaluation, _CERTIFICATE_ACCURACY, allowed)
+        left = expected_decrease(problem, preconditioner, params, evaluation, _CERTIFICATE_ACCURACY, allowed)
         return relative_excess(evaluation.value, left)
     noise = 0.5 * float(np.finfo(problem.data.X.dtype).eps) * evaluation.value
     rows = normalize_weights(problem.data)
     if problem.alpha and shared_decrease(problem, params, rows, evaluation.grads) <= noise:  # it has no direction
         return relative_excess(evaluation.value, noise)
-    newton = newton_direction(problem, params, evaluation, metric, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
+    newton = newton_direction(problem, params, evaluation, preconditioner, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(evaluation.value, newton.decrease + newton.remaining)

@@ -79,9 +79,9 @@ def path(
         return [Point(params, score(params), rules.tol, True, 1)] * len(alphas)
     points: list[Point] = []
     for i, alpha in enumerate(alphas):
-        settings = settings if ready.stats is None else _without_dual(settings)
+        settings = settings if ready.moments is None else _without_dual(settings)
         ready = ready._replace(problem=ready.problem._replace(alpha=float(alpha)))
-        if ready.stats is None and not takes_dual(ready.problem, settings):
+        if ready.moments is None and not takes_dual(ready.problem, settings):
             ready = made_ready(ready.problem, settings)
         tol = points[-1].tol if points else rules.tol
         start = _start(ready, points, alphas[: i + 1], rng)
@@ -96,7 +96,7 @@ def path(
         next_tol = max(rules.tol, min(_MOST, _OF_ESTIMATION * _of_estimation(ready.problem, held, result)))
         is_fitted = result.excess <= tol
         points.append(Point(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
-        if ready.stats is None and "newton" in result.solver:
+        if ready.moments is None and "newton" in result.solver:
             settings = _without_dual(settings)
         scores = [point.score for point in points]
         if n_no_change is not None and len(points) - 1 - int(np.argmax(scores)) >= n_no_change:

@@ -11,14 +11,14 @@ import scipy.sparse as sp
 
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
-from sksoftmax._maths.curvature import by_class, factorised_from
+from sksoftmax._maths.curvature import class_block_preconditioner, factorize_subsample
 from sksoftmax._maths.objective import has_finite_squares, has_hard_labels, less_centre, shifted
 from sksoftmax._maths.preconditioner import (
-    Preconditioner,
+    GramPreconditioner,
+    compute_moments,
     curvature_bound,
-    gram_pays,
-    moments,
-    preconditioner,
+    gram_preconditioner,
+    use_full_gram,
 )
 from sksoftmax._solvers import schedules
 from sksoftmax._solvers._dual_data import DualData, is_mostly_zeros
@@ -132,7 +132,7 @@ class Plan(NamedTuple):
     ----------
     stages : list of Stage
         One after the other, each from where the last one stood.
-    metric : Preconditioner or None
+    preconditioner : Preconditioner or None
         For the test whether F is near its minimum, where the solver has none; None on a stream.
     tol : float
         Excess at which the fit ends: the setting, or the limit of rounding, see ``_tolerance``.
@@ -143,7 +143,7 @@ class Plan(NamedTuple):
     """
 
     stages: list[Stage]
-    metric: Preconditioner | None
+    preconditioner: GramPreconditioner | None
     tol: float
     info: dict[str, object]
     is_rough: bool = False
@@ -185,24 +185,24 @@ def choose(
     batch_size = settings.batch_size or _auto_batch_size(problem)
     n_batches = -(-problem.n_all // batch_size)
     has_batches = _has_batches(problem, settings, is_warm=is_warm)
-    stats = statistics(problem, settings, is_warm=is_warm) if known is None else known
+    moments = statistics(problem, settings, is_warm=is_warm) if known is None else known
     if settings.solver != "auto":
-        return _plan_by_name(problem, settings, stats, is_stream=False)
-    base = preconditioner(problem, stats)
+        return _plan_by_name(problem, settings, moments, is_stream=False)
+    base = gram_preconditioner(problem, moments)
     stages, rate = [], None
     tol = _promised(problem, settings) if is_wide else _tolerance(problem, settings)
     if has_batches:
         n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
-        solver, rate = _preconditioned_sgd(problem, settings, stats, batch_size, n_batches, n_epochs)
+        solver, rate = _preconditioned_sgd(problem, settings, moments, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
-        if _lbfgs_pays(problem, stats):
-            stages.append(Stage(_lbfgs(problem, stats, tol), _LBFGS_EPOCHS))
-    finish, curvature = _finish(problem, base, stats, tol, _promised(problem, settings), bought)
+        if _lbfgs_pays(problem, moments):
+            stages.append(Stage(_lbfgs(problem, moments, tol), _LBFGS_EPOCHS))
+    finish, curvature = _finish(problem, base, moments, tol, _promised(problem, settings), bought)
     stages.append(Stage(finish, None))
     info = {
         "batch_size": batch_size if rate else problem.n_all,
         "learning_rate": rate or 1.0,
-        "metric": "none" if _is_exact(problem, settings, is_warm=is_warm) else _metric_name(stats),
+        "metric": "none" if _is_exact(problem, settings, is_warm=is_warm) else _preconditioner_name(moments),
         "curvature": curvature,
     }
     return Plan(stages, base, tol, info)
@@ -211,7 +211,7 @@ def choose(
 def statistics(problem: Problem, settings: Settings, *, is_warm: bool) -> Moments:
     """The columns' statistics, of the kind that a fit needs."""
     is_exact = _is_exact(problem, settings, is_warm=is_warm)
-    return moments(problem, full_gram=not is_exact and gram_pays(problem))
+    return compute_moments(problem, full_gram=not is_exact and use_full_gram(problem))
 
 
 def _has_batches(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
@@ -234,10 +234,10 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     """
     if settings.solver != "auto":
         # the statistics are for an "auto" rate alone
-        stats = moments(problem, full_gram=gram_pays(problem)) if settings.learning_rate is None else None
-        return _plan_by_name(problem, settings, stats, is_stream=True)
+        moments = compute_moments(problem, full_gram=use_full_gram(problem)) if settings.learning_rate is None else None
+        return _plan_by_name(problem, settings, moments, is_stream=True)
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
-    full_gram = not problem.l1_ratio and gram_pays(problem, is_stream=True)
+    full_gram = not problem.l1_ratio and use_full_gram(problem, is_stream=True)
     if known is not None:
         full_gram = known.second.ndim == 2
     solver = schedule_free(batch_size, settings.learning_rate, full_gram=full_gram, half_life=settings.half_life)
@@ -311,11 +311,11 @@ def _dual_plan(
 
     def finish() -> Late:
         own, centre = centred_or_wide(problem, settings)  # tol is that of X as it was
-        stats = moments(own, full_gram=gram_pays(own))
-        return Late(_finish(own, preconditioner(own, stats), stats, tol, promised)[0], own, centre)
+        moments = compute_moments(own, full_gram=use_full_gram(own))
+        return Late(_finish(own, gram_preconditioner(own, moments), moments, tol, promised)[0], own, centre)
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
-    if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not gram_pays(problem):
+    if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not use_full_gram(problem):
         n_epochs = max(1, int(_SPARSE_SHARE * settings.max_iter))
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
@@ -403,8 +403,8 @@ def centred_or_wide(problem: Problem, settings: Settings) -> tuple[Problem, Arra
     return less_centre(problem)
 
 
-def _metric_name(stats: Moments) -> str:
-    return "gram" if stats.second.ndim == 2 else "diagonal"
+def _preconditioner_name(moments: Moments) -> str:
+    return "gram" if moments.second.ndim == 2 else "diagonal"
 
 
 class _Curvature(NamedTuple):
@@ -437,8 +437,8 @@ def _curvature(problem: Problem) -> _Curvature:
 
 def _finish(
     problem: Problem,
-    base: Preconditioner,
-    stats: Moments,
+    base: GramPreconditioner,
+    moments: Moments,
     tol: float,
     promised: float,
     bought: Bought | None = None,
@@ -449,18 +449,22 @@ def _finish(
     how = "factorised" if is_factorised else "conjugate gradients"
     curvature = f"{how}, {'all' if n_drawn == problem.n_all else n_drawn} rows"
     if problem.l1_ratio:
-        return proximal_newton(base, stats, tol, promised=promised, n_drawn=n_drawn, is_matrix=is_factorised), curvature
+        return proximal_newton(
+            base, moments, tol, promised=promised, n_drawn=n_drawn, is_matrix=is_factorised
+        ), curvature
     offers = []
     if base.inverse.ndim == 2 and problem.n_outputs * p * p * X.dtype.itemsize <= _room(X):
-        offers.append(Offer(by_class, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS))
+        offers.append(
+            Offer(class_block_preconditioner, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS)
+        )
     d = problem.n_outputs * (p + problem.fit_intercept)
     if 8 * d * d <= _room(X) and not is_factorised:
         n_samples = min(n_drawn, _ROWS_PER_UNKNOWN * d)
-        make = functools.partial(factorised_from, n_samples=n_samples)
+        make = functools.partial(factorize_subsample, n_samples=n_samples)
         offers.append(Offer(make, d * (n_samples + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS))
     solver = newton(
         base,
-        stats,
+        moments,
         tol,
         promised=promised,
         n_drawn=n_drawn,
@@ -480,24 +484,24 @@ def _rows_for_products(problem: Problem) -> int:
     return problem.n_samples if problem.data_source is not None else _unless_most(n_drawn, problem.n_samples)
 
 
-def _lbfgs_pays(problem: Problem, stats: Moments) -> bool:
+def _lbfgs_pays(problem: Problem, moments: Moments) -> bool:
     """Whether the finish would draw part of the rows where the unknowns are so many that only most would do.
 
     And X'X's spectrum is cheap: it takes some ``30 p^3`` operations, a pass ``4 n p n_outputs``, n being at least 16 p.
     """
     n_unknowns = problem.n_outputs * problem.n_features
-    is_cheap = stats.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_outputs
+    is_cheap = moments.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_outputs
     is_misled = _rows_for_products(problem) < problem.n_samples == _unless_most(n_unknowns, problem.n_samples)
     return problem.l1_ratio == 0 and is_cheap and is_misled
 
 
-def _lbfgs(problem: Problem, stats: Moments, tol: float) -> Solver:
+def _lbfgs(problem: Problem, moments: Moments, tol: float) -> Solver:
     """Its rows tell a number for each class, and cost less than the pass of a step; its pairs are no larger than X."""
     n = problem.n_samples
     n_drawn = max(int(_SHARE_OF_ROWS * n), min(_ROWS_PER_CLASS * problem.n_outputs, int(_MOST_ROWS_DRAWN * n)))
     of_pair = 2 * 8 * problem.n_outputs * problem.n_features
     most = _room(problem.data.X) // of_pair
-    return lbfgs(stats, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)), tol)
+    return lbfgs(moments, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)), tol)
 
 
 def _unless_most(n_drawn: int, n_samples: int) -> int:
@@ -515,13 +519,13 @@ def _auto_batch_size(problem: Problem) -> int:
 
 
 def _preconditioned_sgd(
-    problem: Problem, settings: Settings, stats: Moments, batch_size: int, n_batches: int, n_epochs: int
+    problem: Problem, settings: Settings, moments: Moments, batch_size: int, n_batches: int, n_epochs: int
 ) -> tuple[Solver, float]:
     """Minibatch steps in the metric; half the step that a batch's curvature allows on average."""
-    metric = preconditioner(problem, stats, batch_size)
-    rate = settings.learning_rate or 0.5 / (1.0 + metric.dimension / batch_size)
+    preconditioner = gram_preconditioner(problem, moments, batch_size)
+    rate = settings.learning_rate or 0.5 / (1.0 + preconditioner.dimension / batch_size)
     solver = preconditioned_sgd(
-        metric,
+        preconditioner,
         rate,
         schedules.linear(),
         batch_size,
@@ -533,7 +537,7 @@ def _preconditioned_sgd(
     return solver, rate
 
 
-def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *, is_stream: bool) -> Plan:
+def _plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, *, is_stream: bool) -> Plan:
     batch_size = min(settings.batch_size or _MIN_BATCH, problem.n_samples)
     rule, init_memory, auto_rate = {
         "sgd": (sgd_rule(settings.momentum, settings.nesterov), init_velocity, _gradient_rate),
@@ -546,8 +550,8 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *
     }[settings.solver]
     rate = settings.learning_rate
     if rate is None:
-        assert stats is not None
-        rate = float(auto_rate(problem, stats, batch_size))  # NumPy's own float prints its type
+        assert moments is not None
+        rate = float(auto_rate(problem, moments, batch_size))  # NumPy's own float prints its type
     n_batches = -(-problem.n_all // batch_size)
     solver = first_order(
         settings.solver,
@@ -565,11 +569,11 @@ def _plan_by_name(problem: Problem, settings: Settings, stats: Moments | None, *
         "metric": "none",
     }
     stages = [Stage(solver, 1 if is_stream else None)]
-    metric = None if is_stream or stats is None else preconditioner(problem, stats)
-    return Plan(stages, metric, _tolerance(problem, settings), info)
+    preconditioner = None if is_stream or moments is None else gram_preconditioner(problem, moments)
+    return Plan(stages, preconditioner, _tolerance(problem, settings), info)
 
 
-def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
+def _gradient_rate(problem: Problem, moments: Moments, batch_size: int) -> float:
     """1 / L of a batch of b rows: ``bound * (lambda_max(X'X / n) + (1/b - 1/n) mean ||x||^2) + alpha``.
 
     The curvature of a batch drawn without replacement, on average: the intrinsic-dimension bound of Tropp
@@ -577,9 +581,9 @@ def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
     is not at hand.
     """
     has_intercept = float(problem.fit_intercept)
-    unit = max(float(np.max(stats.peak)), float(np.max(np.abs(stats.mean))), has_intercept) or 1.0
-    peak, mean = stats.peak / unit, np.append(stats.mean / unit, has_intercept / unit)
-    second = stats.second
+    unit = max(float(np.max(moments.peak)), float(np.max(np.abs(moments.mean))), has_intercept) or 1.0
+    peak, mean = moments.peak / unit, np.append(moments.mean / unit, has_intercept / unit)
+    second = moments.second
     spread = np.diagonal(second) if second.ndim == 2 else second
     trace = float(peak**2 @ spread + mean @ mean)
     largest = trace
@@ -592,12 +596,12 @@ def _gradient_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
     return 1.0 / (curvature * unit * unit + problem.alpha)
 
 
-def _coordinate_rate(problem: Problem, stats: Moments, batch_size: int) -> float:
+def _coordinate_rate(problem: Problem, moments: Moments, batch_size: int) -> float:
     """A change of every parameter by it changes a raw prediction by 1 at most, on average over the rows.
 
     The change is ``||x||_1`` (and 1 for the intercept), on average at most the sum of the columns' root mean
     squares (Jensen).
     """
-    spread = np.diagonal(stats.second) if stats.second.ndim == 2 else stats.second
-    rms = np.hypot(stats.peak * np.sqrt(np.maximum(spread, 0)), stats.mean)
+    spread = np.diagonal(moments.second) if moments.second.ndim == 2 else moments.second
+    rms = np.hypot(moments.peak * np.sqrt(np.maximum(spread, 0)), moments.mean)
     return 1.0 / (float(rms.sum()) + float(problem.fit_intercept) + np.finfo(float).tiny)

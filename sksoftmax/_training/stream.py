@@ -14,7 +14,7 @@ import numpy as np
 
 from sksoftmax._data.chunks import copied, joined, n_bytes
 from sksoftmax._maths.objective import class_weights, loss, penalty, prior_params
-from sksoftmax._maths.preconditioner import preconditioner
+from sksoftmax._maths.preconditioner import gram_preconditioner
 from sksoftmax._maths.reduction import widened
 from sksoftmax._solvers.schedule_free import known_from
 from sksoftmax._training.fit import SILENT, minimum
@@ -339,7 +339,9 @@ def _stepped(
     elif not is_auto:
         state = state._replace(rate=plan.info["learning_rate"])
     elif not is_same:  # the metric holds alpha
-        state = state._replace(metric=preconditioner(problem, state.stats, batch_size=solver.batch_size or 1))
+        state = state._replace(
+            preconditioner=gram_preconditioner(problem, state.moments, batch_size=solver.batch_size or 1)
+        )
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         state = one_pass(problem, solver, state, settings.shuffle, rng)
         if is_auto and not is_finite(state.params):  # raw predictions of the new rows overflow: begin anew

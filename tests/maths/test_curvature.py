@@ -4,18 +4,18 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
 from sksoftmax._maths.curvature import (
-    by_class,
+    class_block_preconditioner,
     curvature_mean,
     curved_rows,
     diagonal,
-    draw,
+    draw_rows,
     exact,
-    factorised,
+    factorize_hessian,
     leverage,
     spreads,
 )
 from sksoftmax._maths.objective import hessian_products, prior_params, probabilities
-from sksoftmax._maths.preconditioner import moments, preconditioner
+from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
 
@@ -29,8 +29,8 @@ def test_the_factor_inverts_the_hessian(container, n_classes, fit_intercept):
     case = random_problem(n_classes, container=container, alpha=0.05, fit_intercept=fit_intercept)
     params = random_params(case.n_outputs, 4)
     params = params._replace(intercept=params.intercept * fit_intercept)
-    rows = draw(case, params, None, case.n_samples)
-    factor = factorised(case, params, rows, preconditioner(case, moments(case, full_gram=True)))
+    rows = draw_rows(case, params, None, case.n_samples)
+    factor = factorize_hessian(case, params, rows, gram_preconditioner(case, compute_moments(case, full_gram=True)))
     grads = random_params(case.n_outputs, 4, seed=3)
     if case.n_outputs > 1:  # a gradient of F sums to 0 over the classes
         grads = Params(grads.coef - grads.coef.mean(axis=0), grads.intercept - grads.intercept.mean())
@@ -44,7 +44,7 @@ def test_leverage_by_hand():
     X = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0], [6.0, 1.0]])
     case = problem(X, [0, 1, 0, 1])
     # one column of one value, which counts for nothing; the other of mean 3 and variance 5
-    assert_allclose(leverage(case, moments(case, full_gram=False)), [9 / 5, 1 / 5, 1 / 5, 9 / 5])
+    assert_allclose(leverage(case, compute_moments(case, full_gram=False)), [9 / 5, 1 / 5, 1 / 5, 9 / 5])
 
 
 @CONTAINER
@@ -52,14 +52,14 @@ def test_leverage_by_hand():
 def test_leverage_is_1_on_average(container, full_gram):
     case = random_problem(3, container=container)
     share = case.data.weight / case.data.weight.sum()
-    assert share @ leverage(case, moments(case, full_gram=full_gram)) == pytest.approx(1.0)
+    assert share @ leverage(case, compute_moments(case, full_gram=full_gram)) == pytest.approx(1.0)
 
 
 def test_rows_are_drawn_once_and_weigh_as_much_as_all():
     X, y = random_data(n_samples=3000)
     case = problem(X, y, weight=np.random.RandomState(0).uniform(0.1, 10, 3000))
     params = Params(3 * random_params(3, 4).coef, np.zeros(3))
-    rows = draw(case, params, leverage(case, moments(case, full_gram=True)), 500)
+    rows = draw_rows(case, params, leverage(case, compute_moments(case, full_gram=True)), 500)
     assert 495 <= len(rows.y) <= 500
     assert len(np.unique(rows.weight)) == len(rows.y)
     curvature = sum((p * (1 - p)).sum(axis=0) for p in [np.hstack(list(probabilities(case, params)))])
@@ -76,7 +76,7 @@ def test_the_row_that_holds_a_column_is_drawn():
     X[17, 2] = 1.0  # one row holds the column
     y = (X[:, 0] > 0).astype(int)
     case = problem(X, y)
-    rows = draw(case, prior_params(case), leverage(case, moments(case, full_gram=True)), 200)
+    rows = draw_rows(case, prior_params(case), leverage(case, compute_moments(case, full_gram=True)), 200)
     assert 1.0 in rows.X[:, 2]
 
 
@@ -84,8 +84,8 @@ def test_the_hessian_of_a_part_of_the_rows_is_near_that_of_all():
     X, y = random_data(n_samples=3000)
     case = problem(X, y)
     params = Params(3 * random_params(3, 4).coef, np.zeros(3))
-    stats = moments(case, full_gram=True)
-    rows = draw(case, params, leverage(case, stats), 500)
+    moments = compute_moments(case, full_gram=True)
+    rows = draw_rows(case, params, leverage(case, moments), 500)
     basis = np.eye(15)
 
     def matrix(product):
@@ -106,7 +106,12 @@ def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit
     dense = random_problem(n_classes).data.X
     params = random_params(case.n_outputs, 4)
     params = params._replace(intercept=params.intercept * fit_intercept)
-    metric = by_class(case, params, draw(case, params, None, 12), preconditioner(case, moments(case, full_gram=True)))
+    preconditioner = class_block_preconditioner(
+        case,
+        params,
+        draw_rows(case, params, None, 12),
+        gram_preconditioner(case, compute_moments(case, full_gram=True)),
+    )
     p = np.hstack(list(probabilities(case, params)))
     ones = np.hstack([dense, np.ones((len(dense), 1))])[:, : 4 + fit_intercept]
     weight = case.data.weight / case.data.weight.sum()
@@ -126,7 +131,7 @@ def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit
     if rows == 1:
         system[q:, q:] = np.eye(q)
     want = np.linalg.solve(system, np.append(flat.ravel(), np.zeros(q)))[: rows * q].reshape(rows, q)
-    got = metric.apply(grads)
+    got = preconditioner.apply(grads)
     got = np.hstack([got.coef, got.intercept[:, None]])[:, :q]
     assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 

@@ -4,16 +4,16 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
-from sksoftmax._maths.curvature import by_class, draw, leverage
+from sksoftmax._maths.curvature import class_block_preconditioner, draw_rows, leverage
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import (
+    absorb_constant_columns,
+    compute_moments,
     curvature_bound,
-    gram_pays,
-    merged,
-    moments,
-    preconditioner,
+    gram_preconditioner,
+    merge_moments,
     spectrum,
-    without_constants,
+    use_full_gram,
 )
 from sksoftmax._types import Params, dot
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
@@ -32,14 +32,14 @@ def weighted_case(container=np.asarray, **kwargs):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_moments_are_the_weighted_mean_and_covariance(container, fit_intercept):
     X, weight, case = weighted_case(container, fit_intercept=fit_intercept)
-    stats = moments(case, full_gram=True)
+    moments = compute_moments(case, full_gram=True)
     mean = np.average(X, axis=0, weights=weight) * fit_intercept
     covariance = (X - mean).T * weight @ (X - mean) / weight.sum()
-    assert_allclose(stats.mean, mean, rtol=1e-12)
-    assert_allclose(stats.peak, np.abs(X - mean).max(axis=0), rtol=1e-12)
-    assert_allclose(stats.second * np.outer(stats.peak, stats.peak), covariance, rtol=1e-7, atol=1e-9)
-    diagonal = moments(case, full_gram=False)
-    assert_allclose(diagonal.second, np.diagonal(stats.second), rtol=1e-7)
+    assert_allclose(moments.mean, mean, rtol=1e-12)
+    assert_allclose(moments.peak, np.abs(X - mean).max(axis=0), rtol=1e-12)
+    assert_allclose(moments.second * np.outer(moments.peak, moments.peak), covariance, rtol=1e-7, atol=1e-9)
+    diagonal = compute_moments(case, full_gram=False)
+    assert_allclose(diagonal.second, np.diagonal(moments.second), rtol=1e-7)
 
 
 @CONTAINER
@@ -47,13 +47,13 @@ def test_moments_are_the_weighted_mean_and_covariance(container, fit_intercept):
 def test_the_metric_inverts_the_bound_in_the_parameters_own_coordinates(container, n_classes):
     case = random_problem(n_classes, container=container, alpha=0.01)
     X, weight = random_problem(n_classes).data.X, case.data.weight
-    metric = preconditioner(case, moments(case, full_gram=True))
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
     ones = np.hstack([X, np.ones((len(X), 1))])
     bound = curvature_bound(case) * (ones.T * weight) @ ones / weight.sum()
     bound[:4, :4] += 0.01 * np.eye(4)
     grads = random_params(case.n_outputs, 4)
     want = np.hstack([grads.coef, grads.intercept[:, None]]) @ np.linalg.inv(bound)
-    got = metric.apply(grads)
+    got = preconditioner.apply(grads)
     assert_allclose(
         np.hstack([got.coef, got.intercept[:, None]]), want, rtol=1e-5
     )  # jitter: sqrt(eps) times the condition
@@ -63,11 +63,11 @@ def test_the_metric_inverts_the_bound_in_the_parameters_own_coordinates(containe
 def test_the_bound_is_above_the_curvature_everywhere(n_classes):
     # Boehning: d' H d <= d' P^-1 d, so that 1/2 g' P g is a decrease that one step is sure of
     case = random_problem(n_classes, alpha=1e-3)
-    metric = preconditioner(case, moments(case, full_gram=True))
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
     for seed in range(10):
         params = random_params(case.n_outputs, 4, seed)
         value, grads = value_and_grad(case, params)
-        step = metric.apply(grads)
+        step = preconditioner.apply(grads)
         new = value_and_grad(case, Params(params.coef - step.coef, params.intercept - step.intercept)).value
         assert new <= value - 0.5 * dot(grads, step) * (1 - 1e-6)
 
@@ -80,7 +80,7 @@ def test_steps_do_not_depend_on_the_columns_scale_and_shift(full_gram):
     steps = []
     for case in (plain, changed):
         grads = value_and_grad(case, prior_params(case)).grads
-        steps.append(preconditioner(case, moments(case, full_gram=full_gram)).apply(grads))
+        steps.append(gram_preconditioner(case, compute_moments(case, full_gram=full_gram)).apply(grads))
     assert_allclose(steps[1].coef * scale, steps[0].coef, rtol=1e-6, atol=1e-9)
 
 
@@ -90,9 +90,9 @@ def test_a_batch_with_all_the_largest_values_is_below_the_metric_for_batches():
     X[:, 1] = np.random.RandomState(0).standard_normal(1000)
     case = problem(X, np.arange(1000) % 2, alpha=0.0)
     size = 10
-    metric = preconditioner(case, moments(case, full_gram=True), batch_size=size)
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True), batch_size=size)
     along = Params(np.array([[1.0, 0.0]]), np.zeros(1))
-    allowed = 1.0 / metric.apply(along).coef[0, 0]
+    allowed = 1.0 / preconditioner.apply(along).coef[0, 0]
     assert allowed >= curvature_bound(case) * 1.0 / size  # one such row in the batch
 
 
@@ -100,13 +100,13 @@ def test_a_batch_with_all_the_largest_values_is_below_the_metric_for_batches():
 def test_statistics_of_two_parts_merge_to_those_of_all(full_gram):
     _, weight, case = weighted_case()
     halves = [case._replace(data=type(case.data)(*(a[s] for a in case.data))) for s in (slice(15), slice(15, None))]
-    got = merged(
-        moments(halves[0], full_gram=full_gram),
+    got = merge_moments(
+        compute_moments(halves[0], full_gram=full_gram),
         weight[:15].sum(),
-        moments(halves[1], full_gram=full_gram),
+        compute_moments(halves[1], full_gram=full_gram),
         weight[15:].sum(),
     )
-    want = moments(case, full_gram=full_gram)
+    want = compute_moments(case, full_gram=full_gram)
     assert_allclose(got.mean, want.mean, rtol=1e-12)
     assert (got.peak >= want.peak * (1 - 1e-12)).all()
     assert (got.peak <= 3 * want.peak).all()
@@ -122,11 +122,16 @@ def test_a_column_of_one_value_does_not_move(dtype, value, alpha, full_gram):
     X, y = random_data(n_samples=300)
     X[:, 2] = value
     case = problem(X.astype(dtype), y, alpha=alpha)
-    metric = preconditioner(case, moments(case, full_gram=full_gram))
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=full_gram))
     start = prior_params(case)
     grads = value_and_grad(case, start).grads
     for each in (
-        (metric, by_class(case, start, draw(case, start, None, case.n_samples), metric)) if full_gram else (metric,)
+        (
+            preconditioner,
+            class_block_preconditioner(case, start, draw_rows(case, start, None, case.n_samples), preconditioner),
+        )
+        if full_gram
+        else (preconditioner,)
     ):
         step = each.apply(grads)
         assert (step.coef[:, 2] == 0).all()
@@ -137,7 +142,9 @@ def test_without_an_intercept_a_column_of_one_value_is_a_column():
     X, y = random_data(n_samples=300)
     X[:, 2] = 7.0
     case = problem(X, y, fit_intercept=False)
-    step = preconditioner(case, moments(case, full_gram=True)).apply(value_and_grad(case, prior_params(case)).grads)
+    step = gram_preconditioner(case, compute_moments(case, full_gram=True)).apply(
+        value_and_grad(case, prior_params(case)).grads
+    )
     assert (step.coef[:, 2] != 0).all()
 
 
@@ -145,9 +152,9 @@ def test_columns_of_one_value_can_be_left_to_the_intercept():
     X, y = random_data(n_samples=30)
     X[:, 2] = 7.0
     case = problem(X, y)
-    metric = preconditioner(case, moments(case, full_gram=True))
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
     params = random_params(3, 4)
-    moved = without_constants(metric, params)
+    moved = absorb_constant_columns(preconditioner, params)
     assert not moved.coef[:, 2].any()
     assert_allclose(X @ moved.coef.T + moved.intercept, X @ params.coef.T + params.intercept, rtol=1e-12)
 
@@ -157,7 +164,7 @@ def test_the_gram_matrix_is_used_while_it_costs_little():
         X = np.broadcast_to(0.0, (n, p))
         if stored is not None:
             X = sp.csr_array(sp.random(n, p, stored / p, "csr", random_state=0))
-        return gram_pays(problem(X, np.arange(n) % n_classes), is_stream=is_stream)
+        return use_full_gram(problem(X, np.arange(n) % n_classes), is_stream=is_stream)
 
     assert pays(1000, 50, 2)
     assert pays(60000, 784, 10)
@@ -175,12 +182,14 @@ def test_the_gram_matrix_is_used_while_it_costs_little():
 def test_sparse_columns_far_from_0_have_a_metric(dtype, offset):
     X, y = random_data(n_samples=300)
     case = problem(sp.csr_array((X + offset).astype(dtype)), y)
-    metric = preconditioner(case, moments(case, full_gram=True))
-    assert np.isfinite(metric.inverse).all()
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
+    assert np.isfinite(preconditioner.inverse).all()
     assert np.isfinite(
-        by_class(case, prior_params(case), draw(case, prior_params(case), None, 300), metric).inverse
+        class_block_preconditioner(
+            case, prior_params(case), draw_rows(case, prior_params(case), None, 300), preconditioner
+        ).inverse
     ).all()
-    assert np.isfinite(leverage(case, moments(case, full_gram=True))).all()
+    assert np.isfinite(leverage(case, compute_moments(case, full_gram=True))).all()
 
 
 def test_hessian_is_at_most_the_bound_along_random_directions():
@@ -197,9 +206,9 @@ def test_the_spectrum_inverts_each_classs_mean_curvature():
     case = random_problem(3, alpha=0.05)
     X, _, weight = case.data
     curvatures = np.array([0.2, 0.01, 0.1])  # far from that of the spectrum and from each other
-    metric = spectrum(case, moments(case, full_gram=True), 0.1).metric(curvatures)
+    preconditioner = spectrum(case, compute_moments(case, full_gram=True), 0.1).preconditioner(curvatures)
     grads = random_params(3, X.shape[1], seed=1)
-    got = metric.apply(grads)
+    got = preconditioner.apply(grads)
     ones = np.column_stack([X, np.ones(len(X))])
     for c, v in enumerate(curvatures):
         matrix = v * (ones.T * weight) @ ones / weight.sum()
@@ -218,12 +227,12 @@ def test_part_of_the_rows_tells_the_gram_matrix_but_for_columns_that_it_misses()
     X[7, 1] = X[9, 2] = 1
     X[:, 3] = X[:, 4] + X[:, 5] + 1e-5 * X[:, 3]
     case = problem(X, rng.randint(0, 2, n))  # 2 classes: 20 rows a column
-    stats = moments(case, full_gram=True)
-    u = (X - X.mean(axis=0)) / stats.peak
+    moments = compute_moments(case, full_gram=True)
+    u = (X - X.mean(axis=0)) / moments.peak
     exact = u.T @ u / n
-    assert not np.allclose(stats.second, exact, rtol=1e-3)
-    assert_allclose(stats.second[1:3, 1:3], np.diag(np.diagonal(exact)[1:3]), rtol=1e-10)
+    assert not np.allclose(moments.second, exact, rtol=1e-3)
+    assert_allclose(moments.second[1:3, 1:3], np.diag(np.diagonal(exact)[1:3]), rtol=1e-10)
     kept = np.ix_(np.arange(p) != 1, np.arange(p) != 1)
-    values = scipy.linalg.eigvalsh(stats.second[kept], exact[kept])
+    values = scipy.linalg.eigvalsh(moments.second[kept], exact[kept])
     # (1 -+ (80 / 1600)^(1/2))^2 is .60 and 1.50 (Marchenko & Pastur), also along what all but vanishes
     assert 0.5 < values.min() < values.max() < 1.7

@@ -7,10 +7,10 @@ from numpy.testing import assert_allclose
 
 from benchmarks.stop_reference import Objective, minimum
 from sksoftmax._maths import saturation as _saturation
-from sksoftmax._maths.curvature import factorised
+from sksoftmax._maths.curvature import factorize_hessian
 from sksoftmax._maths.newton_direction import Newton, conjugate_gradients, decrease_of_excess
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
-from sksoftmax._maths.preconditioner import moments, preconditioner
+from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._maths.saturation import Saturating, check, limited, newton_direction
 from sksoftmax._types import Params, dot, plus
 from tests.problems import CONTAINERS, KERNELS, problem, random_data, random_params, random_problem
@@ -233,9 +233,9 @@ def outlying(n_classes=2, cell=1e4, n_samples=500, seed=0):
 
 def plain_newton(case, params):
     evaluation = value_and_grad(case, params)
-    metric = preconditioner(case, moments(case, full_gram=True))
-    newton = conjugate_gradients(hessian_products(case, params), evaluation.grads, metric, 1e-6, 500)
-    return evaluation, metric, newton
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
+    newton = conjugate_gradients(hessian_products(case, params), evaluation.grads, preconditioner, 1e-6, 500)
+    return evaluation, preconditioner, newton
 
 
 @CONTAINER
@@ -246,7 +246,7 @@ def test_a_step_sees_through_one_outlying_row(container, n_classes, cell, how):
     X, y = outlying(n_classes, cell)
     case = problem(container(X), y, alpha=1e-4)
     params = prior_params(case)
-    evaluation, metric, newton = plain_newton(case, params)
+    evaluation, preconditioner, newton = plain_newton(case, params)
     F = Objective(X, y, n_classes, None, 1e-4)
     rest = Objective(X[1:], y[1:], n_classes, None, 1e-4)
     best = minimum(F, [minimum(rest, [rest.zeros()], 1e-6).theta, F.zeros()], 1e-8).value
@@ -254,12 +254,12 @@ def test_a_step_sees_through_one_outlying_row(container, n_classes, cell, how):
     rows = case.data._replace(weight=case.data.weight / case.data.weight.sum())
 
     def factorise(own):
-        return factorised(own, params, rows, metric)
+        return factorize_hessian(own, params, rows, preconditioner)
 
     allowed = decrease_of_excess(evaluation.value, 1e-3)
     by_factor = how == "factorised"
     found = limited(
-        *(case, params, evaluation, rows if by_factor else None, newton, metric, allowed),
+        *(case, params, evaluation, rows if by_factor else None, newton, preconditioner, allowed),
         factorise if by_factor else None,
     )
     fall = evaluation.value - value_and_grad(case, plus(params, 1.0, newton.direction)).value
@@ -272,8 +272,8 @@ def test_a_step_sees_through_one_outlying_row(container, n_classes, cell, how):
 @N_CLASSES
 def test_a_step_along_which_nothing_saturates_is_kept(n_classes):
     case = random_problem(n_classes, alpha=0.5)  # so strong that the minimum is near the priors
-    evaluation, metric, newton = plain_newton(case, prior_params(case))
-    found = limited(case, prior_params(case), evaluation, None, newton, metric, 1e-3 * evaluation.value)
+    evaluation, preconditioner, newton = plain_newton(case, prior_params(case))
+    found = limited(case, prior_params(case), evaluation, None, newton, preconditioner, 1e-3 * evaluation.value)
     assert found.direction is newton.direction
     assert found.n_products == newton.n_products
     assert found.decrease == pytest.approx(newton.decrease, rel=0.3)  # half a decrement is it to second order alone
@@ -282,9 +282,9 @@ def test_a_step_along_which_nothing_saturates_is_kept(n_classes):
 def test_rounds_without_end_hand_over_the_step_of_least_f_and_no_promise(monkeypatch):
     X, y = outlying()
     case = problem(X, y, alpha=1e-4)
-    evaluation, metric, newton = plain_newton(case, prior_params(case))
+    evaluation, preconditioner, newton = plain_newton(case, prior_params(case))
     monkeypatch.setattr(_saturation, "MAX_ROUNDS", 1)
-    found = limited(case, prior_params(case), evaluation, None, newton, metric, 1e-9)
+    found = limited(case, prior_params(case), evaluation, None, newton, preconditioner, 1e-9)
     assert found.remaining == np.inf
     assert found.decrease >= newton.decrease
     ends = [value_and_grad(case, plus(prior_params(case), 1.0, one.direction)).value for one in (newton, found)]
@@ -296,8 +296,8 @@ def test_at_the_minimum_no_step_is_worth_anything():
     case = problem(X, y)
     params = prior_params(case)
     evaluation = value_and_grad(case, params)
-    metric = preconditioner(case, moments(case, full_gram=True))
-    found = newton_direction(case, params, evaluation, metric, 1e-3, 0.1, 10)
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
+    found = newton_direction(case, params, evaluation, preconditioner, 1e-3, 0.1, 10)
     assert isinstance(found, Newton)
     assert found.decrease == found.remaining == 0.0
 
@@ -308,9 +308,9 @@ def test_at_the_minimum_no_step_is_worth_anything():
 def test_rows_sure_of_their_class_still_promise_what_an_outlier_holds_back(container, dtype, n_classes):
     X, y = outlying(n_classes, 1e6)
     case = problem(container(X.astype(dtype)), y, alpha=1e-4)
-    evaluation, metric, _ = plain_newton(case, prior_params(case))
+    evaluation, preconditioner, _ = plain_newton(case, prior_params(case))
     allowed = decrease_of_excess(evaluation.value, 1e-3)
-    found = newton_direction(case, prior_params(case), evaluation, metric, allowed, 0.1, 100)
+    found = newton_direction(case, prior_params(case), evaluation, preconditioner, allowed, 0.1, 100)
     F = Objective(X.astype(dtype), y, n_classes, None, 1e-4)
     rest = Objective(X[1:], y[1:], n_classes, None, 1e-4)
     best = minimum(F, [minimum(rest, [rest.zeros()], 1e-6).theta, F.zeros()], 1e-8).value

@@ -208,8 +208,10 @@ FIELDS = {
     "Kept": "| pieces seen n_learned value loss surplus params info n_epochs weight squares objective",
     "Moments": "mean peak second |",
     "Params": "coef intercept |",
-    "Preconditioner": "mean scale inverse intercept_rate dimension |",
-    "ScheduleFreeState": "params iterate step stats weight metric metric_weight metric_peak |",
+    "GramPreconditioner": "mean scale inverse intercept_rate dimension |",
+    "ScheduleFreeState": (
+        "params iterate step moments weight preconditioner preconditioner_weight preconditioner_peak |"
+    ),
     "Stream": "solver has_l1 learning_rate solver_state n_samples weight n_fitted kept | waiting info objective",
 }
 ATTRIBUTES = (

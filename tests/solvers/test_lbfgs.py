@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._maths.newton_direction import Newton, corrected
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
-from sksoftmax._maths.preconditioner import moments, spectrum
+from sksoftmax._maths.preconditioner import compute_moments, spectrum
 from sksoftmax._solvers.lbfgs import lbfgs
 from sksoftmax._types import dot, plus, scaled
 from tests.problems import problem, random_data
@@ -24,15 +24,17 @@ def next_step(case, state):
     """By the solver's rule: the classes' mean curvatures, the pairs, the length that is exact for the curvature."""
     proba = case.kernel.proba(state.params, case.data.X)
     curvatures = (proba * (1 - proba)).mean(axis=1)
-    metric = spectrum(case, moments(case, full_gram=True), 0.3).metric(curvatures)  # the same whatever it is about
+    preconditioner = spectrum(case, compute_moments(case, full_gram=True), 0.3).preconditioner(
+        curvatures
+    )  # the same whatever it is about
     grads = value_and_grad(case, state.params).grads
-    aim = corrected(state.pairs, grads, lambda g: Newton(scaled(-1.0, metric.apply(g)), 0.0, 0.0, 0))
+    aim = corrected(state.pairs, grads, lambda g: Newton(scaled(-1.0, preconditioner.apply(g)), 0.0, 0.0, 0))
     product = hessian_products(case, state.params)(aim.direction)
     return scaled(-dot(grads, aim.direction) / dot(aim.direction, product), aim.direction)
 
 
 def test_two_steps_by_hand(case):
-    solver = lbfgs(moments(case, full_gram=True), case.n_samples, 20)
+    solver = lbfgs(compute_moments(case, full_gram=True), case.n_samples, 20)
     state = solver.init(case, prior_params(case))
     for n_pairs in (0, 1):
         assert len(state.pairs) == n_pairs
@@ -49,7 +51,7 @@ def test_two_steps_by_hand(case):
 def test_it_ends_at_the_minimum_and_its_estimate_is_the_excess_or_more(case, dtype):
     data = case.data._replace(X=case.data.X.astype(dtype))
     case = case._replace(data=data)
-    solver = lbfgs(moments(case, full_gram=True), case.n_samples, 20)
+    solver = lbfgs(compute_moments(case, full_gram=True), case.n_samples, 20)
     state = solver.init(case, prior_params(case))
     reports = []
     for _ in range(80):
@@ -65,7 +67,7 @@ def test_it_ends_at_the_minimum_and_its_estimate_is_the_excess_or_more(case, dty
 
 def test_at_the_minimum_it_is_stuck_and_leaves_that_to_the_next_solver():
     case = problem(np.zeros((4, 2)), np.array([0, 1, 2, 0]))
-    solver = lbfgs(moments(case, full_gram=True), 4, 20)
+    solver = lbfgs(compute_moments(case, full_gram=True), 4, 20)
     state = solver.init(case, prior_params(case))
     assert solver.step(case, state, case.data).params is state.params
     assert not solver.report(case, state).is_stuck

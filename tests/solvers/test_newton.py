@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sksoftmax._maths.curvature import by_class, factorised, factorised_from
+from sksoftmax._maths.curvature import class_block_preconditioner, factorize_hessian, factorize_subsample
 from sksoftmax._maths.newton_direction import (
     Newton,
     Pair,
@@ -15,7 +15,7 @@ from sksoftmax._maths.newton_direction import (
     relative_excess,
 )
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
-from sksoftmax._maths.preconditioner import moments, preconditioner
+from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._solvers.newton import Offer, newton
 from sksoftmax._types import Params, dot, plus, scaled
 from tests.problems import problem, random_data, random_problem
@@ -40,8 +40,10 @@ def test_direction_and_decrease_solve_newtons_system(n_classes, full_gram):
     case = random_problem(n_classes, alpha=0.05)
     start = prior_params(case)
     evaluation = value_and_grad(case, start)
-    metric = preconditioner(case, moments(case, full_gram=full_gram))
-    aim = conjugate_gradients(hessian_products(case, start), evaluation.grads, metric, accuracy=1e-12, max_products=200)
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=full_gram))
+    aim = conjugate_gradients(
+        hessian_products(case, start), evaluation.grads, preconditioner, accuracy=1e-12, max_products=200
+    )
     flat = np.append(evaluation.grads.coef.ravel(), evaluation.grads.intercept)
     want = -np.linalg.lstsq(hessian(case, start), flat, rcond=1e-7)[0]  # singular along a common shift
     got = np.append(aim.direction.coef.ravel(), aim.direction.intercept)
@@ -54,8 +56,10 @@ def test_a_truncated_direction_descends_and_says_so():
     case = random_problem(3, alpha=1e-4)
     start = prior_params(case)
     evaluation = value_and_grad(case, start)
-    metric = preconditioner(case, moments(case, full_gram=False))
-    aim = conjugate_gradients(hessian_products(case, start), evaluation.grads, metric, accuracy=1e-12, max_products=2)
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=False))
+    aim = conjugate_gradients(
+        hessian_products(case, start), evaluation.grads, preconditioner, accuracy=1e-12, max_products=2
+    )
     assert aim.remaining > 1e-12 * aim.decrease
     assert aim.n_products == 2
     assert dot(aim.direction, evaluation.grads) < 0
@@ -66,8 +70,8 @@ def test_at_the_minimum_nothing_is_left():
     X, y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
     case = problem(X, y)
     start = prior_params(case)
-    metric = preconditioner(case, moments(case, full_gram=True))
-    aim = conjugate_gradients(hessian_products(case, start), value_and_grad(case, start).grads, metric, 0.1, 10)
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
+    aim = conjugate_gradients(hessian_products(case, start), value_and_grad(case, start).grads, preconditioner, 0.1, 10)
     assert aim.remaining == 0.0
     assert aim.decrease == 0.0
 
@@ -174,9 +178,17 @@ HOW = {"factorised": True, "conjugate gradients": False}
 def test_the_estimated_excess_is_the_true_one_or_somewhat_more(n_classes, n_drawn, how):
     X, y = random_data(n_samples=400, n_classes=n_classes)
     case = problem(X, y, alpha=1e-2)
-    stats = moments(case, full_gram=True)
-    base = preconditioner(case, stats)
-    solver = newton(base, stats, 0.0, n_drawn=n_drawn, is_factorised=HOW[how], n_steps=2, offers=[Offer(by_class, 10)])
+    moments = compute_moments(case, full_gram=True)
+    base = gram_preconditioner(case, moments)
+    solver = newton(
+        base,
+        moments,
+        0.0,
+        n_drawn=n_drawn,
+        is_factorised=HOW[how],
+        n_steps=2,
+        offers=[Offer(class_block_preconditioner, 10)],
+    )
     states = [solver.init(case, prior_params(case))]
     for _ in range(25):
         states.append(solver.step(case, states[-1], case.data))
@@ -198,14 +210,14 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
     X[np.arange(3000), rng.randint(0, 30, 3000)] = rng.exponential(size=3000) ** 3  # few rows hold a column
     y = (X @ rng.standard_normal((30, 3)) + rng.gumbel(size=(3000, 3))).argmax(axis=1)
     case = problem(X, y, alpha=1e-6)
-    stats = moments(case, full_gram=True)
-    base = preconditioner(case, stats)
-    solver = newton(base, stats, 0.0, n_drawn=40, is_factorised=True, n_steps=1, offers=[])
+    moments = compute_moments(case, full_gram=True)
+    base = gram_preconditioner(case, moments)
+    solver = newton(base, moments, 0.0, n_drawn=40, is_factorised=True, n_steps=1, offers=[])
     state = solver.init(case, prior_params(case))
     for _ in range(30):
         state = solver.step(case, state, case.data)
     assert state.n_drawn > 40 or not state.is_factorised
-    exact = newton(base, stats, 0.0, n_drawn=3000, is_factorised=True, n_steps=1, offers=[])
+    exact = newton(base, moments, 0.0, n_drawn=3000, is_factorised=True, n_steps=1, offers=[])
     best = exact.init(case, prior_params(case))
     for _ in range(30):
         best = exact.step(case, best, case.data)
@@ -215,9 +227,9 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
 def test_along_an_exponential_a_step_is_taken_twice():
     X, y = np.array([[-1.0], [1.0]]), np.array([0, 1])  # F = log(1 + exp(-w)), but for alpha
     case = problem(X, y, alpha=0.0, fit_intercept=False)
-    stats = moments(case, full_gram=True)
-    base = preconditioner(case, stats)
-    solver = newton(base, stats, 0.0, n_drawn=2, is_factorised=True, n_steps=1, offers=[])
+    moments = compute_moments(case, full_gram=True)
+    base = gram_preconditioner(case, moments)
+    solver = newton(base, moments, 0.0, n_drawn=2, is_factorised=True, n_steps=1, offers=[])
     states = [solver.init(case, prior_params(case))]
     for _ in range(2):
         states.append(solver.step(case, states[-1], case.data))
@@ -233,14 +245,16 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
     factors = []
 
     def counted(*arguments):
-        factors.append(factorised(*arguments))
+        factors.append(factorize_hessian(*arguments))
         return factors[-1]
 
     monkeypatch.setattr("sksoftmax._solvers.newton.factorised", counted)
     X, y = random_data(n_samples=400, n_classes=3)
     case = problem(X, y, alpha=1e-2)
-    stats = moments(case, full_gram=False)
-    solver = newton(preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, offers=[])
+    moments = compute_moments(case, full_gram=False)
+    solver = newton(
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, offers=[]
+    )
     states = [solver.init(case, prior_params(case))]
     while states[-1].excess > 1e-3:
         states.append(solver.step(case, states[-1], case.data))
@@ -255,17 +269,17 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
 def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
     X, y = random_data(n_samples=2000, n_features=30, n_classes=4)
     strong = problem(X, y, alpha=1e-4)
-    stats = moments(strong, full_gram=True)
+    moments = compute_moments(strong, full_gram=True)
     made = []
 
     def make(*arguments):
-        made.append(by_class(*arguments))
+        made.append(class_block_preconditioner(*arguments))
         return made[-1]
 
     def end_of(case, bought):
-        base = preconditioner(case, stats)
+        base = gram_preconditioner(case, moments)
         offers = [Offer(make, 10)]
-        solver = newton(base, stats, 1e-8, n_drawn=2000, is_factorised=False, n_steps=1, offers=offers, bought=bought)
+        solver = newton(base, moments, 1e-8, n_drawn=2000, is_factorised=False, n_steps=1, offers=offers, bought=bought)
         states = [solver.init(case, prior_params(case))]
         while states[-1].excess > 1e-8:
             states.append(solver.step(case, states[-1], case.data))
@@ -276,7 +290,7 @@ def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
     bought = before.bought
     weak = strong._replace(alpha=3e-5)
     states = end_of(weak, bought)
-    assert states[0].metric is before.metric
+    assert states[0].preconditioner is before.preconditioner
     alone = end_of(weak, None)
     assert states[-1].evaluation.value == pytest.approx(alone[-1].evaluation.value, rel=1e-7)
 
@@ -284,15 +298,17 @@ def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
 def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):
     calls = []
 
-    def heard(hessian, grads, metric, accuracy, max_products):
+    def heard(hessian, grads, preconditioner, accuracy, max_products):
         calls.append((grads, accuracy))
-        return conjugate_gradients(hessian, grads, metric, accuracy, max_products)
+        return conjugate_gradients(hessian, grads, preconditioner, accuracy, max_products)
 
     monkeypatch.setattr("sksoftmax._solvers.newton.conjugate_gradients", heard)
     X, y = random_data(n_samples=400, n_classes=3)
     case = problem(X, y, alpha=1e-2)
-    stats = moments(case, full_gram=True)
-    solver = newton(preconditioner(case, stats), stats, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, offers=[])
+    moments = compute_moments(case, full_gram=True)
+    solver = newton(
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, offers=[]
+    )
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-3:
         state = solver.step(case, state, case.data)
@@ -312,10 +328,13 @@ def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
 
     X, y = random_data(n_samples=400, n_features=6, n_classes=4)
     case = problem(X * 10.0 ** np.arange(-3, 3), y, alpha=1e-6)
-    stats = moments(case, full_gram=False)
-    base = preconditioner(case, stats)
-    offers = [offer("classes", by_class, 5), offer("factor", lambda *a: factorised_from(*a, n_samples=400), 12)]
-    solver = newton(base, stats, 0.0, n_drawn=400, is_factorised=False, n_steps=1, offers=offers)
+    moments = compute_moments(case, full_gram=False)
+    base = gram_preconditioner(case, moments)
+    offers = [
+        offer("classes", class_block_preconditioner, 5),
+        offer("factor", lambda *a: factorize_subsample(*a, n_samples=400), 12),
+    ]
+    solver = newton(base, moments, 0.0, n_drawn=400, is_factorised=False, n_steps=1, offers=offers)
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-9:
         n_factors = bought.count("factor")
@@ -329,11 +348,13 @@ def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
 def test_a_factor_of_an_even_part_of_the_rows_is_near_that_of_all():
     X, y = random_data(n_samples=4000, n_classes=3)
     case = problem(X, y, alpha=1e-2)
-    base = preconditioner(case, moments(case, full_gram=False))
+    base = gram_preconditioner(case, compute_moments(case, full_gram=False))
     params = prior_params(case)
     rows = case.data._replace(weight=case.data.weight / 4000)
     grads = value_and_grad(case, params).grads
-    want = factorised(case, params, rows, base).apply(grads)
-    assert_allclose(factorised_from(case, params, rows, base, n_samples=2000).apply(grads).coef, want.coef, atol=0.05)
-    same = factorised_from(case, params, rows, base, n_samples=5000).apply(grads)
+    want = factorize_hessian(case, params, rows, base).apply(grads)
+    assert_allclose(
+        factorize_subsample(case, params, rows, base, n_samples=2000).apply(grads).coef, want.coef, atol=0.05
+    )
+    same = factorize_subsample(case, params, rows, base, n_samples=5000).apply(grads)
     assert_allclose(same.coef, want.coef, rtol=1e-12)

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._maths.objective import penalty, prior_params, value_and_grad
-from sksoftmax._maths.preconditioner import moments, preconditioner
+from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._maths.proximal import to_params, to_theta, without_shift
 from sksoftmax._solvers import proximal_newton
 from sksoftmax._solvers.dual import is_available
@@ -87,9 +87,9 @@ def test_all_is_zero_from_the_largest_slope_on(engine, n_classes):
 def test_a_common_shift_is_taken_to_the_least_penalty(l1_ratio, n_classes):
     X, y = random_data(50, 5, n_classes)
     case = l1_problem(X, y, 0.1, l1_ratio)
-    metric = preconditioner(case, moments(case, full_gram=False))
+    preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=False))
     params = random_params(n_classes, 5)
-    moved = to_params(case, metric, without_shift(case, metric, to_theta(case, metric, params)))
+    moved = to_params(case, preconditioner, without_shift(case, preconditioner, to_theta(case, preconditioner, params)))
     assert_allclose(moved.coef - moved.coef[0], params.coef - params.coef[0], atol=1e-12)  # rounding
     least = penalty(moved.coef, 0.1, l1_ratio)[0]
     for j in range(5):
@@ -205,8 +205,10 @@ def test_without_penalty_its_shares_do_not_matter():
 def test_a_model_that_promises_a_rise_certifies_nothing(monkeypatch):
     X, y = random_data(60, n_features=5, n_classes=3)
     case = problem(X, y, alpha=1e-2)._replace(l1_ratio=0.5)
-    stats = moments(case, full_gram=True)
-    solver = proximal_newton.proximal_newton(preconditioner(case, stats), stats, 1e-3, n_drawn=60, is_matrix=True)
+    moments = compute_moments(case, full_gram=True)
+    solver = proximal_newton.proximal_newton(
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=60, is_matrix=True
+    )
     monkeypatch.setattr(proximal_newton, "left_after", lambda *arguments: (-1.0, 0.0))  # where rounding broke it down
     state = solver.init(case, prior_params(case))
     assert solver.report(case, state).excess == np.inf

@@ -501,8 +501,10 @@ def test_a_half_life_follows_columns_whose_scale_changes():
 
 
 def test_products_of_columns_are_summed_until_they_are_known(monkeypatch):
-    asked, moments = [], steps.moments
-    monkeypatch.setattr(steps, "moments", lambda *a, **k: asked.append(k["full_gram"]) or moments(*a, **k))
+    asked, compute_moments = [], steps.compute_moments
+    monkeypatch.setattr(
+        steps, "compute_moments", lambda *a, **k: asked.append(k["full_gram"]) or compute_moments(*a, **k)
+    )
     X, y = random_rows(4000, p=10)
     streamed(SoftmaxClassifier(keep_rows=False, random_state=0), X, y, 100, classes=[0, 1, 2])
     assert asked == [True] * 2  # 200 rows of 10 columns
