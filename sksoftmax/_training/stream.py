@@ -326,7 +326,7 @@ def _stepped(
             info = {**stream.info, "waiting": f"{n_waiting} rows, too few for a step"}
             return Advance(stream._replace(waiting=waiting), None, info, 1)
         problem = problem._replace(data=joined(list(waiting)))
-    plan = choose_for_stream(problem, settings, getattr(state, "stats", None))
+    plan = choose_for_stream(problem, settings, getattr(state, "moments", None))
     solver = plan.stages[0].solver
     if state is None:
         state = solver.init(problem, before() or prior_params(problem))
