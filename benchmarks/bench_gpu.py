@@ -35,7 +35,7 @@ from benchmarks.timing import machine
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._data.validation import wrapped
 from sksoftmax._engines import array_api
-from sksoftmax._engines.device import in_numpy
+from sksoftmax._engines.device import to_numpy
 from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._types import Batch, Params, Problem
 
@@ -57,7 +57,7 @@ class Rows(NamedTuple):
     problem: Problem
 
     def value(self, clf: Any) -> float:
-        params = (np.asarray(in_numpy(part), np.float64) for part in (clf.coef_, clf.intercept_))
+        params = (np.asarray(to_numpy(part), np.float64) for part in (clf.coef_, clf.intercept_))
         return value_and_grad(self.problem, Params(*params)).value
 
 

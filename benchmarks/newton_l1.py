@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from scipy.special import entr, expit, softmax
 
 from benchmarks.rivals import objective
-from sksoftmax._types import Array, Params, dot, plus, scaled
+from sksoftmax._types import Array, Params, add_scaled, dot, scale_params
 
 _BLOCK = 4096
 
@@ -124,10 +124,10 @@ def newton(
             break
         length = 1.0
         for _ in range(_HALVINGS):
-            moved = plus(params, length, direction)
+            moved = add_scaled(params, length, direction)
             moved = Params(np.where(moved.coef * orthant > 0, moved.coef, 0.0), moved.intercept)
             new_value = F(moved)
-            if new_value <= value + _DECREASE * dot(slope, plus(moved, -1.0, params)):
+            if new_value <= value + _DECREASE * dot(slope, add_scaled(moved, -1.0, params)):
                 break
             length /= 2
         else:
@@ -154,7 +154,7 @@ def _direction(smooth: Smooth, params: Params, slope: Params, may_move: Array, d
     diagonal = smooth.diagonal(proba)
     tiny = 1e-12 * max(diagonal.coef.max(), diagonal.intercept.max())
     diagonal = Params(np.maximum(diagonal.coef, tiny), np.maximum(diagonal.intercept, tiny))
-    alone = scaled(-1.0, Params(slope.coef / diagonal.coef, slope.intercept / diagonal.intercept))
+    alone = scale_params(-1.0, Params(slope.coef / diagonal.coef, slope.intercept / diagonal.intercept))
     crosses = (params.coef != 0) & (params.coef * (params.coef + alone.coef) <= 0)
     is_free = may_move & ~crosses
 
@@ -162,21 +162,21 @@ def _direction(smooth: Smooth, params: Params, slope: Params, may_move: Array, d
         return Params(np.where(is_free, some.coef, 0.0), some.intercept)
 
     residual = free(slope)
-    direction = scaled(0.0, residual)
+    direction = scale_params(0.0, residual)
     search = free(alone)
     size = start = -dot(residual, search)
     accuracy = min(0.1, np.sqrt(start)) ** 2
     for _ in range(_PRODUCTS):
-        product = free(plus(smooth.product(proba, search), damping, _times(diagonal, search)))
+        product = free(add_scaled(smooth.product(proba, search), damping, _times(diagonal, search)))
         curvature = dot(search, product)
         if not curvature > 0:
             break
-        direction = plus(direction, size / curvature, search)
-        residual = plus(residual, size / curvature, product)
+        direction = add_scaled(direction, size / curvature, search)
+        residual = add_scaled(residual, size / curvature, product)
         whitened = Params(residual.coef / diagonal.coef, residual.intercept / diagonal.intercept)
         new_size = dot(residual, whitened)
         if new_size <= accuracy * start:
             break
-        search = plus(scaled(-1.0, whitened), new_size / size, search)
+        search = add_scaled(scale_params(-1.0, whitened), new_size / size, search)
         size = new_size
     return Params(np.where(crosses, alone.coef, direction.coef), direction.intercept)

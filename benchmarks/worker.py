@@ -100,7 +100,7 @@ class Bench:
     """The loaded problem, and fits on it that are timed, scored and reported."""
 
     def __init__(self, job: Job, rival: Rival, report: Callable[..., None]) -> None:
-        self.job, self.rival, self.report = job, rival, report
+        self.job, self.rival, self.evaluate = job, rival, report
         self.X, self.y = problems.read_saved(Path(job.data))
         self.F = objective(self.X, self.y, job.alpha, job.l1_ratio)
         self.penalty = {"l1_ratio": job.l1_ratio} if job.l1_ratio else {}
@@ -139,13 +139,13 @@ class Bench:
         gap = self.F(params) / self.job.minimum - 1 if is_finite else np.inf
         fit = Fit(setting, budget, seconds, float(gap) if np.isfinite(gap) else np.inf, cpu)
         about = {"peak_MiB": round(self.peak / 2**20, 1), "note": self.notes_so_far()}
-        self.report(kind="fit", settings=settings, **fit._asdict(), **about)
+        self.evaluate(kind="fit", settings=settings, **fit._asdict(), **about)
         return fit, estimator
 
     def rival_fit(self, setting: int, budget: int, seconds: float = 0.0) -> Fit:
         """A rival's fit, which may take more than the limit if ``seconds`` says so; one that failed took for ever."""
         name = named(self.rival, setting, budget)
-        self.report(kind="start", setting=setting, settings=name, seconds=seconds)
+        self.evaluate(kind="start", setting=setting, settings=name, seconds=seconds)
         try:
             return self.fit(setting, budget, name, **_kwargs(self.rival, setting, budget))[0]
         except Exception as error:
@@ -164,7 +164,7 @@ class Bench:
             self.level = _resident()
             self.warm_up(self.X, self.y, tol=max(self.job.targets))  # with few rows we may go another way
         else:
-            self.report(kind="start", setting=setting, settings="the first")
+            self.evaluate(kind="start", setting=setting, settings="the first")
             self.warm_up(*self.few(), **_kwargs(self.rival, setting, 1))
             self.level = _resident()
 
@@ -194,7 +194,7 @@ class Bench:
             "status": status,
             "note": self.notes_so_far(),
         }
-        self.report(kind="result", **{**values, **about})
+        self.evaluate(kind="result", **{**values, **about})
 
 
 def race_ours(bench: Bench) -> None:
@@ -273,7 +273,7 @@ def serve(bench: Bench, lines: Iterator[str]) -> None:
     bench.start(warm[0])
     for setting in warm if bench.rival is not OURS else ():
         bench.warm_up(bench.X, bench.y, **_kwargs(bench.rival, setting, 1))
-    bench.report(kind="ready", settings="", package=_package(bench.rival))
+    bench.evaluate(kind="ready", settings="", package=_package(bench.rival))
     for line in lines:
         asked = json.loads(line)
         if "budget" in asked:
@@ -284,7 +284,7 @@ def serve(bench: Bench, lines: Iterator[str]) -> None:
         else:
             draw_ours(bench)
             settings = "the picture's"
-        bench.report(kind="done", settings=settings)
+        bench.evaluate(kind="done", settings=settings)
 
 
 def _kwargs(rival: Rival, setting: int, budget: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sksoftmax._data import targets as _targets
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.placement import labels_like, placed, where_the_fit_was
 from sksoftmax._engines import array_api, vectorized
-from sksoftmax._engines.device import DeviceArray, host, in_numpy
+from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
 from sksoftmax._engines.threads import one_blas_thread
 from sksoftmax._maths.objective import prior_params, settled
 from sksoftmax._maths.reduction import widened
@@ -519,11 +519,11 @@ class SoftmaxClassifier(
             *(problem, params, self._settings(), rules),
             is_warm=before is not None,
             rng=rng,
-            watch=of_all([printing(problem.n_all), *watches] if self.verbose else watches),
+            watch=of_all([printing(problem.n_total_samples), *watches] if self.verbose else watches),
         )
         self.__dict__ |= self._outcome(result, classes, data.X)
         self.solver_info_ = {"engine": choose_engine(self.engine, data.X), "solver": result.solver, **info}
-        self._stream = self._new_stream(problem.n_all, problem.n_all * problem.mean_weight)
+        self._stream = self._new_stream(problem.n_total_samples, problem.n_total_samples * problem.mean_weight)
         task.end()
         return result
 
@@ -629,7 +629,7 @@ class SoftmaxClassifier(
                 f"{self.soft_targets}; set it back, or start from a new estimator."
             )
         _validation.finite_sum(np.array([stream.weight, data.weight.sum()]))
-        known = in_numpy(getattr(self, "classes_", classes))
+        known = to_numpy(getattr(self, "classes_", classes))
         places = np.searchsorted(classes, known.astype(classes.dtype))
         if len(known) < len(classes):
             stream = with_classes(stream, places, len(classes), **self._kind())
@@ -773,7 +773,7 @@ class SoftmaxClassifier(
         if not getattr(self, "soft_targets", False) or np.ndim(y) != 2:
             if _validation.namespace_of(y) is None:
                 y = _validation.labels(y, warn=False)
-                _validation.in_common(y, in_numpy(self.classes_), "y", "the classes")
+                _validation.in_common(y, to_numpy(self.classes_), "y", "the classes")
             weight = _validation.score_weights(sample_weight, X, y)
             with np.errstate(all="ignore"):
                 return float(super().score(X, y, weight))
@@ -814,13 +814,13 @@ class SoftmaxClassifier(
         """The coefficients of the last fit, in float64; None before it. ValueError if they are not finite."""
         if not hasattr(self, "coef_"):
             return None
-        coef = in_numpy(self.coef_)  # sparse after sparsify
+        coef = to_numpy(self.coef_)  # sparse after sparsify
         coef = coef.toarray() if sp.issparse(coef) else coef
-        params = Params(np.array(coef, dtype=np.float64), np.array(in_numpy(self.intercept_), dtype=np.float64))
+        params = Params(np.array(coef, dtype=np.float64), np.array(to_numpy(self.intercept_), dtype=np.float64))
         return _validation.finite_params(params)
 
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
-        known = in_numpy(self.classes_)
+        known = to_numpy(self.classes_)
         if not np.array_equal(*_validation.in_common(classes, known, "y", "the classes of the last fit")):
             raise ValueError(
                 f"warm_start needs the classes of the last fit, {known.tolist()}, got "
@@ -887,7 +887,7 @@ class SoftmaxClassifier(
         or_tol = "" if stream_tol else " or tol"
         found = f"after {n_epochs} epochs (max_iter={self.max_iter}) (F - F*) / F* is {figure} {aim}."
         if result.stop_reason is StopReason.PRECISION:
-            is_single = in_numpy(self.coef_).dtype == np.float32
+            is_single = to_numpy(self.coef_).dtype == np.float32
             remedy = "Pass X as float64, centre" if is_single else "Remove outlying values, centre"
             or_raise = "" if stream_tol else ", or raise tol"
             return f"{found} No step changes F by more than rounding. {remedy} or scale the columns{or_raise}."
@@ -920,7 +920,7 @@ def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
     def score(params: Params) -> float:
         engine = array_api if isinstance(X, DeviceArray) else vectorized
         raw = engine.raw_prediction(params, X)
-        predicted = host(raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0).astype(np.intp)
+        predicted = to_host(raw.argmax(axis=0) if len(raw) > 1 else raw[0] > 0).astype(np.intp)
         return _accuracy(predicted, y, weight)
 
     return score

@@ -31,18 +31,18 @@ def zeros_like(params: Params) -> Params:
     return Params(np.zeros_like(params.coef), np.zeros_like(params.intercept))
 
 
-def scaled(factor: float, params: Params) -> Params:
+def scale_params(factor: float, params: Params) -> Params:
     return Params(factor * params.coef, factor * params.intercept)
 
 
-def plus(params: Params, factor: float, other: Params) -> Params:
+def add_scaled(params: Params, factor: float, other: Params) -> Params:
     """``params + factor * other``."""
     coef = factor * other.coef
     coef += params.coef  # in place: of wide data new memory costs more than the sum
     return Params(coef, params.intercept + factor * other.intercept)
 
 
-def between(left: Params, share: float, right: Params) -> Params:
+def interpolate(left: Params, share: float, right: Params) -> Params:
     """``left + share * (right - left)``."""
     coef = right.coef - left.coef
     coef *= share
@@ -88,15 +88,15 @@ class Moments(NamedTuple):
     ----------
     mean : ndarray of shape (n_features,)
         0 for a model without intercept, whose columns cannot be centred.
-    peak : ndarray of shape (n_features,)
+    max_deviation : ndarray of shape (n_features,)
         Largest ``|x - mean|``; exactly 0 for a column of one value.
-    second : ndarray of shape (n_features, n_features) or (n_features,)
-        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / peak``; 0 where peak is.
+    second_moment : ndarray of shape (n_features, n_features) or (n_features,)
+        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / max_deviation``; 0 where peak is.
     """
 
     mean: Array
-    peak: Array
-    second: Array
+    max_deviation: Array
+    second_moment: Array
 
 
 class Kernel(Protocol):
@@ -123,7 +123,7 @@ class DataSource(Protocol):
 
     @property
     def moments(self) -> Moments:
-        """Of the columns; ``second`` is the diagonal."""
+        """Of the columns; ``second_moment`` is the diagonal."""
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
         """The kernel's, over all rows; of ``problem`` the data are not used."""
@@ -134,8 +134,8 @@ class DataSource(Protocol):
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         """One pass."""
 
-    def less(self, centre: Array) -> Self:
-        """The same rows, with ``centre`` taken off X."""
+    def center_columns(self, column_offset: Array) -> Self:
+        """The same rows, with ``column_offset`` taken off X."""
 
     def of_classes(self, seen: Array) -> Self:
         """The same rows, whose codes become places in ``seen``, the sorted codes of the classes that have rows."""
@@ -181,7 +181,7 @@ class Problem(NamedTuple):
         return int(self.data.X.shape[0])
 
     @property
-    def n_all(self) -> int:
+    def n_total_samples(self) -> int:
         """Rows of which F is the mean."""
         return self.n_samples if self.data_source is None else self.data_source.n_samples
 
@@ -210,7 +210,7 @@ class Report(NamedTuple):
         F at the state's parameters, or an estimate of it.
     excess : float
         Estimate of ``(F - F*) / F*``; inf while the solver cannot tell.
-    is_stuck : bool
+    at_precision : bool
         No step changes F by more than rounding.
     is_exact : bool, default=True
         Whether ``value`` is F at the state's parameters; else it is the mean of F over the epoch.
@@ -218,7 +218,7 @@ class Report(NamedTuple):
 
     value: float
     excess: float
-    is_stuck: bool
+    at_precision: bool
     is_exact: bool = True
 
 
@@ -234,7 +234,7 @@ class Solver(NamedTuple):
         ``(problem, params) -> state``.
     step : callable
         ``(problem, state, batch) -> state``.
-    report : callable or None
+    evaluate : callable or None
         ``(problem, state) -> Report``, once an epoch; None for a solver that leaves the evaluation of F, and
         of how far its minimum may be, to the loop.
     batch_size : int or None
@@ -244,5 +244,5 @@ class Solver(NamedTuple):
     name: str
     init: Callable[[Problem, Params], Any]
     step: Callable[[Problem, Any, Batch], Any]
-    report: Callable[[Problem, Any], Report] | None
+    evaluate: Callable[[Problem, Any], Report] | None
     batch_size: int | None

@@ -141,21 +141,21 @@ def _sampled(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch |
 
 @np.errstate(all="ignore")
 def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
-    centre, seen, *rest = asked
+    column_offset, seen, *rest = asked
     with one_blas_thread():
-        loss, grads = summed_loss_grad(_pieces_of(rows, centre, seen), *rest)
+        loss, grads = summed_loss_grad(_pieces_of(rows, column_offset, seen), *rest)
     return loss, *grads
 
 
 @np.errstate(all="ignore")
 def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
-    centre, seen, *rest = asked
+    column_offset, seen, *rest = asked
     with one_blas_thread():
-        return tuple(summed_hessian_product(_pieces_of(rows, centre, seen), *rest))
+        return tuple(summed_hessian_product(_pieces_of(rows, column_offset, seen), *rest))
 
 
-def _pieces_of(rows: Batch | None, centre: Array | None, seen: Array | None) -> Iterator[Batch]:
-    return iter(()) if rows is None else as_solved(split(rows), centre, seen)
+def _pieces_of(rows: Batch | None, column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
+    return iter(()) if rows is None else as_solved(split(rows), column_offset, seen)
 
 
 def _summed(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -270,23 +270,25 @@ class _Rows(NamedTuple):
     n_samples: int
     class_weights: Array
     moments: Moments
-    centre: Array | None = None
+    column_offset: Array | None = None
     seen: Array | None = None
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        asked = (self.centre, self.seen, _without_rows(problem), params, total)
+        asked = (self.column_offset, self.seen, _without_rows(problem), params, total)
         loss, *grads = self.cluster.summed(_loss_grad, self.pieces, asked)
         return loss, Params(*grads)
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        asked = (self.centre, self.seen, _without_rows(problem), params, direction, total)
+        asked = (self.column_offset, self.seen, _without_rows(problem), params, direction, total)
         return Params(*self.cluster.summed(_hessian_product, self.pieces, asked))
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         raise NotImplementedError
 
-    def less(self, centre: Array) -> Self:
-        return self._replace(centre=centre, moments=self.moments._replace(mean=self.moments.mean - centre))
+    def center_columns(self, column_offset: Array) -> Self:
+        return self._replace(
+            column_offset=column_offset, moments=self.moments._replace(mean=self.moments.mean - column_offset)
+        )
 
     def of_classes(self, seen: Array) -> Self:
         return self._replace(seen=seen, class_weights=self.class_weights[seen])

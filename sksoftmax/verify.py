@@ -100,7 +100,7 @@ def check_gradient(
     rng = np.random.RandomState(random_state)
     moments = compute_moments(problem, full_gram=False)
     shape = (problem.n_outputs, problem.n_features)
-    size = moments.peak + np.abs(moments.mean)
+    size = moments.max_deviation + np.abs(moments.mean)
     units = np.broadcast_to(1.0 / np.where(size > 0, size, 1.0), shape)
     coef = units * normal(shape, rng) / np.sqrt(problem.n_features)
     intercept = normal(shape[:1], rng) * fit_intercept

@@ -147,12 +147,12 @@ def test_nothing_of_the_size_of_X_moves_to_host_memory(library, monkeypatch):
     there, codes = library.array(X.astype(np.float32)), library.array(y)
     sizes = []
 
-    def recorded(array, in_numpy=_device.in_numpy):
-        values = in_numpy(array)
+    def recorded(array, to_numpy=_device.to_numpy):
+        values = to_numpy(array)
         sizes.append(np.size(values))
         return values
 
-    monkeypatch.setattr(_device, "in_numpy", recorded)
+    monkeypatch.setattr(_device, "to_numpy", recorded)
     clf = SoftmaxClassifier(random_state=0, tol=1e-6).fit(there, codes)
     clf.predict_proba(there)
     assert clf.solver_info_["curvature"] != "factorised, all rows"  # rows were drawn

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sksoftmax._engines.device import along
+from sksoftmax._engines.device import columns_to_device
 from sksoftmax._types import Array, Batch
 
 
@@ -32,8 +32,8 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
     if batch_size is None or batch_size >= n_samples:
         yield data
         return
-    X, (y, weight) = data.X, along(data.X, data.y, data.weight)
-    order = next(along(X, rng.permutation(n_samples))) if shuffle else None
+    X, (y, weight) = data.X, columns_to_device(data.X, data.y, data.weight)
+    order = next(columns_to_device(X, rng.permutation(n_samples))) if shuffle else None
     is_in_numpy = isinstance(X, np.ndarray)
     buffer = np.empty((batch_size, X.shape[1]), X.dtype) if is_in_numpy else None
     n_batches = -(-n_samples // batch_size)

@@ -39,7 +39,7 @@ class Pieces(NamedTuple):
     n_samples : int
     class_weights : ndarray of shape (n_classes,)
     moments : Moments
-    centre : ndarray of shape (n_features,) or None
+    column_offset : ndarray of shape (n_features,) or None
         What X is less by.
     seen : ndarray of int or None
         Codes of the classes that have rows, which are numbered anew; None if all have.
@@ -51,7 +51,7 @@ class Pieces(NamedTuple):
     n_samples: int
     class_weights: Array
     moments: Moments
-    centre: Array | None = None
+    column_offset: Array | None = None
     seen: Array | None = None
     may_change: bool = False
 
@@ -66,20 +66,22 @@ class Pieces(NamedTuple):
         for window in _windows(self._pieces(rng if shuffle else None), may_change=self.may_change):
             yield from epoch_batches(window, batch_size, rng, shuffle=shuffle)
 
-    def less(self, centre: Array) -> Self:
-        return self._replace(centre=centre, moments=self.moments._replace(mean=self.moments.mean - centre))
+    def center_columns(self, column_offset: Array) -> Self:
+        return self._replace(
+            column_offset=column_offset, moments=self.moments._replace(mean=self.moments.mean - column_offset)
+        )
 
     def of_classes(self, seen: Array) -> Self:
         return self._replace(seen=seen, class_weights=self.class_weights[seen])
 
     def _pieces(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
-        return as_solved(self.read(rng), self.centre, self.seen)
+        return as_solved(self.read(rng), self.column_offset, self.seen)
 
 
-def as_solved(pieces: Iterable[Batch], centre: Array | None, seen: Array | None) -> Iterator[Batch]:
-    """Yield the pieces as the solvers take them: X less ``centre``, and y codes among the classes ``seen``."""
+def as_solved(pieces: Iterable[Batch], column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
+    """Yield the pieces as the solvers take them: X less ``column_offset``, and y codes among the classes ``seen``."""
     for piece in pieces:
-        X = piece.X if centre is None else piece.X - centre
+        X = piece.X if column_offset is None else piece.X - column_offset
         y = piece.y if seen is None else np.searchsorted(seen, piece.y)
         yield Batch(X, y, piece.weight)
 

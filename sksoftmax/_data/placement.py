@@ -8,13 +8,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._data.validation import namespace_of
-from sksoftmax._engines.device import DeviceArray, host, in_numpy
+from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
 from sksoftmax._types import Array
 
 
 def placed(values: Array, X: Any) -> Any:
     """The values as an array of X's library, where X is."""
-    return X.moved(values) if isinstance(X, DeviceArray) else values
+    return X.to_device(values) if isinstance(X, DeviceArray) else values
 
 
 def labels_like(classes: Array, y: Any) -> Any:
@@ -25,10 +25,10 @@ def labels_like(classes: Array, y: Any) -> Any:
 
 def labels_of(codes: Any, classes: Any) -> Any:
     """The classes of these codes as an array of the codes' library, where they are; strings are always NumPy's."""
-    labels = in_numpy(classes)
+    labels = to_numpy(classes)
     if isinstance(codes, DeviceArray) and labels.dtype.kind not in "OUS":
-        return codes.xp.take(codes.moved(labels), codes.array, axis=0)
-    return np.asarray(labels[host(codes)])
+        return codes.xp.take(codes.to_device(labels), codes.array, axis=0)
+    return np.asarray(labels[to_host(codes)])
 
 
 def where_the_fit_was(estimator: Any, X: Any, method: str) -> None:

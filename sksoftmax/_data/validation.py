@@ -30,7 +30,7 @@ from sklearn.utils.validation import (
 )
 
 from sksoftmax._engines import array_api, naive, vectorized
-from sksoftmax._engines.device import DeviceArray, in_numpy
+from sksoftmax._engines.device import DeviceArray, to_numpy
 from sksoftmax._maths.objective import class_sums
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Array, Batch, Kernel, Params
@@ -429,7 +429,7 @@ def wrapped(X: Any) -> Any:
 
 def in_host_memory(values: Any) -> Any:
     """An array of another library as NumPy's; anything else as it is."""
-    return in_numpy(values) if namespace_of(values) is not None else values
+    return to_numpy(values) if namespace_of(values) is not None else values
 
 
 def needs_numpy(X: Any) -> None:
@@ -468,7 +468,7 @@ def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
     X = sound(wrapped(X))
     dtypes: list[Any] = [np.float64, np.float32]
     if isinstance(X, DeviceArray):
-        dtypes = [X.widest, X.xp.float32]
+        dtypes = [X.widest_float, X.xp.float32]
         X = X.array.detach() if hasattr(X.array, "detach") else X.array  # no graph of PyTorch's is to be built
     try:
         found = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, **checks)
@@ -593,7 +593,7 @@ def features(estimator: Any, X: Any, *, reset: bool, is_stream: bool = False) ->
 def _order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
     """Return the order of X in memory: rows together, or None, as it is, where a fit copies it so in any case.
 
-    It does if X is float32 and there is an intercept: see `less_centre`.
+    It does if X is float32 and there is an intercept: see `center_columns`.
     """
     dtypes = {str(dtype).lower() for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
     return None if dtypes == {"float32"} and estimator.fit_intercept and not is_stream else "C"
@@ -873,7 +873,7 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
     ValueError
         If none are known and none given, if those given differ from those known, or if there is one only.
     """
-    known = np.asarray(in_numpy(estimator.classes_)) if hasattr(estimator, "classes_") else None
+    known = np.asarray(to_numpy(estimator.classes_)) if hasattr(estimator, "classes_") else None
     given = None if classes is None else given_classes(classes)
     if estimator.allow_new_classes:
         found = np.empty(0) if known is None else known

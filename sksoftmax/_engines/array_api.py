@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from sksoftmax._engines.device import DeviceArray, beside
+from sksoftmax._engines.device import DeviceArray, to_device_of
 from sksoftmax._types import Array, Params
 
 
 def raw_prediction(params: Params, X: Any) -> Any:
     """``coef @ x_i + intercept`` for every row, class-major: (n_outputs, n), in X's dtype."""
-    coef, intercept = beside(params.coef, X), beside(params.intercept, X)
+    coef, intercept = to_device_of(params.coef, X), to_device_of(params.intercept, X)
     return coef @ X.T + intercept[:, None]
 
 
@@ -63,8 +63,8 @@ def predicted_log_proba(raw: DeviceArray) -> DeviceArray:
     return found
 
 
-def _both(first: DeviceArray, second: DeviceArray) -> DeviceArray:
-    columns: Any = [first[:, None], second[:, None]]
+def _both(first: DeviceArray, second_moment: DeviceArray) -> DeviceArray:
+    columns: Any = [first[:, None], second_moment[:, None]]
     table: Any = np.concatenate(columns, axis=1)
     return table
 
@@ -72,38 +72,38 @@ def _both(first: DeviceArray, second: DeviceArray) -> DeviceArray:
 def loss_grad(params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
     """``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X, all where X is: nothing waits for them."""
     xp, z = X.xp, raw_prediction(params, X).array
-    codes, share = X.moved(y), weight / total
+    codes, share = X.to_device(y), weight / total
     if z.shape[0] == 1:
         is_second = (codes == 1)[None, :]
         margin = DeviceArray(xp.where(is_second, -z, z), xp)
         losses = -log_expit(-margin).array[0, :]
         wrong = expit(margin).array
-        residual = xp.where(is_second, -wrong, wrong) * beside(share, X).array
+        residual = xp.where(is_second, -wrong, wrong) * to_device_of(share, X).array
     else:
         n_outputs, n = z.shape
         classes, rows = (xp.arange(size, dtype=codes.dtype, device=codes.device) for size in (n_outputs, n))
         is_true = codes[None, :] == classes[:, None]
         z = z - xp.max(z, axis=0, keepdims=True)
         z_true = xp.take(xp.reshape(z, (-1,)), codes * n + rows, axis=0)
-        true = xp.astype(xp.exp(z_true), X.widest)
+        true = xp.astype(xp.exp(z_true), X.widest_float)
         none = xp.zeros((1, 1), dtype=z.dtype, device=z.device)
         odds = xp.where(is_true, none, xp.exp(z))
-        others = xp.sum(odds, axis=0, dtype=X.widest)  # apart from the true class's, which would hide them
-        losses = xp.log1p(others + (true - 1)) - xp.astype(z_true, X.widest)
-        per_odds = X.moved(share) / (others + true)
+        others = xp.sum(odds, axis=0, dtype=X.widest_float)  # apart from the true class's, which would hide them
+        losses = xp.log1p(others + (true - 1)) - xp.astype(z_true, X.widest_float)
+        per_odds = X.to_device(share) / (others + true)
         of_true, per_odds = (xp.astype(part, z.dtype)[None, :] for part in (-others * per_odds, per_odds))
         residual = xp.where(is_true, of_true, odds * per_odds)
     loss = (DeviceArray(losses, xp).astype(float) * share).sum()
-    return loss, _summed(DeviceArray(residual, xp), X)
+    return loss, _accumulate_gradient(DeviceArray(residual, xp), X)
 
 
 def hessian_product(proba: Any, direction: Params, X: Any, weight: Array, total: float) -> Params:
     """The data term's Hessian, at the parameters that gave ``proba``, times ``direction``; see ``vectorized``."""
     dz = raw_prediction(direction, X)
     dz = dz * (1 - proba) if len(dz) == 1 else dz - (proba * dz).sum(axis=0)
-    return _summed(dz * proba * beside(weight / total, X), X)
+    return _accumulate_gradient(dz * proba * to_device_of(weight / total, X), X)
 
 
-def _summed(residual: Any, X: Any) -> Params:
+def _accumulate_gradient(residual: Any, X: Any) -> Params:
     """``residual @ X``, and the sum of ``residual`` over the rows: gradients."""
     return Params(residual @ X, residual.sum(axis=1))

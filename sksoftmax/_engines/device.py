@@ -3,8 +3,8 @@
 What a fit does with rows of X, and with tables of theirs, is written once, in NumPy's words. For an array of another
 library (of the array API, https://data-apis.org/array-api: PyTorch's, CuPy's) `DeviceArray` understands these words, by
 NumPy's own protocols for that (NEP 13 and NEP 18). What it is combined with moves to its device; nothing comes back but
-by `host`, or where it is added in place to an array in host memory. What is small stays there: parameters, statistics
-of the columns, and a few numbers a row.
+by `to_host`, or where it is added in place to an array in host memory. What is small stays there: parameters,
+statistics of the columns, and a few numbers a row.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class DeviceArray(NDArrayOperatorsMixin):
     array : array of the array API
     xp : module
         Its namespace.
-    widest : dtype of the namespace or None
-        See ``widest``; None if it is not known yet.
+    widest_float : dtype of the namespace or None
+        See ``widest_float``; None if it is not known yet.
     """
 
-    def __init__(self, array: Any, xp: Any, widest: Any = None) -> None:
+    def __init__(self, array: Any, xp: Any, widest_float: Any = None) -> None:
         self.array = array
         self.xp = xp
-        self._widest = widest
+        self._widest_float = widest_float
 
     def __reduce__(self) -> Any:
         return _restored, (self.array, self.xp.__name__)
@@ -77,12 +77,12 @@ class DeviceArray(NDArrayOperatorsMixin):
         return self._of(self.array.T)
 
     @property
-    def widest(self) -> Any:
+    def widest_float(self) -> Any:
         """The namespace's float64, or float32 where the device has no other."""
-        if self._widest is None:
+        if self._widest_float is None:
             known = self.xp.__array_namespace_info__().dtypes(device=self.array.device, kind="real floating")
-            self._widest = known.get("float64", self.xp.float32)
-        return self._widest
+            self._widest_float = known.get("float64", self.xp.float32)
+        return self._widest_float
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -94,7 +94,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         """Slices, None, a number; rows by their numbers or a mask; or a table's entries by two arrays of numbers."""
         if isinstance(key, np.ndarray | DeviceArray):
             rows = np.flatnonzero(key) if key.dtype == bool else key
-            return self._of(self.xp.take(self.array, self.moved(rows), axis=0))
+            return self._of(self.xp.take(self.array, self.to_device(rows), axis=0))
         if isinstance(key, tuple) and isinstance(key[0], np.ndarray | DeviceArray):
             return self.reshape(-1)[key[0] * self.shape[1] + key[1]]
         if isinstance(key, slice):
@@ -104,22 +104,22 @@ class DeviceArray(NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
         if method != "__call__" or kwargs:
             return NotImplemented
-        operands = [self.moved(operand) for operand in inputs]
+        operands = [self.to_device(operand) for operand in inputs]
         if ufunc in _OPERATORS:
             result = self._of(_OPERATORS[ufunc](*operands))
         elif ufunc is np.matmul:
-            result = self._of(operator.matmul(*self._alike(operands)))
+            result = self._of(operator.matmul(*self._promote_dtypes(operands)))
         else:
             result = self._of(getattr(self.xp, ufunc.__name__)(*(self._as_array(operand) for operand in operands)))
         if out and isinstance(out[0], np.ndarray):
-            out[0][...] = host(result)
+            out[0][...] = to_host(result)
             return out[0]
         return result
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return _FUNCTIONS[function](*args, **kwargs) if function in _FUNCTIONS else NotImplemented
 
-    def moved(self, values: Any) -> Any:
+    def to_device(self, values: Any) -> Any:
         """The namespace's own array of these values, on this one's device; a number as it is."""
         if isinstance(values, DeviceArray):
             return values.array
@@ -127,7 +127,7 @@ class DeviceArray(NDArrayOperatorsMixin):
             return values.item()
         if not isinstance(values, np.ndarray):
             return values
-        if values.dtype == np.float64 and self.widest == self.xp.float32:
+        if values.dtype == np.float64 and self.widest_float == self.xp.float32:
             values = values.astype(np.float32)
         if not (values.flags.c_contiguous and values.flags.writeable):  # PyTorch takes no others, or warns
             values = values.copy()
@@ -135,7 +135,7 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
         dtype = np.dtype(dtype)
-        of_xp = self.widest if dtype == np.float64 else getattr(self.xp, _NAMES[dtype])
+        of_xp = self.widest_float if dtype == np.float64 else getattr(self.xp, _NAMES[dtype])
         return self if not copy and self.array.dtype == of_xp else self._of(self.xp.astype(self.array, of_xp))
 
     def copy(self) -> DeviceArray:
@@ -159,10 +159,10 @@ class DeviceArray(NDArrayOperatorsMixin):
     def mean(self, axis: int, dtype: Any) -> DeviceArray:
         """Added up in ``dtype``, which must be float64."""
         assert dtype is np.float64
-        return self._of(self.xp.sum(self.array, axis=axis, dtype=self.widest)) / self.shape[axis]
+        return self._of(self.xp.sum(self.array, axis=axis, dtype=self.widest_float)) / self.shape[axis]
 
     def _of(self, array: Any) -> DeviceArray:
-        return DeviceArray(array, self.xp, self._widest)
+        return DeviceArray(array, self.xp, self._widest_float)
 
     def _as_array(self, operand: Any) -> Any:
         """A number as an array, which functions ask for."""
@@ -170,7 +170,7 @@ class DeviceArray(NDArrayOperatorsMixin):
             return operand
         return self.xp.asarray(operand, dtype=self.array.dtype, device=self.array.device)
 
-    def _alike(self, operands: Sequence[Any]) -> list[Any]:
+    def _promote_dtypes(self, operands: Sequence[Any]) -> list[Any]:
         """The operands in one dtype, which PyTorch asks for in products."""
         if len({operand.dtype for operand in operands}) == 1:
             return list(operands)
@@ -188,12 +188,12 @@ def _one_of(*operands: Any) -> DeviceArray:
 
 def _concatenate(arrays: Sequence[Any], axis: int = 0) -> DeviceArray:
     one = _one_of(*arrays)
-    return DeviceArray(one.xp.concat([one.moved(array) for array in arrays], axis=axis), one.xp)
+    return DeviceArray(one.xp.concat([one.to_device(array) for array in arrays], axis=axis), one.xp)
 
 
 def _where(condition: Any, yes: Any, no: Any) -> DeviceArray:
     one = _one_of(condition, yes, no)
-    return DeviceArray(one.xp.where(*(one.moved(operand) for operand in (condition, yes, no))), one.xp)
+    return DeviceArray(one.xp.where(*(one.to_device(operand) for operand in (condition, yes, no))), one.xp)
 
 
 #: NumPy's functions that are no ufuncs.
@@ -205,12 +205,12 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
 }
 
 
-def host(values: Any) -> Any:
+def to_host(values: Any) -> Any:
     """The values in host memory; what is there, as it is."""
-    return in_numpy(values.array) if isinstance(values, DeviceArray) else values
+    return to_numpy(values.array) if isinstance(values, DeviceArray) else values
 
 
-def in_numpy(array: Any) -> Any:
+def to_numpy(array: Any) -> Any:
     """An array of any library as NumPy's, in the same memory if it is the processor's; sparse ones as they are."""
     if isinstance(array, np.ndarray) or sp.issparse(array):
         return array
@@ -222,26 +222,26 @@ def in_numpy(array: Any) -> Any:
     return values if values.flags.writeable else values.copy()
 
 
-def beside(values: Any, X: Any, dtype: Any = None) -> Any:
+def to_device_of(values: Any, X: Any, dtype: Any = None) -> Any:
     """The values where X is, in its dtype if no other is given."""
     values = values.astype(X.dtype if dtype is None else dtype, copy=False)
     is_to_move = isinstance(X, DeviceArray) and not isinstance(values, DeviceArray)
-    return DeviceArray(X.moved(values), X.xp) if is_to_move else values
+    return DeviceArray(X.to_device(values), X.xp) if is_to_move else values
 
 
-def near(values: Any, X: Any) -> Any:
+def match_device(values: Any, X: Any) -> Any:
     """NumPy's values for products with X: where X is, in its dtype; of NumPy's X, as they are."""
-    return beside(values, X) if isinstance(X, DeviceArray) else values
+    return to_device_of(values, X) if isinstance(X, DeviceArray) else values
 
 
-def along(X: Any, *columns: Any) -> Iterator[Any]:
+def columns_to_device(X: Any, *columns: Any) -> Iterator[Any]:
     """What has a number for each row, where X is: to be moved once, not for every block or batch."""
-    return (beside(values, X, values.dtype) for values in columns)
+    return (to_device_of(values, X, values.dtype) for values in columns)
 
 
 def zeros(shape: tuple[int, ...], X: Any, dtype: Any = np.float64) -> Any:
     """Zeros where X is."""
-    return beside(np.zeros(shape, dtype), X, dtype)
+    return to_device_of(np.zeros(shape, dtype), X, dtype)
 
 
 def squares(table: Any, axis: int) -> Any:

@@ -43,7 +43,7 @@ def raw_prediction(params: Params, X: Any) -> Array:
     return np.add(z.T, intercept, order="C")
 
 
-def _summed(residual: Array, X: Any) -> Params:
+def _accumulate_gradient(residual: Array, X: Any) -> Params:
     """``residual @ X``, and the sum of ``residual`` over the rows: gradients."""
     pieces = _pieces(X, len(residual))
     if len(pieces) < 2 or len(residual) == 1:
@@ -70,12 +70,12 @@ def proba(params: Params, X: Any) -> Array:
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X (DESIGN of F: ``objective``)."""
     z = raw_prediction(params, X)
-    losses, residual = _of_codes(z, y) if y.ndim == 1 else _of_targets(z, y)
+    losses, residual = _loss_and_residual(z, y) if y.ndim == 1 else _loss_and_residual_soft(z, y)
     residual *= (weight / total).astype(residual.dtype, copy=False)
-    return float(np.dot(weight, losses)) / total, _summed(residual, X)
+    return float(np.dot(weight, losses)) / total, _accumulate_gradient(residual, X)
 
 
-def _of_codes(z: Array, y: Array) -> tuple[Array, Array]:
+def _loss_and_residual(z: Array, y: Array) -> tuple[Array, Array]:
     """The rows' losses and p - t, of raw predictions, which are overwritten, and class codes."""
     if z.shape[0] == 1:
         sign = np.where(y, z.dtype.type(-1), z.dtype.type(1))  # of what the other class has over the true one
@@ -96,8 +96,8 @@ def _of_codes(z: Array, y: Array) -> tuple[Array, Array]:
     return losses, residual
 
 
-def _of_targets(z: Array, t: Array) -> tuple[Array, Array]:
-    """As ``_of_codes``, of targets (n, n_classes)."""
+def _loss_and_residual_soft(z: Array, t: Array) -> tuple[Array, Array]:
+    """As ``_loss_and_residual``, of targets (n, n_classes)."""
     if z.shape[0] == 1:
         losses = t[:, 0] * np.logaddexp(0, z[0]) + t[:, 1] * np.logaddexp(0, -z[0])
         return losses, expit(z) - t[:, 1]
@@ -125,4 +125,4 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
         dz -= np.einsum("kn,kn->n", proba, dz)
         dz *= proba
     dz *= (weight / total).astype(dz.dtype, copy=False)
-    return _summed(dz, X)
+    return _accumulate_gradient(dz, X)

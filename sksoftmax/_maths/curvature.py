@@ -13,10 +13,10 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import DeviceArray, beside, host, near, squares, times_larger
-from sksoftmax._maths.objective import blocks, has_finite_squares, probabilities, value_and_grad
+from sksoftmax._engines.device import DeviceArray, match_device, squares, times_larger, to_device_of, to_host
+from sksoftmax._maths.objective import has_finite_squares, iter_blocks, probabilities, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, dot, normalize_weights, plus
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, add_scaled, dot, normalize_weights
 
 #: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
 #: large one, which takes as long to add to as to compute.
@@ -184,9 +184,9 @@ def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
         return np.zeros(problem.n_features)
     linear, total = 0.0, 0.0
     for part in parts:
-        spread = (host(part.spread).sum(axis=0) * host(part.weight)).astype(part.X.dtype)
+        spread = (to_host(part.spread).sum(axis=0) * to_host(part.weight)).astype(part.X.dtype)
         total += float(spread.sum(dtype=np.float64))
-        linear += host(near(spread, part.X) @ part.X).astype(np.float64)
+        linear += to_host(match_device(spread, part.X) @ part.X).astype(np.float64)
     return np.asarray(linear / total if total > 0 else np.zeros(problem.n_features))
 
 
@@ -204,26 +204,26 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
     unit = 1.0 if is_small else float(np.abs(rows.X).max())
 
     def weighed() -> Iterator[tuple[Any, Any]]:
-        for block, proba in zip(blocks(part), probabilities(part, params), strict=True):
-            spread = spreads(exact(host(proba)))
+        for block, proba in zip(iter_blocks(part), probabilities(part, params), strict=True):
+            spread = spreads(exact(to_host(proba)))
             X = block.X if clip is None else clip(block.X)
-            yield near(spread * host(block.weight), X), X
+            yield match_device(spread * to_host(block.weight), X), X
 
     for spread, X in weighed():
-        total += host(spread.sum(axis=1))
-        linear += host(spread @ X)
+        total += to_host(spread.sum(axis=1))
+        linear += to_host(spread @ X)
         if sp.issparse(X):
             squares += spread @ (X / unit).power(2)
     mean = np.zeros(problem.n_features)
     if problem.fit_intercept and total.sum() > 0:
         mean = linear.sum(axis=0) / total.sum()
     if sp.issparse(rows.X):
-        centre = mean / unit
-        squares = np.maximum(squares - 2 * centre * (linear / unit) + centre**2 * total[:, None], 0)
+        column_offset = mean / unit
+        squares = np.maximum(squares - 2 * column_offset * (linear / unit) + column_offset**2 * total[:, None], 0)
     else:
         for spread, X in weighed():
-            centred = (X - beside(mean, X)) / unit if unit != 1 else X - beside(mean, X)
-            squares += host(spread @ (centred * centred))
+            centred = (X - to_device_of(mean, X)) / unit if unit != 1 else X - to_device_of(mean, X)
+            squares += to_host(spread @ (centred * centred))
     ridge = problem.alpha * (1 - problem.l1_ratio) / unit / unit
     return Diagonal(mean, unit, squares + ridge, total * problem.fit_intercept)
 
@@ -255,14 +255,14 @@ def _clipping(X: Any) -> Callable[[Any], Any]:
             return sp.csr_array((np.clip(block.data, -limits, limits), block.indices, block.indptr), shape=block.shape)
 
         return clip_sparse
-    some = host(X[:: -(-X.shape[0] // _N_SOME)]).astype(np.float64)
-    centre = np.median(some, axis=0)
-    distance = np.abs(some - centre)
+    some = to_host(X[:: -(-X.shape[0] // _N_SOME)]).astype(np.float64)
+    column_offset = np.median(some, axis=0)
+    distance = np.abs(some - column_offset)
     is_off = distance > 0
     logs = np.log(distance, where=is_off, out=np.zeros_like(distance)).sum(axis=0)
     n_off = is_off.sum(axis=0)
     most = np.where(n_off > 0, _OUTLYING * np.exp(logs / np.maximum(n_off, 1)), np.inf)
-    low, high = (beside(limit, X, X.dtype) for limit in (centre - most, centre + most))
+    low, high = (to_device_of(limit, X, X.dtype) for limit in (column_offset - most, column_offset + most))
     return lambda block: np.minimum(np.maximum(block, low), high)
 
 
@@ -271,22 +271,22 @@ def leverage(problem: Problem, moments: Moments) -> Array:
 
     A row with values that are rare has much; the rows that a draw must not miss.
     """
-    spread = np.diagonal(moments.second) if moments.second.ndim == 2 else moments.second
-    known: Array = np.logical_and(moments.peak > 0, spread > 0)
+    spread = np.diagonal(moments.second_moment) if moments.second_moment.ndim == 2 else moments.second_moment
+    known: Array = np.logical_and(moments.max_deviation > 0, spread > 0)
     weight = np.zeros(problem.n_features)
-    weight[known] = 1.0 / moments.peak[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
+    weight[known] = 1.0 / moments.max_deviation[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
     dtype = problem.data.X.dtype
-    weight, centre = weight.astype(dtype), moments.mean.astype(dtype)
+    weight, column_offset = weight.astype(dtype), moments.mean.astype(dtype)
     parts = []
-    for block in blocks(problem):
+    for block in iter_blocks(problem):
         if sp.issparse(block.X):
             scaled = block.X @ sp.diags_array(weight)
-            offset = centre * weight
+            offset = column_offset * weight
             parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
         else:
-            scaled = (block.X - centre) * weight
+            scaled = (block.X - column_offset) * weight
             parts.append(squares(scaled, axis=1))
-    return np.maximum(host(np.concatenate(parts)), 0)
+    return np.maximum(to_host(np.concatenate(parts)), 0)
 
 
 def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
@@ -311,7 +311,7 @@ def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_d
     parts = [
         (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
     ]
-    chance = _inclusion_probabilities(share * host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
+    chance = _inclusion_probabilities(share * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
     del kept, parts  # before the rows are copied
     rows = np.unique(np.searchsorted(np.cumsum(chance), np.arange(n_drawn) + 0.5))
     rows = rows[rows < problem.n_samples]
@@ -323,7 +323,7 @@ def curvature_ratio(
 ) -> float:
     """Share that ``rows`` see of the curvature of F's smooth part along a step, by its height over the tangent."""
     params, ahead = start[0], end[0]
-    step = plus(ahead, -1.0, params)
+    step = add_scaled(ahead, -1.0, params)
     rise = problem.alpha * problem.l1_ratio * float(np.abs(ahead.coef).sum() - np.abs(params.coef).sum())
 
     def bend(before: Evaluation, after: Evaluation) -> float:
@@ -471,9 +471,9 @@ def _add_curvature(matrix: Array, K: int, part: CurvedRows, preconditioner: Gram
         matrix += lower_gram(u)
         return
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
-    pairs = host(lower_gram(coupled.reshape(len(u), K * q)))
+    pairs = to_host(lower_gram(coupled.reshape(len(u), K * q)))
     own = (u.T * (weight * spread)[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
-    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -host(own)
+    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -to_host(own)
     matrix -= pairs
 
 

@@ -38,7 +38,7 @@ _BOUNDARY = 0.995
 class Pairs(NamedTuple):
     """z+ and z- of the penalised z, and s+ and s-: each an ndarray of shape (n_penalised,), positive."""
 
-    plus: Array
+    add_scaled: Array
     minus: Array
     s_plus: Array
     s_minus: Array
@@ -46,7 +46,7 @@ class Pairs(NamedTuple):
     @property
     def gap(self) -> float:
         """The duality gap."""
-        return float(self.plus @ self.s_plus + self.minus @ self.s_minus)
+        return float(self.add_scaled @ self.s_plus + self.minus @ self.s_minus)
 
     def moved(self, length: float, step: Pairs) -> Pairs:
         """Return the variables at the end of a step of some length."""
@@ -92,23 +92,23 @@ def interior_point(H: Array, c: Array, t: Array, gap: float) -> tuple[Array, Arr
         residual = -(H @ z + c)
         residual[on] += (pairs.s_plus - pairs.s_minus) / 2
         reach = np.abs(z) + 1
-        reach[on] = pairs.plus + pairs.minus
+        reach[on] = pairs.add_scaled + pairs.minus
         left = pairs.gap + float(np.abs(residual) @ reach)
         if left < least:
             best, least = z, left
-            is_zero[on] = (pairs.plus <= pairs.s_plus) & (pairs.minus <= pairs.s_minus)
+            is_zero[on] = (pairs.add_scaled <= pairs.s_plus) & (pairs.minus <= pairs.s_minus)
         rounding = float(np.finfo(float).eps) * float(np.abs(c) @ reach)
         is_lost = len(on) > 0 and not (np.concatenate(pairs).min() > 0 and pairs.gap > 0)
         if is_lost or not max(gap, rounding) < left < np.inf:  # 1
             break
-        ratio = pairs.plus / pairs.s_plus + pairs.minus / pairs.s_minus
+        ratio = pairs.add_scaled / pairs.s_plus + pairs.minus / pairs.s_minus
         factor = _factor(H, on, 1 / ratio)  # 2
-        off = pairs.plus * pairs.s_plus, pairs.minus * pairs.s_minus
+        off = pairs.add_scaled * pairs.s_plus, pairs.minus * pairs.s_minus
         step = _step(factor, residual, on, ratio, pairs, off)[1]  # 3
         share = pairs.moved(pairs.longest(step), step).gap / pairs.gap if len(on) else 0.0
         sigma = share * share * share  # ** raises if it overflows
         aim = sigma * pairs.gap / max(1, 2 * len(on))
-        off = off[0] + step.plus * step.s_plus - aim, off[1] + step.minus * step.s_minus - aim
+        off = off[0] + step.add_scaled * step.s_plus - aim, off[1] + step.minus * step.s_minus - aim
         dz, step = _step(factor, residual, on, ratio, pairs, off)  # 4
         length = pairs.longest(step)
         length = length if length == 1 else _BOUNDARY * length
@@ -139,11 +139,11 @@ def _step(
     factor: _Factor, residual: Array, on: Array, ratio: Array, pairs: Pairs, off: tuple[Array, Array]
 ) -> tuple[Array, Pairs]:
     """Return the changes of z and of the pairs that take ``off`` from the products ``z+ s+`` and ``z- s-``."""
-    plus, minus, s_plus, s_minus = pairs
+    add_scaled, minus, s_plus, s_minus = pairs
     b = off[1] / s_minus - off[0] / s_plus
     right = residual.copy()
     right[on] += b / ratio
     cholesky, unit = factor
     dz = unit * scipy.linalg.lapack.dpotrs(cholesky, unit * right, lower=True)[0]
     dv = (b - dz[on]) / ratio
-    return dz, Pairs(-(off[0] + plus * dv) / s_plus, -(off[1] - minus * dv) / s_minus, dv, -dv)
+    return dz, Pairs(-(off[0] + add_scaled * dv) / s_plus, -(off[1] - minus * dv) / s_minus, dv, -dv)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._maths.preconditioner import Preconditioner
-from sksoftmax._types import Params, dot, plus, scaled, zeros_like
+from sksoftmax._types import Params, add_scaled, dot, scale_params, zeros_like
 
 #: The excess is that of a geometric series of expected decreases, of at most this ratio.
 _GREATEST_RATIO = 0.9
@@ -79,7 +79,7 @@ def conjugate_gradients(
     """
     direction = zeros_like(grads)
     residual = grads
-    search = scaled(-1.0, preconditioner.apply(residual))
+    search = scale_params(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = remaining = 0.0
     longest = 1 / least if least else np.inf  # the step that would bring all that is left, were it along ``least``
@@ -89,8 +89,8 @@ def conjugate_gradients(
         if not curvature > 0 or not 0 <= slope < np.inf:  # flat to rounding, or nothing left to solve
             return Newton(direction, decrease, 0.0 if slope == 0 else np.inf, k)
         length = slope / curvature
-        direction = plus(direction, length, search)
-        residual = plus(residual, length, product)
+        direction = add_scaled(direction, length, search)
+        residual = add_scaled(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
         remaining, enough = k * gain, max(accuracy * decrease, most)
@@ -106,7 +106,7 @@ def conjugate_gradients(
             remaining = 0.5 * longest * new_slope
             if remaining <= enough:
                 return Newton(direction, decrease, remaining, k)
-        search = plus(scaled(-1.0, whitened), new_slope / slope, search)
+        search = add_scaled(scale_params(-1.0, whitened), new_slope / slope, search)
         slope = new_slope
     return Newton(direction, decrease, remaining, max_products)
 
@@ -122,7 +122,7 @@ class SampledHessianPreconditioner(NamedTuple):
 
     def apply(self, grads: Params) -> Params:
         solved = conjugate_gradients(self.hessian, grads, self.preconditioner, _SOLVED, _MAX_SOLVING)
-        return scaled(-1.0, solved.direction)
+        return scale_params(-1.0, solved.direction)
 
 
 def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Newton]) -> Newton:
@@ -137,12 +137,12 @@ def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Ne
     for step, change in reversed(pairs):
         inverse = 1.0 / dot(step, change)
         share = inverse * dot(step, rest)
-        rest = plus(rest, -share, change)
+        rest = add_scaled(rest, -share, change)
         shares.append((share, inverse))
     newton = solve(rest)
     direction = newton.direction
     for (step, change), (share, inverse) in zip(pairs, reversed(shares), strict=True):
-        direction = plus(direction, -share - inverse * dot(change, direction), step)
+        direction = add_scaled(direction, -share - inverse * dot(change, direction), step)
     return newton._replace(direction=direction, decrease=-0.5 * dot(direction, grads))
 
 

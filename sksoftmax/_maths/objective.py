@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
-from sksoftmax._engines.device import along, beside, block_size, host, zeros
+from sksoftmax._engines.device import block_size, columns_to_device, to_device_of, to_host, zeros
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
 #: Rows of a block, at least.
@@ -101,20 +101,20 @@ def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[Any
     return problem.kernel.loss_grad(params, X, targets(problem, y), weight, len(y) * problem.mean_weight)
 
 
-def rows_of_a_block(problem: Problem) -> int:
+def block_length(problem: Problem) -> int:
     """As many rows as a cache keeps, with their raw predictions."""
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
     return max(_MIN_BLOCK, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
 
 
-def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
+def iter_blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
     """All rows in order, a cache's worth at a time: no (n_samples, n_classes) array is ever needed.
 
     ``least`` are the fewest rows that a block is to have.
     """
-    X, (y, weight) = problem.data.X, along(problem.data.X, problem.data.y, problem.data.weight)
-    size = max(least, rows_of_a_block(problem))
+    X, (y, weight) = problem.data.X, columns_to_device(problem.data.X, problem.data.y, problem.data.weight)
+    size = max(least, block_length(problem))
     for start in range(0, problem.n_samples, size):
         rows = slice(start, start + size)
         yield Batch(X[rows], y[rows], weight[rows])
@@ -122,11 +122,11 @@ def blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
 
 def _beside(params: Params, X: Any) -> Params:
     """The parameters as products with X take them: converted once, not in every block."""
-    return Params(*(beside(part, X) for part in params))
+    return Params(*(to_device_of(part, X) for part in params))
 
 
 def _in_host_memory(grads: Params) -> Params:
-    return Params(*(host(part) for part in grads))
+    return Params(*(to_host(part) for part in grads))
 
 
 def value_and_grad(problem: Problem, params: Params) -> Evaluation:
@@ -142,7 +142,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
     loss: Any = 0.0
     coef, intercept = (zeros(part.shape, X) for part in params)
     cast = _beside(params, X)
-    for block in blocks(problem):
+    for block in iter_blocks(problem):
         y = targets(problem, block.y)
         block_loss, grads = problem.kernel.loss_grad(cast, block.X, y, block.weight, total)
         loss += block_loss
@@ -154,13 +154,13 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     """Each block's probabilities, (n_outputs, rows of the block)."""
     params = _beside(params, problem.data.X)
-    return (problem.kernel.proba(params, block.X) for block in blocks(problem))
+    return (problem.kernel.proba(params, block.X) for block in iter_blocks(problem))
 
 
 def loss(problem: Problem, params: Params) -> float:
     """Sum of the weighted losses of the rows in memory, each at most the logarithm of the least number of X's dtype."""
     total = 0.0
-    for block, proba in zip(blocks(problem), probabilities(problem, params), strict=True):
+    for block, proba in zip(iter_blocks(problem), probabilities(problem, params), strict=True):
         y, tiny = targets(problem, block.y), np.finfo(proba.dtype).tiny
         if problem.n_outputs == 1:
             proba = np.concatenate([1 - proba, proba])
@@ -214,7 +214,7 @@ def hessian_product(
     X = problem.data.X
     coef, intercept = (zeros(part.shape, X) for part in direction)
     cast = _beside(direction, X)
-    for block, proba in zip(blocks(problem), table, strict=True):
+    for block, proba in zip(iter_blocks(problem), table, strict=True):
         part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
         coef += part.coef
         intercept += part.intercept
@@ -244,7 +244,7 @@ def class_weights(problem: Problem) -> Array:
     return (1 - share) * sums + share * sums.mean() if share else sums
 
 
-def null_value(problem: Problem) -> float:
+def prior_objective(problem: Problem) -> float:
     """F of the model that ignores X: the entropy of the class priors, or log(n_classes) without intercept."""
     if not problem.fit_intercept:
         return float(np.log(problem.n_classes))
@@ -270,7 +270,7 @@ def better_start(problem: Problem, params: Params) -> tuple[Params, Evaluation]:
     Further out no row may have any curvature to start from.
     """
     evaluation = value_and_grad(problem, params)
-    if not params.coef.any() or evaluation.value <= null_value(problem):
+    if not params.coef.any() or evaluation.value <= prior_objective(problem):
         return params, evaluation
     priors = prior_params(problem)
     return priors, value_and_grad(problem, priors)
@@ -286,7 +286,7 @@ def settled(params: Params, *, has_l1: bool) -> Params:
     return Params(params.coef if has_l1 else centred(params.coef), centred(params.intercept))
 
 
-def less_centre(problem: Problem) -> tuple[Problem, Array | None]:
+def center_columns(problem: Problem) -> tuple[Problem, Array | None]:
     """The problem of X less a centre of its columns, and this, where float32 would lose what varies about it.
 
     X itself and None where that is no concern: float64, sparse rows, or no intercept, which has to absorb the centre.
@@ -294,10 +294,12 @@ def less_centre(problem: Problem) -> tuple[Problem, Array | None]:
     X = problem.data.X
     if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
         return problem, None
-    centre = centre_of(X)
-    data_source = None if problem.data_source is None else problem.data_source.less(centre)
-    less = np.subtract(X, centre, order="C") if isinstance(X, np.ndarray) else X - centre  # X may be in Fortran order
-    return problem._replace(data=problem.data._replace(X=less), data_source=data_source), centre
+    column_offset = compute_column_offset(X)
+    data_source = None if problem.data_source is None else problem.data_source.center_columns(column_offset)
+    centered = (
+        np.subtract(X, column_offset, order="C") if isinstance(X, np.ndarray) else X - column_offset
+    )  # X may be in Fortran order
+    return problem._replace(data=problem.data._replace(X=centered), data_source=data_source), column_offset
 
 
 def in_c_order(problem: Problem) -> Problem:
@@ -308,10 +310,10 @@ def in_c_order(problem: Problem) -> Problem:
     return problem._replace(data=problem.data._replace(X=np.ascontiguousarray(X)))
 
 
-def centre_of(X: Any) -> Array:
+def compute_column_offset(X: Any) -> Array:
     """The medians of some rows, (n_features,) in float32: next to most numbers of a column, whatever the others are."""
     rows = X[:: -(-X.shape[0] // _N_CENTRE)]
-    return np.asarray(np.median(host(rows), axis=0), dtype=np.float32)
+    return np.asarray(np.median(to_host(rows), axis=0), dtype=np.float32)
 
 
 def has_finite_squares(X: Any) -> bool:
@@ -320,8 +322,8 @@ def has_finite_squares(X: Any) -> bool:
     return bool(X.dtype != np.float64 or -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST)
 
 
-def shifted(params: Params, centre: Array | None, sign: float) -> Params:
-    """Parameters of the same model of ``X - sign * centre``."""
-    if centre is None:
+def shift_intercept(params: Params, column_offset: Array | None, sign: float) -> Params:
+    """Parameters of the same model of ``X - sign * column_offset``."""
+    if column_offset is None:
         return params
-    return params._replace(intercept=params.intercept + sign * (params.coef @ centre.astype(np.float64)))
+    return params._replace(intercept=params.intercept + sign * (params.coef @ column_offset.astype(np.float64)))

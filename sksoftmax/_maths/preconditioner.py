@@ -18,8 +18,8 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._engines import vectorized
-from sksoftmax._engines.device import DeviceArray, beside, host, squares, zeros
-from sksoftmax._maths.objective import blocks
+from sksoftmax._engines.device import DeviceArray, squares, to_device_of, to_host, zeros
+from sksoftmax._maths.objective import iter_blocks
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
 #: X'X is worth at most this many passes over the data; above it, its diagonal is used.
@@ -87,7 +87,7 @@ class SpectralPreconditioner(NamedTuple):
     def apply(self, grads: Params) -> Params:
         """The inverse times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
-        coef = host(((u @ self.basis) * self.inverse) @ self.basis.T) / self.scale
+        coef = to_host(((u @ self.basis) * self.inverse) @ self.basis.T) / self.scale
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 
@@ -138,12 +138,12 @@ def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
     total = problem.data.weight.sum()
     mean = np.zeros(problem.n_features)
     low, high = np.full(problem.n_features, np.inf), np.full(problem.n_features, -np.inf)
-    for block in blocks(problem):
+    for block in iter_blocks(problem):
         X = block.X
         if sp.issparse(X):
             least, most = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
         else:
-            least, most = host(X.min(axis=0)), host(X.max(axis=0))
+            least, most = to_host(X.min(axis=0)), to_host(X.max(axis=0))
         low, high = np.minimum(low, least), np.maximum(high, most)
         mean += (block.weight / total).astype(X.dtype) @ X
     size = np.maximum(np.abs(low), np.abs(high))
@@ -165,25 +165,25 @@ def compute_moments(problem: Problem, *, full_gram: bool) -> Moments:
     """
     n_drawn = _rows_of_gram(problem)
     if problem.data_source is not None:
-        mean, peak, spread = problem.data_source.moments
+        mean, max_deviation, spread = problem.data_source.moments
         if not full_gram:
             return problem.data_source.moments
     else:
-        mean, peak = mean_and_max_deviation(problem)
+        mean, max_deviation = mean_and_max_deviation(problem)
         if not full_gram or n_drawn == problem.n_samples:
-            return Moments(mean, peak, _second(problem, mean, peak, full_gram=full_gram))
-        spread = _second(problem, mean, peak, full_gram=False)
+            return Moments(mean, max_deviation, _second(problem, mean, max_deviation, full_gram=full_gram))
+        spread = _second(problem, mean, max_deviation, full_gram=False)
     part = problem
     if n_drawn < problem.n_samples:
         rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
         part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
-    centre = mean
+    column_offset = mean
     if problem.fit_intercept:
-        centre = sum(host(block.weight @ block.X) for block in blocks(part)) / part.data.weight.sum()
-    second = _second(part, centre, peak, full_gram=True)
-    seen = np.diagonal(second).copy()
-    np.einsum("ii->i", second)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
-    return Moments(mean, peak, second)
+        column_offset = sum(to_host(block.weight @ block.X) for block in iter_blocks(part)) / part.data.weight.sum()
+    second_moment = _second(part, column_offset, max_deviation, full_gram=True)
+    seen = np.diagonal(second_moment).copy()
+    np.einsum("ii->i", second_moment)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
+    return Moments(mean, max_deviation, second_moment)
 
 
 def _rows_of_gram(problem: Problem) -> int:
@@ -193,32 +193,36 @@ def _rows_of_gram(problem: Problem) -> int:
     return n if sp.issparse(problem.data.X) or 2 * n_drawn > n else n_drawn
 
 
-def _second(problem: Problem, mean: Array, peak: Array, *, full_gram: bool) -> Array:
-    """``Moments.second``."""
-    unit = _unit(peak)
+def _second(problem: Problem, mean: Array, max_deviation: Array, *, full_gram: bool) -> Array:
+    """``Moments.second_moment``."""
+    unit = _unit(max_deviation)
     p = problem.n_features
     total = problem.data.weight.sum()
-    second: Any = zeros((p, p) if full_gram else (p,), problem.data.X)
+    second_moment: Any = zeros((p, p) if full_gram else (p,), problem.data.X)
     dtype = problem.data.X.dtype
-    for block in blocks(problem, _ROWS_PER_COLUMN * p if full_gram else 1):
+    for block in iter_blocks(problem, _ROWS_PER_COLUMN * p if full_gram else 1):
         root = np.sqrt(block.weight / total).astype(dtype)
         if sp.issparse(block.X):
             u = (sp.diags_array(root) @ block.X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
-            second += (u.T @ u).toarray() if full_gram else np.asarray(u.multiply(u).sum(axis=0))
+            second_moment += (u.T @ u).toarray() if full_gram else np.asarray(u.multiply(u).sum(axis=0))
         else:
             u = block.X - mean.astype(dtype)
             u *= (1 / unit).astype(dtype)
             u *= root[:, None]
-            second += lower_gram(u) if full_gram else squares(u, axis=0)
-    second = host(second)
+            second_moment += lower_gram(u) if full_gram else squares(u, axis=0)
+    second_moment = to_host(second_moment)
     if full_gram and not sp.issparse(problem.data.X):
-        second = np.tril(second)
-        second += np.tril(second, -1).T
+        second_moment = np.tril(second_moment)
+        second_moment += np.tril(second_moment, -1).T
     if sp.issparse(problem.data.X):
-        centre = mean / unit
-        second -= np.outer(centre, centre) if full_gram else centre**2
-        second = second * np.outer(peak > 0, peak > 0) if full_gram else second * (peak > 0)  # no rounding of nothing
-    return second
+        column_offset = mean / unit
+        second_moment -= np.outer(column_offset, column_offset) if full_gram else column_offset**2
+        second_moment = (
+            second_moment * np.outer(max_deviation > 0, max_deviation > 0)
+            if full_gram
+            else second_moment * (max_deviation > 0)
+        )  # no rounding of nothing
+    return second_moment
 
 
 def lower_gram(rows: Any) -> Any:
@@ -229,9 +233,9 @@ def lower_gram(rows: Any) -> Any:
     return np.asarray(syrk(1.0, rows.T, lower=1))
 
 
-def _unit(peak: Array) -> Array:
+def _unit(max_deviation: Array) -> Array:
     """What to divide a column by: its peak, or 1 for a column of one value."""
-    return np.where(peak > 0, peak, 1.0)
+    return np.where(max_deviation > 0, max_deviation, 1.0)
 
 
 def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | None = None) -> GramPreconditioner:
@@ -247,22 +251,22 @@ def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | No
         features cannot make a step overshoot. None for steps that see all rows.
     """
     bound = curvature_bound(problem)
-    full_gram = moments.second.ndim == 2
+    full_gram = moments.second_moment.ndim == 2
     smallest = np.finfo(
         problem.data.X.dtype
     ).tiny  # as in `mean_and_max_deviation`: means of batches may differ by less
-    moments = moments._replace(peak=np.where(moments.peak <= smallest, 0.0, moments.peak))
-    spread = np.diagonal(moments.second) if full_gram else moments.second
-    unit = _unit(moments.peak)
+    moments = moments._replace(max_deviation=np.where(moments.max_deviation <= smallest, 0.0, moments.max_deviation))
+    spread = np.diagonal(moments.second_moment) if full_gram else moments.second_moment
+    unit = _unit(moments.max_deviation)
     curvature = bound * np.maximum(spread, 0.0) + problem.alpha * (1 - problem.l1_ratio) / unit / unit
     if batch_size is not None:
         curvature = curvature + bound / batch_size
     eps = float(np.finfo(problem.data.X.dtype).eps)
     relative = np.sqrt(curvature)
-    relative[moments.peak == 0] = np.inf
+    relative[moments.max_deviation == 0] = np.inf
     inverse = np.ones(problem.n_features)
     if full_gram:
-        matrix = bound * moments.second / relative / relative[:, None]
+        matrix = bound * moments.second_moment / relative / relative[:, None]
         inverse = inverse_of_unit_diagonal(matrix.copy(), eps)
         dimension = float(np.vdot(inverse, matrix))
     else:
@@ -273,15 +277,15 @@ def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | No
 
 def spectrum(problem: Problem, moments: Moments, curvature: float) -> Spectrum:
     """The directions, from all of X'X, for mean curvatures about ``curvature``."""
-    unit = _unit(moments.peak)
+    unit = _unit(moments.max_deviation)
     ridge = problem.alpha / unit / unit
-    relative = np.sqrt(curvature * np.maximum(np.diagonal(moments.second), 0.0) + ridge)
-    relative[moments.peak == 0] = np.inf
-    of_data = curvature * moments.second / relative / relative[:, None]
+    relative = np.sqrt(curvature * np.maximum(np.diagonal(moments.second_moment), 0.0) + ridge)
+    relative[moments.max_deviation == 0] = np.inf
+    of_data = curvature * moments.second_moment / relative / relative[:, None]
     combined = of_data.copy()
     np.einsum("ii->i", combined)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
     share, basis = scipy.linalg.eigh(of_data, combined, check_finite=False)
-    basis, share = beside(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
+    basis, share = to_device_of(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
     return Spectrum(moments.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
 
 
@@ -331,28 +335,30 @@ def use_full_gram(problem: Problem, *, is_stream: bool = False) -> bool:
     return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_outputs
 
 
-def merge_max_deviation(known: Moments, mean: Array, peak: Array) -> Array:
+def merge_max_deviation(known: Moments, mean: Array, max_deviation: Array) -> Array:
     """A bound of the largest ``|x - known.mean|`` of those rows and of some with this mean and peak."""
-    return np.asarray(np.maximum(known.peak, peak + np.abs(mean - known.mean)))
+    return np.asarray(np.maximum(known.max_deviation, max_deviation + np.abs(mean - known.mean)))
 
 
 def merge_moments(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
     """Statistics of two sets of rows together: Chan, Golub & LeVeque (1983), Am. Stat. 37(3), 242-247.
 
-    ``peak`` becomes a bound of the largest ``|x - mean|``.
+    ``max_deviation`` becomes a bound of the largest ``|x - mean|``.
     """
     share = right_weight / (left_weight + right_weight)
     mean = left.mean + share * (right.mean - left.mean)
-    peak = merge_max_deviation(
-        left._replace(mean=mean, peak=left.peak + np.abs(mean - left.mean)), right.mean, right.peak
+    max_deviation = merge_max_deviation(
+        left._replace(mean=mean, max_deviation=left.max_deviation + np.abs(mean - left.mean)),
+        right.mean,
+        right.max_deviation,
     )
-    unit = _unit(peak)
-    full_gram = left.second.ndim == 2
-    second = np.zeros_like(left.second)
+    unit = _unit(max_deviation)
+    full_gram = left.second_moment.ndim == 2
+    second_moment = np.zeros_like(left.second_moment)
     for part, part_share in ((left, 1 - share), (right, share)):
-        ratio, offset = part.peak / unit, (part.mean - mean) / unit
+        ratio, offset = part.max_deviation / unit, (part.mean - mean) / unit
         if full_gram:
-            second += part_share * (part.second * np.outer(ratio, ratio) + np.outer(offset, offset))
+            second_moment += part_share * (part.second_moment * np.outer(ratio, ratio) + np.outer(offset, offset))
         else:
-            second += part_share * (part.second * ratio**2 + offset**2)
-    return Moments(mean, peak, second)
+            second_moment += part_share * (part.second_moment * ratio**2 + offset**2)
+    return Moments(mean, max_deviation, second_moment)

@@ -29,7 +29,7 @@ from sksoftmax._maths.interior_point import interior_point
 from sksoftmax._maths.objective import hessian_products, soft_threshold
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.saturation import MAX_ROUNDS, check
-from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, normalize_weights, plus
+from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, add_scaled, normalize_weights
 
 #: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
 _FIRST_ROUND, _GROWTH = 10, 1.5
@@ -365,13 +365,13 @@ def limited_step(
     problem, params = start.problem, start.params
     plain = step = start.step(accuracy)
     for _ in range(MAX_ROUNDS):
-        moved = plus(step.end, -1.0, params)
+        moved = add_scaled(step.end, -1.0, params)
         seen = check(problem, params, evaluation, rows, moved, start.problem.kernel, allowed, is_exact=False)
         step = step._replace(decrease=max(seen.gap, step.decrease), remaining=max(step.remaining, seen.overlooked))
         if seen.is_little(allowed):
             return step
-        bent = hessian_products(start.problem, params, rows)(plus(step.end, -1.0, start.params))
-        there = plus(plus(start.grads, 1.0, bent), 1.0, seen.missed)
+        bent = hessian_products(start.problem, params, rows)(add_scaled(step.end, -1.0, start.params))
+        there = add_scaled(add_scaled(start.grads, 1.0, bent), 1.0, seen.missed)
         own = start_of(problem._replace(kernel=seen.kernel), base, params, seen.missed, rows, is_matrix=is_matrix)
         start = own._replace(params=step.end, grads=there)
         step = start.step(accuracy)

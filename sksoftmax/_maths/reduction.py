@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._maths.objective import centred, class_weights, has_finite_squares, prior_params, shifted
+from sksoftmax._maths.objective import centred, class_weights, has_finite_squares, prior_params, shift_intercept
 from sksoftmax._types import Array, Params, Problem
 
 #: Columns a row from which the rows' own space is taken; and the most rows, for which it costs some 15 epochs of the
@@ -91,7 +91,7 @@ def of_classes(problem: Problem, seen: Array) -> Narrow:
         if len(seen) == 1:
             return prior_params(problem)
         flags = {"has_l1": problem.l1_ratio > 0, "has_intercept": problem.fit_intercept}
-        return widened(params, seen, problem.n_classes, problem.n_all, **flags)
+        return widened(params, seen, problem.n_classes, problem.n_total_samples, **flags)
 
     return Narrow(few, to, back)
 
@@ -174,10 +174,10 @@ def _of_row_space(problem: Problem) -> Narrow | None:
         return None
     mean = X.mean(axis=0, dtype=np.float64) if problem.fit_intercept else np.zeros(X.shape[1])
     columns = (X - mean).T
-    peak = np.maximum(columns.max(axis=1), -columns.min(axis=1))
+    max_deviation = np.maximum(columns.max(axis=1), -columns.min(axis=1))
     rounding = max(columns.shape) * np.finfo(np.float64).eps * np.abs(mean)
-    columns[peak <= rounding] = peak[peak <= rounding] = 0  # of one value
-    if not peak.max() <= _MOST_SCALES * peak.min(where=peak > 0, initial=np.inf):
+    columns[max_deviation <= rounding] = max_deviation[max_deviation <= rounding] = 0  # of one value
+    if not max_deviation.max() <= _MOST_SCALES * max_deviation.min(where=max_deviation > 0, initial=np.inf):
         return None
     (reflectors, factors), triangle = scipy.linalg.qr(columns, overwrite_a=True, mode="raw", check_finite=False)
     p, size = len(reflectors), np.abs(triangle).max(axis=1)
@@ -195,7 +195,7 @@ def _rotated(reflectors: Array, factors: Array, coef: Array, trans: str) -> Any:
 
 
 def _into(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
-    params = shifted(params, mean, 1.0)
+    params = shift_intercept(params, mean, 1.0)
     coef = _rotated(reflectors, factors, params.coef, "T")[:, : reflectors.shape[1]]
     return params._replace(coef=np.ascontiguousarray(coef))
 
@@ -204,7 +204,7 @@ def _out_of(reflectors: Array, factors: Array, mean: Array, params: Params) -> P
     padded = np.zeros((len(params.coef), len(reflectors)))
     padded[:, : reflectors.shape[1]] = params.coef
     coef = _rotated(reflectors, factors, padded, "N")
-    return shifted(params._replace(coef=np.ascontiguousarray(coef)), mean, -1.0)
+    return shift_intercept(params._replace(coef=np.ascontiguousarray(coef)), mean, -1.0)
 
 
 def _with(problem: Problem, X: Any) -> Problem:

@@ -27,12 +27,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._engines.device import host, near
+from sksoftmax._engines.device import match_device, to_host
 from sksoftmax._maths.curvature import diagonal, exact, ratio, shared_decrease, spreads
 from sksoftmax._maths.newton_direction import Newton, conjugate_gradients
 from sksoftmax._maths.objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
 from sksoftmax._maths.preconditioner import Preconditioner
-from sksoftmax._types import Batch, Evaluation, Kernel, Params, Problem, dot, is_finite, normalize_weights, plus, scaled
+from sksoftmax._types import (
+    Batch,
+    Evaluation,
+    Kernel,
+    Params,
+    Problem,
+    add_scaled,
+    dot,
+    is_finite,
+    normalize_weights,
+    scale_params,
+)
 
 #: Rounds of steps, each of which lets further rows saturate.
 MAX_ROUNDS = 6
@@ -70,9 +81,9 @@ class Saturating(NamedTuple):
 
     def proba(self, params: Params, X: Any) -> Any:
         rounded = self.kernel.proba(params, X)
-        proba = exact(host(rounded))
-        change = host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
-        return near(_saturated(proba, change).astype(proba.dtype if len(proba) == 1 else X.dtype), X)
+        proba = exact(to_host(rounded))
+        change = to_host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
+        return match_device(_saturated(proba, change).astype(proba.dtype if len(proba) == 1 else X.dtype), X)
 
     def hessian_product(self, proba: Any, direction: Params, X: Any, weight: Any, total: float) -> Params:
         return self.kernel.hessian_product(proba, direction, X, weight, total)
@@ -107,18 +118,18 @@ class _Linearised(NamedTuple):
         curvature.
         """
         params, step = _halves(params)
-        proba, share = exact(host(self.kernel.proba(params, X))), host(weight) / total
-        change = host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
+        proba, share = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
+        change = to_host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
         left = _saturated(proba, change)
         reached = _linearised(left, change)
-        solved = proba if self.before is self.kernel else exact(host(self.before.proba(params, X)))
+        solved = proba if self.before is self.kernel else exact(to_host(self.before.proba(params, X)))
         moved = reached - proba
         linear = moved * change
         rounding = _ROUNDING * float(np.finfo(X.dtype).eps) * np.abs(linear)
         sums = _divergences(reached, proba) - (linear - rounding).sum(axis=0)
         both = np.concatenate([moved, reached - _linearised(solved, change)]) * share
         intercept = np.concatenate([both.sum(axis=1), spreads(left) @ share])
-        return float(sums @ share), Params(near(both, X) @ X, near(intercept, X))
+        return float(sums @ share), Params(match_device(both, X) @ X, match_device(intercept, X))
 
 
 def _halves(both: Params) -> tuple[Params, Params]:
@@ -169,7 +180,7 @@ class _Both(NamedTuple):
     second: Preconditioner
 
     def apply(self, grads: Params) -> Params:
-        return plus(self.first.apply(grads), 1.0, self.second.apply(grads))
+        return add_scaled(self.first.apply(grads), 1.0, self.second.apply(grads))
 
 
 class Check(NamedTuple):
@@ -256,7 +267,7 @@ def check(
     moved, new = _halves(both)
     grads, missed = evaluation.grads, new
     if is_exact:
-        missed = plus(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
+        missed = add_scaled(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
     end = params.coef + step.coef
     fall = penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
     gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
@@ -320,7 +331,7 @@ def limited(
         ``newton``, or another step; where the rounds come to no end that at whose end F is least, with infinitely
         much ``remaining``.
     """
-    is_exact = rows is None or len(rows.y) == problem.n_all
+    is_exact = rows is None or len(rows.y) == problem.n_total_samples
     part = _in_memory(problem, rows)
     found, kernel, tried = newton, problem.kernel, [newton]
     before: Check | None = None
@@ -345,8 +356,8 @@ def limited(
             n_products = max(1, seen.missed.coef.size // _UNKNOWNS_PER_PRODUCT)
             correction = conjugate_gradients(hessian, seen.missed, preconditioner, _SOLVED, n_products)
             if not correction.remaining <= _SOLVED * correction.decrease:
-                correction = Newton(scaled(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, n_products)
-        direction = plus(found.direction, 1.0, correction.direction)
+                correction = Newton(scale_params(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, n_products)
+        direction = add_scaled(found.direction, 1.0, correction.direction)
         if not is_finite(direction):
             break
         n_products = found.n_products + correction.n_products
@@ -359,7 +370,7 @@ def limited(
 
 def _value_after(problem: Problem, params: Params, step: Params) -> float:
     """F at the end of a step; inf if it is no number."""
-    value = value_and_grad(problem, plus(params, 1.0, step)).value
+    value = value_and_grad(problem, add_scaled(params, 1.0, step)).value
     return value if np.isfinite(value) else np.inf
 
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.utils.validation import check_is_fitted
 
 from sksoftmax._data import validation as _validation
-from sksoftmax._engines.device import in_numpy
+from sksoftmax._engines.device import to_numpy
 from sksoftmax._maths.objective import alpha_from_C
 
 #: Parameters that mean the same on both sides.
@@ -93,10 +93,10 @@ def _shared(model: Any) -> dict[str, Any]:
 
 def _fitted(model: Any) -> dict[str, Any]:
     """Copies of the attributes that both have."""
-    coef, intercept = in_numpy(model.coef_), model.intercept_
-    intercept = in_numpy(intercept) if np.ndim(intercept) else intercept  # liblinear's may be the number 0
+    coef, intercept = to_numpy(model.coef_), model.intercept_
+    intercept = to_numpy(intercept) if np.ndim(intercept) else intercept  # liblinear's may be the number 0
     attributes = {
-        "classes_": np.array(in_numpy(model.classes_)),
+        "classes_": np.array(to_numpy(model.classes_)),
         "coef_": coef.toarray() if sp.issparse(coef) else np.array(coef),  # not all that take a model take sparse ones
         "n_features_in_": model.n_features_in_,
     }

@@ -13,7 +13,7 @@ from sksoftmax._data import out_of_core
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.placement import labels_of
 from sksoftmax._engines import array_api
-from sksoftmax._engines.device import DeviceArray, beside
+from sksoftmax._engines.device import DeviceArray, to_device_of
 from sksoftmax._types import Array
 
 
@@ -54,7 +54,7 @@ class PredictionsMixin:
         check_is_fitted(self)
         X = _validation.prediction_data(self, X)
         if isinstance(X, DeviceArray):
-            coef, intercept = (beside(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
+            coef, intercept = (to_device_of(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
             raw = X @ coef.T + intercept
             _validation.finite_predictions(raw)
             return (raw[:, 0] if raw.shape[1] == 1 else raw).array

@@ -216,7 +216,7 @@ class Certifier:
         curvature = np.zeros(self.n_lanes)
         for span, p in self._probabilities():
             curvature[: self.problem.n_outputs] += self.rows.weight[span] @ (p * (1 - p))
-        return 1 + np.outer(self.rows.second * self._moves / self._alpha_2, curvature)
+        return 1 + np.outer(self.rows.second_moment * self._moves / self._alpha_2, curvature)
 
     def _loss_by_penalty(self) -> float:
         """A bound of the eigenvalues of the loss's Hessian by the penalty: the greatest trace over a class.

@@ -35,7 +35,7 @@ class DualData(Protocol):
     def mean(self) -> Array: ...
 
     @property
-    def second(self) -> Array:
+    def second_moment(self) -> Array:
         """Weighted mean square of each column, (n_features,)."""
 
     @property
@@ -132,7 +132,7 @@ class SparseRows(NamedTuple):
     y: Array
     weight: Array
     norm_weight: Array
-    second: Array
+    second_moment: Array
     constant: Array
     values: Array
 
@@ -200,7 +200,7 @@ class SparseRows(NamedTuple):
 
 
 class DenseRows(NamedTuple):
-    """Dense rows, visited in blocks; ``mean`` and ``root`` are in X's dtype, ``second`` the mean squares.
+    """Dense rows, visited in blocks; ``mean`` and ``root`` are in X's dtype, ``second_moment`` the mean squares.
 
     Of a block the raw predictions are one product with the coefficients. What a visit changes of those of the block's
     later rows, their inner products tell, so that the visits are those of single rows in order; with L1, where the
@@ -212,7 +212,7 @@ class DenseRows(NamedTuple):
     weight: Array
     norm_weight: Array
     mean: Array
-    second: Array
+    second_moment: Array
     constant: Array
     root: Array
 
@@ -343,6 +343,6 @@ def _located(problem: Problem) -> tuple[Array, Array, Array, Array]:
     """A dense X's means, mean squares about them, columns of one value, and roots to begin with."""
     moments = compute_moments(problem, full_gram=False)
     dtype = problem.data.X.dtype
-    constant = np.flatnonzero(moments.peak == 0) if problem.fit_intercept else np.empty(0, np.intp)
-    second = np.maximum(moments.second, 0) * moments.peak**2
-    return moments.mean.astype(dtype), second, constant, np.ones(len(second), dtype)
+    constant = np.flatnonzero(moments.max_deviation == 0) if problem.fit_intercept else np.empty(0, np.intp)
+    second_moment = np.maximum(moments.second_moment, 0) * moments.max_deviation**2
+    return moments.mean.astype(dtype), second_moment, constant, np.ones(len(second_moment), dtype)

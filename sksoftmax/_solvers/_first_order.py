@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sksoftmax._maths.objective import batch_value_and_grad, soft_threshold
 from sksoftmax._solvers.schedules import Schedule
-from sksoftmax._types import Batch, Params, Problem, Solver, plus
+from sksoftmax._types import Batch, Params, Problem, Solver, add_scaled
 
 #: ``(grads, memory, step) -> (direction, memory, scale)``: the direction is added to the parameters times the rate;
 #: a gradient that stays as it is becomes minus ``scale`` times it, a number or one for each coefficient.
@@ -72,14 +72,14 @@ def first_order(
         grads = batch_value_and_grad(problem, state.iterate, batch).grads
         direction, memory, scale = rule(grads, state.memory, state.step)
         length = state.rate * schedule(state.step, horizon)
-        iterate = plus(state.iterate, length, direction)
+        iterate = add_scaled(state.iterate, length, direction)
         if problem.l1_ratio:
             threshold = length * scale * problem.alpha * problem.l1_ratio
             iterate = iterate._replace(coef=soft_threshold(iterate.coef, threshold))
         params = iterate
         if average:
             share = (_AVERAGE_POWER + 1) / (state.step + 1 + _AVERAGE_POWER)
-            params = plus(state.params, share, plus(iterate, -1.0, state.params))
+            params = add_scaled(state.params, share, add_scaled(iterate, -1.0, state.params))
         return FirstOrderState(params, iterate, memory, state.step + 1, state.rate)
 
     return Solver(name, init, step, None, batch_size)

@@ -36,7 +36,7 @@ def init_prox_weights(problem: Problem, rows: DualData) -> tuple[ProxWeights, Ar
     """The metric to begin with, by bisection for the proportion, and each row's q."""
     n = problem.n_samples
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
-    squares = rows.second
+    squares = rows.second_moment
     base = (_CURVATURE * squares + alpha_2) ** _POWER
     base[squares == 0] = base.max() or 1.0  # never visited
     base_intercept = (_CURVATURE + alpha_2) ** _POWER

@@ -38,7 +38,7 @@ from sksoftmax._solvers._prox_weights import (
     init_prox_weights,
     prox_weights_of,
 )
-from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, normalize_weights, scaled
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, normalize_weights, scale_params
 
 #: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
 #: again where they are next to nothing; doubled where they are above, and slow, and where they are this many times what
@@ -192,11 +192,11 @@ def dual(
         state, loss, gap = _run_epoch(problem, state, next_order(), gap_tol)
         return _update_estimates(problem, state, loss, gap, tol, is_rough=is_rough)
 
-    def report(problem: Problem, state: DualState) -> Report:
+    def evaluate(problem: Problem, state: DualState) -> Report:
         is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
         return Report(state.value, state.excess, is_rounding or state.is_done, state.is_exact)
 
-    return Solver("dual", init, step, report, None)
+    return Solver("dual", init, step, evaluate, None)
 
 
 def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
@@ -444,7 +444,7 @@ def _better_of(
 ) -> tuple[DualState, float, Params, float] | None:
     """The state after the longest of the steps that F falls by; F and its slope there, and the length. None if none."""
     for length in _LENGTHS if newton.decrease > 0 else ():
-        moved = _move_model(state, scaled(length, newton.direction))
+        moved = _move_model(state, scale_params(length, newton.direction))
         moved = moved._replace(penalty=_penalty(problem, moved))
         loss, grads = certifier.slope(moved.model)
         if loss + moved.penalty < value:

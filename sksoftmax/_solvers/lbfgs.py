@@ -16,7 +16,7 @@ import numpy as np
 
 from sksoftmax._maths.curvature import shared_decrease
 from sksoftmax._maths.newton_direction import Newton, Pair, corrected, relative_excess
-from sksoftmax._maths.objective import blocks, hessian_products, probabilities, value_and_grad
+from sksoftmax._maths.objective import hessian_products, iter_blocks, probabilities, value_and_grad
 from sksoftmax._maths.preconditioner import Spectrum, absorb_constant_columns, spectrum
 from sksoftmax._types import (
     Array,
@@ -27,10 +27,10 @@ from sksoftmax._types import (
     Problem,
     Report,
     Solver,
+    add_scaled,
     dot,
     normalize_weights,
-    plus,
-    scaled,
+    scale_params,
 )
 
 #: Sufficient decrease, as a share of the slope, and halvings of a step.
@@ -64,7 +64,7 @@ class LbfgsState(NamedTuple):
         What the last step brought.
     excess : float
         Estimate of ``(F - F*) / F*``.
-    is_stuck : bool
+    at_precision : bool
         No step decreases F by more than rounding.
     pairs : tuple of Pair
         The last steps.
@@ -80,7 +80,7 @@ class LbfgsState(NamedTuple):
     ratio: float
     brought: float
     excess: float
-    is_stuck: bool
+    at_precision: bool
     pairs: tuple[Pair, ...]
     rows: Batch
     spectrum: Spectrum
@@ -111,16 +111,16 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
         return _sure(problem, _aimed(problem, start))
 
     def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
-        if state.is_stuck:
+        if state.at_precision:
             return state
         noise = _noise(problem, state)
         for halvings in range(_MAX_HALVINGS):
             length = 0.5**halvings
-            params = plus(state.params, length, state.step)
+            params = add_scaled(state.params, length, state.step)
             evaluation = value_and_grad(problem, params)
             if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
                 return _sure(problem, _aimed(problem, _moved(problem, state, params, evaluation, n_pairs)))
-        return state._replace(is_stuck=True)
+        return state._replace(at_precision=True)
 
     def _sure(problem: Problem, state: LbfgsState) -> LbfgsState:
         if state.excess > tol:
@@ -128,10 +128,10 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
         left = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
         return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, left)))
 
-    def report(problem: Problem, state: LbfgsState) -> Report:
+    def evaluate(problem: Problem, state: LbfgsState) -> Report:
         return Report(state.evaluation.value, state.excess, False)  # what is stuck is left to the next solver
 
-    return Solver("lbfgs", init, step, report, None)
+    return Solver("lbfgs", init, step, evaluate, None)
 
 
 def _spread_out(problem: Problem, n_drawn: int) -> Batch:
@@ -144,7 +144,7 @@ def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
     """Each class's mean ``p_c (1 - p_c)``."""
     part = problem._replace(data=rows)
     spread = np.zeros(problem.n_outputs)
-    for block, proba in zip(blocks(part), probabilities(part, params), strict=True):
+    for block, proba in zip(iter_blocks(part), probabilities(part, params), strict=True):
         spread += (proba * (1 - proba)) @ block.weight
     return np.maximum(spread, np.finfo(rows.X.dtype).eps)
 
@@ -154,11 +154,11 @@ def _noise(problem: Problem, state: LbfgsState) -> float:
 
 
 def _moved(problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation, n_pairs: int) -> LbfgsState:
-    pair = Pair(plus(params, -1.0, state.params), plus(evaluation.grads, -1.0, state.evaluation.grads))
+    pair = Pair(add_scaled(params, -1.0, state.params), add_scaled(evaluation.grads, -1.0, state.evaluation.grads))
     pairs = (*state.pairs, pair)[-n_pairs:] if dot(*pair) > 0 else state.pairs
     brought = state.evaluation.value - evaluation.value
-    is_stuck = state.decrease <= _noise(problem, state) and brought <= 0
-    return state._replace(params=params, evaluation=evaluation, brought=brought, is_stuck=is_stuck, pairs=pairs)
+    at_precision = state.decrease <= _noise(problem, state) and brought <= 0
+    return state._replace(params=params, evaluation=evaluation, brought=brought, at_precision=at_precision, pairs=pairs)
 
 
 def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
@@ -171,19 +171,19 @@ def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
     preconditioner = state.spectrum.preconditioner(_mean_curvature(problem, params, rows))
 
     def solve(gradient: Params) -> Newton:
-        return Newton(scaled(-1.0, preconditioner.apply(gradient)), 0.0, 0.0, 0)
+        return Newton(scale_params(-1.0, preconditioner.apply(gradient)), 0.0, 0.0, 0)
 
     direction = corrected(state.pairs, grads, solve).direction
     slope = -dot(grads, direction)
     curvature = dot(direction, hessian_products(problem, params, rows)(direction))
     if not (slope > 0 and curvature > 0):
-        return state._replace(is_stuck=True, excess=0.0 if slope == 0 else np.inf)
+        return state._replace(at_precision=True, excess=0.0 if slope == 0 else np.inf)
     decrease = 0.5 * slope * slope / curvature
     ratio = min(decrease / state.decrease, _GREATEST_RATIO) if state.decrease > 0 else _GREATEST_RATIO
     slowest = max(ratio, state.ratio)
     left = _DOUBT * max(decrease, slowest * state.brought) / (1 - slowest)
     return state._replace(
-        step=scaled(slope / curvature, direction),
+        step=scale_params(slope / curvature, direction),
         decrease=decrease,
         ratio=ratio,
         excess=relative_excess(state.evaluation.value, left),

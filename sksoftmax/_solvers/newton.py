@@ -36,7 +36,19 @@ from sksoftmax._maths.newton_direction import (
 from sksoftmax._maths.objective import better_start, hessian_products, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner, Preconditioner, absorb_constant_columns
 from sksoftmax._maths.saturation import limited
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, dot, plus, scaled
+from sksoftmax._types import (
+    Array,
+    Batch,
+    Evaluation,
+    Moments,
+    Params,
+    Problem,
+    Report,
+    Solver,
+    add_scaled,
+    dot,
+    scale_params,
+)
 
 #: Pairs that are kept; and by how much, relative, what a step brings may differ from its promise: beyond it F is no
 #: parabola there, and what the gradients changed by along other steps tells nothing of the curvature.
@@ -101,7 +113,7 @@ class NewtonState(NamedTuple):
         The latter.
     value_before : float
         F before the last round.
-    is_stuck : bool
+    at_precision : bool
     pairs : tuple of Pair
         The last steps, while F was a parabola along them.
     n_drawn : int
@@ -134,7 +146,7 @@ class NewtonState(NamedTuple):
     ratio: float
     promised: float
     value_before: float
-    is_stuck: bool
+    at_precision: bool
     pairs: tuple[Pair, ...]
     n_drawn: int
     rows: Batch | None
@@ -220,7 +232,7 @@ def newton(
             ratio=0.0,
             promised=0.0,
             value_before=evaluation.value,
-            is_stuck=False,
+            at_precision=False,
             pairs=(),
             n_drawn=min(n_drawn, problem.n_samples),
             rows=problem.data,
@@ -247,7 +259,7 @@ def newton(
             found = _line_search(problem, state)
             if found is None:
                 if i == 0 and not (state.is_factorised and _is_part(problem, state)):
-                    return state._replace(is_stuck=True)
+                    return state._replace(at_precision=True)
                 state = state._replace(is_factorised=i > 0)
                 break
             state = _moved(problem, state, *found)
@@ -261,8 +273,8 @@ def newton(
                     return aimed._replace(excess=_CHORD * aimed.excess)
         return _renewed(problem, state)
 
-    def report(problem: Problem, state: NewtonState) -> Report:
-        return Report(state.evaluation.value, state.excess, state.is_stuck)
+    def evaluate(problem: Problem, state: NewtonState) -> Report:
+        return Report(state.evaluation.value, state.excess, state.at_precision)
 
     def _renewed(problem: Problem, state: NewtonState) -> NewtonState:
         """The state with the curvature of where it stands, the direction by it, and the excess that it certifies."""
@@ -334,7 +346,7 @@ def newton(
         rows = draw_rows(problem, state.params, state.leverage, state.n_drawn)
         return state._replace(rows=rows, is_outworn=False, value_drawn=value)
 
-    return Solver("newton", init, step, report, None)
+    return Solver("newton", init, step, evaluate, None)
 
 
 def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: bool, is_gap: bool = False) -> NewtonState:
@@ -356,7 +368,7 @@ def _aimed(problem: Problem, state: NewtonState, aim: Newton, *, is_doubted: boo
 
 def _is_part(problem: Problem, state: NewtonState) -> bool:
     """Whether the rows drawn are not all."""
-    return state.rows is not None and len(state.rows.y) < problem.n_all
+    return state.rows is not None and len(state.rows.y) < problem.n_total_samples
 
 
 def _direction(problem: Problem, state: NewtonState, accuracy: float | None = None) -> Newton:
@@ -365,7 +377,7 @@ def _direction(problem: Problem, state: NewtonState, accuracy: float | None = No
     if factor is not None:
 
         def solve(gradient: Params) -> Newton:
-            direction = scaled(-1.0, factor.apply(gradient))
+            direction = scale_params(-1.0, factor.apply(gradient))
             return Newton(direction, -0.5 * dot(direction, gradient), 0.0, 0)
     else:
         hessian = hessian_products(problem, state.params, state.rows)
@@ -389,17 +401,17 @@ def _moved(problem: Problem, state: NewtonState, params: Params, evaluation: Eva
     """The state at the end of a step; with more rows to draw, should those drawn have misled it."""
     before, aim = state.evaluation, state.newton
     brought = before.value - evaluation.value
-    pair = Pair(plus(params, -1.0, state.params), plus(evaluation.grads, -1.0, before.grads))
+    pair = Pair(add_scaled(params, -1.0, state.params), add_scaled(evaluation.grads, -1.0, before.grads))
     eps = float(np.finfo(problem.data.X.dtype).eps)
     pairs = state.pairs
     if abs(brought - aim.decrease) > _PARABOLA * aim.decrease:
         pairs = ()
     elif dot(*pair) > eps * np.sqrt(dot(pair.step, pair.step) * dot(pair.change, pair.change)):
         pairs = (*pairs, pair)[-_N_PAIRS:]
-    is_stuck = aim.decrease <= _noise(problem, state) and brought <= 0
+    at_precision = aim.decrease <= _noise(problem, state) and brought <= 0
     if brought < _POOR * aim.decrease and _is_underrated(problem, state, params, evaluation):
         state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), is_outworn=True)
-    return state._replace(params=params, evaluation=evaluation, pairs=pairs, is_stuck=is_stuck)
+    return state._replace(params=params, evaluation=evaluation, pairs=pairs, at_precision=at_precision)
 
 
 def _is_underrated(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> bool:
@@ -435,7 +447,7 @@ def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluati
     value, aim, noise = state.evaluation.value, state.newton, _noise(problem, state)
 
     def at(length: float) -> tuple[Params, Evaluation]:
-        new = plus(state.params, length, aim.direction)
+        new = add_scaled(state.params, length, aim.direction)
         return new, value_and_grad(problem, new)
 
     is_risky = state.factor is not None and _is_part(problem, state)

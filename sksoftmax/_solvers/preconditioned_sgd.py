@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import beside, host, zeros
+from sksoftmax._engines.device import to_device_of, to_host, zeros
 from sksoftmax._maths.objective import batch_loss_grad, penalty
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._solvers.schedules import Schedule
@@ -54,8 +54,8 @@ class PreconditionedState(NamedTuple):
 
     @property
     def params(self) -> Params:
-        coef = host(self.u) * host(self.inverse_scale).astype(np.float64)
-        return Params(coef, host(self.b) - coef @ host(self.mean))
+        coef = to_host(self.u) * to_host(self.inverse_scale).astype(np.float64)
+        return Params(coef, to_host(self.b) - coef @ to_host(self.mean))
 
 
 def preconditioned_sgd(
@@ -88,13 +88,13 @@ def preconditioned_sgd(
         u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
         b = params.intercept + params.coef @ preconditioner.mean
         return PreconditionedState(
-            u=beside(u, X, dtype),
-            b=beside(b, X, dtype),
+            u=to_device_of(u, X, dtype),
+            b=to_device_of(b, X, dtype),
             velocity_u=zeros(u.shape, X, dtype),
             velocity_b=zeros(b.shape, X, dtype),
-            inverse_scale=beside(1 / preconditioner.scale, X, dtype),
-            mean=beside(preconditioner.mean, X, dtype),
-            inverse=beside(preconditioner.inverse, X, dtype),
+            inverse_scale=to_device_of(1 / preconditioner.scale, X, dtype),
+            mean=to_device_of(preconditioner.mean, X, dtype),
+            inverse=to_device_of(preconditioner.inverse, X, dtype),
             step=0,
             rate=rate,
             total=0.0,
@@ -126,8 +126,8 @@ def preconditioned_sgd(
             total=state.total + value if n_steps % n_batches else value,
         )
 
-    def report(problem: Problem, state: PreconditionedState) -> Report:
+    def evaluate(problem: Problem, state: PreconditionedState) -> Report:
         n_seen = (state.step - 1) % n_batches + 1
         return Report(float(state.total) / n_seen, np.inf, False, is_exact=False)
 
-    return Solver("preconditioned_sgd", init, step, report, batch_size)
+    return Solver("preconditioned_sgd", init, step, evaluate, batch_size)

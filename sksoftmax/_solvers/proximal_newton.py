@@ -17,7 +17,7 @@ from sksoftmax._maths.newton_direction import Last, decrease_of_excess, left_aft
 from sksoftmax._maths.objective import better_start, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.proximal import Step, limited_step, start_of, to_params, to_theta, without_shift
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, between
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, interpolate
 
 #: Share of the expected decrease below which the rows drawn are suspected; and the share of the curvature along the
 #: step below which they then are too few.
@@ -48,7 +48,7 @@ class ProximalState(NamedTuple):
         The model's minimum.
     decrease : float
         What F is expected to fall by on the way to it.
-    excess, ratio, value_before, is_stuck
+    excess, ratio, value_before, at_precision
         As in ``newton.NewtonState``.
     damping : float
         What the model's curvature is raised by. Where the probabilities are near 0 or 1 its own tells little of F.
@@ -64,7 +64,7 @@ class ProximalState(NamedTuple):
     ratio: float
     damping: float
     value_before: float
-    is_stuck: bool
+    at_precision: bool
     n_drawn: int
     rows: Batch
     is_outworn: bool
@@ -109,7 +109,7 @@ def proximal_newton(
             ratio=0.0,
             damping=0.0,
             value_before=evaluation.value,
-            is_stuck=False,
+            at_precision=False,
             n_drawn=min(n_drawn, problem.n_samples),
             rows=problem.data,
             is_outworn=True,
@@ -121,14 +121,14 @@ def proximal_newton(
     def step(problem: Problem, state: ProximalState, batch: Batch) -> ProximalState:
         found = _line_search(problem, state)
         if found is None:
-            return state._replace(is_stuck=True)
+            return state._replace(at_precision=True)
         params, evaluation, halvings = found
         value, expected = state.evaluation.value, state.decrease
         if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
             state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), is_outworn=True)
-        is_stuck = expected <= _noise(problem, state) and evaluation.value >= value
+        at_precision = expected <= _noise(problem, state) and evaluation.value >= value
         damping = _next_damping(state.damping, is_whole=halvings == 0)
-        state = state._replace(params=params, evaluation=evaluation, is_stuck=is_stuck)
+        state = state._replace(params=params, evaluation=evaluation, at_precision=at_precision)
         return _aimed(problem, state._replace(damping=damping, value_before=value))
 
     def _line_search(problem: Problem, state: ProximalState) -> tuple[Params, Evaluation, int] | None:
@@ -144,7 +144,7 @@ def proximal_newton(
                 return params, evaluation, halvings
             if length * expected <= noise:
                 break
-            params = between(state.params, 0.5, params)
+            params = interpolate(state.params, 0.5, params)
         return None
 
     def _aimed(problem: Problem, state: ProximalState) -> ProximalState:
@@ -189,10 +189,10 @@ def proximal_newton(
         rows = draw_rows(problem, state.params, state.leverage, state.n_drawn)
         return state._replace(rows=rows, is_outworn=False, value_drawn=value)
 
-    def report(problem: Problem, state: ProximalState) -> Report:
-        return Report(state.evaluation.value, state.excess, state.is_stuck)
+    def evaluate(problem: Problem, state: ProximalState) -> Report:
+        return Report(state.evaluation.value, state.excess, state.at_precision)
 
-    return Solver("proximal_newton", init, step, report, None)
+    return Solver("proximal_newton", init, step, evaluate, None)
 
 
 def _next_damping(damping: float, *, is_whole: bool) -> float:
@@ -204,7 +204,7 @@ def _next_damping(damping: float, *, is_whole: bool) -> float:
 
 def _is_part(problem: Problem, state: ProximalState) -> bool:
     """Whether the rows drawn are not all."""
-    return len(state.rows.y) < problem.n_all
+    return len(state.rows.y) < problem.n_total_samples
 
 
 def _is_underrated(problem: Problem, state: ProximalState, params: Params, evaluation: Evaluation) -> bool:

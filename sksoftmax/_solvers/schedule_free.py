@@ -16,7 +16,7 @@ from sksoftmax._maths.preconditioner import (
     merge_max_deviation,
     merge_moments,
 )
-from sksoftmax._types import Array, Batch, Moments, Params, Problem, Solver, between, plus
+from sksoftmax._types import Array, Batch, Moments, Params, Problem, Solver, add_scaled, interpolate
 
 #: Share of the average in the point where gradients are taken; Defazio et al. (2024), 4: 0.9.
 _INTERPOLATION = 0.9
@@ -39,7 +39,7 @@ class ScheduleFreeState(NamedTuple):
     preconditioner : Preconditioner or None
     preconditioner_weight : float
         Total weight of the rows that the metric was made from.
-    preconditioner_peak : ndarray of shape (n_features,) or None
+    preconditioner_max_deviation : ndarray of shape (n_features,) or None
         Largest distances of their values from the columns' means.
     """
 
@@ -50,7 +50,7 @@ class ScheduleFreeState(NamedTuple):
     weight: float
     preconditioner: GramPreconditioner | None
     preconditioner_weight: float
-    preconditioner_peak: Array | None
+    preconditioner_max_deviation: Array | None
 
 
 def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_life: float = np.inf) -> Solver:
@@ -83,13 +83,13 @@ def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_
         state = state._replace(weight=left * state.weight, preconditioner_weight=left * state.preconditioner_weight)
         state = _observed(problem, state, batch, full_gram=full_gram)
         assert state.preconditioner is not None
-        point = between(state.iterate, _INTERPOLATION, state.params)
+        point = interpolate(state.iterate, _INTERPOLATION, state.params)
         grads = batch_value_and_grad(problem, point, batch).grads
         length = rate or 1.0 / (1.0 + state.preconditioner.dimension / len(batch.y))
-        iterate = plus(state.iterate, -length, state.preconditioner.apply(grads))
+        iterate = add_scaled(state.iterate, -length, state.preconditioner.apply(grads))
         if problem.l1_ratio:
             iterate = _thresholded(problem, state.preconditioner, iterate, length)
-        params = between(state.params, max(1.0 / (state.step + 1), 1.0 - left), iterate)
+        params = interpolate(state.params, max(1.0 / (state.step + 1), 1.0 - left), iterate)
         return state._replace(params=params, iterate=iterate, step=state.step + 1)
 
     return Solver("schedule_free", init, step, None, batch_size)
@@ -126,7 +126,7 @@ def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, full_
         weight += state.weight
     if state.preconditioner is None or weight >= 2 * state.preconditioner_weight:
         return _measured(seen, state, moments, weight, len(batch.y))
-    return _outgrown(state._replace(moments=moments, weight=weight), moments.peak)
+    return _outgrown(state._replace(moments=moments, weight=weight), moments.max_deviation)
 
 
 def _measured(
@@ -139,18 +139,21 @@ def _measured(
         weight=weight,
         preconditioner=preconditioner,
         preconditioner_weight=weight,
-        preconditioner_peak=moments.peak,
+        preconditioner_max_deviation=moments.max_deviation,
     )
 
 
-def _outgrown(state: ScheduleFreeState, peak: Array) -> ScheduleFreeState:
+def _outgrown(state: ScheduleFreeState, max_deviation: Array) -> ScheduleFreeState:
     """The state whose metric's scales grow at once with the columns' peaks, where values outgrow those it knows."""
     assert state.preconditioner is not None
-    assert state.preconditioner_peak is not None
-    growth = peak / np.where(state.preconditioner_peak > 0, state.preconditioner_peak, np.inf)
+    assert state.preconditioner_max_deviation is not None
+    growth = max_deviation / np.where(
+        state.preconditioner_max_deviation > 0, state.preconditioner_max_deviation, np.inf
+    )
     if (growth > 1).any():
         preconditioner = state.preconditioner._replace(scale=state.preconditioner.scale * np.maximum(growth, 1.0))
         return state._replace(
-            preconditioner=preconditioner, preconditioner_peak=np.maximum(peak, state.preconditioner_peak)
+            preconditioner=preconditioner,
+            preconditioner_max_deviation=np.maximum(max_deviation, state.preconditioner_max_deviation),
         )
     return state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sksoftmax._solvers._first_order import Rule
-from sksoftmax._types import Params, plus, scaled, zeros_like
+from sksoftmax._types import Params, add_scaled, scale_params, zeros_like
 
 
 def sgd_rule(
@@ -21,8 +21,8 @@ def sgd_rule(
 
     def rule(grads: Params, velocity: Params, step: int) -> tuple[Params, Params, float]:
         change = precondition(grads)
-        velocity = plus(scaled(momentum, velocity), -1.0, change)
-        direction = plus(scaled(momentum, velocity), -1.0, change) if nesterov else velocity
+        velocity = add_scaled(scale_params(momentum, velocity), -1.0, change)
+        direction = add_scaled(scale_params(momentum, velocity), -1.0, change) if nesterov else velocity
         return direction, velocity, 1 / (1 - momentum)
 
     return rule

@@ -12,14 +12,14 @@ from sksoftmax._data.chunks import as_solved, split, summed_loss_grad
 from sksoftmax._engines.device import DeviceArray, squares
 from sksoftmax._maths.newton_direction import decrease_of_excess, relative_excess
 from sksoftmax._maths.objective import (
-    blocks,
-    centre_of,
+    compute_column_offset,
     in_c_order,
-    null_value,
+    iter_blocks,
     penalty,
+    prior_objective,
     prior_params,
     settled,
-    shifted,
+    shift_intercept,
     total_weight,
     value_and_grad,
 )
@@ -82,7 +82,7 @@ def is_start(problem: Problem, params: Params) -> bool:
     Further out no row may have any curvature to start from.
     """
     sample = problem._replace(data_source=None)
-    return value_and_grad(sample, params).value <= null_value(sample)
+    return value_and_grad(sample, params).value <= prior_objective(sample)
 
 
 def handed_over(problem: Problem, result: Result, tol: float) -> Result:
@@ -99,15 +99,15 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
     if is_finite(kept) and _rounding(problem, params) <= _LITTLE * tol:
         return result._replace(params=kept)
     has_centre = problem.fit_intercept and not sp.issparse(problem.data.X)
-    centre = centre_of(problem.data.X) if has_centre else None
+    column_offset = compute_column_offset(problem.data.X) if has_centre else None
     value = result.loss_curve[-1]
 
     def excess_of(these: Params) -> float:
-        rise = exact_value(problem, these, centre) - value
+        rise = exact_value(problem, these, column_offset) - value
         left = rise + decrease_of_excess(value, result.excess) if np.isfinite(result.excess) else np.inf
         return relative_excess(value + rise, left)
 
-    kept = _in_float32(params, centre)
+    kept = _in_float32(params, column_offset)
     excess = excess_of(Params(*(part.astype(np.float64) for part in kept)))
     is_lost = not is_finite(kept)
     if is_lost or excess > tol:
@@ -118,11 +118,11 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
     return result._replace(params=params if is_lost else kept, excess=excess, stop_reason=reason)
 
 
-def _in_float32(params: Params, centre: Array | None) -> Params:
+def _in_float32(params: Params, column_offset: Array | None) -> Params:
     """The parameters rounded, and the intercept so that it makes up for that at the centre."""
     coef, intercept = params.coef.astype(np.float32), params.intercept
-    if centre is not None:
-        intercept = intercept + (params.coef - coef) @ centre.astype(np.float64)
+    if column_offset is not None:
+        intercept = intercept + (params.coef - coef) @ column_offset.astype(np.float64)
     return Params(coef, intercept.astype(np.float32))
 
 
@@ -136,20 +136,20 @@ def _rounding(problem: Problem, params: Params) -> float:
     return 2 * float(np.finfo(np.float32).eps) * reach
 
 
-def exact_value(problem: Problem, params: Params, centre: Array | None) -> float:
-    """F, with ``centre`` taken off X piece by piece: as exact as X is, whatever its columns' offsets."""
-    if centre is None:
+def exact_value(problem: Problem, params: Params, column_offset: Array | None) -> float:
+    """F, with ``column_offset`` taken off X piece by piece: as exact as X is, whatever its columns' offsets."""
+    if column_offset is None:
         return value_and_grad(problem, params).value
-    moved, total = shifted(params, centre, 1.0), total_weight(problem)
+    moved, total = shift_intercept(params, column_offset, 1.0), total_weight(problem)
     if problem.data_source is None:
-        loss, _ = summed_loss_grad(as_solved(split(problem.data), centre, None), problem, moved, total)
+        loss, _ = summed_loss_grad(as_solved(split(problem.data), column_offset, None), problem, moved, total)
     else:
-        loss, _ = problem.data_source.less(centre).loss_grad(problem, moved, total)
+        loss, _ = problem.data_source.center_columns(column_offset).loss_grad(problem, moved, total)
     return float(loss + penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
 
 
 def _squared_norms(problem: Problem) -> Iterator[Any]:
-    for block in blocks(problem):
+    for block in iter_blocks(problem):
         if sp.issparse(block.X):
             yield block.X.multiply(block.X).sum(axis=1).max()
         else:
@@ -203,7 +203,7 @@ class Ready(NamedTuple):
     Attributes
     ----------
     problem : Problem
-    centre : ndarray of shape (n_features,) or None
+    column_offset : ndarray of shape (n_features,) or None
         What its columns are less by.
     moments : Moments or None
         Their statistics, if known.
@@ -214,7 +214,7 @@ class Ready(NamedTuple):
     """
 
     problem: Problem
-    centre: Array | None = None
+    column_offset: Array | None = None
     moments: Moments | None = None
     bought: Any = None
     is_wide: bool = False
@@ -224,8 +224,8 @@ def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:
     """The problem as Newton's solvers take it, or as the dual does: as it is."""
     if takes_dual(problem, settings):
         return Ready(in_c_order(problem))
-    own, centre = centred_or_wide(problem, settings)
-    return Ready(own, centre, is_wide=own.data.X.dtype != problem.data.X.dtype)
+    own, column_offset = centred_or_wide(problem, settings)
+    return Ready(own, column_offset, is_wide=own.data.X.dtype != problem.data.X.dtype)
 
 
 def made_ready(problem: Problem, settings: Settings) -> Ready:
@@ -248,14 +248,14 @@ def trained_from(
     is_rough: bool = False,
 ) -> tuple[Result, dict[str, object]]:
     """As ``minimum``; the parameters are those of X as it was given. ``is_rough``: see ``choose``."""
-    problem, centre, moments, bought, is_wide = ready
+    problem, column_offset, moments, bought, is_wide = ready
     plan = choose(
         problem, settings, is_warm=is_warm, rng=rng, known=moments, bought=bought, is_rough=is_rough, is_wide=is_wide
     )
-    rules, watch = _seen_from(rules, watch, lambda params: shifted(params, centre, -1.0))
-    start = shifted(params, centre, 1.0)
+    rules, watch = _seen_from(rules, watch, lambda params: shift_intercept(params, column_offset, -1.0))
+    start = shift_intercept(params, column_offset, 1.0)
     result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)
-    return result._replace(params=shifted(result.params, centre, -1.0)), plan.info
+    return result._replace(params=shift_intercept(result.params, column_offset, -1.0)), plan.info
 
 
 def _seen_from(rules: Rules, watch: Watch, back: Callable[[Params], Params]) -> tuple[Rules, Watch]:

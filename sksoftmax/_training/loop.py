@@ -10,7 +10,7 @@ import numpy as np
 from sksoftmax._data.batches import epoch_batches
 from sksoftmax._maths.curvature import shared_decrease
 from sksoftmax._maths.newton_direction import decrease_of_excess, relative_excess
-from sksoftmax._maths.objective import has_hard_labels, null_value, settled, total_weight, value_and_grad
+from sksoftmax._maths.objective import has_hard_labels, prior_objective, settled, total_weight, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.proximal import expected_decrease
 from sksoftmax._maths.saturation import newton_direction
@@ -131,10 +131,10 @@ def train(
         Told of each epoch.
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
-    start = null_value(problem)
+    start = prior_objective(problem)
     if params.coef.any() and plan.stages[0].solver.batch_size is not None:  # others do not overshoot
         start = value_and_grad(problem, params).value
-    limit = 2.0 * max(start, null_value(problem))
+    limit = 2.0 * max(start, prior_objective(problem))
     progress = Progress(value=start)
     curve: list[float] = []
     are_exact: list[bool] = []
@@ -167,10 +167,10 @@ def train(
                 ran.append(stage.solver.name)
             state = one_pass(problem, stage.solver, state, shuffle, rng)
             state, report = _evaluated(problem, stage.solver, state, params, limit)
-            if is_last and stage.solver.report is None:
+            if is_last and stage.solver.evaluate is None:
                 progress, report = _certified(problem, plan.preconditioner, state, report, progress, plan.tol)
             excess = float(report.excess)
-            if stage.solver.report is None or rules.score is not None:  # else not before they are needed
+            if stage.solver.evaluate is None or rules.score is not None:  # else not before they are needed
                 params = state.params
             score = None if rules.score is None else rules.score(params)
             progress = _stopping.after_epoch(progress, report.value, score)
@@ -227,7 +227,7 @@ def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> Sto
         return StopReason.EARLY_STOPPING
     if report.excess <= tol:
         return StopReason.TOL
-    return StopReason.PRECISION if report.is_stuck else None
+    return StopReason.PRECISION if report.at_precision else None
 
 
 def is_separable(problem: Problem, value: float) -> bool:
@@ -261,8 +261,8 @@ def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, 
     """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
     if solver.batch_size is not None and not is_finite(state.params):  # no other overshoots
         report = Report(np.nan, np.inf, False)
-    elif solver.report is not None:
-        report = solver.report(problem, state)
+    elif solver.evaluate is not None:
+        report = solver.evaluate(problem, state)
     else:
         report = Report(value_and_grad(problem, settled_params(problem, state)).value, np.inf, False)
     if solver.batch_size is not None and _stopping.is_diverged(report.value, limit):

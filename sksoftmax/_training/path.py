@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._data.batches import row_order
-from sksoftmax._maths.objective import loss, penalty, prior_params, shifted, value
+from sksoftmax._maths.objective import loss, penalty, prior_params, shift_intercept, value
 from sksoftmax._training.fit import SILENT, Ready, made_ready, trained_from
 from sksoftmax._training.loop import Result, Rules
 from sksoftmax._training.plan import Settings, takes_dual
-from sksoftmax._types import Array, Batch, Params, Problem, between
+from sksoftmax._types import Array, Batch, Params, Problem, interpolate
 
 #: Excess of F that a path's models may be left with, as a share of what the loss on the rows held out exceeds that on
 #: the rows of the fit by: that is about twice what the model is off for having seen some rows only, next to which what
@@ -125,14 +125,14 @@ def _start(ready: Ready, points: Sequence[Point], alphas: Array, rng: np.random.
 
     (A line over the logarithm of alpha; and F of some of the rows, drawn at random.)
     """
-    problem, centre = ready.problem, ready.centre
+    problem, column_offset = ready.problem, ready.column_offset
     if not points:
-        return shifted(prior_params(problem), centre, -1.0)
+        return shift_intercept(prior_params(problem), column_offset, -1.0)
     last = points[-1].params
     if len(points) == 1 or problem.l1_ratio:  # along a line zeros would not stay
         return last
     share = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
-    ahead = between(points[-2].params, float(share), last)
+    ahead = interpolate(points[-2].params, float(share), last)
     some = row_order(problem.n_samples, rng, shuffle=True)[:_N_COMPARED]
     problem = problem._replace(data=Batch(*(column[some] for column in problem.data)))
-    return min((last, ahead), key=lambda params: value(problem, shifted(params, centre, 1.0)))
+    return min((last, ahead), key=lambda params: value(problem, shift_intercept(params, column_offset, 1.0)))

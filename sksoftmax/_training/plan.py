@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
 from sksoftmax._maths.curvature import class_block_preconditioner, factorize_subsample
-from sksoftmax._maths.objective import has_finite_squares, has_hard_labels, less_centre, shifted
+from sksoftmax._maths.objective import center_columns, has_finite_squares, has_hard_labels, shift_intercept
 from sksoftmax._maths.preconditioner import (
     GramPreconditioner,
     compute_moments,
@@ -183,7 +183,7 @@ def choose(
     if takes_dual(problem, settings):
         return _dual_plan(problem, settings, rng, is_rough=is_rough, bought=bought)
     batch_size = settings.batch_size or _auto_batch_size(problem)
-    n_batches = -(-problem.n_all // batch_size)
+    n_batches = -(-problem.n_total_samples // batch_size)
     has_batches = _has_batches(problem, settings, is_warm=is_warm)
     moments = statistics(problem, settings, is_warm=is_warm) if known is None else known
     if settings.solver != "auto":
@@ -200,7 +200,7 @@ def choose(
     finish, curvature = _finish(problem, base, moments, tol, _promised(problem, settings), bought)
     stages.append(Stage(finish, None))
     info = {
-        "batch_size": batch_size if rate else problem.n_all,
+        "batch_size": batch_size if rate else problem.n_total_samples,
         "learning_rate": rate or 1.0,
         "metric": "none" if _is_exact(problem, settings, is_warm=is_warm) else _preconditioner_name(moments),
         "curvature": curvature,
@@ -216,7 +216,7 @@ def statistics(problem: Problem, settings: Settings, *, is_warm: bool) -> Moment
 
 def _has_batches(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
     """Whether minibatches come before the finish."""
-    n_batches = -(-problem.n_all // (settings.batch_size or _auto_batch_size(problem)))
+    n_batches = -(-problem.n_total_samples // (settings.batch_size or _auto_batch_size(problem)))
     is_asked_for = settings.batch_size is not None or settings.learning_rate is not None
     return not is_warm and (n_batches >= _MIN_BATCHES or (is_asked_for and n_batches > 1))
 
@@ -239,7 +239,7 @@ def choose_for_stream(problem: Problem, settings: Settings, known: Moments | Non
     batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
     full_gram = not problem.l1_ratio and use_full_gram(problem, is_stream=True)
     if known is not None:
-        full_gram = known.second.ndim == 2
+        full_gram = known.second_moment.ndim == 2
     solver = schedule_free(batch_size, settings.learning_rate, full_gram=full_gram, half_life=settings.half_life)
     info: dict[str, object] = {
         "batch_size": batch_size,
@@ -310,9 +310,9 @@ def _dual_plan(
     tol, promised = _tolerance(problem, settings), _promised(problem, settings)
 
     def finish() -> Late:
-        own, centre = centred_or_wide(problem, settings)  # tol is that of X as it was
+        own, column_offset = centred_or_wide(problem, settings)  # tol is that of X as it was
         moments = compute_moments(own, full_gram=use_full_gram(own))
-        return Late(_finish(own, gram_preconditioner(own, moments), moments, tol, promised)[0], own, centre)
+        return Late(_finish(own, gram_preconditioner(own, moments), moments, tol, promised)[0], own, column_offset)
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not use_full_gram(problem):
@@ -336,7 +336,7 @@ class Late(NamedTuple):
 
     solver: Solver
     problem: Problem
-    centre: Array | None
+    column_offset: Array | None
 
 
 class LateState(NamedTuple):
@@ -351,22 +351,22 @@ def _when_needed(name: str, make: Callable[[], Late]) -> Solver:
     made = functools.cache(make)
 
     def known(state: Any) -> LateState:
-        return LateState(state, shifted(state.params, made().centre, -1.0))
+        return LateState(state, shift_intercept(state.params, made().column_offset, -1.0))
 
     def init(problem: Problem, params: Params) -> LateState:
-        solver, own, centre = made()
-        return known(solver.init(own, shifted(params, centre, 1.0)))
+        solver, own, column_offset = made()
+        return known(solver.init(own, shift_intercept(params, column_offset, 1.0)))
 
     def step(problem: Problem, late: LateState, batch: Batch) -> LateState:
         solver, own, _ = made()
         return known(solver.step(own, late.state, own.data))
 
-    def report(problem: Problem, late: LateState) -> Report:
+    def evaluate(problem: Problem, late: LateState) -> Report:
         solver, own, _ = made()
-        assert solver.report is not None
-        return solver.report(own, late.state)
+        assert solver.evaluate is not None
+        return solver.evaluate(own, late.state)
 
-    return Solver(name, init, step, report, None)
+    return Solver(name, init, step, evaluate, None)
 
 
 def _tolerance(problem: Problem, settings: Settings) -> float:
@@ -400,11 +400,11 @@ def centred_or_wide(problem: Problem, settings: Settings) -> tuple[Problem, Arra
     is_single = data.X.dtype == np.float32 and not isinstance(data.X, DeviceArray) and problem.data_source is None
     if is_single and settings.solver == "auto" and _is_small(problem):
         return problem._replace(data=data._replace(X=data.X.astype(np.float64))), None
-    return less_centre(problem)
+    return center_columns(problem)
 
 
 def _preconditioner_name(moments: Moments) -> str:
-    return "gram" if moments.second.ndim == 2 else "diagonal"
+    return "gram" if moments.second_moment.ndim == 2 else "diagonal"
 
 
 class _Curvature(NamedTuple):
@@ -423,7 +423,7 @@ def _curvature(problem: Problem) -> _Curvature:
     """With d unknowns and m rows drawn, the factor takes ``m d^2 + d^3 / 3`` operations, a pass over all n rows
     ``4 n d`` slower ones. It is used while it costs a few passes, or a millisecond, and a round has as many steps.
     """
-    n, p = problem.n_all, problem.n_features
+    n, p = problem.n_total_samples, problem.n_features
     d = problem.n_outputs * (p + problem.fit_intercept)
     of_pass = int(min(_FACTOR_PER_PASS / d, _MOST_ROWS_DRAWN) * n)  # the rows drawn are a copy
     n_drawn = max(_ROWS_PER_UNKNOWN * d, of_pass, _LEAST_WORK // (d * d))
@@ -447,7 +447,7 @@ def _finish(
     n_drawn, is_factorised, n_steps, _ = _curvature(problem)
     X, p = problem.data.X, problem.n_features
     how = "factorised" if is_factorised else "conjugate gradients"
-    curvature = f"{how}, {'all' if n_drawn == problem.n_all else n_drawn} rows"
+    curvature = f"{how}, {'all' if n_drawn == problem.n_total_samples else n_drawn} rows"
     if problem.l1_ratio:
         return proximal_newton(
             base, moments, tol, promised=promised, n_drawn=n_drawn, is_matrix=is_factorised
@@ -490,7 +490,7 @@ def _lbfgs_pays(problem: Problem, moments: Moments) -> bool:
     And X'X's spectrum is cheap: it takes some ``30 p^3`` operations, a pass ``4 n p n_outputs``, n being at least 16 p.
     """
     n_unknowns = problem.n_outputs * problem.n_features
-    is_cheap = moments.second.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_outputs
+    is_cheap = moments.second_moment.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_outputs
     is_misled = _rows_for_products(problem) < problem.n_samples == _unless_most(n_unknowns, problem.n_samples)
     return problem.l1_ratio == 0 and is_cheap and is_misled
 
@@ -515,7 +515,7 @@ def _auto_batch_size(problem: Problem) -> int:
     Elsewhere than in host memory a step takes its time on few rows too, and there are no more than the start asks for.
     """
     n_batches = _MAX_BATCHES if is_in_host_memory(problem.data.X) else _SGD_STEPS
-    return int(np.clip(max(problem.n_features, problem.n_all // n_batches), _MIN_BATCH, _MAX_BATCH))
+    return int(np.clip(max(problem.n_features, problem.n_total_samples // n_batches), _MIN_BATCH, _MAX_BATCH))
 
 
 def _preconditioned_sgd(
@@ -552,7 +552,7 @@ def _plan_by_name(problem: Problem, settings: Settings, moments: Moments | None,
     if rate is None:
         assert moments is not None
         rate = float(auto_rate(problem, moments, batch_size))  # NumPy's own float prints its type
-    n_batches = -(-problem.n_all // batch_size)
+    n_batches = -(-problem.n_total_samples // batch_size)
     solver = first_order(
         settings.solver,
         rule,
@@ -581,17 +581,17 @@ def _gradient_rate(problem: Problem, moments: Moments, batch_size: int) -> float
     is not at hand.
     """
     has_intercept = float(problem.fit_intercept)
-    unit = max(float(np.max(moments.peak)), float(np.max(np.abs(moments.mean))), has_intercept) or 1.0
-    peak, mean = moments.peak / unit, np.append(moments.mean / unit, has_intercept / unit)
-    second = moments.second
-    spread = np.diagonal(second) if second.ndim == 2 else second
-    trace = float(peak**2 @ spread + mean @ mean)
+    unit = max(float(np.max(moments.max_deviation)), float(np.max(np.abs(moments.mean))), has_intercept) or 1.0
+    max_deviation, mean = moments.max_deviation / unit, np.append(moments.mean / unit, has_intercept / unit)
+    second_moment = moments.second_moment
+    spread = np.diagonal(second_moment) if second_moment.ndim == 2 else second_moment
+    trace = float(max_deviation**2 @ spread + mean @ mean)
     largest = trace
-    if second.ndim == 2:
+    if second_moment.ndim == 2:
         matrix = np.outer(mean, mean)
-        matrix[:-1, :-1] += second * np.outer(peak, peak)
+        matrix[:-1, :-1] += second_moment * np.outer(max_deviation, max_deviation)
         largest = float(np.linalg.eigvalsh(matrix)[-1])
-    spread_of_batches = trace * (1.0 / batch_size - 1.0 / problem.n_all)
+    spread_of_batches = trace * (1.0 / batch_size - 1.0 / problem.n_total_samples)
     curvature = curvature_bound(problem) * (largest + spread_of_batches)
     return 1.0 / (curvature * unit * unit + problem.alpha)
 
@@ -602,6 +602,6 @@ def _coordinate_rate(problem: Problem, moments: Moments, batch_size: int) -> flo
     The change is ``||x||_1`` (and 1 for the intercept), on average at most the sum of the columns' root mean
     squares (Jensen).
     """
-    spread = np.diagonal(moments.second) if moments.second.ndim == 2 else moments.second
-    rms = np.hypot(moments.peak * np.sqrt(np.maximum(spread, 0)), moments.mean)
+    spread = np.diagonal(moments.second_moment) if moments.second_moment.ndim == 2 else moments.second_moment
+    rms = np.hypot(moments.max_deviation * np.sqrt(np.maximum(spread, 0)), moments.mean)
     return 1.0 / (float(rms.sum()) + float(problem.fit_intercept) + np.finfo(float).tiny)

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sksoftmax._data import chunks as _chunks
 from sksoftmax._data.batches import epoch_batches
 from sksoftmax._data.chunks import Pieces, Sample, joined, n_bytes
-from sksoftmax._maths.objective import hessian_products, less_centre, null_value, value_and_grad
+from sksoftmax._maths.objective import center_columns, hessian_products, prior_objective, value_and_grad
 from sksoftmax._maths.preconditioner import moments_of
 from sksoftmax._types import Batch
 from tests.problems import CONTAINERS, random_params, random_problem
@@ -41,17 +41,17 @@ def test_f_its_gradient_and_its_hessian_are_those_of_all_rows(fit_intercept, n_c
     product, expected = (hessian_products(p, params)(direction) for p in (whole, problem))
     assert_allclose(product.coef, expected.coef, rtol=1e-10, atol=1e-14)
     assert_allclose(product.intercept, expected.intercept, rtol=1e-10, atol=1e-14)
-    assert null_value(whole) == pytest.approx(null_value(problem), rel=1e-13)
+    assert prior_objective(whole) == pytest.approx(prior_objective(problem), rel=1e-13)
 
 
 def test_what_x_is_less_by_is_taken_off_all_rows():
     problem = random_problem(dtype=np.float32)
-    whole, centre = less_centre(in_pieces(problem))
+    whole, column_offset = center_columns(in_pieces(problem))
     params = random_params(problem.n_outputs, problem.n_features)
-    moved = problem._replace(data=problem.data._replace(X=problem.data.X - centre))
+    moved = problem._replace(data=problem.data._replace(X=problem.data.X - column_offset))
     assert value_and_grad(whole, params).value == pytest.approx(value_and_grad(moved, params).value, rel=1e-6)
     assert_allclose(
-        whole.data_source.moments.mean, moments_of(problem.data, fit_intercept=True).mean - centre, atol=1e-6
+        whole.data_source.moments.mean, moments_of(problem.data, fit_intercept=True).mean - column_offset, atol=1e-6
     )
 
 

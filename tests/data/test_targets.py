@@ -171,7 +171,7 @@ def test_the_start_is_the_best_model_that_ignores_x(n_classes, label_smoothing):
     case = soft_problem(X, table, weight)._replace(label_smoothing=label_smoothing)
     evaluation = _objective.value_and_grad(case, _objective.prior_params(case))
     assert_allclose(evaluation.grads.intercept, 0, atol=1e-15)
-    assert evaluation.value == pytest.approx(_objective.null_value(case), rel=1e-12)
+    assert evaluation.value == pytest.approx(_objective.prior_objective(case), rel=1e-12)
 
 
 @N_CLASSES
@@ -275,9 +275,9 @@ def test_label_smoothing_makes_no_table_of_all_rows():
     clf = SoftmaxClassifier(label_smoothing=0.1, solver="sgd", max_iter=1, tol=1e3)
     tracemalloc.start()
     clf.fit(X, y)
-    peak = tracemalloc.get_traced_memory()[1]
+    max_deviation = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < n_samples * n_classes * 8  # one of probabilities, at most, and none of targets
+    assert max_deviation < n_samples * n_classes * 8  # one of probabilities, at most, and none of targets
 
 
 def test_smoothed_labels_ask_for_less_certain_probabilities():

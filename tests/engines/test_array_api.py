@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from scipy.special import log_softmax, softmax
 
 from sksoftmax._engines import array_api, naive
-from sksoftmax._engines.device import host
+from sksoftmax._engines.device import to_host
 from sksoftmax._types import Params
 from tests.libraries import wrapped
 from tests.problems import random_data, random_params
@@ -55,7 +55,7 @@ def test_raw_predictions_of_any_size_give_finite_losses_and_gradients(library, n
     want, want_grads = naive.loss_grad(params, X, y, weight, 3.0)
     got, grads = array_api.loss_grad(params, wrapped(library.array(X)), y, weight, 3.0)
     assert float(got) == pytest.approx(want, rel=1e-12)
-    assert_allclose(host(grads.coef), want_grads.coef, rtol=1e-12)
+    assert_allclose(to_host(grads.coef), want_grads.coef, rtol=1e-12)
 
 
 def test_a_small_loss_keeps_its_digits(library):

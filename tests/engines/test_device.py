@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sksoftmax._engines.device import DeviceArray, beside, host, in_numpy, squares, zeros
+from sksoftmax._engines.device import DeviceArray, squares, to_device_of, to_host, to_numpy, zeros
 from tests.libraries import wrapped
 
 RNG = np.random.RandomState(0)
@@ -74,16 +74,16 @@ def test_nothing_moves_to_host_memory_by_accident(library):
     for accident in (np.asarray, np.ascontiguousarray, lambda x: np.einsum("ij->j", x), np.median, np.add.reduce):
         with pytest.raises(TypeError):
             accident(table)
-    assert_array_equal(host(table), TABLE)
+    assert_array_equal(to_host(table), TABLE)
 
 
 def test_values_are_put_beside_an_array_in_its_dtype(library):
     table = wrapped(library.array(TABLE))
-    assert_allclose(library.numpy(beside(ROW, table).array), ROW.astype(np.float32), rtol=0)
-    assert beside(table[0], table) is not None
+    assert_allclose(library.numpy(to_device_of(ROW, table).array), ROW.astype(np.float32), rtol=0)
+    assert to_device_of(table[0], table) is not None
     assert zeros((2, 2), table).dtype == np.float64
-    assert beside(ROW[::-1], table, np.float64).dtype == np.float64  # PyTorch takes no negative strides
-    assert beside(ROW, TABLE).dtype == np.float32
+    assert to_device_of(ROW[::-1], table, np.float64).dtype == np.float64  # PyTorch takes no negative strides
+    assert to_device_of(ROW, TABLE).dtype == np.float32
 
 
 def test_a_pickle_holds_the_array_and_the_name_of_its_library(library):
@@ -96,13 +96,13 @@ def test_a_copy_is_one(library):
     table = wrapped(library.array(TABLE))
     copy = table.copy()
     table.array[0, 0] = 9.0
-    assert_array_equal(host(copy), TABLE)
+    assert_array_equal(to_host(copy), TABLE)
 
 
 def test_arrays_of_numpys_and_sparse_ones_are_in_numpy_as_they_are(library):
     sparse = sp.csr_array(TABLE)
-    assert in_numpy(TABLE) is TABLE
-    assert in_numpy(sparse) is sparse
-    moved = in_numpy(library.array(TABLE))
+    assert to_numpy(TABLE) is TABLE
+    assert to_numpy(sparse) is sparse
+    moved = to_numpy(library.array(TABLE))
     moved += 1  # it may be written to
     assert_allclose(moved, TABLE + 1)

@@ -115,15 +115,15 @@ def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit
     p = np.hstack(list(probabilities(case, params)))
     ones = np.hstack([dense, np.ones((len(dense), 1))])[:, : 4 + fit_intercept]
     weight = case.data.weight / case.data.weight.sum()
-    blocks = [(ones.T * (weight * pc * (1 - pc))) @ ones for pc in p]
-    for block in blocks:
+    iter_blocks = [(ones.T * (weight * pc * (1 - pc))) @ ones for pc in p]
+    for block in iter_blocks:
         block[:4, :4] += 0.01 * np.eye(4)
     grads = random_params(case.n_outputs, 4, seed=3)
     flat = np.hstack([grads.coef, grads.intercept[:, None]])[:, : 4 + fit_intercept]
     # the constrained solve, written as one linear system
-    q, rows = 4 + fit_intercept, len(blocks)
+    q, rows = 4 + fit_intercept, len(iter_blocks)
     system = np.zeros((q * (rows + 1), q * (rows + 1)))
-    for c, block in enumerate(blocks):
+    for c, block in enumerate(iter_blocks):
         system[c * q : (c + 1) * q, c * q : (c + 1) * q] = block
         if rows > 1:
             system[c * q : (c + 1) * q, rows * q :] = np.eye(q)

@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 from sksoftmax._engines import device
 from sksoftmax._maths import objective as _objective
-from sksoftmax._types import Batch, plus
+from sksoftmax._types import Batch, add_scaled
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
 
 CONTAINER = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
@@ -86,7 +86,7 @@ def test_the_start_is_the_best_model_that_ignores_X(n_classes):
     start = _objective.prior_params(case)
     evaluation = _objective.value_and_grad(case, start)
     assert_allclose(evaluation.grads.intercept, 0, atol=1e-16)
-    assert evaluation.value == pytest.approx(_objective.null_value(case), rel=1e-12)
+    assert evaluation.value == pytest.approx(_objective.prior_objective(case), rel=1e-12)
 
 
 def test_the_start_is_finite_for_a_class_without_rows():
@@ -99,7 +99,7 @@ def test_the_start_without_intercept_is_0(n_classes):
     case = random_problem(n_classes, fit_intercept=False)
     start = _objective.prior_params(case)
     assert not start.intercept.any()
-    assert _objective.value_and_grad(case, start).value == pytest.approx(_objective.null_value(case))
+    assert _objective.value_and_grad(case, start).value == pytest.approx(_objective.prior_objective(case))
 
 
 def test_centring_the_classes_changes_no_loss_and_lowers_the_penalty():
@@ -115,8 +115,8 @@ def test_hessian_product_is_the_slope_of_the_gradient_with_penalty():
     case = random_problem(3, alpha=0.5)
     params, direction = random_params(3, 4), random_params(3, 4, seed=5)
     product = _objective.hessian_products(case, params)(direction)
-    ahead = _objective.value_and_grad(case, plus(params, 1e-4, direction)).grads
-    behind = _objective.value_and_grad(case, plus(params, -1e-4, direction)).grads
+    ahead = _objective.value_and_grad(case, add_scaled(params, 1e-4, direction)).grads
+    behind = _objective.value_and_grad(case, add_scaled(params, -1e-4, direction)).grads
     assert_allclose(product.coef, (ahead.coef - behind.coef) / 2e-4, rtol=1e-6, atol=1e-8)
 
 
@@ -142,26 +142,26 @@ def test_probabilities_are_computed_anew_where_their_table_would_be_larger_than_
 def test_the_centre_is_next_to_most_numbers_whatever_the_others_are():
     X = np.random.RandomState(0).standard_normal((1000, 2)).astype(np.float32) + np.float32(1e6)
     X[500, 0] = 1e30  # a mean of 1e27 would leave nothing of the column
-    centre = _objective.centre_of(X)
-    assert centre.dtype == np.float32
-    assert_allclose(centre, 1e6, atol=1)
+    column_offset = _objective.compute_column_offset(X)
+    assert column_offset.dtype == np.float32
+    assert_allclose(column_offset, 1e6, atol=1)
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 255, 256, 1000])
 def test_the_centre_is_the_median_of_evenly_spaced_rows(n_samples):
     X = np.random.RandomState(0).standard_normal((n_samples, 3)).astype(np.float32)
     step = -(-n_samples // 255)
-    assert_allclose(_objective.centre_of(X), np.median(X[::step], axis=0))
+    assert_allclose(_objective.compute_column_offset(X), np.median(X[::step], axis=0))
 
 
 def test_float32_rows_are_taken_less_their_centre_and_f_stays_what_it_is():
     X, y = random_data(dtype=np.float32)
     case = problem(X + np.float32(64), y)  # whose digits float32 has to spare
-    less, centre = _objective.less_centre(case)
-    assert_allclose(less.data.X, case.data.X - centre)
+    less, column_offset = _objective.center_columns(case)
+    assert_allclose(less.data.X, case.data.X - column_offset)
     assert np.abs(less.data.X).max() < np.abs(case.data.X).max()
     params = random_params(3, 4)
-    moved = _objective.shifted(params, centre, 1.0)
+    moved = _objective.shift_intercept(params, column_offset, 1.0)
     got, want = _objective.value_and_grad(less, moved).value, _objective.value_and_grad(case, params).value
     assert got == pytest.approx(want, rel=1e-4)  # z of some 100 in float32
 
@@ -178,9 +178,9 @@ def test_float32_rows_are_taken_less_their_centre_and_f_stays_what_it_is():
 def test_rows_that_need_no_centre_stay_as_they_are(change, kwargs):
     X, y = random_data(dtype=np.float32)
     case = problem(change(X), y, **kwargs)
-    less, centre = _objective.less_centre(case)
+    less, column_offset = _objective.center_columns(case)
     assert less is case
-    assert centre is None
+    assert column_offset is None
 
 
 def test_settled_parameters_sum_to_0_as_far_as_l1_allows():

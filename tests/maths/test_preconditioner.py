@@ -36,10 +36,12 @@ def test_moments_are_the_weighted_mean_and_covariance(container, fit_intercept):
     mean = np.average(X, axis=0, weights=weight) * fit_intercept
     covariance = (X - mean).T * weight @ (X - mean) / weight.sum()
     assert_allclose(moments.mean, mean, rtol=1e-12)
-    assert_allclose(moments.peak, np.abs(X - mean).max(axis=0), rtol=1e-12)
-    assert_allclose(moments.second * np.outer(moments.peak, moments.peak), covariance, rtol=1e-7, atol=1e-9)
+    assert_allclose(moments.max_deviation, np.abs(X - mean).max(axis=0), rtol=1e-12)
+    assert_allclose(
+        moments.second_moment * np.outer(moments.max_deviation, moments.max_deviation), covariance, rtol=1e-7, atol=1e-9
+    )
     diagonal = compute_moments(case, full_gram=False)
-    assert_allclose(diagonal.second, np.diagonal(moments.second), rtol=1e-7)
+    assert_allclose(diagonal.second_moment, np.diagonal(moments.second_moment), rtol=1e-7)
 
 
 @CONTAINER
@@ -108,10 +110,10 @@ def test_statistics_of_two_parts_merge_to_those_of_all(full_gram):
     )
     want = compute_moments(case, full_gram=full_gram)
     assert_allclose(got.mean, want.mean, rtol=1e-12)
-    assert (got.peak >= want.peak * (1 - 1e-12)).all()
-    assert (got.peak <= 3 * want.peak).all()
-    scales = [np.outer(s.peak, s.peak) if full_gram else s.peak**2 for s in (got, want)]
-    assert_allclose(got.second * scales[0], want.second * scales[1], rtol=1e-9, atol=1e-9)
+    assert (got.max_deviation >= want.max_deviation * (1 - 1e-12)).all()
+    assert (got.max_deviation <= 3 * want.max_deviation).all()
+    scales = [np.outer(s.max_deviation, s.max_deviation) if full_gram else s.max_deviation**2 for s in (got, want)]
+    assert_allclose(got.second_moment * scales[0], want.second_moment * scales[1], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -228,11 +230,11 @@ def test_part_of_the_rows_tells_the_gram_matrix_but_for_columns_that_it_misses()
     X[:, 3] = X[:, 4] + X[:, 5] + 1e-5 * X[:, 3]
     case = problem(X, rng.randint(0, 2, n))  # 2 classes: 20 rows a column
     moments = compute_moments(case, full_gram=True)
-    u = (X - X.mean(axis=0)) / moments.peak
+    u = (X - X.mean(axis=0)) / moments.max_deviation
     exact = u.T @ u / n
-    assert not np.allclose(moments.second, exact, rtol=1e-3)
-    assert_allclose(moments.second[1:3, 1:3], np.diag(np.diagonal(exact)[1:3]), rtol=1e-10)
+    assert not np.allclose(moments.second_moment, exact, rtol=1e-3)
+    assert_allclose(moments.second_moment[1:3, 1:3], np.diag(np.diagonal(exact)[1:3]), rtol=1e-10)
     kept = np.ix_(np.arange(p) != 1, np.arange(p) != 1)
-    values = scipy.linalg.eigvalsh(moments.second[kept], exact[kept])
+    values = scipy.linalg.eigvalsh(moments.second_moment[kept], exact[kept])
     # (1 -+ (80 / 1600)^(1/2))^2 is .60 and 1.50 (Marchenko & Pastur), also along what all but vanishes
     assert 0.5 < values.min() < values.max() < 1.7

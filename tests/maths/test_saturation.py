@@ -12,7 +12,7 @@ from sksoftmax._maths.newton_direction import Newton, conjugate_gradients, decre
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._maths.saturation import Saturating, check, limited, newton_direction
-from sksoftmax._types import Params, dot, plus
+from sksoftmax._types import Params, add_scaled, dot
 from tests.problems import CONTAINERS, KERNELS, problem, random_data, random_params, random_problem
 
 CONTAINER = pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
@@ -174,7 +174,7 @@ def exact_step(case, params, evaluation, allowed, n_rounds=60):
         # once probabilities saturate along a step of nothing, there are none: the first Hessian is F's own
         H = dense_hessian(case, params, step if step is not still else still)
         d = -np.linalg.lstsq(H.reshape(len(left), -1), left, rcond=1e-13)[0].reshape(case.n_outputs, -1)
-        step = plus(step, 1.0, Params(d[:, :-1], d[:, -1]))
+        step = add_scaled(step, 1.0, Params(d[:, :-1], d[:, -1]))
     return None
 
 
@@ -192,7 +192,7 @@ def test_the_gap_of_a_step_without_anything_missed_is_a_bound_of_the_excess(n_cl
         least = minimum(F, [F.zeros()], 1e-10)
         params = prior_params(case)
         if seed % 3:
-            params = plus(params, 0.3, random_params(case.n_outputs, 4, seed=seed))
+            params = add_scaled(params, 0.3, random_params(case.n_outputs, 4, seed=seed))
         params = params._replace(intercept=params.intercept * fit_intercept)
         evaluation = value_and_grad(case, params)
         found = exact_step(case, params, evaluation, 0.0)
@@ -213,7 +213,7 @@ def test_the_gap_of_a_small_step_is_half_the_squared_newton_decrement(n_classes)
         H, g = dense_hessian(case, params, still), np.column_stack(evaluation.grads)
         d = -np.linalg.lstsq(H.reshape(g.size, -1), g.ravel(), rcond=1e-13)[0].reshape(g.shape)
         step = Params(d[:, :-1], d[:, -1])
-        params, before = plus(params, 1.0, step), params
+        params, before = add_scaled(params, 1.0, step), params
     seen = check(case, before, evaluation, None, step, case.kernel, 0.0, is_exact=True)
     # to second order in the step, which changes probabilities by some hundredths of themselves
     assert seen.gap == pytest.approx(-0.5 * dot(evaluation.grads, step), rel=0.05)
@@ -262,10 +262,10 @@ def test_a_step_sees_through_one_outlying_row(container, n_classes, cell, how):
         *(case, params, evaluation, rows if by_factor else None, newton, preconditioner, allowed),
         factorise if by_factor else None,
     )
-    fall = evaluation.value - value_and_grad(case, plus(params, 1.0, newton.direction)).value
+    fall = evaluation.value - value_and_grad(case, add_scaled(params, 1.0, newton.direction)).value
     assert fall < 0.05 * left  # one cell holds the step
     assert newton.decrease < 0.05 * left  # and the promise
-    assert evaluation.value - value_and_grad(case, plus(params, 1.0, found.direction)).value > 0.5 * left
+    assert evaluation.value - value_and_grad(case, add_scaled(params, 1.0, found.direction)).value > 0.5 * left
     assert found.decrease + found.remaining >= 0.8 * left  # an estimate: rounds end with a tenth of it overlooked
 
 
@@ -287,7 +287,7 @@ def test_rounds_without_end_hand_over_the_step_of_least_f_and_no_promise(monkeyp
     found = limited(case, prior_params(case), evaluation, None, newton, preconditioner, 1e-9)
     assert found.remaining == np.inf
     assert found.decrease >= newton.decrease
-    ends = [value_and_grad(case, plus(prior_params(case), 1.0, one.direction)).value for one in (newton, found)]
+    ends = [value_and_grad(case, add_scaled(prior_params(case), 1.0, one.direction)).value for one in (newton, found)]
     assert ends[1] <= ends[0]
 
 

@@ -206,11 +206,11 @@ FIELDS = {
     "Batch": "X y weight |",
     "FirstOrderState": "params iterate memory step rate |",
     "Kept": "| pieces seen n_learned value loss surplus params info n_epochs weight squares objective",
-    "Moments": "mean peak second |",
+    "Moments": "mean max_deviation second_moment |",
     "Params": "coef intercept |",
     "GramPreconditioner": "mean scale inverse intercept_rate dimension |",
     "ScheduleFreeState": (
-        "params iterate step moments weight preconditioner preconditioner_weight preconditioner_peak |"
+        "params iterate step moments weight preconditioner preconditioner_weight preconditioner_max_deviation |"
     ),
     "Stream": "solver has_l1 learning_rate solver_state n_samples weight n_fitted kept | waiting info objective",
 }

@@ -18,7 +18,7 @@ from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines import vectorized
-from sksoftmax._maths.objective import hessian_products, null_value, prior_params, value_and_grad
+from sksoftmax._maths.objective import hessian_products, prior_objective, prior_params, value_and_grad
 from sksoftmax._solvers import _prox_center
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._training import plan
@@ -61,9 +61,9 @@ def run(problem, tol, max_iter=500, seed=0):
     state, reports, params = solver.init(problem, prior_params(problem)), [], []
     for _ in range(max_iter):
         state = solver.step(problem, state, problem.data)
-        reports.append(solver.report(problem, state))
+        reports.append(solver.evaluate(problem, state))
         params.append(state.params)
-        if reports[-1].excess <= tol or reports[-1].is_stuck:
+        if reports[-1].excess <= tol or reports[-1].at_precision:
             break
     return reports, params
 
@@ -263,7 +263,7 @@ def test_without_penalty_what_is_next_to_nothing_for_the_dtype_is_not_trusted(dt
             )
         case = as_problem(X.astype(dtype).astype(float), np.searchsorted(clf.classes_, y), alpha=0.0)
         reached = value_and_grad(case, Params(clf.coef_.astype(float), clf.intercept_.astype(float))).value
-        excess = reached / (np.sqrt(np.finfo(dtype).eps) * null_value(case))
+        excess = reached / (np.sqrt(np.finfo(dtype).eps) * prior_objective(case))
         assert excess <= 1.01 * clf.excess_
 
 

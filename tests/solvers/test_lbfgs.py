@@ -10,7 +10,7 @@ from sksoftmax._maths.newton_direction import Newton, corrected
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, spectrum
 from sksoftmax._solvers.lbfgs import lbfgs
-from sksoftmax._types import dot, plus, scaled
+from sksoftmax._types import add_scaled, dot, scale_params
 from tests.problems import problem, random_data
 
 
@@ -28,9 +28,9 @@ def next_step(case, state):
         curvatures
     )  # the same whatever it is about
     grads = value_and_grad(case, state.params).grads
-    aim = corrected(state.pairs, grads, lambda g: Newton(scaled(-1.0, preconditioner.apply(g)), 0.0, 0.0, 0))
+    aim = corrected(state.pairs, grads, lambda g: Newton(scale_params(-1.0, preconditioner.apply(g)), 0.0, 0.0, 0))
     product = hessian_products(case, state.params)(aim.direction)
-    return scaled(-dot(grads, aim.direction) / dot(aim.direction, product), aim.direction)
+    return scale_params(-dot(grads, aim.direction) / dot(aim.direction, product), aim.direction)
 
 
 def test_two_steps_by_hand(case):
@@ -43,7 +43,7 @@ def test_two_steps_by_hand(case):
         assert_allclose(state.step.coef, want.coef, rtol=1e-5, atol=1e-6)
         assert_allclose(state.step.intercept, want.intercept, rtol=1e-5, atol=1e-6)
         moved = solver.step(case, state, case.data)
-        assert_allclose(moved.params.coef, plus(state.params, 1.0, state.step).coef)
+        assert_allclose(moved.params.coef, add_scaled(state.params, 1.0, state.step).coef)
         state = moved
 
 
@@ -56,7 +56,7 @@ def test_it_ends_at_the_minimum_and_its_estimate_is_the_excess_or_more(case, dty
     reports = []
     for _ in range(80):
         state = solver.step(case, state, case.data)
-        reports.append(solver.report(case, state))
+        reports.append(solver.evaluate(case, state))
     minimum = reports[-1].value
     assert np.abs(state.evaluation.grads.coef).max() < 30 * np.finfo(dtype).eps ** 0.5  # F's digits: half for W
     for report in reports:
@@ -70,7 +70,7 @@ def test_at_the_minimum_it_is_stuck_and_leaves_that_to_the_next_solver():
     solver = lbfgs(compute_moments(case, full_gram=True), 4, 20)
     state = solver.init(case, prior_params(case))
     assert solver.step(case, state, case.data).params is state.params
-    assert not solver.report(case, state).is_stuck
+    assert not solver.evaluate(case, state).at_precision
 
 
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_array])

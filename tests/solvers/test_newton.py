@@ -17,7 +17,7 @@ from sksoftmax._maths.newton_direction import (
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._solvers.newton import Offer, newton
-from sksoftmax._types import Params, dot, plus, scaled
+from sksoftmax._types import Params, add_scaled, dot, scale_params
 from tests.problems import problem, random_data, random_problem
 
 
@@ -63,7 +63,7 @@ def test_a_truncated_direction_descends_and_says_so():
     assert aim.remaining > 1e-12 * aim.decrease
     assert aim.n_products == 2
     assert dot(aim.direction, evaluation.grads) < 0
-    assert value_and_grad(case, plus(start, 1e-3, aim.direction)).value < evaluation.value
+    assert value_and_grad(case, add_scaled(start, 1e-3, aim.direction)).value < evaluation.value
 
 
 def test_at_the_minimum_nothing_is_left():
@@ -163,7 +163,7 @@ def test_pairs_of_a_quadratic_correct_any_inverse_to_the_true_one():
     conjugate = np.linalg.eigh(hessian)[1]
     pairs = [Pair(as_params(step), as_params(hessian @ step)) for step in conjugate.T]
     gradient = rng.standard_normal(6)
-    got = corrected(pairs, as_params(gradient), lambda g: Newton(scaled(-1.0, g), 0.0, 0.0, 0))
+    got = corrected(pairs, as_params(gradient), lambda g: Newton(scale_params(-1.0, g), 0.0, 0.0, 0))
     want = -np.linalg.solve(hessian, gradient)
     assert_allclose(as_flat(got.direction), want, rtol=1e-9)
     assert got.decrease == pytest.approx(-0.5 * gradient @ want)
@@ -248,7 +248,7 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
         factors.append(factorize_hessian(*arguments))
         return factors[-1]
 
-    monkeypatch.setattr("sksoftmax._solvers.newton.factorised", counted)
+    monkeypatch.setattr("sksoftmax._solvers.newton.factorize_hessian", counted)
     X, y = random_data(n_samples=400, n_classes=3)
     case = problem(X, y, alpha=1e-2)
     moments = compute_moments(case, full_gram=False)

@@ -211,7 +211,7 @@ def test_a_model_that_promises_a_rise_certifies_nothing(monkeypatch):
     )
     monkeypatch.setattr(proximal_newton, "left_after", lambda *arguments: (-1.0, 0.0))  # where rounding broke it down
     state = solver.init(case, prior_params(case))
-    assert solver.report(case, state).excess == np.inf
+    assert solver.evaluate(case, state).excess == np.inf
 
 
 def test_zeros_survive_the_hand_over():

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines import vectorized
-from sksoftmax._maths.objective import null_value, prior_params, value_and_grad
+from sksoftmax._maths.objective import prior_objective, prior_params, value_and_grad
 from sksoftmax._maths.reduction import narrowed
 from sksoftmax._training.fit import SILENT, handed_over, may_rotate, minimum
 from sksoftmax._training.loop import Result, Rules
@@ -204,7 +204,7 @@ def test_a_warm_start_above_the_priors_is_a_cold_one(n_classes, size):
     case = problem_by_rows(*random_data(300, n_classes=n_classes))
     start = random_params(case.n_outputs, 4)
     start = Params(size * start.coef, start.intercept)
-    assert not value_and_grad(case, start).value <= null_value(case)
+    assert not value_and_grad(case, start).value <= prior_objective(case)
     cold, warm = minimised(case, prior_params(case), is_warm=False), minimised(case, start, is_warm=True)
     assert_array_equal(warm.params.coef, cold.params.coef)
     assert warm.loss_curve == cold.loss_curve
