@@ -33,29 +33,42 @@ _N_PASSES = 8
 _ROWS_PER_COLUMN = 4
 
 
-def exact(proba: Any) -> Any:
-    """Probabilities in float64; of several classes' in float32 the largest is 1 less the others, which it has lost."""
-    return with_spreads(proba)[0]
+def exact(proba: Any, largest: Any = None) -> Any:
+    """Return probabilities in float64; of float32's the largest of several classes is 1 less the others.
+
+    ``largest`` are the places of the largest, if at hand.
+    """
+    if len(proba) == 1 or proba.dtype != np.float32 or isinstance(proba, DeviceArray):
+        return proba
+    largest = _largest(proba) if largest is None else largest
+    proba = proba.astype(np.float64)
+    proba[largest] = 0
+    proba[largest] = 1 - proba.sum(axis=0)
+    return proba
 
 
-def spreads(proba: Any) -> Any:
-    """``p (1 - p)`` of each class, (n_outputs, n); of the largest by the sum of the others, not by a difference."""
-    return with_spreads(proba)[1]
+def spreads(proba: Any, largest: Any = None) -> Any:
+    """Return ``p (1 - p)`` of each class, (n_outputs, n); of the largest by the sum of the others, not a difference.
+
+    ``largest`` are the places of the largest, if at hand.
+    """
+    if len(proba) == 1 or isinstance(proba, DeviceArray):
+        return proba * (1 - proba)
+    largest = _largest(proba) if largest is None else largest
+    others = proba.copy()
+    others[largest] = 0
+    found = proba * (1 - proba)
+    found[largest] = proba[largest] * others.sum(axis=0)
+    return found
 
 
 def with_spreads(proba: Any) -> tuple[Any, Any]:
-    """The probabilities as ``exact`` returns them, and their ``spreads``."""
+    """Return the probabilities, exact, and their spreads."""
     if len(proba) == 1 or isinstance(proba, DeviceArray):
-        return proba, proba * (1 - proba)
-    others, largest = proba.astype(np.float64), _largest(proba)
-    others[largest] = 0
-    rest = others.sum(axis=0)
-    spread = others * (1 - others)
-    spread[largest] = rest * (1 - rest)
-    if proba.dtype == np.float32:
-        others[largest] = 1 - rest
-        proba = others
-    return proba, spread
+        return proba, spreads(proba)
+    largest = _largest(proba)
+    proba = exact(proba, largest)
+    return proba, spreads(proba, largest)
 
 
 def _largest(proba: Array) -> tuple[Array, Array]:

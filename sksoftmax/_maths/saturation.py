@@ -9,7 +9,8 @@ probability leaves [0, 1], as follows:
 1. Linearise the probabilities along the step. Those that would be negative are 0 from now on: they saturate.
 2. What the others have to make up for is a gradient. Its decrease, estimated by the diagonal of their Hessian, is
    what the model overlooks. Stop if that is little. If the Hessian is that of all rows, the bound that the penalty
-   gives has to be little as well, or the gap that of the round before: further rows may saturate.
+   gives has to be little as well, or the gap that of the round before: further rows may saturate. Give up if the gap
+   is negative.
 3. Correct the step by conjugate gradients with the Hessian of what has not saturated, or by its factor, and go to 1.
 
 The linearised probabilities q are a feasible point of F's dual, so that, solved exactly and over all rows, ::
@@ -346,6 +347,8 @@ def limited(
             left = seen.new if factorise is None else seen.missed
             if not is_exact or seen.is_sure(before, _most(problem, evaluation.value, left), allowed):
                 return found
+        if seen.gap < -allowed:  # far from any duality gap: the corrections lead nowhere
+            break
         before, kernel = seen, seen.kernel
         own = problem._replace(kernel=kernel)
         hessian = hessian_products(own, params, rows)

@@ -137,6 +137,8 @@ class NewtonState(NamedTuple):
         Rounds so far.
     next_check : int
         The round from which on it may be tried whether rows saturate.
+    check_interval : int
+        Rounds between the last two tries.
     """
 
     params: Params
@@ -159,6 +161,7 @@ class NewtonState(NamedTuple):
     unpaid: tuple[float, ...]
     n_rounds: int = 0
     next_check: int = 0
+    check_interval: int = 1
 
     @property
     def bought(self) -> Bought:
@@ -297,13 +300,16 @@ def newton(
     def _sure(problem: Problem, state: NewtonState, aimed: NewtonState, *, is_doubted: bool) -> NewtonState:
         """The state ``aimed``, or with another direction, with an excess that holds once rows have saturated.
 
-        Where it is not found out, steps are taken before it is tried again, as many as there were so far.
+        Where it is not found out, rounds are taken before it is tried again: two, and twice as many after each try.
         """
         if state.n_rounds < state.next_check:
             return aimed._replace(excess=np.inf)
         aimed = _aimed(problem, state, _limited(problem, aimed), is_doubted=is_doubted, is_gap=True)
         is_known = np.isfinite(aimed.newton.remaining)
-        return aimed if is_known else aimed._replace(next_check=max(state.n_rounds + 2, 2 * state.n_rounds))
+        if is_known:
+            return aimed
+        interval = 2 * state.check_interval
+        return aimed._replace(check_interval=interval, next_check=state.n_rounds + interval)
 
     def _limited(problem: Problem, state: NewtonState) -> Newton:
         """The direction with the saturation of rows taken into account."""

@@ -52,7 +52,7 @@ class ProximalState(NamedTuple):
         As in ``newton.NewtonState``.
     damping : float
         What the model's curvature is raised by. Where the probabilities are near 0 or 1 its own tells little of F.
-    n_drawn, rows, is_outworn, value_drawn, leverage, n_rounds, next_check
+    n_drawn, rows, is_outworn, value_drawn, leverage, n_rounds, next_check, check_interval
         As there.
     """
 
@@ -72,6 +72,7 @@ class ProximalState(NamedTuple):
     leverage: Array | None
     n_rounds: int = 0
     next_check: int = 0
+    check_interval: int = 1
 
 
 def proximal_newton(
@@ -169,7 +170,10 @@ def proximal_newton(
                 break
         if n_rounds < state.next_check and excess <= promised:
             excess = np.inf  # not found out
-        next_check = max(n_rounds + 1, 2 * n_rounds) if np.isinf(step.remaining) else state.next_check
+        interval, next_check = state.check_interval, state.next_check
+        if np.isinf(step.remaining):
+            interval *= 2
+            next_check = n_rounds + interval
         return state._replace(
             end=step.end,
             decrease=step.decrease,
@@ -177,6 +181,7 @@ def proximal_newton(
             excess=excess,
             n_rounds=n_rounds,
             next_check=next_check,
+            check_interval=interval,
         )
 
     def _with_rows(problem: Problem, state: ProximalState) -> ProximalState:
