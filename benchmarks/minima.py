@@ -23,7 +23,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from benchmarks import problems
-from benchmarks.evaluate import read_csv, write_csv
+from benchmarks.report import read_csv, write_csv
 from benchmarks.newton_l1 import Smooth, newton, pseudo_gradient
 from benchmarks.problems import RACE, RaceProblem
 from benchmarks.rivals import OURS, RIVALS, Rival, is_sparse, objective

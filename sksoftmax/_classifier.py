@@ -22,16 +22,16 @@ from sksoftmax._data.placement import labels_like, placed, where_the_fit_was
 from sksoftmax._engines import array_api, vectorized
 from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
 from sksoftmax._engines.threads import one_blas_thread
-from sksoftmax._maths.objective import prior_params, settled
-from sksoftmax._maths.reduction import widened
+from sksoftmax._maths.objective import center_params, prior_params
+from sksoftmax._maths.reduction import add_classes
 from sksoftmax._model import conversion, serialization
 from sksoftmax._model.predictions import PredictionsMixin
-from sksoftmax._training.callbacks import Task, of_all, printing, task_of
-from sksoftmax._training.fit import minimum
+from sksoftmax._training.callbacks import Task, combine_monitors, task_of, verbose_monitor
+from sksoftmax._training.fit import minimize
 from sksoftmax._training.loop import Result, Rules
 from sksoftmax._training.plan import Settings, choose_engine
 from sksoftmax._training.stopping import StopReason
-from sksoftmax._training.stream import TOL, Stream, advanced, begun, with_classes, with_intercept
+from sksoftmax._training.stream import TOL, Stream, new_stream, update_stream, with_classes, with_intercept
 from sksoftmax._types import Array, Batch, DataSource, Params, Problem, is_finite
 
 
@@ -512,14 +512,16 @@ class SoftmaxClassifier(
             params = self._warm_params(before, params, classes)
         rules = Rules(self.max_iter, self.tol, _scorer(held), self.n_iter_no_change)
         self._forget_outcome()
-        watches = task.watches(
+        monitors = task.monitors(
             lambda result: {**self._outcome(result, classes, data.X), **self._answer(result.params, data.X)}
         )
-        result, info = minimum(
+        result, info = minimize(
             *(problem, params, self._settings(), rules),
             is_warm=before is not None,
             rng=rng,
-            watch=of_all([printing(problem.n_total_samples), *watches] if self.verbose else watches),
+            monitor=combine_monitors(
+                [verbose_monitor(problem.n_total_samples), *monitors] if self.verbose else monitors
+            ),
         )
         self.__dict__ |= self._outcome(result, classes, data.X)
         self.solver_info_ = {"engine": choose_engine(self.engine, data.X), "solver": result.solver, **info}
@@ -639,12 +641,12 @@ class SoftmaxClassifier(
             n_samples = stream.n_samples
             if params is None or n_samples == 0:
                 return None
-            wide = widened(params, places, len(classes), n_samples, **self._kind())
+            wide = add_classes(params, places, len(classes), n_samples, **self._kind())
             return with_intercept(wide, bool(self.fit_intercept))
 
         problem = self._problem(data, len(classes), 1.0)
         rng = check_random_state(self.random_state)
-        after, params, info, n_epochs, result = advanced(stream, problem, before, self._settings(), rng)
+        after, params, info, n_epochs, result = update_stream(stream, problem, before, self._settings(), rng)
         if params is not None:
             if not is_finite(Params(*(part.astype(data.X.dtype) for part in params))):
                 raise FloatingPointError(
@@ -664,7 +666,7 @@ class SoftmaxClassifier(
         return {"has_l1": self._l1_ratio() > 0, "has_intercept": bool(self.fit_intercept)}
 
     def _new_stream(self, n_samples: int, weight: float) -> Stream:
-        return begun(self._settings(), has_l1=self._l1_ratio() > 0, n_samples=n_samples, weight=weight)
+        return new_stream(self._settings(), has_l1=self._l1_ratio() > 0, n_samples=n_samples, weight=weight)
 
     def to_sklearn(self) -> LogisticRegression:
         """The same model as scikit-learn's ``LogisticRegression``, fitted, for all that takes one.
@@ -831,12 +833,12 @@ class SoftmaxClassifier(
                 f"warm_start needs the {before.coef.shape[1]} features of the last fit, got "
                 f"{cold.coef.shape[1]}; set warm_start=False."
             )
-        start = settled(before, has_l1=self._l1_ratio() > 0)
+        start = center_params(before, has_l1=self._l1_ratio() > 0)
         return start._replace(intercept=start.intercept * self.fit_intercept)
 
     def _answer(self, params: Params, X: Any) -> dict[str, Any]:
         """The attributes that hold the parameters, of X's library and dtype."""
-        params = settled(params, has_l1=self._l1_ratio() > 0)
+        params = center_params(params, has_l1=self._l1_ratio() > 0)
         return _attributes(Params(*(part.astype(X.dtype) for part in params)), X)
 
     def _forget_outcome(self) -> None:

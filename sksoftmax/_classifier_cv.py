@@ -22,11 +22,17 @@ from sksoftmax._classifier import SoftmaxClassifier
 from sksoftmax._data import validation as _validation
 from sksoftmax._engines.threads import one_blas_thread
 from sksoftmax._maths.objective import alpha_from_C
-from sksoftmax._maths.reduction import Narrow, as_it_is, classes_with_rows, narrowed, of_classes
+from sksoftmax._maths.reduction import (
+    ReducedProblem,
+    classes_with_rows,
+    identity_reduction,
+    reduce_columns,
+    restrict_classes,
+)
 from sksoftmax._model.predictions import PredictionsMixin
-from sksoftmax._training.fit import SILENT, Ready, made_ready, may_rotate, minimum
+from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, may_rotate, minimize, prepare
 from sksoftmax._training.loop import Rules
-from sksoftmax._training.path import Point, path
+from sksoftmax._training.path import PathPoint, path
 from sksoftmax._training.plan import Settings, choose_engine
 from sksoftmax._types import Array, Batch, Params, Problem
 
@@ -240,17 +246,17 @@ class SoftmaxClassifierCV(
         problem = model._problem(data, len(classes), float(data.weight.mean()))
         judge = _Judge(model, self._scorer(classes), of_scorer)
         weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
-        narrow = as_it_is(weakest)
+        reduced = identity_reduction(weakest)
         if classes_with_rows(weakest) is None:  # else each fold leaves these classes out
-            narrow = narrowed(weakest, may_rotate=may_rotate(weakest, settings)) or narrow
-        ready = made_ready(narrow.problem, settings)
+            reduced = reduce_columns(weakest, may_rotate=may_rotate(weakest, settings)) or reduced
+        prepared = prepare(reduced.problem, settings)
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=len(splits))
         has_rows = np.array([np.bincount(codes[train], rows.weight[train], len(classes)) > 0 for train, _ in splits])
-        ready = ready._replace(problem=_without_kernel(ready.problem))
-        narrow = narrow._replace(problem=_without_kernel(narrow.problem))
+        prepared = prepared._replace(problem=_without_kernel(prepared.problem))
+        reduced = reduced._replace(problem=_without_kernel(reduced.problem))
         paths = Parallel(n_jobs=self.n_jobs, prefer="processes" if self.engine == "naive" else "threads")(
             delayed(_path_of_fold)(
-                *(ready, narrow, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, judge),
+                *(prepared, reduced, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, judge),
                 class_weight=self.class_weight,
                 n_no_change=self.n_alphas_no_change,
                 seed=seed,
@@ -262,7 +268,7 @@ class SoftmaxClassifierCV(
         self.classes_, self.alphas_, self.l1_ratios_ = classes, alphas, l1_ratios
         self._choose(paths, has_rows, data, model)
 
-    def _choose(self, paths: Sequence[list[Point]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
+    def _choose(self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
         """Set the attributes: of the paths, a row of ``l1_ratios_`` a fold, and of the model chosen.
 
         ``has_rows``, of shape (n_folds, n_classes), says which classes a fold has rows of.
@@ -293,7 +299,7 @@ class SoftmaxClassifierCV(
         else:
             self._take_best_of_folds(paths, has_rows, data, model)
 
-    def _refit(self, paths: Sequence[list[Point]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
+    def _refit(self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
         """The model of the best mean score, fitted to all rows."""
         means = self.scores_.mean(axis=0)
         if np.isnan(means).all():
@@ -305,11 +311,11 @@ class SoftmaxClassifierCV(
         start = _mean_of_folds(starts, has_rows, has_l1=model._l1_ratio() > 0)
         data = _validation.with_class_weight(data, self.class_weight, self.classes_)
         problem = model._problem(data, len(self.classes_), float(data.weight.mean()))
-        result, info = minimum(
+        result, info = minimize(
             *(problem, start, model._settings(), Rules(self.max_iter, self.tol, None, 1)),
             is_warm=True,
             rng=check_random_state(self.random_state),
-            watch=SILENT,
+            monitor=NO_MONITOR,
         )
         model.__dict__ |= model._outcome(result, self.classes_, data.X)
         model.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
@@ -317,7 +323,7 @@ class SoftmaxClassifierCV(
         model._warn_if_above_tol(result)
 
     def _take_best_of_folds(
-        self, paths: Sequence[list[Point]], has_rows: Array, data: Batch, model: SoftmaxClassifier
+        self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier
     ) -> None:
         """The mean of the folds' best models."""
         chosen = []
@@ -478,8 +484,8 @@ def _without_kernel(problem: Problem) -> Problem:
 
 @np.errstate(all="ignore")  # a process or thread of its own does not inherit the caller's settings
 def _path_of_fold(
-    ready: Ready,
-    narrow: Narrow,
+    prepared: PreparedProblem,
+    reduced: ReducedProblem,
     data: Batch,
     train: Array,
     test: Array,
@@ -493,36 +499,37 @@ def _path_of_fold(
     n_no_change: int | None,
     seed: int,
     is_told: bool,
-) -> list[Point]:
+) -> list[PathPoint]:
     """The path of a fold; its rows by their places among those of positive weight, -1 for others.
 
-    ``ready`` is the problem of fewer columns, ``data`` are the rows as they were given, and so the models of the path.
+    ``prepared`` is the problem of fewer columns, ``data`` are the rows as they were given, and so the models of the
+    path.
     """
     train, test = train[train >= 0], test[test >= 0]
-    rows = ready.problem.data
+    rows = prepared.problem.data
     part = Batch(*(column[train] for column in rows))
-    held = Batch(*(column[test] for column in narrow.problem.data))
-    given = held if narrow.problem.data.X is data.X else Batch(*(column[test] for column in data))
+    held = Batch(*(column[test] for column in reduced.problem.data))
+    given = held if reduced.problem.data.X is data.X else Batch(*(column[test] for column in data))
     if data.y.min() < data.y.max():  # else no fold can have two
         _validation.at_least_two(judge.model.classes_[np.unique(part.y)])
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without.")
     part = _validation.with_class_weight(part, class_weight, judge.model.classes_)
     judge = judge._replace(params=_validation.params_of_rows(data.X, judge.params, test))
-    problem = ready.problem._replace(data=part, mean_weight=float(part.weight.mean()), alpha=1.0, l1_ratio=l1_ratio)
+    problem = prepared.problem._replace(data=part, mean_weight=float(part.weight.mean()), alpha=1.0, l1_ratio=l1_ratio)
     problem = problem._replace(kernel=_validation.kernel(choose_engine(settings.engine)))
     seen = classes_with_rows(problem)
-    few = as_it_is(problem) if seen is None else of_classes(problem, seen)
+    few = identity_reduction(problem) if seen is None else restrict_classes(problem, seen)
     if seen is not None:
         is_known = np.isin(held.y, seen)
         held = Batch(held.X[is_known], np.searchsorted(seen, held.y[is_known]), held.weight[is_known])
 
     def back(params: Params) -> Params:
-        return narrow.back(few.back(params))
+        return reduced.back(few.back(params))
 
     with one_blas_thread():
         points = path(
-            *(ready._replace(problem=few.problem), held, few.problem.alpha * alphas, settings, rules),
+            *(prepared._replace(problem=few.problem), held, few.problem.alpha * alphas, settings, rules),
             score=lambda params: judge(back(params), given),
             n_no_change=n_no_change,
             rng=check_random_state(seed),

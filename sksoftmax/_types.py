@@ -225,7 +225,7 @@ class Report(NamedTuple):
 class Solver(NamedTuple):
     """A solver: pure functions of (problem, state); the state has ``params``.
 
-    It may have ``bought``, too: what a fit of another penalty to the same rows may go on from.
+    It may have ``path_cache``, too: what a fit of another penalty to the same rows may go on from.
 
     Attributes
     ----------

@@ -356,14 +356,14 @@ def next_sample_size(problem: Problem, n_drawn: int) -> int:
 def _inclusion_probabilities(height: Array, n_drawn: int) -> Array:
     """Chances of being drawn, in proportion to ``height``, at most 1, that sum to ``n_drawn``."""
     height = np.maximum(height, np.finfo(float).tiny)
-    is_sure = np.zeros(len(height), dtype=bool)
+    is_confirmed = np.zeros(len(height), dtype=bool)
     while True:
-        left = n_drawn - np.count_nonzero(is_sure)
-        chance = np.where(is_sure, 1.0, height * (left / height[~is_sure].sum()))
+        left = n_drawn - np.count_nonzero(is_confirmed)
+        chance = np.where(is_confirmed, 1.0, height * (left / height[~is_confirmed].sum()))
         too_high = chance > 1.0
         if not too_high.any():
             return chance
-        is_sure |= too_high
+        is_confirmed |= too_high
 
 
 def factorize_hessian(

@@ -30,7 +30,7 @@ _NOTHING = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 _GREATEST_DOUBT = 4.0
 
 
-class Newton(NamedTuple):
+class NewtonStep(NamedTuple):
     """A Newton direction and what it tells.
 
     Attributes
@@ -39,7 +39,7 @@ class Newton(NamedTuple):
         Approximately ``-H^-1 g``, in any case a direction of descent.
     decrease : float
         Decrease of F that the quadratic model expects, ``1/2 g' H^-1 g`` from below.
-    remaining : float
+    cg_remainder : float
         What more iterations would add to it, should they bring as much as the last for as long as it took, Nash &
         Sofer's estimate; or at most, where the least eigenvalue is known. Small as asked for unless the products ran
         out; inf if conjugate gradients broke down, or an eigenvalue was less.
@@ -49,7 +49,7 @@ class Newton(NamedTuple):
 
     direction: Params
     decrease: float
-    remaining: float
+    cg_remainder: float
     n_products: int
 
 
@@ -69,7 +69,7 @@ def conjugate_gradients(
     *,
     least: float = 0.0,
     most: float = 0.0,
-) -> Newton:
+) -> NewtonStep:
     """Solve ``H d = -g`` by preconditioned conjugate gradients.
 
     Ends when the decrease that the model expects would grow by less than ``accuracy`` of itself, or by less than
@@ -81,34 +81,34 @@ def conjugate_gradients(
     residual = grads
     search = scale_params(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
-    decrease = gain = remaining = 0.0
+    decrease = gain = cg_remainder = 0.0
     longest = 1 / least if least else np.inf  # the step that would bring all that is left, were it along ``least``
     for k in range(1, max_products + 1):
         product = hessian(search)
         curvature = dot(search, product)
         if not curvature > 0 or not 0 <= slope < np.inf:  # flat to rounding, or nothing left to solve
-            return Newton(direction, decrease, 0.0 if slope == 0 else np.inf, k)
+            return NewtonStep(direction, decrease, 0.0 if slope == 0 else np.inf, k)
         length = slope / curvature
         direction = add_scaled(direction, length, search)
         residual = add_scaled(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
-        remaining, enough = k * gain, max(accuracy * decrease, most)
-        if not least and remaining <= enough:  # before the metric is applied once more, which may be dear
-            return Newton(direction, decrease, remaining, k)
+        cg_remainder, enough = k * gain, max(accuracy * decrease, most)
+        if not least and cg_remainder <= enough:  # before the metric is applied once more, which may be dear
+            return NewtonStep(direction, decrease, cg_remainder, k)
         whitened = preconditioner.apply(residual)
         new_slope = dot(residual, whitened)
         if new_slope < 0:  # to rounding the metric is none
-            return Newton(direction, decrease, np.inf, k)
+            return NewtonStep(direction, decrease, np.inf, k)
         if least:
             beyond = longest - length
             longest = 1 / (least + new_slope / slope / beyond) if 0 < beyond < np.inf else np.inf
-            remaining = 0.5 * longest * new_slope
-            if remaining <= enough:
-                return Newton(direction, decrease, remaining, k)
+            cg_remainder = 0.5 * longest * new_slope
+            if cg_remainder <= enough:
+                return NewtonStep(direction, decrease, cg_remainder, k)
         search = add_scaled(scale_params(-1.0, whitened), new_slope / slope, search)
         slope = new_slope
-    return Newton(direction, decrease, remaining, max_products)
+    return NewtonStep(direction, decrease, cg_remainder, max_products)
 
 
 class SampledHessianPreconditioner(NamedTuple):
@@ -125,7 +125,7 @@ class SampledHessianPreconditioner(NamedTuple):
         return scale_params(-1.0, solved.direction)
 
 
-def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Newton]) -> Newton:
+def lbfgs_correct(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], NewtonStep]) -> NewtonStep:
     """The direction of ``solve``, an approximate inverse Hessian, corrected so that it is exact along the pairs.
 
     The L-BFGS two-loop recursion: Nocedal & Wright (2006), Numerical Optimization, algorithm 7.4, with ``solve``
@@ -146,26 +146,28 @@ def corrected(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], Ne
     return newton._replace(direction=direction, decrease=-0.5 * dot(direction, grads))
 
 
-class Last(NamedTuple):
+class StepHistory(NamedTuple):
     """What the step before tells of the next.
 
     Attributes
     ----------
-    promised, brought : float
+    predicted_reduction, actual_reduction : float
         Decrease of F that its model expected, and that there was.
     ratio : float
-        Of ``promised`` to what was promised before it.
-    is_doubted : bool
+        Of ``predicted_reduction`` to what was promised before it.
+    same_sample : bool
         Whether the next promise is made by the same rows.
     """
 
-    promised: float
-    brought: float
+    predicted_reduction: float
+    actual_reduction: float
     ratio: float
-    is_doubted: bool
+    same_sample: bool
 
 
-def left_after(last: Last, decrease: float, remaining: float, noise: float) -> tuple[float, float]:
+def estimate_suboptimality(
+    last: StepHistory, decrease: float, cg_remainder: float, noise: float
+) -> tuple[float, float]:
     """Estimate of F - F* where a model expects ``decrease``, and what it has not looked for; and the new ratio.
 
     Were H the Hessian, and F quadratic, F would fall by what the model expects. Where part of the rows stands for
@@ -174,14 +176,22 @@ def left_after(last: Last, decrease: float, remaining: float, noise: float) -> t
     Where the last step brought what it had promised the ratio is the last one, and otherwise the greater of the
     last two; where it brought less, the next promise of the same rows is as doubtful.
     """
-    promised, brought = last.promised, last.brought
-    ratio = min(decrease / promised, _GREATEST_RATIO) if promised > 0 else 0.0
-    left = decrease + remaining
+    predicted_reduction, actual_reduction = last.predicted_reduction, last.actual_reduction
+    ratio = min(decrease / predicted_reduction, _GREATEST_RATIO) if predicted_reduction > 0 else 0.0
+    left = decrease + cg_remainder
     if left > noise:
-        slowest = ratio if abs(brought - promised) <= _AGREEMENT * promised else max(ratio, last.ratio)
-        left = max(left, slowest * brought) / (1 - slowest)
-        if last.is_doubted and brought < promised:
-            left *= min(promised / brought, _GREATEST_DOUBT) if brought > 0 else _GREATEST_DOUBT
+        slowest = (
+            ratio
+            if abs(actual_reduction - predicted_reduction) <= _AGREEMENT * predicted_reduction
+            else max(ratio, last.ratio)
+        )
+        left = max(left, slowest * actual_reduction) / (1 - slowest)
+        if last.same_sample and actual_reduction < predicted_reduction:
+            left *= (
+                min(predicted_reduction / actual_reduction, _GREATEST_DOUBT)
+                if actual_reduction > 0
+                else _GREATEST_DOUBT
+            )
     return left, ratio
 
 
@@ -192,6 +202,6 @@ def relative_excess(value: float, decrease: float) -> float:
     return decrease / (value - decrease) if decrease < value else float("inf")
 
 
-def decrease_of_excess(value: float, excess: float) -> float:
+def absolute_suboptimality(value: float, excess: float) -> float:
     """The decrease whose ``relative_excess`` is ``excess``."""
     return excess * value / (1 + excess)

@@ -51,8 +51,8 @@ def alpha_from_C(C: float, total_weight: float) -> float:
 def penalty(coef: Array, alpha: float, l1_ratio: float = 0.0) -> tuple[Any, Array]:
     """``alpha * ((1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1)``, and the gradient of its smooth part."""
     grad = alpha * (1 - l1_ratio) * coef
-    value: Any = 0.5 * np.vdot(grad, coef)
-    return value + alpha * l1_ratio * np.abs(coef).sum() if l1_ratio else value, grad
+    objective_value: Any = 0.5 * np.vdot(grad, coef)
+    return objective_value + alpha * l1_ratio * np.abs(coef).sum() if l1_ratio else objective_value, grad
 
 
 def soft_threshold(coef: Array, threshold: Array | float) -> Array:
@@ -61,11 +61,11 @@ def soft_threshold(coef: Array, threshold: Array | float) -> Array:
 
 
 def _regularised(problem: Problem, loss: Any, grads: Params, params: Params) -> Evaluation:
-    value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
+    objective_value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     # a shift that all classes share is rounding
-    intercept = centred(grads.intercept) if problem.fit_intercept else np.zeros_like(grads.intercept)
+    intercept = center_over_classes(grads.intercept) if problem.fit_intercept else np.zeros_like(grads.intercept)
     coef_grad += grads.coef
-    return Evaluation(float(loss + value), Params(coef_grad, intercept))
+    return Evaluation(float(loss + objective_value), Params(coef_grad, intercept))
 
 
 def has_hard_labels(problem: Problem) -> bool:
@@ -73,7 +73,7 @@ def has_hard_labels(problem: Problem) -> bool:
     return problem.data.y.ndim == 1 and not problem.label_smoothing
 
 
-def targets(problem: Problem, y: Array) -> Array:
+def smooth_targets(problem: Problem, y: Array) -> Array:
     """What a kernel takes for y: codes, or a table of targets, which smoothing makes of these rows' codes."""
     share = problem.label_smoothing
     if not share:
@@ -98,7 +98,7 @@ def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[Any
     over batches of the latter is not F's gradient.
     """
     X, y, weight = batch
-    return problem.kernel.loss_grad(params, X, targets(problem, y), weight, len(y) * problem.mean_weight)
+    return problem.kernel.loss_grad(params, X, smooth_targets(problem, y), weight, len(y) * problem.mean_weight)
 
 
 def block_length(problem: Problem) -> int:
@@ -143,7 +143,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
     coef, intercept = (zeros(part.shape, X) for part in params)
     cast = _beside(params, X)
     for block in iter_blocks(problem):
-        y = targets(problem, block.y)
+        y = smooth_targets(problem, block.y)
         block_loss, grads = problem.kernel.loss_grad(cast, block.X, y, block.weight, total)
         loss += block_loss
         coef += grads.coef
@@ -161,7 +161,7 @@ def loss(problem: Problem, params: Params) -> float:
     """Sum of the weighted losses of the rows in memory, each at most the logarithm of the least number of X's dtype."""
     total = 0.0
     for block, proba in zip(iter_blocks(problem), probabilities(problem, params), strict=True):
-        y, tiny = targets(problem, block.y), np.finfo(proba.dtype).tiny
+        y, tiny = smooth_targets(problem, block.y), np.finfo(proba.dtype).tiny
         if problem.n_outputs == 1:
             proba = np.concatenate([1 - proba, proba])
         if y.ndim == 1:
@@ -171,7 +171,7 @@ def loss(problem: Problem, params: Params) -> float:
     return total
 
 
-def value(problem: Problem, params: Params) -> float:
+def objective_value(problem: Problem, params: Params) -> float:
     """F, its losses as in ``loss``."""
     of_penalty, _ = penalty(params.coef, problem.alpha, problem.l1_ratio)
     return float(loss(problem, params) / total_weight(problem) + of_penalty)
@@ -260,7 +260,7 @@ def prior_params(problem: Problem) -> Params:
     intercept = np.zeros(problem.n_outputs)
     if problem.fit_intercept:
         log_priors = np.log(np.maximum(class_weights(problem), 0.5 * problem.mean_weight))
-        intercept = log_priors[1:] - log_priors[0] if problem.n_outputs == 1 else centred(log_priors)
+        intercept = log_priors[1:] - log_priors[0] if problem.n_outputs == 1 else center_over_classes(log_priors)
     return Params(np.zeros((problem.n_outputs, problem.n_features)), intercept)
 
 
@@ -276,14 +276,14 @@ def better_start(problem: Problem, params: Params) -> tuple[Params, Evaluation]:
     return priors, value_and_grad(problem, priors)
 
 
-def centred(rows: Array) -> Array:
+def center_over_classes(rows: Array) -> Array:
     """Rows less their mean over the classes: no prediction changes, and ``||coef||`` is least."""
     return rows if len(rows) == 1 else np.asarray(rows - rows.mean(axis=0))
 
 
-def settled(params: Params, *, has_l1: bool) -> Params:
+def center_params(params: Params, *, has_l1: bool) -> Params:
     """The same model with parameters that sum to 0 over the classes, as far as L1 allows, which chooses itself."""
-    return Params(params.coef if has_l1 else centred(params.coef), centred(params.intercept))
+    return Params(params.coef if has_l1 else center_over_classes(params.coef), center_over_classes(params.intercept))
 
 
 def center_columns(problem: Problem) -> tuple[Problem, Array | None]:

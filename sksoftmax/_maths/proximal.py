@@ -28,7 +28,7 @@ from sksoftmax._maths.curvature import Diagonal, curved_rows, diagonal, hessian_
 from sksoftmax._maths.interior_point import interior_point
 from sksoftmax._maths.objective import hessian_products, soft_threshold
 from sksoftmax._maths.preconditioner import GramPreconditioner
-from sksoftmax._maths.saturation import MAX_ROUNDS, check
+from sksoftmax._maths.saturation import MAX_ROUNDS, check_saturation
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, add_scaled, normalize_weights
 
 #: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
@@ -54,7 +54,7 @@ _LEAST_DIAGONAL, _LEAST_CURVATURE = 1e-30, 1e-12
 def to_theta(problem: Problem, preconditioner: GramPreconditioner, params: Params) -> Array:
     is_constant = np.isinf(preconditioner.scale)
     u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
-    return _joined(problem, u, params.intercept + params.coef @ preconditioner.mean)
+    return _join(problem, u, params.intercept + params.coef @ preconditioner.mean)
 
 
 def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Params:
@@ -67,10 +67,10 @@ def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array
 def gradient_by_theta(problem: Problem, preconditioner: GramPreconditioner, grads: Params) -> Array:
     """The gradient in theta's coordinates; that of the intercepts sums to 0, rounding apart, and here to the digit."""
     b = grads.intercept if problem.n_outputs == 1 else grads.intercept - grads.intercept.mean()
-    return _joined(problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b)
+    return _join(problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b)
 
 
-def _joined(problem: Problem, u: Array, b: Array) -> Array:
+def _join(problem: Problem, u: Array, b: Array) -> Array:
     return np.hstack([u, b[:, None]]) if problem.fit_intercept else u
 
 
@@ -80,7 +80,7 @@ def thresholds(problem: Problem, preconditioner: GramPreconditioner) -> Array:
     return np.append(t, 0.0) if problem.fit_intercept else t
 
 
-def without_shift(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Array:
+def remove_class_shift(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Array:
     """Of all that differ by one number a column, which no prediction sees, the theta of least penalty.
 
     ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is least where s is the median of the x_k and of ``mean(x) + t (K - 2 j) /
@@ -102,7 +102,7 @@ def without_shift(problem: Problem, preconditioner: GramPreconditioner, theta: A
     return moved
 
 
-class Model(NamedTuple):
+class QuadraticModel(NamedTuple):
     """H.
 
     Attributes
@@ -122,10 +122,10 @@ class Model(NamedTuple):
     price: float
 
 
-_At = Callable[[Array, Array], "Point"]
+_At = Callable[[Array, Array], "ModelPoint"]
 
 
-def model_of(
+def quadratic_model(
     problem: Problem,
     preconditioner: GramPreconditioner,
     params: Params,
@@ -133,7 +133,7 @@ def model_of(
     of_rows: Diagonal,
     *,
     is_matrix: bool,
-) -> Model:
+) -> QuadraticModel:
     """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix at once if ``is_matrix``.
 
     ``of_rows`` is its diagonal by the parameters.
@@ -160,10 +160,10 @@ def model_of(
     n, d = len(rows.y), shape[0] * shape[1]
     n_stored = rows.X.nnz if sp.issparse(rows.X) else n * problem.n_features
     price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_outputs * max(1, n_stored))
-    return Model(product, _joined(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), form, price)
+    return QuadraticModel(product, _join(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), form, price)
 
 
-def damped(model: Model, damping: Array) -> Model:
+def add_damping(model: QuadraticModel, damping: Array) -> QuadraticModel:
     """The model with ``sum_j damping_j ||d_j||^2 / 2`` added."""
     if not damping.any():
         return model
@@ -172,10 +172,10 @@ def damped(model: Model, damping: Array) -> Model:
     def form() -> Array:
         return model.form() + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
 
-    return Model(lambda d: model.product(d) + damping * d, diagonal, form, model.price)
+    return QuadraticModel(lambda d: model.product(d) + damping * d, diagonal, form, model.price)
 
 
-class Point(NamedTuple):
+class ModelPoint(NamedTuple):
     """Where a minimisation stands: theta, the gradient of the model's smooth part there, and the model's value."""
 
     theta: Array
@@ -201,33 +201,33 @@ class Solution(NamedTuple):
     remaining: float
 
 
-def minimised(
-    model: Model, theta: Array, grad: Array, t: Array, settle: Callable[[Array], Array], accuracy: float
+def minimize_model(
+    model: QuadraticModel, theta: Array, grad: Array, t: Array, remove_shift: Callable[[Array], Array], accuracy: float
 ) -> Solution:
     """Minimise the model to ``accuracy`` of what that brings, or until the products are spent.
 
-    ``theta`` and ``grad`` are where the model stands; ``settle`` is ``without_shift``.
+    ``theta`` and ``grad`` are where the model stands; ``remove_shift`` is ``remove_class_shift``.
     """
     if model.price == 0:
-        return _minimised_by_matrix(model.form(), theta, grad, t, settle, accuracy)
+        return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
     diagonal = np.maximum(model.diagonal, _LEAST_DIAGONAL * max(float(model.diagonal.max()), 1e-300))
-    at = _value_from(theta, grad, t)
-    point, n_products, length, n_steps = Point(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
+    at = _evaluator(theta, grad, t)
+    point, n_products, length, n_steps = ModelPoint(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
     while True:
         before = point.value
-        settled = settle(point.theta)
+        settled = remove_shift(point.theta)
         point = at(settled, point.grad + model.product(settled - point.theta))
         n_products += 1
-        point, length, spent = _accelerated(model, diagonal, at, point, t, length, int(n_steps))
+        point, length, spent = _fista(model, diagonal, at, point, t, length, int(n_steps))
         n_products += spent
-        by_products = functools.partial(_face_by_products, model, diagonal, int(n_steps))
-        point, is_whole, spent = _on_the_face(model.product, by_products, at, point, t)
+        by_products = functools.partial(_support_direction_cg, model, diagonal, int(n_steps))
+        point, is_whole, spent = _newton_on_support(model.product, by_products, at, point, t)
         n_products += spent
         gain = before - point.value
         if is_whole and gain <= max(accuracy * -point.value, 0.0):
             return Solution(point.theta, -point.value, max(gain, 0.0))
         if n_products >= model.price:
-            return _minimised_by_matrix(model.form(), theta, grad, t, settle, accuracy)
+            return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
         if n_products >= _MAX_PRODUCTS:
             slope = _least_subgradient(point, t)
             left, _ = by_products(slope, (point.theta != 0) | (slope != 0))
@@ -235,54 +235,57 @@ def minimised(
         n_steps *= _GROWTH
 
 
-def _minimised_by_matrix(
-    H: Array, theta: Array, grad: Array, t: Array, settle: Callable[[Array], Array], accuracy: float
+def _minimize_by_matrix(
+    H: Array, theta: Array, grad: Array, t: Array, remove_shift: Callable[[Array], Array], accuracy: float
 ) -> Solution:
     """The same where H is a matrix: by Newton's steps among what is not 0, and, if others should be, an interior point.
 
     Coefficients that the interior point leaves next to 0 are 0 unless the model is less without that.
     """
-    at, rows_of_t = _value_from(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
+    at, rows_of_t = _evaluator(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
 
     def product(d: Array) -> Array:
         return np.asarray(H @ d.ravel()).reshape(d.shape)
 
-    def point_at(there: Array) -> Point:
+    def point_at(there: Array) -> ModelPoint:
         return at(there, grad + product(there - theta))
 
-    def face_from(start: Array) -> tuple[Point, bool]:
-        point, is_whole, _ = _on_the_face(product, functools.partial(_face_by_factor, H), at, point_at(start), t)
-        is_free = (point.theta != 0) | (t == 0)
-        return point, is_whole and bool((is_free | (np.abs(point.grad) <= t)).all())
+    def face_from(start: Array) -> tuple[ModelPoint, bool]:
+        point, is_whole, _ = _newton_on_support(
+            product, functools.partial(_support_direction_cholesky, H), at, point_at(start), t
+        )
+        in_support = (point.theta != 0) | (t == 0)
+        return point, is_whole and bool((in_support | (np.abs(point.grad) <= t)).all())
 
-    first, is_minimum = face_from(settle(theta))
+    first, is_minimum = face_from(remove_shift(theta))
     if is_minimum:
         return Solution(first.theta, -first.value, 0.0)
     c = (grad - product(theta)).ravel()
     z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
-    inner = point_at(settle(z.reshape(theta.shape)))
-    sparse, _ = face_from(settle(np.where(is_zero, 0.0, z).reshape(theta.shape)))
+    inner = point_at(remove_shift(z.reshape(theta.shape)))
+    sparse, _ = face_from(remove_shift(np.where(is_zero, 0.0, z).reshape(theta.shape)))
     least = inner.value - gap
     best = min(first, sparse, key=lambda point: point.value)
     best = best if best.value <= inner.value + accuracy * abs(inner.value) else inner
     return Solution(best.theta, -best.value, max(best.value - least, 0.0))
 
 
-def _value_from(theta: Array, grad: Array, t: Array) -> _At:
-    """The function ``(theta, gradient there) -> Point`` of a model of value 0 and gradient ``grad`` at ``theta``."""
+def _evaluator(theta: Array, grad: Array, t: Array) -> _At:
+    """The function ``(theta, gradient there) -> ModelPoint`` of a model of value 0 and gradient ``grad`` at ``theta``.
+    """
     start = float((t * np.abs(theta)).sum())
 
-    def at(theta_now: Array, grad_now: Array) -> Point:
+    def at(theta_now: Array, grad_now: Array) -> ModelPoint:
         smooth = 0.5 * float(np.vdot(theta_now - theta, grad + grad_now))
-        return Point(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
+        return ModelPoint(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
 
     return at
 
 
-def _least_subgradient(point: Point, t: Array) -> Array:
+def _least_subgradient(point: ModelPoint, t: Array) -> Array:
     """The subgradient of the model of least norm."""
-    is_free = (point.theta != 0) | (t == 0)
-    return np.where(is_free, point.grad + t * np.sign(point.theta), point.grad - np.clip(point.grad, -t, t))
+    in_support = (point.theta != 0) | (t == 0)
+    return np.where(in_support, point.grad + t * np.sign(point.theta), point.grad - np.clip(point.grad, -t, t))
 
 
 class Step(NamedTuple):
@@ -301,7 +304,7 @@ class Step(NamedTuple):
     remaining: float
 
 
-class Start(NamedTuple):
+class LocalModel(NamedTuple):
     """Where steps start: a model of F, in its own coordinates.
 
     Attributes
@@ -318,7 +321,7 @@ class Start(NamedTuple):
 
     problem: Problem
     preconditioner: GramPreconditioner
-    model: Model
+    model: QuadraticModel
     units: Array
     params: Params
     grads: Params
@@ -330,29 +333,29 @@ class Start(NamedTuple):
             to_theta(problem, preconditioner, self.params),
             gradient_by_theta(problem, preconditioner, self.grads),
         )
-        settle = functools.partial(without_shift, problem, preconditioner)
-        model = damped(self.model, damping * (np.append(self.units, 1.0) if problem.fit_intercept else self.units))
-        found = minimised(model, theta, grad, thresholds(problem, preconditioner), settle, accuracy)
+        remove_shift = functools.partial(remove_class_shift, problem, preconditioner)
+        model = add_damping(self.model, damping * (np.append(self.units, 1.0) if problem.fit_intercept else self.units))
+        found = minimize_model(model, theta, grad, thresholds(problem, preconditioner), remove_shift, accuracy)
         return Step(to_params(problem, preconditioner, found.theta), found.decrease, found.remaining)
 
 
-def start_of(
+def local_model(
     problem: Problem, base: GramPreconditioner, params: Params, grads: Params, rows: Batch, *, is_matrix: bool
-) -> Start:
+) -> LocalModel:
     """F's model at ``params``, of the curvature of ``rows``, by which the columns have a mean of 0 and a scale of 1."""
     of_rows = diagonal(problem, params, rows)
     scale = of_rows.unit * np.sqrt(of_rows.coef.mean(axis=0))
     preconditioner = base._replace(
         mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)
     )
-    model = model_of(problem, preconditioner, params, rows, of_rows, is_matrix=is_matrix)
+    model = quadratic_model(problem, preconditioner, params, rows, of_rows, is_matrix=is_matrix)
     with np.errstate(invalid="ignore"):  # of a column of one value, which has no scale
         units = np.nan_to_num(base.scale / preconditioner.scale, nan=1.0) ** 2
-    return Start(problem, preconditioner, model, units, params, grads)
+    return LocalModel(problem, preconditioner, model, units, params, grads)
 
 
-def limited_step(
-    start: Start,
+def saturate_proximal_step(
+    start: LocalModel,
     base: GramPreconditioner,
     evaluation: Evaluation,
     rows: Batch,
@@ -366,13 +369,15 @@ def limited_step(
     plain = step = start.step(accuracy)
     for _ in range(MAX_ROUNDS):
         moved = add_scaled(step.end, -1.0, params)
-        seen = check(problem, params, evaluation, rows, moved, start.problem.kernel, allowed, is_exact=False)
-        step = step._replace(decrease=max(seen.gap, step.decrease), remaining=max(step.remaining, seen.overlooked))
-        if seen.is_little(allowed):
+        seen = check_saturation(problem, params, evaluation, rows, moved, start.problem.kernel, allowed, is_exact=False)
+        step = step._replace(decrease=max(seen.gap, step.decrease), remaining=max(step.remaining, seen.missed_decrease))
+        if seen.is_negligible(allowed):
             return step
         bent = hessian_products(start.problem, params, rows)(add_scaled(step.end, -1.0, start.params))
-        there = add_scaled(add_scaled(start.grads, 1.0, bent), 1.0, seen.missed)
-        own = start_of(problem._replace(kernel=seen.kernel), base, params, seen.missed, rows, is_matrix=is_matrix)
+        there = add_scaled(add_scaled(start.grads, 1.0, bent), 1.0, seen.missed_gradient)
+        own = local_model(
+            problem._replace(kernel=seen.kernel), base, params, seen.missed_gradient, rows, is_matrix=is_matrix
+        )
         start = own._replace(params=step.end, grads=there)
         step = start.step(accuracy)
         if not np.isfinite(step.decrease):
@@ -386,14 +391,14 @@ def expected_decrease(
     """By how much F falls from ``params``, as its model by all rows expects it."""
     rows = normalize_weights(problem.data)
     is_matrix = params.coef.size + params.intercept.size <= _SMALL
-    start = start_of(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
-    found = limited_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
+    start = local_model(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
+    found = saturate_proximal_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
     return found.decrease + found.remaining
 
 
-def _accelerated(
-    model: Model, diagonal: Array, at: _At, point: Point, t: Array, length: float, n_steps: int
-) -> tuple[Point, float, int]:
+def _fista(
+    model: QuadraticModel, diagonal: Array, at: _At, point: ModelPoint, t: Array, length: float, n_steps: int
+) -> tuple[ModelPoint, float, int]:
     """Proximal gradient steps of ``length`` over the diagonal, accelerated; the length, and the products spent.
 
     The length is halved where the model rises faster than its square allows, and the momentum dropped where the model
@@ -421,13 +426,13 @@ def _accelerated(
     return point, length, n_steps
 
 
-def _on_the_face(
+def _newton_on_support(
     product: Callable[[Array], Array],
     direction_from: Callable[[Array, Array], tuple[Array, int]],
     at: _At,
-    point: Point,
+    point: ModelPoint,
     t: Array,
-) -> tuple[Point, bool, int]:
+) -> tuple[ModelPoint, bool, int]:
     """Newton's steps among the coefficients that are not 0 (or not penalised), until one is whole.
 
     A step ends where coefficients that would change their sign are 0, if the model falls so far, and otherwise at the
@@ -436,9 +441,9 @@ def _on_the_face(
     """
     n_products = 0
     for _ in range(_FACES):
-        is_free = (point.theta != 0) | (t == 0)
-        slope = np.where(is_free, point.grad + t * np.sign(point.theta), 0.0)
-        direction, spent = direction_from(slope, is_free)
+        in_support = (point.theta != 0) | (t == 0)
+        slope = np.where(in_support, point.grad + t * np.sign(point.theta), 0.0)
+        direction, spent = direction_from(slope, in_support)
         n_products += spent
         if not np.isfinite(direction).all():
             return point, True, n_products
@@ -461,9 +466,9 @@ def _on_the_face(
     return point, False, n_products
 
 
-def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> tuple[Array, int]:
+def _support_direction_cholesky(matrix: Array, slope: Array, in_support: Array) -> tuple[Array, int]:
     direction = np.zeros(slope.shape)
-    free = np.flatnonzero(is_free)
+    free = np.flatnonzero(in_support)
     if not len(free):
         return direction, 0
     part = matrix[np.ix_(free, free)]
@@ -481,13 +486,15 @@ def _face_by_factor(matrix: Array, slope: Array, is_free: Array) -> tuple[Array,
         return direction, 0
 
 
-def _face_by_products(model: Model, diagonal: Array, n_steps: int, slope: Array, is_free: Array) -> tuple[Array, int]:
+def _support_direction_cg(
+    model: QuadraticModel, diagonal: Array, n_steps: int, slope: Array, in_support: Array
+) -> tuple[Array, int]:
     """Conjugate gradients preconditioned by the diagonal."""
     direction, residual = np.zeros_like(slope), slope
     search = -residual / diagonal
     size = -float(np.vdot(residual, search))
     for k in range(n_steps):
-        product = np.where(is_free, model.product(search), 0.0)
+        product = np.where(in_support, model.product(search), 0.0)
         curvature = float(np.vdot(search, product))
         if not curvature > _LEAST_CURVATURE * float(np.vdot(search, diagonal * search)):
             return direction, k + 1

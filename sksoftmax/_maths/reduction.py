@@ -10,7 +10,13 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._maths.objective import centred, class_weights, has_finite_squares, prior_params, shift_intercept
+from sksoftmax._maths.objective import (
+    center_over_classes,
+    class_weights,
+    has_finite_squares,
+    prior_params,
+    shift_intercept,
+)
 from sksoftmax._types import Array, Params, Problem
 
 #: Columns a row from which the rows' own space is taken; and the most rows, for which it costs some 15 epochs of the
@@ -25,7 +31,7 @@ _MOST_SCALES = 1e8
 _WORK, _BLOCK = 64 * 65, 64
 
 
-class Narrow(NamedTuple):
+class ReducedProblem(NamedTuple):
     """A smaller problem in the place of another: ``to`` takes that one's parameters to it, ``back`` back."""
 
     problem: Problem
@@ -33,25 +39,25 @@ class Narrow(NamedTuple):
     back: Callable[[Params], Params]
 
 
-def as_it_is(problem: Problem) -> Narrow:
+def identity_reduction(problem: Problem) -> ReducedProblem:
     """The problem itself."""
-    return Narrow(problem, _same, _same)
+    return ReducedProblem(problem, _same, _same)
 
 
 def _same(params: Params) -> Params:
     return params
 
 
-def narrowed(problem: Problem, *, may_rotate: bool) -> Narrow | None:
+def reduce_columns(problem: Problem, *, may_rotate: bool) -> ReducedProblem | None:
     """Of sparse rows those columns that have entries, if they are less than half; of a few dense rows their own space.
 
     ``may_rotate`` says of NumPy's X whether the solver is at home in any coordinates, and F is least at no other than
     the shortest coefficients. The rows are in memory.
     """
     if sp.issparse(problem.data.X):
-        return _of_used_columns(problem)
-    if may_rotate and problem.l1_ratio == 0 and _are_few(problem):
-        return _of_row_space(problem)
+        return _drop_empty_columns(problem)
+    if may_rotate and problem.l1_ratio == 0 and _has_few_rows(problem):
+        return _rotate_to_row_space(problem)
     return None
 
 
@@ -65,8 +71,8 @@ def classes_with_rows(problem: Problem) -> Array | None:
     return None if is_left_whole else seen
 
 
-def of_classes(problem: Problem, seen: Array) -> Narrow:
-    """Return the problem of the classes ``seen`` (sorted codes), which all rows are of; `widened` leads back.
+def restrict_classes(problem: Problem, seen: Array) -> ReducedProblem:
+    """Return the problem of the classes ``seen`` (sorted codes), which all rows are of; `add_classes` leads back.
 
     Two classes have one row of coefficients, w, in place of -w / 2 and w / 2: half the squared norm, and the same sum.
     One class leaves nothing to fit: `back` then gives the log priors.
@@ -85,18 +91,18 @@ def of_classes(problem: Problem, seen: Array) -> Narrow:
         coef, intercept = params.coef[seen], params.intercept[seen]
         if len(seen) == 2:
             return Params(coef[1:] - coef[:1], intercept[1:] - intercept[:1])
-        return Params(centred(coef), centred(intercept))
+        return Params(center_over_classes(coef), center_over_classes(intercept))
 
     def back(params: Params) -> Params:
         if len(seen) == 1:
             return prior_params(problem)
         flags = {"has_l1": problem.l1_ratio > 0, "has_intercept": problem.fit_intercept}
-        return widened(params, seen, problem.n_classes, problem.n_total_samples, **flags)
+        return add_classes(params, seen, problem.n_classes, problem.n_total_samples, **flags)
 
-    return Narrow(few, to, back)
+    return ReducedProblem(few, to, back)
 
 
-def widened(
+def add_classes(
     params: Params, places: Array, n_classes: int, n_samples: int, *, has_l1: bool, has_intercept: bool
 ) -> Params:
     """The parameters with rows for more classes, which predict no row yet: old predictions hardly move.
@@ -131,7 +137,7 @@ def widened(
     return wide
 
 
-def _of_used_columns(problem: Problem) -> Narrow | None:
+def _drop_empty_columns(problem: Problem) -> ReducedProblem | None:
     """The others' coefficients are 0."""
     X, p = problem.data.X, problem.n_features
     used = np.flatnonzero(np.bincount(X.indices, minlength=p))
@@ -139,27 +145,27 @@ def _of_used_columns(problem: Problem) -> Narrow | None:
         return None
     place = np.zeros(p, X.indices.dtype)
     place[used] = np.arange(len(used))
-    narrow = sp.csr_array((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(used)))
+    reduced = sp.csr_array((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(used)))
 
-    return Narrow(_with(problem, narrow), partial(_taken, used), partial(_spread, used, p))
+    return ReducedProblem(_with(problem, reduced), partial(_take, used), partial(_scatter, used, p))
 
 
-def _taken(used: Array, params: Params) -> Params:
+def _take(used: Array, params: Params) -> Params:
     return params._replace(coef=params.coef[:, used])
 
 
-def _spread(used: Array, n_features: int, params: Params) -> Params:
+def _scatter(used: Array, n_features: int, params: Params) -> Params:
     coef = np.zeros((len(params.coef), n_features))
     coef[:, used] = params.coef
     return params._replace(coef=coef)
 
 
-def _are_few(problem: Problem) -> bool:
+def _has_few_rows(problem: Problem) -> bool:
     n = problem.n_samples
     return _COLUMNS_PER_ROW * n <= problem.n_features and n <= max(_MOST_ROWS, _MOST_ROWS_PER_CLASS * problem.n_outputs)
 
 
-def _of_row_space(problem: Problem) -> Narrow | None:
+def _rotate_to_row_space(problem: Problem) -> ReducedProblem | None:
     """The rows' coordinates in a basis of the space that they span: n_samples columns, in float64.
 
     With ``X - mean = L Q'``, Q of orthonormal columns, coefficients ``W = V Q'`` predict ``L V'`` and have V's norm;
@@ -184,11 +190,11 @@ def _of_row_space(problem: Problem) -> Narrow | None:
     triangle[size <= max(p * np.finfo(np.float64).eps * size.max(), rounding.max())] = 0  # less than n rows tell
 
     rotation = reflectors, factors, mean
-    narrow = _with(problem, np.ascontiguousarray(triangle.T))
-    return Narrow(narrow, partial(_into, *rotation), partial(_out_of, *rotation))
+    reduced = _with(problem, np.ascontiguousarray(triangle.T))
+    return ReducedProblem(reduced, partial(_into, *rotation), partial(_out_of, *rotation))
 
 
-def _rotated(reflectors: Array, factors: Array, coef: Array, trans: str) -> Any:
+def _rotate(reflectors: Array, factors: Array, coef: Array, trans: str) -> Any:
     (multiply,) = scipy.linalg.get_lapack_funcs(("ormqr",), (reflectors,))  # here: it cannot be pickled
     product, _, _ = multiply("L", trans, reflectors, factors, coef.T, _WORK + _BLOCK * len(coef))
     return product.T
@@ -196,14 +202,14 @@ def _rotated(reflectors: Array, factors: Array, coef: Array, trans: str) -> Any:
 
 def _into(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
     params = shift_intercept(params, mean, 1.0)
-    coef = _rotated(reflectors, factors, params.coef, "T")[:, : reflectors.shape[1]]
+    coef = _rotate(reflectors, factors, params.coef, "T")[:, : reflectors.shape[1]]
     return params._replace(coef=np.ascontiguousarray(coef))
 
 
 def _out_of(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
     padded = np.zeros((len(params.coef), len(reflectors)))
     padded[:, : reflectors.shape[1]] = params.coef
-    coef = _rotated(reflectors, factors, padded, "N")
+    coef = _rotate(reflectors, factors, padded, "N")
     return shift_intercept(params._replace(coef=np.ascontiguousarray(coef)), mean, -1.0)
 
 

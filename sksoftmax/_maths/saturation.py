@@ -3,7 +3,7 @@
 Newton's model takes a row's curvature for constant. But a row has no more to give than its residual: along a step the
 model changes its probabilities linearly, and where one of them would leave [0, 1] the row has no curvature any more.
 One outlying row can hold nearly all of the curvature along a direction until then; the step, and the decrease that the
-model predicts, are tiny, whatever the other rows could gain. `limited` finds the step of the model in which no
+model predicts, are tiny, whatever the other rows could gain. `saturate_step` finds the step of the model in which no
 probability leaves [0, 1], as follows:
 
 1. Linearise the probabilities along the step. Those that would be negative are 0 from now on: they saturate.
@@ -30,7 +30,7 @@ import numpy as np
 
 from sksoftmax._engines.device import match_device, to_host
 from sksoftmax._maths.curvature import diagonal, exact, ratio, shared_decrease, spreads
-from sksoftmax._maths.newton_direction import Newton, conjugate_gradients
+from sksoftmax._maths.newton_direction import NewtonStep, conjugate_gradients
 from sksoftmax._maths.objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
 from sksoftmax._maths.preconditioner import Preconditioner
 from sksoftmax._types import (
@@ -84,7 +84,7 @@ class Saturating(NamedTuple):
         rounded = self.kernel.proba(params, X)
         proba = exact(to_host(rounded))
         change = to_host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
-        return match_device(_saturated(proba, change).astype(proba.dtype if len(proba) == 1 else X.dtype), X)
+        return match_device(_saturate(proba, change).astype(proba.dtype if len(proba) == 1 else X.dtype), X)
 
     def hessian_product(self, proba: Any, direction: Params, X: Any, weight: Any, total: float) -> Params:
         return self.kernel.hessian_product(proba, direction, X, weight, total)
@@ -93,7 +93,7 @@ class Saturating(NamedTuple):
         raise NotImplementedError("there are no losses of probabilities that saturate")
 
 
-class _Linearised(NamedTuple):
+class _LinearizedSums(NamedTuple):
     """In the place of an engine, what the linearised probabilities along a step add up to.
 
     ``kernel`` is F's engine, ``before`` the one that the step was solved for.
@@ -121,14 +121,14 @@ class _Linearised(NamedTuple):
         params, step = _halves(params)
         proba, share = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
         change = to_host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
-        left = _saturated(proba, change)
-        reached = _linearised(left, change)
+        left = _saturate(proba, change)
+        reached = _linearize(left, change)
         solved = proba if self.before is self.kernel else exact(to_host(self.before.proba(params, X)))
         moved = reached - proba
         linear = moved * change
         rounding = _ROUNDING * float(np.finfo(X.dtype).eps) * np.abs(linear)
-        sums = _divergences(reached, proba) - (linear - rounding).sum(axis=0)
-        both = np.concatenate([moved, reached - _linearised(solved, change)]) * share
+        sums = _sum_divergences(reached, proba) - (linear - rounding).sum(axis=0)
+        both = np.concatenate([moved, reached - _linearize(solved, change)]) * share
         intercept = np.concatenate([both.sum(axis=1), spreads(left) @ share])
         return float(sums @ share), Params(match_device(both, X) @ X, match_device(intercept, X))
 
@@ -139,14 +139,14 @@ def _halves(both: Params) -> tuple[Params, Params]:
     return Params(both.coef[:n], both.intercept[:n]), Params(both.coef[n:], both.intercept[n : 2 * n])
 
 
-def _linearised(proba: Any, change: Any) -> Any:
+def _linearize(proba: Any, change: Any) -> Any:
     """Probabilities, (n_outputs, n), to first order after the raw predictions have changed."""
     if len(proba) == 1:
         return proba + proba * (1 - proba) * change
     return proba + proba * (change - (proba * change).sum(axis=0))
 
 
-def _saturated(proba: Any, change: Any) -> Any:
+def _saturate(proba: Any, change: Any) -> Any:
     """The probabilities with those 0 that are negative to first order, and of the others the same ratios."""
     if len(proba) == 1:
         proba = np.where(1 + (1 - proba) * change < 0, 0.0, proba)
@@ -160,7 +160,7 @@ def _saturated(proba: Any, change: Any) -> Any:
     return proba
 
 
-def _divergences(reached: Any, proba: Any) -> Any:
+def _sum_divergences(reached: Any, proba: Any) -> Any:
     """``KL(reached || proba)`` of each row, (n,): ``sum_k p ((1 + e) log(1 + e) - e)``, e the relative change."""
     if len(proba) == 1:
         return _divergence(reached[0], proba[0]) + _divergence(1 - reached[0], 1 - proba[0])
@@ -174,7 +174,7 @@ def _divergence(reached: Any, proba: Any) -> Any:
     return proba * np.where(np.abs(e) < _SMALL, series, (1 + e) * np.log(np.maximum(1 + e, tiny)) - e)
 
 
-class _Both(NamedTuple):
+class _SumPreconditioner(NamedTuple):
     """The sum of two preconditioners: of one for the curvature as it was, and of one for what is left of it."""
 
     first: Preconditioner
@@ -184,16 +184,16 @@ class _Both(NamedTuple):
         return add_scaled(self.first.apply(grads), 1.0, self.second.apply(grads))
 
 
-class Check(NamedTuple):
+class SaturationCheck(NamedTuple):
     """What saturation makes of a step.
 
     Attributes
     ----------
     gap : float
-        The duality gap of the linearised probabilities; without the part of ``missed``.
-    missed : Params
+        The duality gap of the linearised probabilities; without the part of ``missed_gradient``.
+    missed_gradient : Params
         What is left of the model's gradient at the end of the step, once rows have saturated.
-    overlooked : float
+    missed_decrease : float
         Estimate of the decrease along it, or a bound of it.
     new : Params
         That part of it which rows have left that have saturated anew.
@@ -202,28 +202,28 @@ class Check(NamedTuple):
     """
 
     gap: float
-    missed: Params
-    overlooked: float
+    missed_gradient: Params
+    missed_decrease: float
     new: Params
     kernel: Kernel
 
-    def is_little(self, allowed: float) -> bool:
+    def is_negligible(self, allowed: float) -> bool:
         """Return whether the step brings about what it predicts, if F may be ``allowed`` above its minimum."""
-        return self.overlooked <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
+        return self.missed_decrease <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
 
-    def agrees_with(self, previous: Check | None, allowed: float) -> bool:
+    def agrees_with(self, previous: SaturationCheck | None, allowed: float) -> bool:
         """Return whether the round before has come to the same gap, or both to a little one."""
         if previous is None:
             return False
         little = _LITTLE * max(self.gap, allowed)
         return abs(self.gap - previous.gap) <= _AGREES * max(self.gap, previous.gap, little)
 
-    def is_sure(self, previous: Check | None, bound: float, allowed: float) -> bool:
+    def is_confirmed(self, previous: SaturationCheck | None, bound: float, allowed: float) -> bool:
         """Return whether a bound of the decrease shows it as well, or the round before has come to the same."""
         return bound <= _LITTLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
 
 
-def check(
+def check_saturation(
     problem: Problem,
     params: Params,
     evaluation: Evaluation,
@@ -233,8 +233,8 @@ def check(
     allowed: float,
     *,
     is_exact: bool,
-    previous: Check | None = None,
-) -> Check:
+    previous: SaturationCheck | None = None,
+) -> SaturationCheck:
     """Linearise the probabilities along ``step``, and see what the model has overlooked.
 
     Parameters
@@ -254,7 +254,7 @@ def check(
         left of it has then been missed, and otherwise only what has saturated since ``before``.
     previous : Check or None
         The check of the round before. If ``is_exact``, the gaps of the two rounds have to agree before the pass that
-        estimates ``overlooked`` is worth its time; until then ``overlooked`` is the penalty's bound.
+        estimates ``missed_decrease`` is worth its time; until then ``missed_decrease`` is the penalty's bound.
     """
     ridge = problem.alpha * (1 - problem.l1_ratio)
     part = problem if rows is None else problem._replace(data=rows, data_source=None)
@@ -262,24 +262,26 @@ def check(
     sums = loss_grad if part.data_source is None else part.data_source.loss_grad
     intercepts = np.concatenate([params.intercept, step.intercept, np.zeros(problem.n_outputs)])
     both = Params(np.concatenate([params.coef, step.coef]), intercepts)
-    divergence, both = sums(part._replace(kernel=_Linearised(problem.kernel, before)), both, total)
+    divergence, both = sums(part._replace(kernel=_LinearizedSums(problem.kernel, before)), both, total)
     if not problem.fit_intercept:
         both.intercept[:] = 0
     moved, new = _halves(both)
-    grads, missed = evaluation.grads, new
+    grads, missed_gradient = evaluation.grads, new
     if is_exact:
-        missed = add_scaled(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
+        missed_gradient = add_scaled(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
     end = params.coef + step.coef
     fall = penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
     gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
     kernel = Saturating(problem.kernel, step)
-    of_intercept = ratio(missed.intercept**2, both.intercept[2 * problem.n_outputs :])
-    bound = _most(problem, evaluation.value, missed) + 0.5 * float(of_intercept.sum())
-    seen = Check(gap, missed, bound, new, kernel)
+    of_intercept = ratio(missed_gradient.intercept**2, both.intercept[2 * problem.n_outputs :])
+    bound = _penalty_bound(problem, evaluation.value, missed_gradient) + 0.5 * float(of_intercept.sum())
+    seen = SaturationCheck(gap, missed_gradient, bound, new, kernel)
     if bound <= _LITTLE * allowed or (is_exact and not seen.agrees_with(previous, allowed)):
         return seen
-    overlooked = shared_decrease(problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed)
-    return seen._replace(overlooked=overlooked)
+    missed_decrease = shared_decrease(
+        problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed_gradient
+    )
+    return seen._replace(missed_decrease=missed_decrease)
 
 
 def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
@@ -287,7 +289,7 @@ def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
     return normalize_weights(problem.data) if rows is None else rows
 
 
-def _most(problem: Problem, value: float, gradient: Params) -> float:
+def _penalty_bound(problem: Problem, value: float, gradient: Params) -> float:
     """A bound of what F's minimum falls by if a gradient by the coefficients is added to it, from the penalty alone.
 
     By its strong convexity, or as no minimum is further from 0 than the penalty lets F be at 0.
@@ -300,22 +302,22 @@ def _most(problem: Problem, value: float, gradient: Params) -> float:
     return min(by_square, 2 * value * float(np.abs(gradient.coef).max()) / threshold if threshold else np.inf)
 
 
-def limited(
+def saturate_step(
     problem: Problem,
     params: Params,
     evaluation: Evaluation,
     rows: Batch | None,
-    newton: Newton,
+    newton: NewtonStep,
     preconditioner: Preconditioner,
     allowed: float,
     factorise: Callable[[Problem], Preconditioner] | None = None,
-) -> Newton:
+) -> NewtonStep:
     """The step of a smooth F with the saturation of rows taken into account, and the duality gap as its decrease.
 
     Parameters
     ----------
     problem, params, evaluation, rows
-        See `check`.
+        See `check_saturation`.
     newton : Newton
         The step, without regard to saturation.
     preconditioner : Metric
@@ -330,22 +332,22 @@ def limited(
     -------
     Newton
         ``newton``, or another step; where the rounds come to no end that at whose end F is least, with infinitely
-        much ``remaining``.
+        much ``cg_remainder``.
     """
     is_exact = rows is None or len(rows.y) == problem.n_total_samples
     part = _in_memory(problem, rows)
     found, kernel, tried = newton, problem.kernel, [newton]
-    before: Check | None = None
+    before: SaturationCheck | None = None
     for _ in range(MAX_ROUNDS):
-        seen = check(
+        seen = check_saturation(
             *(problem, params, evaluation, rows, found.direction, kernel, allowed), is_exact=is_exact, previous=before
         )
         certified = max(seen.gap, newton.decrease)
-        found = found._replace(decrease=certified, remaining=max(found.remaining, seen.overlooked))
-        if seen.is_little(allowed):
+        found = found._replace(decrease=certified, cg_remainder=max(found.cg_remainder, seen.missed_decrease))
+        if seen.is_negligible(allowed):
             # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
-            left = seen.new if factorise is None else seen.missed
-            if not is_exact or seen.is_sure(before, _most(problem, evaluation.value, left), allowed):
+            left = seen.new if factorise is None else seen.missed_gradient
+            if not is_exact or seen.is_confirmed(before, _penalty_bound(problem, evaluation.value, left), allowed):
                 return found
         if seen.gap < -allowed:  # far from any duality gap: the corrections lead nowhere
             break
@@ -353,22 +355,24 @@ def limited(
         own = problem._replace(kernel=kernel)
         hessian = hessian_products(own, params, rows)
         if factorise is None:
-            both = _Both(preconditioner, diagonal(own, params, part))
-            correction = conjugate_gradients(hessian, seen.missed, both, _ACCURACY, _MAX_PRODUCTS)
+            both = _SumPreconditioner(preconditioner, diagonal(own, params, part))
+            correction = conjugate_gradients(hessian, seen.missed_gradient, both, _ACCURACY, _MAX_PRODUCTS)
         else:
-            n_products = max(1, seen.missed.coef.size // _UNKNOWNS_PER_PRODUCT)
-            correction = conjugate_gradients(hessian, seen.missed, preconditioner, _SOLVED, n_products)
-            if not correction.remaining <= _SOLVED * correction.decrease:
-                correction = Newton(scale_params(-1.0, factorise(own).apply(seen.missed)), 0.0, 0.0, n_products)
+            n_products = max(1, seen.missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
+            correction = conjugate_gradients(hessian, seen.missed_gradient, preconditioner, _SOLVED, n_products)
+            if not correction.cg_remainder <= _SOLVED * correction.decrease:
+                correction = NewtonStep(
+                    scale_params(-1.0, factorise(own).apply(seen.missed_gradient)), 0.0, 0.0, n_products
+                )
         direction = add_scaled(found.direction, 1.0, correction.direction)
         if not is_finite(direction):
             break
         n_products = found.n_products + correction.n_products
-        found = Newton(direction, seen.gap, correction.remaining, n_products)
+        found = NewtonStep(direction, seen.gap, correction.cg_remainder, n_products)
         tried.append(found)
     best = min(tried, key=lambda one: _value_after(problem, params, one.direction))
     expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
-    return Newton(best.direction, expected, np.inf, found.n_products)
+    return NewtonStep(best.direction, expected, np.inf, found.n_products)
 
 
 def _value_after(problem: Problem, params: Params, step: Params) -> float:
@@ -377,7 +381,7 @@ def _value_after(problem: Problem, params: Params, step: Params) -> float:
     return value if np.isfinite(value) else np.inf
 
 
-def newton_direction(
+def newton_step(
     problem: Problem,
     params: Params,
     evaluation: Evaluation,
@@ -385,8 +389,8 @@ def newton_direction(
     allowed: float,
     accuracy: float,
     max_products: int,
-) -> Newton:
+) -> NewtonStep:
     """Newton's direction by all rows, their saturation taken into account."""
     hessian = hessian_products(problem, params)
     newton = conjugate_gradients(hessian, evaluation.grads, preconditioner, accuracy, max_products)
-    return limited(problem, params, evaluation, None, newton, preconditioner, allowed)
+    return saturate_step(problem, params, evaluation, None, newton, preconditioner, allowed)

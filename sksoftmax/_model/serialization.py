@@ -24,7 +24,7 @@ from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._solvers._first_order import FirstOrderState
 from sksoftmax._solvers.adam import AdamMemory
 from sksoftmax._solvers.schedule_free import ScheduleFreeState
-from sksoftmax._training.stream import Kept, Stream
+from sksoftmax._training.stream import RowBuffer, Stream
 from sksoftmax._types import Batch, Moments, Params
 from sksoftmax._version import __version__
 
@@ -38,7 +38,7 @@ _KINDS: dict[str, Any] = {
         AdamMemory,
         Batch,
         FirstOrderState,
-        Kept,
+        RowBuffer,
         Moments,
         Params,
         GramPreconditioner,

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._maths.newton_direction import Newton, conjugate_gradients
+from sksoftmax._maths.newton_direction import NewtonStep, conjugate_gradients
 from sksoftmax._solvers._dual_data import DualData
 from sksoftmax._solvers._prox_weights import ProxWeights
 from sksoftmax._types import Array, Params, Problem
@@ -115,7 +115,7 @@ class Certifier:
             energy = max(0.0, 0.5 * float(shift.intercept @ slope.intercept))
         return float(np.sqrt(max(gap, 0.0)) + np.sqrt(energy)) ** 2 + rest
 
-    def newton(self, model: Any, grads: Params, most: float, max_products: int, *, by_penalty: bool) -> Newton:
+    def newton(self, model: Any, grads: Params, most: float, max_products: int, *, by_penalty: bool) -> NewtonStep:
         """A Newton step from ``grads``, F's at ``model``; what it leaves of what it expects is bounded, by ``most``.
 
         Coefficients that do not move, and rounding, count as left. Conjugate gradients are preconditioned by the
@@ -135,7 +135,7 @@ class Certifier:
         least = 1 / (float(times.max()) + 2 * (1 + beta) / lengthening)
         newton = conjugate_gradients(self.product, grads, preconditioner, 0.0, max_products, least=least, most=most)
         held = self._squared(np.where(is_free.ravel(), 0, grads.coef))
-        return newton._replace(remaining=newton.remaining + held + self.rounding())
+        return newton._replace(cg_remainder=newton.cg_remainder + held + self.rounding())
 
     def rounding(self) -> float:
         """What F may be above its minimum where its slope is 0 but for rounding: if all residuals are off alike."""

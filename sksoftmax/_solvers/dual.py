@@ -25,9 +25,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._maths.curvature import ratio, shared_decrease
-from sksoftmax._maths.newton_direction import Newton, decrease_of_excess, relative_excess
+from sksoftmax._maths.newton_direction import NewtonStep, absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import value_and_grad
-from sksoftmax._maths.saturation import check
+from sksoftmax._maths.saturation import check_saturation
 from sksoftmax._solvers._certificate import Certifier, squared
 from sksoftmax._solvers._dual_data import DualData, rows_of, uncentred
 from sksoftmax._solvers._prox_center import ProxCenter, rescale_center, update_center
@@ -146,7 +146,7 @@ class DualState(NamedTuple):
         return _unscaled(self, _softened(self), self.model.intercept)
 
     @property
-    def bought(self) -> DualData:
+    def path_cache(self) -> DualData:
         """What a fit of another penalty to the same rows may go on from."""
         rows: DualData = self.rows.unscaled()
         return rows
@@ -162,7 +162,7 @@ def is_available() -> bool:
 
 
 def dual(
-    next_order: Callable[[], Array], tol: float, *, is_rough: bool = False, bought: DualData | None = None
+    next_order: Callable[[], Array], tol: float, *, allow_estimate: bool = False, path_cache: DualData | None = None
 ) -> Solver:
     """Solver whose step is an epoch: a visit of each row, and a move of the centre.
 
@@ -172,14 +172,14 @@ def dual(
         The order of an epoch's visits, an array of row numbers.
     tol : float
         Excess at which the fit is to end.
-    is_rough : bool
+    allow_estimate : bool
         Whether the estimate of the excess will do for that; else it is certified, and F evaluated exactly.
-    bought : Rows or None
+    path_cache : Rows or None
         The problem's rows, if a fit of another penalty has made them.
     """
 
     def init(problem: Problem, params: Params) -> DualState:
-        state = _init_cold(problem, rows_of(problem) if bought is None else bought, params.intercept)
+        state = _init_cold(problem, rows_of(problem) if path_cache is None else path_cache, params.intercept)
         return _init_warm(problem, state, params) if params.coef.any() else state
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
@@ -190,7 +190,7 @@ def dual(
         if state.n_epochs >= state.next_sum:
             state = _recompute_dual_sums(problem, state, tol)
         state, loss, gap = _run_epoch(problem, state, next_order(), gap_tol)
-        return _update_estimates(problem, state, loss, gap, tol, is_rough=is_rough)
+        return _update_estimates(problem, state, loss, gap, tol, allow_estimate=allow_estimate)
 
     def evaluate(problem: Problem, state: DualState) -> Report:
         is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
@@ -324,13 +324,13 @@ def _run_epoch(problem: Problem, state: DualState, order: Array, gap_tol: float)
 
 
 def _update_estimates(
-    problem: Problem, state: DualState, loss: float, gap: float, tol: float, *, is_rough: bool
+    problem: Problem, state: DualState, loss: float, gap: float, tol: float, *, allow_estimate: bool
 ) -> DualState:
     """The state with where its centre is to go, and the excess.
 
     The mean gap of the rows bounds what they can still bring at this centre; what moving it can, ``_prox_center``
     estimates. Where the gaps that the visits met are small enough for the fit to end, those that they left are
-    measured: a heavy row's may have grown. Unless an estimate will do (``is_rough``).
+    measured: a heavy row's may have grown. Unless an estimate will do (``allow_estimate``).
     """
     reached = _stacked(state)
     after = _penalty(problem, state)
@@ -354,7 +354,7 @@ def _update_estimates(
         last_rise=last_rise,
     )
     known = _partial_bound(problem, state, max(gap, 0.0))
-    if is_rough:
+    if allow_estimate:
         left = np.inf if len(prox_center.gains) == 1 else _DOUBT * left  # how the gains fall, one does not tell
         return state._replace(excess=relative_excess(value, min(left, known)))
     excess = relative_excess(value, min(left, known))
@@ -384,7 +384,7 @@ def _certify(problem: Problem, state: DualState, tol: float) -> DualState:
     certifier = Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
     loss, gap, _ = certifier.measured(state.model, np.empty(0, state.model.table.dtype))
     value = loss + state.penalty
-    allowed = decrease_of_excess(value, tol)
+    allowed = absolute_suboptimality(value, tol)
     rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps)
     if not problem.alpha:
         return state._replace(value=value, is_done=True)
@@ -415,8 +415,8 @@ def _newton_polish(
         n_most = min(n_each, 2 * n_each - n_products)
         newton = certifier.newton(state.model, grads, _MARGIN * allowed, n_most, by_penalty=by_penalty)
         n_products += newton.n_products
-        by_penalty &= newton.remaining <= allowed
-        expected = _EXPONENTIAL * newton.decrease + newton.remaining
+        by_penalty &= newton.cg_remainder <= allowed
+        expected = _EXPONENTIAL * newton.decrease + newton.cg_remainder
         is_near = expected <= allowed
         if is_near and not _has_no_saturation(problem, state, newton, allowed):
             return state._replace(is_done=True), value, left
@@ -431,16 +431,18 @@ def _newton_polish(
     return state, value, left
 
 
-def _has_no_saturation(problem: Problem, state: DualState, newton: Newton, allowed: float) -> bool:
+def _has_no_saturation(problem: Problem, state: DualState, newton: NewtonStep, allowed: float) -> bool:
     """Whether a Newton step brings what it expects once rows have saturated along it."""
     params = state.params
     step = _unscaled(state, newton.direction.coef.reshape(state.n_columns, -1), newton.direction.intercept)
     evaluation = value_and_grad(problem, params)
-    return check(problem, params, evaluation, None, step, problem.kernel, allowed, is_exact=False).is_little(allowed)
+    return check_saturation(
+        problem, params, evaluation, None, step, problem.kernel, allowed, is_exact=False
+    ).is_negligible(allowed)
 
 
 def _better_of(
-    problem: Problem, state: DualState, certifier: Certifier, value: float, newton: Newton
+    problem: Problem, state: DualState, certifier: Certifier, value: float, newton: NewtonStep
 ) -> tuple[DualState, float, Params, float] | None:
     """The state after the longest of the steps that F falls by; F and its slope there, and the length. None if none."""
     for length in _LENGTHS if newton.decrease > 0 else ():
@@ -528,8 +530,8 @@ def _recompute_dual_sums(problem: Problem, state: DualState, tol: float) -> Dual
     alpha_2, n_between = problem.alpha * (1 - problem.l1_ratio), state.n_between
     if alpha_2:
         off = squared(own, alpha_2 * prox_weights.scale[:-1])
-        is_little = off <= _LITTLE * decrease_of_excess(state.value, tol)
-        n_between = 2 * n_between if is_little else max(1, n_between // 2)
+        is_negligible = off <= _LITTLE * absolute_suboptimality(state.value, tol)
+        n_between = 2 * n_between if is_negligible else max(1, n_between // 2)
     return state._replace(
         prox_center=state.prox_center._replace(at=at), next_sum=state.n_epochs + n_between, n_between=n_between
     )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._maths.curvature import shared_decrease
-from sksoftmax._maths.newton_direction import Newton, Pair, corrected, relative_excess
+from sksoftmax._maths.newton_direction import NewtonStep, Pair, lbfgs_correct, relative_excess
 from sksoftmax._maths.objective import hessian_products, iter_blocks, probabilities, value_and_grad
 from sksoftmax._maths.preconditioner import Spectrum, absorb_constant_columns, spectrum
 from sksoftmax._types import (
@@ -60,7 +60,7 @@ class LbfgsState(NamedTuple):
         What F is expected to fall by along it.
     ratio : float
         Of the decrease expected to that expected of the last step.
-    brought : float
+    actual_reduction : float
         What the last step brought.
     excess : float
         Estimate of ``(F - F*) / F*``.
@@ -78,7 +78,7 @@ class LbfgsState(NamedTuple):
     step: Params
     decrease: float
     ratio: float
-    brought: float
+    actual_reduction: float
     excess: float
     at_precision: bool
     pairs: tuple[Pair, ...]
@@ -103,26 +103,28 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
     """
 
     def init(problem: Problem, params: Params) -> LbfgsState:
-        rows = _spread_out(problem, n_drawn)
+        rows = _evenly_spaced_rows(problem, n_drawn)
         basis = spectrum(problem, moments, float(_mean_curvature(problem, params, rows).mean()))
         params = absorb_constant_columns(basis, params)
         evaluation = value_and_grad(problem, params)
         start = LbfgsState(params, evaluation, evaluation.grads, 0.0, 0.0, 0.0, np.inf, False, (), rows, basis)
-        return _sure(problem, _aimed(problem, start))
+        return _with_saturation_check(problem, _with_direction(problem, start))
 
     def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
         if state.at_precision:
             return state
-        noise = _noise(problem, state)
+        noise = _rounding_error(problem, state)
         for halvings in range(_MAX_HALVINGS):
             length = 0.5**halvings
             params = add_scaled(state.params, length, state.step)
             evaluation = value_and_grad(problem, params)
             if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
-                return _sure(problem, _aimed(problem, _moved(problem, state, params, evaluation, n_pairs)))
+                return _with_saturation_check(
+                    problem, _with_direction(problem, _accept_step(problem, state, params, evaluation, n_pairs))
+                )
         return state._replace(at_precision=True)
 
-    def _sure(problem: Problem, state: LbfgsState) -> LbfgsState:
+    def _with_saturation_check(problem: Problem, state: LbfgsState) -> LbfgsState:
         if state.excess > tol:
             return state
         left = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
@@ -134,7 +136,7 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
     return Solver("lbfgs", init, step, evaluate, None)
 
 
-def _spread_out(problem: Problem, n_drawn: int) -> Batch:
+def _evenly_spaced_rows(problem: Problem, n_drawn: int) -> Batch:
     every = slice(None, None, max(1, problem.n_samples // n_drawn))
     X, y, weight = (part[every] for part in problem.data)
     return normalize_weights(Batch(np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X, y, weight))
@@ -149,19 +151,23 @@ def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
     return np.maximum(spread, np.finfo(rows.X.dtype).eps)
 
 
-def _noise(problem: Problem, state: LbfgsState) -> float:
+def _rounding_error(problem: Problem, state: LbfgsState) -> float:
     return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
 
 
-def _moved(problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation, n_pairs: int) -> LbfgsState:
+def _accept_step(
+    problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation, n_pairs: int
+) -> LbfgsState:
     pair = Pair(add_scaled(params, -1.0, state.params), add_scaled(evaluation.grads, -1.0, state.evaluation.grads))
     pairs = (*state.pairs, pair)[-n_pairs:] if dot(*pair) > 0 else state.pairs
-    brought = state.evaluation.value - evaluation.value
-    at_precision = state.decrease <= _noise(problem, state) and brought <= 0
-    return state._replace(params=params, evaluation=evaluation, brought=brought, at_precision=at_precision, pairs=pairs)
+    actual_reduction = state.evaluation.value - evaluation.value
+    at_precision = state.decrease <= _rounding_error(problem, state) and actual_reduction <= 0
+    return state._replace(
+        params=params, evaluation=evaluation, actual_reduction=actual_reduction, at_precision=at_precision, pairs=pairs
+    )
 
 
-def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
+def _with_direction(problem: Problem, state: LbfgsState) -> LbfgsState:
     """The state with the next step, as long as the curvature along it asks for, and the excess that it tells.
 
     F falls by some ratio from step to step: what is left is the sum of a geometric series, of what the next step is
@@ -170,10 +176,10 @@ def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
     params, grads, rows = state.params, state.evaluation.grads, state.rows
     preconditioner = state.spectrum.preconditioner(_mean_curvature(problem, params, rows))
 
-    def solve(gradient: Params) -> Newton:
-        return Newton(scale_params(-1.0, preconditioner.apply(gradient)), 0.0, 0.0, 0)
+    def solve(gradient: Params) -> NewtonStep:
+        return NewtonStep(scale_params(-1.0, preconditioner.apply(gradient)), 0.0, 0.0, 0)
 
-    direction = corrected(state.pairs, grads, solve).direction
+    direction = lbfgs_correct(state.pairs, grads, solve).direction
     slope = -dot(grads, direction)
     curvature = dot(direction, hessian_products(problem, params, rows)(direction))
     if not (slope > 0 and curvature > 0):
@@ -181,7 +187,7 @@ def _aimed(problem: Problem, state: LbfgsState) -> LbfgsState:
     decrease = 0.5 * slope * slope / curvature
     ratio = min(decrease / state.decrease, _GREATEST_RATIO) if state.decrease > 0 else _GREATEST_RATIO
     slowest = max(ratio, state.ratio)
-    left = _DOUBT * max(decrease, slowest * state.brought) / (1 - slowest)
+    left = _DOUBT * max(decrease, slowest * state.actual_reduction) / (1 - slowest)
     return state._replace(
         step=scale_params(slope / curvature, direction),
         decrease=decrease,

@@ -13,10 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._maths.curvature import curvature_ratio, draw_rows, leverage, next_sample_size
-from sksoftmax._maths.newton_direction import Last, decrease_of_excess, left_after, relative_excess
+from sksoftmax._maths.newton_direction import (
+    StepHistory,
+    absolute_suboptimality,
+    estimate_suboptimality,
+    relative_excess,
+)
 from sksoftmax._maths.objective import better_start, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner
-from sksoftmax._maths.proximal import Step, limited_step, start_of, to_params, to_theta, without_shift
+from sksoftmax._maths.proximal import Step, local_model, remove_class_shift, saturate_proximal_step, to_params, to_theta
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, interpolate
 
 #: Share of the expected decrease below which the rows drawn are suspected; and the share of the curvature along the
@@ -52,7 +57,7 @@ class ProximalState(NamedTuple):
         As in ``newton.NewtonState``.
     damping : float
         What the model's curvature is raised by. Where the probabilities are near 0 or 1 its own tells little of F.
-    n_drawn, rows, is_outworn, value_drawn, leverage, n_rounds, next_check, check_interval
+    n_drawn, rows, sample_is_stale, value_drawn, leverage, n_rounds, next_check, check_interval
         As there.
     """
 
@@ -67,7 +72,7 @@ class ProximalState(NamedTuple):
     at_precision: bool
     n_drawn: int
     rows: Batch
-    is_outworn: bool
+    sample_is_stale: bool
     value_drawn: float
     leverage: Array | None
     n_rounds: int = 0
@@ -76,7 +81,7 @@ class ProximalState(NamedTuple):
 
 
 def proximal_newton(
-    base: GramPreconditioner, moments: Moments, tol: float, *, promised: float = 0.0, n_drawn: int, is_matrix: bool
+    base: GramPreconditioner, moments: Moments, tol: float, *, final_tol: float = 0.0, n_drawn: int, is_matrix: bool
 ) -> Solver:
     """Solver whose step is one to the minimum of a model.
 
@@ -88,7 +93,7 @@ def proximal_newton(
         Of the columns.
     tol : float
         Excess at which the fit is to end: the model's minimum is then found more accurately, to make sure.
-    promised : float
+    final_tol : float
         Excess from which on it has to be true, if that is more than ``tol``.
     n_drawn : int
         Rows that the curvature is estimated from; doubled when they see too little.
@@ -96,10 +101,10 @@ def proximal_newton(
         Whether their Hessian is formed.
     """
 
-    promised = max(tol, promised)
+    final_tol = max(tol, final_tol)
 
     def init(problem: Problem, params: Params) -> ProximalState:
-        settled = to_params(problem, base, without_shift(problem, base, to_theta(problem, base, params)))
+        settled = to_params(problem, base, remove_class_shift(problem, base, to_theta(problem, base, params)))
         params, evaluation = better_start(problem, settled)
         state = ProximalState(
             params=params,
@@ -113,11 +118,11 @@ def proximal_newton(
             at_precision=False,
             n_drawn=min(n_drawn, problem.n_samples),
             rows=problem.data,
-            is_outworn=True,
+            sample_is_stale=True,
             value_drawn=np.inf,
             leverage=None,
         )
-        return _aimed(problem, state)
+        return _with_model_minimum(problem, state)
 
     def step(problem: Problem, state: ProximalState, batch: Batch) -> ProximalState:
         found = _line_search(problem, state)
@@ -125,19 +130,19 @@ def proximal_newton(
             return state._replace(at_precision=True)
         params, evaluation, halvings = found
         value, expected = state.evaluation.value, state.decrease
-        if value - evaluation.value < _POOR * expected and _is_underrated(problem, state, params, evaluation):
-            state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), is_outworn=True)
-        at_precision = expected <= _noise(problem, state) and evaluation.value >= value
+        if value - evaluation.value < _POOR * expected and _misses_curvature(problem, state, params, evaluation):
+            state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), sample_is_stale=True)
+        at_precision = expected <= _rounding_error(problem, state) and evaluation.value >= value
         damping = _next_damping(state.damping, is_whole=halvings == 0)
         state = state._replace(params=params, evaluation=evaluation, at_precision=at_precision)
-        return _aimed(problem, state._replace(damping=damping, value_before=value))
+        return _with_model_minimum(problem, state._replace(damping=damping, value_before=value))
 
     def _line_search(problem: Problem, state: ProximalState) -> tuple[Params, Evaluation, int] | None:
         """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise, and how often it was halved.
 
         None if none does.
         """
-        expected, noise, params = state.decrease, _noise(problem, state), state.end
+        expected, noise, params = state.decrease, _rounding_error(problem, state), state.end
         for halvings in range(_MAX_HALVINGS):
             length = 0.5**halvings
             evaluation = value_and_grad(problem, params)
@@ -148,27 +153,29 @@ def proximal_newton(
             params = interpolate(state.params, 0.5, params)
         return None
 
-    def _aimed(problem: Problem, state: ProximalState) -> ProximalState:
+    def _with_model_minimum(problem: Problem, state: ProximalState) -> ProximalState:
         """The state with the minimum of the model of where it stands, and the excess that it certifies."""
-        value, noise = state.evaluation.value, _noise(problem, state)
-        last = Last(state.decrease, max(0.0, state.value_before - value), state.ratio, not state.is_outworn)
+        value, noise = state.evaluation.value, _rounding_error(problem, state)
+        last = StepHistory(state.decrease, max(0.0, state.value_before - value), state.ratio, not state.sample_is_stale)
         state = _with_rows(problem, state)
         rows = state.rows
-        start = start_of(problem, base, state.params, state.evaluation.grads, rows, is_matrix=is_matrix)
-        allowed = decrease_of_excess(value, promised)
+        start = local_model(problem, base, state.params, state.evaluation.grads, rows, is_matrix=is_matrix)
+        allowed = absolute_suboptimality(value, final_tol)
         steps: tuple[Callable[[], Step], ...] = (
             lambda: start.step(_LOOSE, state.damping),
             lambda: start.step(_CERTIFYING),
-            lambda: limited_step(start, base, state.evaluation, rows, _CERTIFYING, allowed, is_matrix=is_matrix),
+            lambda: saturate_proximal_step(
+                start, base, state.evaluation, rows, _CERTIFYING, allowed, is_matrix=is_matrix
+            ),
         )
         n_rounds = state.n_rounds + 1
         for make in steps if n_rounds >= state.next_check else steps[:2]:  # each makes surer that the fit may end
             step = make()
-            left, ratio = left_after(last, step.decrease, step.remaining, noise)
+            left, ratio = estimate_suboptimality(last, step.decrease, step.remaining, noise)
             excess = relative_excess(value, left) if left >= -noise else np.inf
-            if excess > promised:
+            if excess > final_tol:
                 break
-        if n_rounds < state.next_check and excess <= promised:
+        if n_rounds < state.next_check and excess <= final_tol:
             excess = np.inf  # not found out
         interval, next_check = state.check_interval, state.next_check
         if np.isinf(step.remaining):
@@ -187,12 +194,12 @@ def proximal_newton(
     def _with_rows(problem: Problem, state: ProximalState) -> ProximalState:
         """The state with rows that hold the curvature where it stands."""
         value = state.evaluation.value
-        if not state.is_outworn and (value >= _CHANGED * state.value_drawn or not _is_part(problem, state)):
+        if not state.sample_is_stale and (value >= _CHANGED * state.value_drawn or not _is_subsampled(problem, state)):
             return state
         if state.leverage is None and state.n_drawn < problem.n_samples:
             state = state._replace(leverage=leverage(problem, moments))
         rows = draw_rows(problem, state.params, state.leverage, state.n_drawn)
-        return state._replace(rows=rows, is_outworn=False, value_drawn=value)
+        return state._replace(rows=rows, sample_is_stale=False, value_drawn=value)
 
     def evaluate(problem: Problem, state: ProximalState) -> Report:
         return Report(state.evaluation.value, state.excess, state.at_precision)
@@ -207,17 +214,17 @@ def _next_damping(damping: float, *, is_whole: bool) -> float:
     return damping / _FACTOR if damping > _LEAST_DAMPING else 0.0
 
 
-def _is_part(problem: Problem, state: ProximalState) -> bool:
+def _is_subsampled(problem: Problem, state: ProximalState) -> bool:
     """Whether the rows drawn are not all."""
     return len(state.rows.y) < problem.n_total_samples
 
 
-def _is_underrated(problem: Problem, state: ProximalState, params: Params, evaluation: Evaluation) -> bool:
+def _misses_curvature(problem: Problem, state: ProximalState, params: Params, evaluation: Evaluation) -> bool:
     """Whether the rows drawn see much less curvature along the step to ``params`` than all rows do."""
     if len(state.rows.y) >= problem.n_samples:  # there are no more to draw
         return False
     return curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation)) < _TOO_LITTLE
 
 
-def _noise(problem: Problem, state: ProximalState) -> float:
+def _rounding_error(problem: Problem, state: ProximalState) -> float:
     return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)

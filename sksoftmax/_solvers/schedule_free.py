@@ -81,37 +81,37 @@ def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_
     def step(problem: Problem, state: ScheduleFreeState, batch: Batch) -> ScheduleFreeState:
         left = 0.5 ** (len(batch.y) / half_life)
         state = state._replace(weight=left * state.weight, preconditioner_weight=left * state.preconditioner_weight)
-        state = _observed(problem, state, batch, full_gram=full_gram)
+        state = _observe_batch(problem, state, batch, full_gram=full_gram)
         assert state.preconditioner is not None
         point = interpolate(state.iterate, _INTERPOLATION, state.params)
         grads = batch_value_and_grad(problem, point, batch).grads
         length = rate or 1.0 / (1.0 + state.preconditioner.dimension / len(batch.y))
         iterate = add_scaled(state.iterate, -length, state.preconditioner.apply(grads))
         if problem.l1_ratio:
-            iterate = _thresholded(problem, state.preconditioner, iterate, length)
+            iterate = _threshold_params(problem, state.preconditioner, iterate, length)
         params = interpolate(state.params, max(1.0 / (state.step + 1), 1.0 - left), iterate)
         return state._replace(params=params, iterate=iterate, step=state.step + 1)
 
     return Solver("schedule_free", init, step, None, batch_size)
 
 
-def known_from(
+def moments_from_rows(
     problem: Problem, state: ScheduleFreeState, rows: Batch, batch_size: int, *, full_gram: bool
 ) -> ScheduleFreeState:
     """The state with the statistics of rows that are behind it, and their metric."""
     seen = problem._replace(data=rows)
     moments, weight = compute_moments(seen, full_gram=full_gram), float(rows.weight.sum())
-    return _measured(seen, state, moments, weight, batch_size)
+    return _with_moments(seen, state, moments, weight, batch_size)
 
 
-def _thresholded(problem: Problem, preconditioner: GramPreconditioner, params: Params, length: float) -> Params:
+def _threshold_params(problem: Problem, preconditioner: GramPreconditioner, params: Params, length: float) -> Params:
     """The proximal step of the L1 term in a diagonal metric; the intercepts of the centred columns stay."""
     scale = preconditioner.inverse / preconditioner.scale / preconditioner.scale
     coef = soft_threshold(params.coef, length * problem.alpha * problem.l1_ratio * scale)
     return Params(coef, params.intercept + (params.coef - coef) @ preconditioner.mean)
 
 
-def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, full_gram: bool) -> ScheduleFreeState:
+def _observe_batch(problem: Problem, state: ScheduleFreeState, batch: Batch, *, full_gram: bool) -> ScheduleFreeState:
     """The state with the batch's rows in its statistics and, where they are news enough, in its metric.
 
     X'X is known well enough by some rows a column: from there on only the columns' peaks are looked at.
@@ -119,17 +119,17 @@ def _observed(problem: Problem, state: ScheduleFreeState, batch: Batch, *, full_
     seen = problem._replace(data=batch)
     n_known = state.weight / problem.mean_weight
     if full_gram and state.moments is not None and n_known >= ROWS_PER_VARIANCE * problem.n_features:
-        return _outgrown(state, merge_max_deviation(state.moments, *mean_and_max_deviation(seen)))
+        return _grow_scales(state, merge_max_deviation(state.moments, *mean_and_max_deviation(seen)))
     moments, weight = compute_moments(seen, full_gram=full_gram), float(batch.weight.sum())
     if state.moments is not None:
         moments = merge_moments(state.moments, state.weight, moments, weight)
         weight += state.weight
     if state.preconditioner is None or weight >= 2 * state.preconditioner_weight:
-        return _measured(seen, state, moments, weight, len(batch.y))
-    return _outgrown(state._replace(moments=moments, weight=weight), moments.max_deviation)
+        return _with_moments(seen, state, moments, weight, len(batch.y))
+    return _grow_scales(state._replace(moments=moments, weight=weight), moments.max_deviation)
 
 
-def _measured(
+def _with_moments(
     seen: Problem, state: ScheduleFreeState, moments: Moments, weight: float, batch_size: int
 ) -> ScheduleFreeState:
     """The state with these statistics and the metric that they make."""
@@ -143,7 +143,7 @@ def _measured(
     )
 
 
-def _outgrown(state: ScheduleFreeState, max_deviation: Array) -> ScheduleFreeState:
+def _grow_scales(state: ScheduleFreeState, max_deviation: Array) -> ScheduleFreeState:
     """The state whose metric's scales grow at once with the columns' peaks, where values outgrow those it knows."""
     assert state.preconditioner is not None
     assert state.preconditioner_max_deviation is not None

@@ -8,25 +8,25 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sksoftmax._data import validation as _validation
-from sksoftmax._training.fit import SILENT
-from sksoftmax._training.loop import Epoch, Result, Watch
+from sksoftmax._training.fit import NO_MONITOR
+from sksoftmax._training.loop import Epoch, Monitor, Result
 
 
-def printing(n_samples: int) -> Watch:
+def verbose_monitor(n_samples: int) -> Monitor:
     """Prints a line an epoch, with the seconds since now, and the rows a second of the epoch.
 
     F is evaluated where the epoch has only its mean along the way, which may be below F's minimum.
     """
     began = epoch_began = time.perf_counter()
 
-    def begins() -> None:
+    def on_epoch_begin() -> None:
         nonlocal epoch_began
         epoch_began = time.perf_counter()
 
-    def ends(epoch: Epoch) -> bool:
+    def on_epoch_end(epoch: Epoch) -> bool:
         now = time.perf_counter()
         excess = f"{epoch.excess:.1e}" if math.isfinite(epoch.excess) else "-"
-        value = epoch.value if epoch.is_exact else epoch.so_far().loss_curve[-1]
+        value = epoch.value if epoch.is_exact else epoch.snapshot().loss_curve[-1]
         validation = "" if epoch.score is None else f"  validation {epoch.score:.4f}"
         rate = n_samples / max(now - epoch_began, 1e-9)
         print(
@@ -35,7 +35,7 @@ def printing(n_samples: int) -> Watch:
         )
         return False
 
-    return Watch(begins, ends)
+    return Monitor(on_epoch_begin, on_epoch_end)
 
 
 class Task(NamedTuple):
@@ -52,7 +52,7 @@ class Task(NamedTuple):
     context: Any
     given: dict[str, Any]
 
-    def watches(self, attributes: Callable[[Result], dict[str, Any]]) -> list[Watch]:
+    def monitors(self, attributes: Callable[[Result], dict[str, Any]]) -> list[Monitor]:
         """Those that tell them of the epochs, if there are any.
 
         ``attributes`` are the fitted ones, made for callbacks that ask for the model as it stands.
@@ -63,19 +63,19 @@ class Task(NamedTuple):
         last: Epoch | None = None
 
         def reached() -> dict[str, Any] | None:
-            return None if last is None else attributes(last.so_far())
+            return None if last is None else attributes(last.snapshot())
 
-        def begins() -> None:
+        def on_epoch_begin() -> None:
             nonlocal task
             task = self.context.subcontext(task_name="epoch")
             task.call_on_fit_task_begin(**self.given, reconstruction_attributes=reached)
 
-        def ends(epoch: Epoch) -> bool:
+        def on_epoch_end(epoch: Epoch) -> bool:
             nonlocal last
             last = epoch
             return bool(task.call_on_fit_task_end(**self.given, reconstruction_attributes=reached))
 
-        return [Watch(begins, ends)]
+        return [Monitor(on_epoch_begin, on_epoch_end)]
 
     def end(self) -> None:
         """Tell them that the estimator is fitted."""
@@ -93,17 +93,17 @@ def task_of(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any = N
     return Task(context, given)
 
 
-def of_all(watches: list[Watch]) -> Watch:
+def combine_monitors(monitors: list[Monitor]) -> Monitor:
     """All of them are told."""
-    if not watches:
-        return SILENT
+    if not monitors:
+        return NO_MONITOR
 
-    def begins() -> None:
-        for watch in watches:
-            watch.begins()
+    def on_epoch_begin() -> None:
+        for monitor in monitors:
+            monitor.on_epoch_begin()
 
-    def ends(epoch: Epoch) -> bool:
-        asked = [watch.ends(epoch) for watch in watches]
+    def on_epoch_end(epoch: Epoch) -> bool:
+        asked = [monitor.on_epoch_end(epoch) for monitor in monitors]
         return any(asked)
 
-    return Watch(begins, ends)
+    return Monitor(on_epoch_begin, on_epoch_end)

@@ -10,23 +10,23 @@ import scipy.sparse as sp
 
 from sksoftmax._data.chunks import as_solved, split, summed_loss_grad
 from sksoftmax._engines.device import DeviceArray, squares
-from sksoftmax._maths.newton_direction import decrease_of_excess, relative_excess
+from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import (
+    center_params,
     compute_column_offset,
     in_c_order,
     iter_blocks,
     penalty,
     prior_objective,
     prior_params,
-    settled,
     shift_intercept,
     total_weight,
     value_and_grad,
 )
-from sksoftmax._maths.reduction import classes_with_rows, narrowed, of_classes
+from sksoftmax._maths.reduction import classes_with_rows, reduce_columns, restrict_classes
 from sksoftmax._solvers._dual_data import is_mostly_zeros
-from sksoftmax._training.loop import Epoch, Result, Rules, Watch, train
-from sksoftmax._training.plan import Settings, centred_or_wide, choose, statistics, takes_dual
+from sksoftmax._training.loop import Epoch, Monitor, Result, Rules, train
+from sksoftmax._training.plan import Settings, center_or_widen, make_plan, plan_moments, use_dual
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._types import Array, Moments, Params, Problem, is_finite
 
@@ -37,7 +37,7 @@ _LITTLE = 0.1
 _TOL_OF_SAMPLE = 1e-2
 
 
-def minimum(
+def minimize(
     problem: Problem,
     params: Params,
     settings: Settings,
@@ -45,7 +45,7 @@ def minimum(
     *,
     is_warm: bool,
     rng: np.random.RandomState,
-    watch: Watch,
+    monitor: Monitor,
 ) -> tuple[Result, dict[str, object]]:
     """The parameters that minimise F, from ``params``, and what was chosen.
 
@@ -54,26 +54,31 @@ def minimum(
     on from there.
     """
     if problem.n_classes == 1:
-        return _of_one_class(params, rules, watch), {}
+        return _of_one_class(params, rules, monitor), {}
     if (seen := classes_with_rows(problem)) is not None:
-        few = of_classes(problem, seen)
-        rules, watch = _seen_from(rules, watch, few.back)
-        result, info = minimum(*(few.problem, few.to(params), settings, rules), is_warm=is_warm, rng=rng, watch=watch)
+        few = restrict_classes(problem, seen)
+        rules, monitor = _map_callbacks(rules, monitor, few.back)
+        result, info = minimize(
+            *(few.problem, few.to(params), settings, rules), is_warm=is_warm, rng=rng, monitor=monitor
+        )
         wide = Params(*(part.astype(result.params.coef.dtype) for part in few.back(result.params)))
         return result._replace(params=wide), info
     tol = max(rules.tol, float(np.finfo(problem.data.X.dtype).eps))
     if is_warm and not is_start(problem, params):
         params, is_warm = prior_params(problem), False
     if problem.data_source is None or is_warm or settings.solver != "auto":
-        result, info = _trained(problem, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
-        return handed_over(problem, result, tol), info
+        result, info = _minimize_reduced(problem, params, settings, rules, is_warm=is_warm, rng=rng, monitor=monitor)
+        return finalize(problem, result, tol), info
     sample = problem._replace(data_source=None, mean_weight=float(problem.data.weight.mean()))
     rough = max(_TOL_OF_SAMPLE, tol)
-    start, _ = _trained(
-        *(sample, params, settings._replace(tol=rough), rules._replace(tol=rough)), is_warm=False, rng=rng, watch=SILENT
+    start, _ = _minimize_reduced(
+        *(sample, params, settings._replace(tol=rough), rules._replace(tol=rough)),
+        is_warm=False,
+        rng=rng,
+        monitor=NO_MONITOR,
     )
-    result, info = _trained(problem, start.params, settings, rules, is_warm=True, rng=rng, watch=watch)
-    return handed_over(problem, result, tol), {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
+    result, info = _minimize_reduced(problem, start.params, settings, rules, is_warm=True, rng=rng, monitor=monitor)
+    return finalize(problem, result, tol), {**info, "sample": f"{problem.n_samples} rows, {start.solver}"}
 
 
 def is_start(problem: Problem, params: Params) -> bool:
@@ -85,14 +90,14 @@ def is_start(problem: Problem, params: Params) -> bool:
     return value_and_grad(sample, params).value <= prior_objective(sample)
 
 
-def handed_over(problem: Problem, result: Result, tol: float) -> Result:
+def finalize(problem: Problem, result: Result, tol: float) -> Result:
     """The result with its parameters as they are kept: of sum 0 over the classes, and in X's dtype if that holds them.
 
     In float32 the intercept makes up for what the coefficients lose at the columns' centre. F's excess is that of what
     is kept. Float64 is kept where rounding would take F further from its minimum than ``tol``, as of columns that are
     far from 0 and vary little.
     """
-    params = settled(result.params, has_l1=problem.l1_ratio > 0)
+    params = center_params(result.params, has_l1=problem.l1_ratio > 0)
     if problem.data.X.dtype == np.float64:
         return result._replace(params=params)
     kept = _in_float32(params, None)
@@ -104,7 +109,7 @@ def handed_over(problem: Problem, result: Result, tol: float) -> Result:
 
     def excess_of(these: Params) -> float:
         rise = exact_value(problem, these, column_offset) - value
-        left = rise + decrease_of_excess(value, result.excess) if np.isfinite(result.excess) else np.inf
+        left = rise + absolute_suboptimality(value, result.excess) if np.isfinite(result.excess) else np.inf
         return relative_excess(value + rise, left)
 
     kept = _in_float32(params, column_offset)
@@ -156,7 +161,7 @@ def _squared_norms(problem: Problem) -> Iterator[Any]:
             yield squares(block.X, axis=1).max()
 
 
-def _trained(
+def _minimize_reduced(
     problem: Problem,
     params: Params,
     settings: Settings,
@@ -164,26 +169,26 @@ def _trained(
     *,
     is_warm: bool,
     rng: np.random.RandomState,
-    watch: Watch,
+    monitor: Monitor,
 ) -> tuple[Result, dict[str, object]]:
-    narrow = narrowed(problem, may_rotate=may_rotate(problem, settings)) if problem.data_source is None else None
-    if narrow is not None:
-        rules, watch = _seen_from(rules, watch, narrow.back)
-        result, info = _trained(
-            *(narrow.problem, narrow.to(params), settings, rules), is_warm=is_warm, rng=rng, watch=watch
+    reduced = reduce_columns(problem, may_rotate=may_rotate(problem, settings)) if problem.data_source is None else None
+    if reduced is not None:
+        rules, monitor = _map_callbacks(rules, monitor, reduced.back)
+        result, info = _minimize_reduced(
+            *(reduced.problem, reduced.to(params), settings, rules), is_warm=is_warm, rng=rng, monitor=monitor
         )
-        return result._replace(params=narrow.back(result.params)), info
-    ready = in_solvers_coordinates(problem, settings)
-    result, info = trained_from(ready, params, settings, rules, is_warm=is_warm, rng=rng, watch=watch)
-    return result._replace(bought=None), info  # no fit goes on from it: it would be kept in memory for nothing
+        return result._replace(params=reduced.back(result.params)), info
+    prepared = in_solvers_coordinates(problem, settings)
+    result, info = minimize_prepared(prepared, params, settings, rules, is_warm=is_warm, rng=rng, monitor=monitor)
+    return result._replace(path_cache=None), info  # no fit goes on from it: it would be kept in memory for nothing
 
 
-def _of_one_class(params: Params, rules: Rules, watch: Watch) -> Result:
+def _of_one_class(params: Params, rules: Rules, monitor: Monitor) -> Result:
     """Return the result of a fit to rows of one class: one epoch, and F = 0 whatever the parameters."""
     score = None if rules.score is None else rules.score(params)
     result = Result(params, [0.0], [0.0], [] if score is None else [score], StopReason.TOL, 0.0, "priors")
-    watch.begins()
-    watch.ends(Epoch(1, 0.0, 0.0, score, lambda: result))
+    monitor.on_epoch_begin()
+    monitor.on_epoch_end(Epoch(1, 0.0, 0.0, score, lambda: result))
     return result
 
 
@@ -197,7 +202,7 @@ def may_rotate(problem: Problem, settings: Settings) -> bool:
     return is_free and isinstance(problem.data.X, np.ndarray) and not is_mostly_zeros(problem.data.X)
 
 
-class Ready(NamedTuple):
+class PreparedProblem(NamedTuple):
     """A problem as its solvers take it.
 
     Attributes
@@ -207,7 +212,7 @@ class Ready(NamedTuple):
         What its columns are less by.
     moments : Moments or None
         Their statistics, if known.
-    bought : object
+    path_cache : object
         What a fit of another penalty has paid for: see ``Solver``.
     is_wide : bool
         Whether X is in float64, and was not.
@@ -216,63 +221,70 @@ class Ready(NamedTuple):
     problem: Problem
     column_offset: Array | None = None
     moments: Moments | None = None
-    bought: Any = None
+    path_cache: Any = None
     is_wide: bool = False
 
 
-def in_solvers_coordinates(problem: Problem, settings: Settings) -> Ready:
+def in_solvers_coordinates(problem: Problem, settings: Settings) -> PreparedProblem:
     """The problem as Newton's solvers take it, or as the dual does: as it is."""
-    if takes_dual(problem, settings):
-        return Ready(in_c_order(problem))
-    own, column_offset = centred_or_wide(problem, settings)
-    return Ready(own, column_offset, is_wide=own.data.X.dtype != problem.data.X.dtype)
+    if use_dual(problem, settings):
+        return PreparedProblem(in_c_order(problem))
+    own, column_offset = center_or_widen(problem, settings)
+    return PreparedProblem(own, column_offset, is_wide=own.data.X.dtype != problem.data.X.dtype)
 
 
-def made_ready(problem: Problem, settings: Settings) -> Ready:
+def prepare(problem: Problem, settings: Settings) -> PreparedProblem:
     """The problem with what fits of any penalty to these rows, or to most of them, share."""
-    ready = in_solvers_coordinates(problem, settings)
-    if takes_dual(problem, settings):
-        return ready
-    return ready._replace(moments=statistics(ready.problem, settings, is_warm=False))
+    prepared = in_solvers_coordinates(problem, settings)
+    if use_dual(problem, settings):
+        return prepared
+    return prepared._replace(moments=plan_moments(prepared.problem, settings, is_warm=False))
 
 
-def trained_from(
-    ready: Ready,
+def minimize_prepared(
+    prepared: PreparedProblem,
     params: Params,
     settings: Settings,
     rules: Rules,
     *,
     is_warm: bool,
     rng: np.random.RandomState,
-    watch: Watch,
-    is_rough: bool = False,
+    monitor: Monitor,
+    allow_estimate: bool = False,
 ) -> tuple[Result, dict[str, object]]:
-    """As ``minimum``; the parameters are those of X as it was given. ``is_rough``: see ``choose``."""
-    problem, column_offset, moments, bought, is_wide = ready
-    plan = choose(
-        problem, settings, is_warm=is_warm, rng=rng, known=moments, bought=bought, is_rough=is_rough, is_wide=is_wide
+    """As ``minimize``; the parameters are those of X as it was given. ``allow_estimate``: see ``make_plan``."""
+    problem, column_offset, moments, path_cache, is_wide = prepared
+    plan = make_plan(
+        problem,
+        settings,
+        is_warm=is_warm,
+        rng=rng,
+        known=moments,
+        path_cache=path_cache,
+        allow_estimate=allow_estimate,
+        is_wide=is_wide,
     )
-    rules, watch = _seen_from(rules, watch, lambda params: shift_intercept(params, column_offset, -1.0))
+    rules, monitor = _map_callbacks(rules, monitor, lambda params: shift_intercept(params, column_offset, -1.0))
     start = shift_intercept(params, column_offset, 1.0)
-    result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, watch=watch)
+    result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, monitor=monitor)
     return result._replace(params=shift_intercept(result.params, column_offset, -1.0)), plan.info
 
 
-def _seen_from(rules: Rules, watch: Watch, back: Callable[[Params], Params]) -> tuple[Rules, Watch]:
+def _map_callbacks(rules: Rules, monitor: Monitor, back: Callable[[Params], Params]) -> tuple[Rules, Monitor]:
     """The rules and the watch of a problem in other coordinates, from which ``back`` leads."""
     score = rules.score
     if score is not None:
         rules = rules._replace(score=lambda params: score(back(params)))
 
-    def ends(epoch: Epoch) -> bool:
-        def so_far() -> Result:
-            result = epoch.so_far()
+    def on_epoch_end(epoch: Epoch) -> bool:
+        def snapshot() -> Result:
+            result = epoch.snapshot()
             return result._replace(params=back(result.params))
 
-        return watch.ends(epoch._replace(so_far=so_far))
+        return monitor.on_epoch_end(epoch._replace(snapshot=snapshot))
 
-    return rules, watch._replace(ends=ends)
+    return rules, monitor._replace(on_epoch_end=on_epoch_end)
 
 
 #: Nobody is told of the epochs.
-SILENT = Watch(lambda: None, lambda epoch: False)
+NO_MONITOR = Monitor(lambda: None, lambda epoch: False)

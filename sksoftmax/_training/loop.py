@@ -9,11 +9,11 @@ import numpy as np
 
 from sksoftmax._data.batches import epoch_batches
 from sksoftmax._maths.curvature import shared_decrease
-from sksoftmax._maths.newton_direction import decrease_of_excess, relative_excess
-from sksoftmax._maths.objective import has_hard_labels, prior_objective, settled, total_weight, value_and_grad
+from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
+from sksoftmax._maths.objective import center_params, has_hard_labels, prior_objective, total_weight, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.proximal import expected_decrease
-from sksoftmax._maths.saturation import newton_direction
+from sksoftmax._maths.saturation import newton_step
 from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._training import stopping as _stopping
 from sksoftmax._training.plan import Plan
@@ -61,7 +61,7 @@ class Result(NamedTuple):
     stop_reason: StopReason
     excess: float
     solver: str
-    bought: Any = None  # what a fit of another penalty to these rows may go on from
+    path_cache: Any = None  # what a fit of another penalty to these rows may go on from
 
 
 class Epoch(NamedTuple):
@@ -77,7 +77,7 @@ class Epoch(NamedTuple):
         Estimate of ``(F - F*) / F*``; inf if it is not known.
     score : float or None
         Validation score, if there is one.
-    so_far : callable
+    snapshot : callable
         ``() -> Result``: what the fit would hand over if it ended here. Not cheap; to be called before the next epoch.
     is_exact : bool, default=True
         Whether ``value`` is F.
@@ -87,23 +87,23 @@ class Epoch(NamedTuple):
     value: float
     excess: float
     score: float | None
-    so_far: Callable[[], Result]
+    snapshot: Callable[[], Result]
     is_exact: bool = True
 
 
-class Watch(NamedTuple):
+class Monitor(NamedTuple):
     """Who is told of the epochs.
 
     Attributes
     ----------
-    begins : callable
+    on_epoch_begin : callable
         ``() -> None``, before each.
-    ends : callable
+    on_epoch_end : callable
         ``Epoch -> bool``, after it: whether the fit is to end here.
     """
 
-    begins: Callable[[], None]
-    ends: Callable[[Epoch], bool]
+    on_epoch_begin: Callable[[], None]
+    on_epoch_end: Callable[[Epoch], bool]
 
 
 def train(
@@ -114,7 +114,7 @@ def train(
     *,
     shuffle: bool,
     rng: np.random.RandomState,
-    watch: Watch,
+    monitor: Monitor,
 ) -> Result:
     """Minimise F.
 
@@ -127,7 +127,7 @@ def train(
     rules : Rules
     shuffle, rng
         For the batches.
-    watch : Watch
+    monitor : Watch
         Told of each epoch.
     """
     eps = float(np.finfo(problem.data.X.dtype).eps)
@@ -148,9 +148,9 @@ def train(
 
     def evaluate_last() -> None:
         if not are_exact[-1]:
-            curve[-1], are_exact[-1] = float(value_and_grad(problem, settled_params(problem, state)).value), True
+            curve[-1], are_exact[-1] = float(value_and_grad(problem, center_state_params(problem, state)).value), True
 
-    def so_far() -> Result:
+    def snapshot() -> Result:
         evaluate_last()
         curves = list(curve), list(excesses), list(scores)
         return Result(state.params, *curves, StopReason.CALLBACK, excess, "+".join(ran))
@@ -159,16 +159,16 @@ def train(
         stages, n_epochs = plan.stages, 0
         for _ in range(rules.max_iter):
             stage, is_last = stages[0], len(stages) == 1
-            watch.begins()
+            monitor.on_epoch_begin()
             if n_epochs == 0:
                 if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
-                    params = settled_params(problem, state)
+                    params = center_state_params(problem, state)
                 state = stage.solver.init(problem, params)
                 ran.append(stage.solver.name)
             state = one_pass(problem, stage.solver, state, shuffle, rng)
-            state, report = _evaluated(problem, stage.solver, state, params, limit)
+            state, report = _evaluate(problem, stage.solver, state, params, limit)
             if is_last and stage.solver.evaluate is None:
-                progress, report = _certified(problem, plan.preconditioner, state, report, progress, plan.tol)
+                progress, report = _certify(problem, plan.preconditioner, state, report, progress, plan.tol)
             excess = float(report.excess)
             if stage.solver.evaluate is None or rules.score is not None:  # else not before they are needed
                 params = state.params
@@ -189,9 +189,9 @@ def train(
             n_epochs += 1
             if not is_last and (reason is StopReason.PRECISION or (reason is None and n_epochs == stage.n_epochs)):
                 stages, n_epochs, reason = stages[1:], 0, None
-            if (reason is not None or progress.epoch == rules.max_iter) and not plan.is_rough:
+            if (reason is not None or progress.epoch == rules.max_iter) and not plan.allow_estimate:
                 evaluate_last()
-            if watch.ends(Epoch(progress.epoch, curve[-1], excess, score, so_far, are_exact[-1])):
+            if monitor.on_epoch_end(Epoch(progress.epoch, curve[-1], excess, score, snapshot, are_exact[-1])):
                 evaluate_last()
                 reason = reason or StopReason.CALLBACK
             if reason is not None:
@@ -208,7 +208,7 @@ def train(
     if reason in (None, StopReason.PRECISION):
         reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
     curve = raise_estimates(curve, are_exact, excess, is_minimum=reason is StopReason.TOL)
-    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), getattr(state, "bought", None))
+    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), getattr(state, "path_cache", None))
 
 
 def raise_estimates(values: list[float], are_exact: list[bool], excess: float, *, is_minimum: bool) -> list[float]:
@@ -241,9 +241,9 @@ def is_separable(problem: Problem, value: float) -> bool:
     return value * total_weight(problem) < np.log(2) * float(problem.data.weight.min())
 
 
-def settled_params(problem: Problem, state: Any) -> Params:
+def center_state_params(problem: Problem, state: Any) -> Params:
     """Return the state's parameters as a fit hands them over; their F is not higher."""
-    return settled(state.params, has_l1=problem.l1_ratio > 0)
+    return center_params(state.params, has_l1=problem.l1_ratio > 0)
 
 
 def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState) -> Any:
@@ -257,21 +257,21 @@ def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: n
     return state
 
 
-def _evaluated(problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float) -> tuple[Any, Report]:
+def _evaluate(problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float) -> tuple[Any, Report]:
     """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
     if solver.batch_size is not None and not is_finite(state.params):  # no other overshoots
         report = Report(np.nan, np.inf, False)
     elif solver.evaluate is not None:
         report = solver.evaluate(problem, state)
     else:
-        report = Report(value_and_grad(problem, settled_params(problem, state)).value, np.inf, False)
+        report = Report(value_and_grad(problem, center_state_params(problem, state)).value, np.inf, False)
     if solver.batch_size is not None and _stopping.is_diverged(report.value, limit):
         state = solver.init(problem, last_good)._replace(rate=state.rate * _SHRINK)
         report = report._replace(value=value_and_grad(problem, last_good).value, is_exact=True)
     return state, report
 
 
-def _certified(
+def _certify(
     problem: Problem,
     preconditioner: GramPreconditioner | None,
     state: Any,
@@ -291,7 +291,7 @@ def _certified(
 def _excess(problem: Problem, params: Params, preconditioner: GramPreconditioner, tol: float) -> float:
     """Estimate of the relative excess of F."""
     evaluation = value_and_grad(problem, params)
-    allowed = decrease_of_excess(evaluation.value, tol)
+    allowed = absolute_suboptimality(evaluation.value, tol)
     if problem.l1_ratio:
         left = expected_decrease(problem, preconditioner, params, evaluation, _CERTIFICATE_ACCURACY, allowed)
         return relative_excess(evaluation.value, left)
@@ -299,5 +299,5 @@ def _excess(problem: Problem, params: Params, preconditioner: GramPreconditioner
     rows = normalize_weights(problem.data)
     if problem.alpha and shared_decrease(problem, params, rows, evaluation.grads) <= noise:  # it has no direction
         return relative_excess(evaluation.value, noise)
-    newton = newton_direction(problem, params, evaluation, preconditioner, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
-    return relative_excess(evaluation.value, newton.decrease + newton.remaining)
+    newton = newton_step(problem, params, evaluation, preconditioner, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
+    return relative_excess(evaluation.value, newton.decrease + newton.cg_remainder)

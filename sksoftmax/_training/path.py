@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._data.batches import row_order
-from sksoftmax._maths.objective import loss, penalty, prior_params, shift_intercept, value
-from sksoftmax._training.fit import SILENT, Ready, made_ready, trained_from
+from sksoftmax._maths.objective import loss, objective_value, penalty, prior_params, shift_intercept
+from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, minimize_prepared, prepare
 from sksoftmax._training.loop import Result, Rules
-from sksoftmax._training.plan import Settings, takes_dual
+from sksoftmax._training.plan import Settings, use_dual
 from sksoftmax._types import Array, Batch, Params, Problem, interpolate
 
 #: Excess of F that a path's models may be left with, as a share of what the loss on the rows held out exceeds that on
@@ -24,7 +24,7 @@ _OF_ESTIMATION, _MOST = 0.1, 0.03
 _N_COMPARED = 2000
 
 
-class Point(NamedTuple):
+class PathPoint(NamedTuple):
     """A model of the path.
 
     Attributes
@@ -47,7 +47,7 @@ class Point(NamedTuple):
 
 
 def path(
-    ready: Ready,
+    prepared: PreparedProblem,
     held: Batch,
     alphas: Array,
     settings: Settings,
@@ -56,15 +56,15 @@ def path(
     score: Callable[[Params], float],
     n_no_change: int | None,
     rng: np.random.RandomState,
-) -> list[Point]:
+) -> list[PathPoint]:
     """The models of ``alphas``, in their order; fewer if the score stops rising.
 
     Parameters
     ----------
-    ready : Ready
+    prepared : Ready
         The rows to train on; its alpha is not used.
     held : Batch
-        The rows held out, of the columns and classes of ``ready.problem``, means and all; there may be none.
+        The rows held out, of the columns and classes of ``prepared.problem``, means and all; there may be none.
     alphas : ndarray of shape (n_alphas,)
         Falling.
     settings, rules
@@ -74,29 +74,29 @@ def path(
     n_no_change : int or None
         Models without a better score after which the path ends; None for all.
     """
-    if ready.problem.n_classes == 1:  # there is nothing to fit
-        params = Params(np.zeros((1, ready.problem.n_features)), np.zeros(1))
-        return [Point(params, score(params), rules.tol, True, 1)] * len(alphas)
-    points: list[Point] = []
+    if prepared.problem.n_classes == 1:  # there is nothing to fit
+        params = Params(np.zeros((1, prepared.problem.n_features)), np.zeros(1))
+        return [PathPoint(params, score(params), rules.tol, True, 1)] * len(alphas)
+    points: list[PathPoint] = []
     for i, alpha in enumerate(alphas):
-        settings = settings if ready.moments is None else _without_dual(settings)
-        ready = ready._replace(problem=ready.problem._replace(alpha=float(alpha)))
-        if ready.moments is None and not takes_dual(ready.problem, settings):
-            ready = made_ready(ready.problem, settings)
+        settings = settings if prepared.moments is None else _without_dual(settings)
+        prepared = prepared._replace(problem=prepared.problem._replace(alpha=float(alpha)))
+        if prepared.moments is None and not use_dual(prepared.problem, settings):
+            prepared = prepare(prepared.problem, settings)
         tol = points[-1].tol if points else rules.tol
-        start = _start(ready, points, alphas[: i + 1], rng)
-        result, _ = trained_from(
-            *(ready, start, settings._replace(tol=tol), rules._replace(tol=tol)),
+        start = _start(prepared, points, alphas[: i + 1], rng)
+        result, _ = minimize_prepared(
+            *(prepared, start, settings._replace(tol=tol), rules._replace(tol=tol)),
             is_warm=bool(points),
             rng=rng,
-            watch=SILENT,
-            is_rough=bool(points),
+            monitor=NO_MONITOR,
+            allow_estimate=bool(points),
         )
-        ready = ready._replace(bought=result.bought)
-        next_tol = max(rules.tol, min(_MOST, _OF_ESTIMATION * _of_estimation(ready.problem, held, result)))
+        prepared = prepared._replace(path_cache=result.path_cache)
+        next_tol = max(rules.tol, min(_MOST, _OF_ESTIMATION * _estimation_tol(prepared.problem, held, result)))
         is_fitted = result.excess <= tol
-        points.append(Point(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
-        if ready.moments is None and "newton" in result.solver:
+        points.append(PathPoint(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
+        if prepared.moments is None and "newton" in result.solver:
             settings = _without_dual(settings)
         scores = [point.score for point in points]
         if n_no_change is not None and len(points) - 1 - int(np.argmax(scores)) >= n_no_change:
@@ -104,7 +104,7 @@ def path(
     return points
 
 
-def _of_estimation(problem: Problem, held: Batch, result: Result) -> float:
+def _estimation_tol(problem: Problem, held: Batch, result: Result) -> float:
     """What the loss on rows held out exceeds that on the rows of the fit by, relative to F; 0 without such rows."""
     if len(held.y) == 0:
         return 0.0
@@ -120,12 +120,12 @@ def _without_dual(settings: Settings) -> Settings:
     return settings._replace(engine="vectorized") if settings.engine != "naive" else settings
 
 
-def _start(ready: Ready, points: Sequence[Point], alphas: Array, rng: np.random.RandomState) -> Params:
+def _start(prepared: PreparedProblem, points: Sequence[PathPoint], alphas: Array, rng: np.random.RandomState) -> Params:
     """Where the model of the last of ``alphas`` starts: on the line through the last two, if F is less there.
 
     (A line over the logarithm of alpha; and F of some of the rows, drawn at random.)
     """
-    problem, column_offset = ready.problem, ready.column_offset
+    problem, column_offset = prepared.problem, prepared.column_offset
     if not points:
         return shift_intercept(prior_params(problem), column_offset, -1.0)
     last = points[-1].params
@@ -135,4 +135,4 @@ def _start(ready: Ready, points: Sequence[Point], alphas: Array, rng: np.random.
     ahead = interpolate(points[-2].params, float(share), last)
     some = row_order(problem.n_samples, rng, shuffle=True)[:_N_COMPARED]
     problem = problem._replace(data=Batch(*(column[some] for column in problem.data)))
-    return min((last, ahead), key=lambda params: value(problem, shift_intercept(params, column_offset, 1.0)))
+    return min((last, ahead), key=lambda params: objective_value(problem, shift_intercept(params, column_offset, 1.0)))

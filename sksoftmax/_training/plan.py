@@ -27,7 +27,7 @@ from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._solvers.lbfgs import lbfgs
-from sksoftmax._solvers.newton import Bought, Offer, newton
+from sksoftmax._solvers.newton import PreconditionerCache, PreconditionerCandidate, newton
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.proximal_newton import proximal_newton
 from sksoftmax._solvers.schedule_free import schedule_free
@@ -138,7 +138,7 @@ class Plan(NamedTuple):
         Excess at which the fit ends: the setting, or the limit of rounding, see ``_tolerance``.
     info : dict
         The choices, for ``solver_info_``, but for which of the solvers came to run.
-    is_rough : bool, default=False
+    allow_estimate : bool, default=False
         Whether the last value of F may be an estimate, as in a search, which does not show it.
     """
 
@@ -146,7 +146,7 @@ class Plan(NamedTuple):
     preconditioner: GramPreconditioner | None
     tol: float
     info: dict[str, object]
-    is_rough: bool = False
+    allow_estimate: bool = False
 
 
 def choose_engine(engine: str, X: Any = None) -> str:
@@ -156,20 +156,21 @@ def choose_engine(engine: str, X: Any = None) -> str:
     return "naive" if engine == "naive" else "vectorized"
 
 
-def choose(
+def make_plan(
     problem: Problem,
     settings: Settings,
     *,
     is_warm: bool,
     rng: np.random.RandomState,
     known: Moments | None = None,
-    bought: Any = None,
-    is_rough: bool = False,
+    path_cache: Any = None,
+    allow_estimate: bool = False,
     is_wide: bool = False,
 ) -> Plan:
-    """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``statistics``, if at hand,
-    ``bought`` is what a fit of another penalty has paid for, by the same solver, and ``is_rough`` says whether the dual
-    may end by an estimate of the excess that it does not certify, ``is_wide`` whether X is in float64 and was not.
+    """Plan of a fit; ``rng`` is for solvers that visit single rows, ``known`` are the ``plan_moments``, if at hand,
+    ``path_cache`` is what a fit of another penalty has paid for, by the same solver, and ``allow_estimate`` says
+    whether the dual may end by an estimate of the excess that it does not certify, ``is_wide`` whether X is in float64
+    and was not.
 
     Many columns, with the engine compiled: the dual, which Newton-CG finishes should it not get there. With an L1
     penalty proximal Newton steps take the place of Newton-CG everywhere.
@@ -180,24 +181,24 @@ def choose(
     otherwise; none is needed where the Hessian of all rows is factorised. A warm start, which the first steps of
     minibatches would leave, goes to Newton-CG at once, unless the dual takes it.
     """
-    if takes_dual(problem, settings):
-        return _dual_plan(problem, settings, rng, is_rough=is_rough, bought=bought)
+    if use_dual(problem, settings):
+        return _dual_plan(problem, settings, rng, allow_estimate=allow_estimate, path_cache=path_cache)
     batch_size = settings.batch_size or _auto_batch_size(problem)
     n_batches = -(-problem.n_total_samples // batch_size)
     has_batches = _has_batches(problem, settings, is_warm=is_warm)
-    moments = statistics(problem, settings, is_warm=is_warm) if known is None else known
+    moments = plan_moments(problem, settings, is_warm=is_warm) if known is None else known
     if settings.solver != "auto":
         return _plan_by_name(problem, settings, moments, is_stream=False)
     base = gram_preconditioner(problem, moments)
     stages, rate = [], None
-    tol = _promised(problem, settings) if is_wide else _tolerance(problem, settings)
+    tol = _final_tol(problem, settings) if is_wide else _tolerance(problem, settings)
     if has_batches:
         n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
         solver, rate = _preconditioned_sgd(problem, settings, moments, batch_size, n_batches, n_epochs)
         stages.append(Stage(solver, n_epochs))
-        if _lbfgs_pays(problem, moments):
+        if _use_lbfgs(problem, moments):
             stages.append(Stage(_lbfgs(problem, moments, tol), _LBFGS_EPOCHS))
-    finish, curvature = _finish(problem, base, moments, tol, _promised(problem, settings), bought)
+    finish, curvature = _finish(problem, base, moments, tol, _final_tol(problem, settings), path_cache)
     stages.append(Stage(finish, None))
     info = {
         "batch_size": batch_size if rate else problem.n_total_samples,
@@ -208,7 +209,7 @@ def choose(
     return Plan(stages, base, tol, info)
 
 
-def statistics(problem: Problem, settings: Settings, *, is_warm: bool) -> Moments:
+def plan_moments(problem: Problem, settings: Settings, *, is_warm: bool) -> Moments:
     """The columns' statistics, of the kind that a fit needs."""
     is_exact = _is_exact(problem, settings, is_warm=is_warm)
     return compute_moments(problem, full_gram=not is_exact and use_full_gram(problem))
@@ -227,7 +228,7 @@ def _is_exact(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
     return is_auto and _curvature(problem).is_exact
 
 
-def choose_for_stream(problem: Problem, settings: Settings, known: Moments | None) -> Plan:
+def make_stream_plan(problem: Problem, settings: Settings, known: Moments | None) -> Plan:
     """Plan of ``partial_fit``: one pass, no horizon, nothing known but the rows at hand.
 
     ``known`` are the statistics of the rows before, whose kind is kept; None for the first.
@@ -255,7 +256,7 @@ def rows_of_a_step(problem: Problem, settings: Settings, n_before: int) -> int:
     return int(min(batch_size, _WAIT * n_before, _WAIT * settings.half_life))
 
 
-def takes_dual(problem: Problem, settings: Settings) -> bool:
+def use_dual(problem: Problem, settings: Settings) -> bool:
     """Whether the dual comes first; it takes X as it is, whatever its columns' means.
 
     Asked for, always where it can: X in memory and NumPy's or SciPy's, its squares finite, a class for each row, and
@@ -299,20 +300,27 @@ def _n_bytes(X: Any) -> int:
     return int(X.data.nbytes + X.indices.nbytes if sp.issparse(X) else X.nbytes)
 
 
-def _room(X: Any) -> int:
+def _memory_budget(X: Any) -> int:
     """Bytes of host memory that a solver's tables may take: as many as X, if X is there."""
     return max(_n_bytes(X), _SMALL_TABLE) if is_in_host_memory(X) else _SMALL_TABLE
 
 
 def _dual_plan(
-    problem: Problem, settings: Settings, rng: np.random.RandomState, *, is_rough: bool, bought: DualData | None
+    problem: Problem,
+    settings: Settings,
+    rng: np.random.RandomState,
+    *,
+    allow_estimate: bool,
+    path_cache: DualData | None,
 ) -> Plan:
-    tol, promised = _tolerance(problem, settings), _promised(problem, settings)
+    tol, final_tol = _tolerance(problem, settings), _final_tol(problem, settings)
 
-    def finish() -> Late:
-        own, column_offset = centred_or_wide(problem, settings)  # tol is that of X as it was
+    def finish() -> LazySolver:
+        own, column_offset = center_or_widen(problem, settings)  # tol is that of X as it was
         moments = compute_moments(own, full_gram=use_full_gram(own))
-        return Late(_finish(own, gram_preconditioner(own, moments), moments, tol, promised)[0], own, column_offset)
+        return LazySolver(
+            _finish(own, gram_preconditioner(own, moments), moments, tol, final_tol)[0], own, column_offset
+        )
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_SHARE * settings.max_iter)))
     if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not use_full_gram(problem):
@@ -320,18 +328,18 @@ def _dual_plan(
     order = functools.partial(row_order, problem.n_samples, rng, shuffle=settings.shuffle)
     name = "proximal_newton" if problem.l1_ratio else "newton"
     goal = tol if problem.l1_ratio < 1 else min(tol, _SURE)
-    first = dual(order, goal, is_rough=is_rough, bought=bought)
-    stages = [Stage(first, n_epochs), Stage(_when_needed(name, finish), None)]
+    first = dual(order, goal, allow_estimate=allow_estimate, path_cache=path_cache)
+    stages = [Stage(first, n_epochs), Stage(_lazy_solver(name, finish), None)]
     info: dict[str, object] = {
         "engine": "compiled",
         "batch_size": 1,
         "learning_rate": 1.0,
         "metric": "diagonal",
     }
-    return Plan(stages, None, tol, info, is_rough)
+    return Plan(stages, None, tol, info, allow_estimate)
 
 
-class Late(NamedTuple):
+class LazySolver(NamedTuple):
     """A solver, the problem that it is for, and what that one's columns are less by."""
 
     solver: Solver
@@ -339,29 +347,29 @@ class Late(NamedTuple):
     column_offset: Array | None
 
 
-class LateState(NamedTuple):
+class LazyState(NamedTuple):
     """The state of a late solver, and its parameters in the coordinates of the problem as it was given."""
 
     state: Any
     params: Params
 
 
-def _when_needed(name: str, make: Callable[[], Late]) -> Solver:
+def _lazy_solver(name: str, make: Callable[[], LazySolver]) -> Solver:
     """The solver that ``make`` makes when its first state is asked for."""
     made = functools.cache(make)
 
-    def known(state: Any) -> LateState:
-        return LateState(state, shift_intercept(state.params, made().column_offset, -1.0))
+    def known(state: Any) -> LazyState:
+        return LazyState(state, shift_intercept(state.params, made().column_offset, -1.0))
 
-    def init(problem: Problem, params: Params) -> LateState:
+    def init(problem: Problem, params: Params) -> LazyState:
         solver, own, column_offset = made()
         return known(solver.init(own, shift_intercept(params, column_offset, 1.0)))
 
-    def step(problem: Problem, late: LateState, batch: Batch) -> LateState:
+    def step(problem: Problem, late: LazyState, batch: Batch) -> LazyState:
         solver, own, _ = made()
         return known(solver.step(own, late.state, own.data))
 
-    def evaluate(problem: Problem, late: LateState) -> Report:
+    def evaluate(problem: Problem, late: LazyState) -> Report:
         solver, own, _ = made()
         assert solver.evaluate is not None
         return solver.evaluate(own, late.state)
@@ -378,10 +386,10 @@ def _tolerance(problem: Problem, settings: Settings) -> float:
     eps = float(np.finfo(problem.data.X.dtype).eps)
     if settings.solver == "auto" and _is_small(problem) and problem.data.X.dtype == np.float64:
         return float(eps**1.5)
-    return _promised(problem, settings)
+    return _final_tol(problem, settings)
 
 
-def _promised(problem: Problem, settings: Settings) -> float:
+def _final_tol(problem: Problem, settings: Settings) -> float:
     """The excess that a fit which ends by it has: the one asked for, at least the rounding of F."""
     return max(settings.tol, float(np.finfo(problem.data.X.dtype).eps))
 
@@ -391,7 +399,7 @@ def _is_small(problem: Problem) -> bool:
     return problem.n_samples <= _MIN_BATCH and _curvature(problem).is_exact
 
 
-def centred_or_wide(problem: Problem, settings: Settings) -> tuple[Problem, Array | None]:
+def center_or_widen(problem: Problem, settings: Settings) -> tuple[Problem, Array | None]:
     """The problem that loses less to float32, and what its columns are less by, if anything.
 
     A small one in float64, where a fit takes as long: its calls cost more than its operations. Others less a centre.
@@ -427,7 +435,7 @@ def _curvature(problem: Problem) -> _Curvature:
     d = problem.n_outputs * (p + problem.fit_intercept)
     of_pass = int(min(_FACTOR_PER_PASS / d, _MOST_ROWS_DRAWN) * n)  # the rows drawn are a copy
     n_drawn = max(_ROWS_PER_UNKNOWN * d, of_pass, _LEAST_WORK // (d * d))
-    n_drawn = problem.n_samples if problem.data_source is not None else _unless_most(n_drawn, problem.n_samples)
+    n_drawn = problem.n_samples if problem.data_source is not None else _sample_size_or_all(n_drawn, problem.n_samples)
     work = d * d * (n_drawn + d / 3)
     n_steps = round((work + _LEAST_OPERATIONS) / (_FACTOR_PER_PASS * n * d + _LEAST_OPERATIONS))
     if work <= _LEAST_WORK or (d <= _MAX_FACTORISED and n_steps <= _MAX_FACTOR_PASSES):
@@ -440,8 +448,8 @@ def _finish(
     base: GramPreconditioner,
     moments: Moments,
     tol: float,
-    promised: float,
-    bought: Bought | None = None,
+    final_tol: float,
+    path_cache: PreconditionerCache | None = None,
 ) -> tuple[Solver, str]:
     """The finish, and what its curvature is."""
     n_drawn, is_factorised, n_steps, _ = _curvature(problem)
@@ -450,28 +458,32 @@ def _finish(
     curvature = f"{how}, {'all' if n_drawn == problem.n_total_samples else n_drawn} rows"
     if problem.l1_ratio:
         return proximal_newton(
-            base, moments, tol, promised=promised, n_drawn=n_drawn, is_matrix=is_factorised
+            base, moments, tol, final_tol=final_tol, n_drawn=n_drawn, is_matrix=is_factorised
         ), curvature
-    offers = []
-    if base.inverse.ndim == 2 and problem.n_outputs * p * p * X.dtype.itemsize <= _room(X):
-        offers.append(
-            Offer(class_block_preconditioner, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS)
+    candidates = []
+    if base.inverse.ndim == 2 and problem.n_outputs * p * p * X.dtype.itemsize <= _memory_budget(X):
+        candidates.append(
+            PreconditionerCandidate(
+                class_block_preconditioner, p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS
+            )
         )
     d = problem.n_outputs * (p + problem.fit_intercept)
-    if 8 * d * d <= _room(X) and not is_factorised:
+    if 8 * d * d <= _memory_budget(X) and not is_factorised:
         n_samples = min(n_drawn, _ROWS_PER_UNKNOWN * d)
         make = functools.partial(factorize_subsample, n_samples=n_samples)
-        offers.append(Offer(make, d * (n_samples + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS))
+        candidates.append(
+            PreconditionerCandidate(make, d * (n_samples + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS)
+        )
     solver = newton(
         base,
         moments,
         tol,
-        promised=promised,
+        final_tol=final_tol,
         n_drawn=n_drawn,
         is_factorised=is_factorised,
         n_steps=n_steps,
-        offers=offers,
-        bought=bought,
+        candidates=candidates,
+        path_cache=path_cache,
     )
     return solver, curvature
 
@@ -481,17 +493,17 @@ def _rows_for_products(problem: Problem) -> int:
     p = problem.n_features
     worth_it = _LEAST_WORK // (4 * problem.n_outputs * (p + problem.fit_intercept))
     n_drawn = max(_ROWS_PER_COLUMN * p, int(_SHARE_OF_ROWS * problem.n_samples), worth_it)
-    return problem.n_samples if problem.data_source is not None else _unless_most(n_drawn, problem.n_samples)
+    return problem.n_samples if problem.data_source is not None else _sample_size_or_all(n_drawn, problem.n_samples)
 
 
-def _lbfgs_pays(problem: Problem, moments: Moments) -> bool:
+def _use_lbfgs(problem: Problem, moments: Moments) -> bool:
     """Whether the finish would draw part of the rows where the unknowns are so many that only most would do.
 
     And X'X's spectrum is cheap: it takes some ``30 p^3`` operations, a pass ``4 n p n_outputs``, n being at least 16 p.
     """
     n_unknowns = problem.n_outputs * problem.n_features
     is_cheap = moments.second_moment.ndim == 2 and problem.n_features <= _SPECTRUM_COLUMNS * problem.n_outputs
-    is_misled = _rows_for_products(problem) < problem.n_samples == _unless_most(n_unknowns, problem.n_samples)
+    is_misled = _rows_for_products(problem) < problem.n_samples == _sample_size_or_all(n_unknowns, problem.n_samples)
     return problem.l1_ratio == 0 and is_cheap and is_misled
 
 
@@ -500,11 +512,11 @@ def _lbfgs(problem: Problem, moments: Moments, tol: float) -> Solver:
     n = problem.n_samples
     n_drawn = max(int(_SHARE_OF_ROWS * n), min(_ROWS_PER_CLASS * problem.n_outputs, int(_MOST_ROWS_DRAWN * n)))
     of_pair = 2 * 8 * problem.n_outputs * problem.n_features
-    most = _room(problem.data.X) // of_pair
+    most = _memory_budget(problem.data.X) // of_pair
     return lbfgs(moments, n_drawn, int(np.clip(most, _LEAST_PAIRS, _MOST_PAIRS)), tol)
 
 
-def _unless_most(n_drawn: int, n_samples: int) -> int:
+def _sample_size_or_all(n_drawn: int, n_samples: int) -> int:
     """The number of rows to draw; all of them instead of most, which are hardly cheaper."""
     return n_drawn if 2 * n_drawn <= n_samples else n_samples
 

@@ -15,11 +15,11 @@ import numpy as np
 from sksoftmax._data.chunks import copied, joined, n_bytes
 from sksoftmax._maths.objective import class_weights, loss, penalty, prior_params
 from sksoftmax._maths.preconditioner import gram_preconditioner
-from sksoftmax._maths.reduction import widened
-from sksoftmax._solvers.schedule_free import known_from
-from sksoftmax._training.fit import SILENT, minimum
+from sksoftmax._maths.reduction import add_classes
+from sksoftmax._solvers.schedule_free import moments_from_rows
+from sksoftmax._training.fit import NO_MONITOR, minimize
 from sksoftmax._training.loop import Result, Rules, one_pass
-from sksoftmax._training.plan import Settings, choose_engine, choose_for_stream, rows_of_a_step
+from sksoftmax._training.plan import Settings, choose_engine, make_stream_plan, rows_of_a_step
 from sksoftmax._types import Array, Batch, Params, Problem, is_finite
 
 #: Bytes of X that are kept.
@@ -51,7 +51,7 @@ _LITTLE_WORK = 2**21
 Objective = tuple[float | bool, ...]
 
 
-class Kept(NamedTuple):
+class RowBuffer(NamedTuple):
     """The rows of a stream, and how well the model knows them.
 
     Attributes
@@ -98,7 +98,7 @@ class Kept(NamedTuple):
 
     @property
     def n_samples(self) -> int:
-        return _n_rows(self.pieces)
+        return _count_samples(self.pieces)
 
 
 class Stream(NamedTuple):
@@ -118,7 +118,7 @@ class Stream(NamedTuple):
         Of all rows so far, those of a fit before the stream included.
     n_fitted : int
         Rows that the parameters were fitted to, which count in the average that steps start with.
-    kept : Kept or None
+    row_buffer : RowBuffer or None
         None where rows are not kept, or no longer.
     waiting : tuple of Batch
         Rows that are too few for a step of "auto", in pieces as those kept.
@@ -135,18 +135,18 @@ class Stream(NamedTuple):
     n_samples: int
     weight: float
     n_fitted: int
-    kept: Kept | None
+    row_buffer: RowBuffer | None
     waiting: tuple[Batch, ...] = ()
     info: dict[str, object] = {}
     objective: Objective = ()
 
     def has_other_targets(self, y: Array) -> bool:
         """Whether the rows in memory have a table of targets, and ``y`` codes; or the other way round."""
-        pieces = (*(self.kept.pieces if self.kept else ()), *self.waiting)
+        pieces = (*(self.row_buffer.pieces if self.row_buffer else ()), *self.waiting)
         return bool(pieces) and pieces[0].y.ndim != y.ndim
 
 
-class Advance(NamedTuple):
+class StreamUpdate(NamedTuple):
     """Where the rows of a call have led.
 
     Attributes
@@ -168,19 +168,19 @@ class Advance(NamedTuple):
     result: Result | None = None
 
 
-def begun(settings: Settings, *, has_l1: bool, n_samples: int, weight: float) -> Stream:
+def new_stream(settings: Settings, *, has_l1: bool, n_samples: int, weight: float) -> Stream:
     """A stream after ``n_samples`` rows that are not kept."""
-    kept = Kept() if _keeps_rows(settings) and n_samples == 0 else None
-    return Stream(settings.solver, has_l1, settings.learning_rate, None, n_samples, weight, n_samples, kept)
+    row_buffer = RowBuffer() if _keeps_rows(settings) and n_samples == 0 else None
+    return Stream(settings.solver, has_l1, settings.learning_rate, None, n_samples, weight, n_samples, row_buffer)
 
 
-def advanced(
+def update_stream(
     stream: Stream,
     problem: Problem,
     before: Callable[[], Params | None],
     settings: Settings,
     rng: np.random.RandomState,
-) -> Advance:
+) -> StreamUpdate:
     """The stream after the rows of ``problem``; ``before`` tells the parameters so far, None at its beginning."""
     has_l1 = problem.l1_ratio > 0
     data = problem.data
@@ -190,13 +190,19 @@ def advanced(
     if (stream.solver, stream.has_l1, had_intercept) != (settings.solver, has_l1, problem.fit_intercept):
         stream = stream._replace(solver=settings.solver, has_l1=has_l1, solver_state=None)
     stream = stream._replace(n_samples=n_samples, weight=weight)
-    if stream.kept is not None and _keeps_rows(settings) and stream.kept.n_bytes + n_bytes(data.X) <= KEPT_SIZE:
-        kept, result = _learned(stream.kept, problem, settings, rng)
-        kept_info = {"kept": f"{n_samples} rows, {kept.n_learned} of them in the last fit"}
-        info = {"engine": choose_engine(settings.engine, data.X), **kept.info, **kept_info}
-        learned = None if result is None else kept.params
-        return Advance(stream._replace(kept=kept, n_fitted=n_samples), learned, info, kept.n_epochs, result)
-    return _stepped(stream, problem, before, settings, rng)
+    if (
+        stream.row_buffer is not None
+        and _keeps_rows(settings)
+        and stream.row_buffer.n_bytes + n_bytes(data.X) <= KEPT_SIZE
+    ):
+        row_buffer, result = _learn_rows(stream.row_buffer, problem, settings, rng)
+        kept_info = {"kept": f"{n_samples} rows, {row_buffer.n_learned} of them in the last fit"}
+        info = {"engine": choose_engine(settings.engine, data.X), **row_buffer.info, **kept_info}
+        learned = None if result is None else row_buffer.params
+        return StreamUpdate(
+            stream._replace(row_buffer=row_buffer, n_fitted=n_samples), learned, info, row_buffer.n_epochs, result
+        )
+    return _step_solver(stream, problem, before, settings, rng)
 
 
 def _keeps_rows(settings: Settings) -> bool:
@@ -206,46 +212,48 @@ def _keeps_rows(settings: Settings) -> bool:
 # --- rows that are kept -----------------------------------------------------------------------------------
 
 
-def _learned(
-    kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState
-) -> tuple[Kept, Result | None]:
+def _learn_rows(
+    row_buffer: RowBuffer, problem: Problem, settings: Settings, rng: np.random.RandomState
+) -> tuple[RowBuffer, Result | None]:
     """The rows with the new ones, and fitted again if these ask for it."""
     data = problem.data
-    seen = np.union1d(kept.seen, np.flatnonzero(class_weights(problem)))
-    is_other_problem = len(seen) > len(kept.seen) or kept.objective != _objective_of(problem)
-    kept = kept._replace(pieces=_added(kept.pieces, copied(data)), seen=seen)
-    if is_other_problem or kept.params is None:
-        return _fitted(kept, problem, settings, rng)
-    surplus = loss(problem, kept.params) - float(data.weight.sum()) * kept.loss
+    seen = np.union1d(row_buffer.seen, np.flatnonzero(class_weights(problem)))
+    is_other_problem = len(seen) > len(row_buffer.seen) or row_buffer.objective != _objective_of(problem)
+    row_buffer = row_buffer._replace(pieces=_append_rows(row_buffer.pieces, copied(data)), seen=seen)
+    if is_other_problem or row_buffer.params is None:
+        return _refit(row_buffer, problem, settings, rng)
+    surplus = loss(problem, row_buffer.params) - float(data.weight.sum()) * row_buffer.loss
     squares = float(data.weight @ data.weight)
-    kept = kept._replace(surplus=kept.surplus + surplus, squares=kept.squares + squares)
-    return _fitted(kept, problem, settings, rng) if _is_due(kept, problem.mean_weight) else (kept, None)
+    row_buffer = row_buffer._replace(surplus=row_buffer.surplus + surplus, squares=row_buffer.squares + squares)
+    return (
+        _refit(row_buffer, problem, settings, rng) if _is_due(row_buffer, problem.mean_weight) else (row_buffer, None)
+    )
 
 
-def _is_due(kept: Kept, mean_weight: float) -> bool:
+def _is_due(row_buffer: RowBuffer, mean_weight: float) -> bool:
     """Return whether the new rows ask for another fit.
 
     Over all rows F at the parameters is ``value + surplus / weight``, and F's minimum, about, ``value``. Where few rows
     have much of the weight, ``value`` says little of the minimum over all: if the new rows are much heavier than those
     before, or some of them than others, a fit may come sooner.
     """
-    assert kept.params is not None
-    n_new, weight = kept.n_samples - kept.n_learned, kept.n_samples * mean_weight
-    learned_weight = kept.weight or kept.n_learned * mean_weight
-    growth, growth_of_weight = n_new / kept.n_learned, weight / learned_weight - 1
+    assert row_buffer.params is not None
+    n_new, weight = row_buffer.n_samples - row_buffer.n_learned, row_buffer.n_samples * mean_weight
+    learned_weight = row_buffer.weight or row_buffer.n_learned * mean_weight
+    growth, growth_of_weight = n_new / row_buffer.n_learned, weight / learned_weight - 1
     new_weight = weight - learned_weight
-    is_uneven = np.sqrt(kept.squares) * np.sqrt(n_new) >= _HEAVY * new_weight
+    is_uneven = np.sqrt(row_buffer.squares) * np.sqrt(n_new) >= _HEAVY * new_weight
     is_heavy = growth_of_weight >= _HEAVY * growth or is_uneven
-    little = min(1.0, 4 * kept.n_learned * kept.params.coef.size / _LITTLE_WORK)
+    little = min(1.0, 4 * row_buffer.n_learned * row_buffer.params.coef.size / _LITTLE_WORK)
     if max(growth, growth_of_weight) >= (_LEAST_GROWTH if is_heavy else _MOST_GROWTH) * little:
         return True
-    excess = kept.surplus / weight
-    if excess < _STALE * kept.value:  # NaN is not
+    excess = row_buffer.surplus / weight
+    if excess < _STALE * row_buffer.value:  # NaN is not
         return False
-    of_equal_probabilities = np.log(max(2, len(kept.params.coef)))
-    if not kept.value + excess < of_equal_probabilities:
+    of_equal_probabilities = np.log(max(2, len(row_buffer.params.coef)))
+    if not row_buffer.value + excess < of_equal_probabilities:
         return True
-    is_lost = kept.loss + kept.surplus / new_weight >= of_equal_probabilities  # on the new rows
+    is_lost = row_buffer.loss + row_buffer.surplus / new_weight >= of_equal_probabilities  # on the new rows
     least = _EARLY_GROWTH if is_heavy or is_lost else _LEAST_GROWTH
     return max(growth, growth_of_weight) >= least * little
 
@@ -254,20 +262,26 @@ def _objective_of(problem: Problem) -> Objective:
     return (problem.alpha, problem.l1_ratio, problem.fit_intercept, problem.label_smoothing)
 
 
-def _fitted(kept: Kept, problem: Problem, settings: Settings, rng: np.random.RandomState) -> tuple[Kept, Result]:
+def _refit(
+    row_buffer: RowBuffer, problem: Problem, settings: Settings, rng: np.random.RandomState
+) -> tuple[RowBuffer, Result]:
     """The rows, with the parameters that minimise F over them."""
-    rows = joined(list(kept.pieces))
+    rows = joined(list(row_buffer.pieces))
     problem = problem._replace(data=rows)
-    start = prior_params(problem) if kept.params is None else with_intercept(kept.params, problem.fit_intercept)
+    start = (
+        prior_params(problem) if row_buffer.params is None else with_intercept(row_buffer.params, problem.fit_intercept)
+    )
     rules = Rules(settings.max_iter, TOL, None, 1)
     is_warm = bool(start.coef.any())
-    result, info = minimum(*(problem, start, settings._replace(tol=TOL), rules), is_warm=is_warm, rng=rng, watch=SILENT)
+    result, info = minimize(
+        *(problem, start, settings._replace(tol=TOL), rules), is_warm=is_warm, rng=rng, monitor=NO_MONITOR
+    )
     fitted = Params(*(part.astype(np.float64) for part in result.params))
     info = {"solver": result.solver, **info}
     mean_loss = loss(problem, fitted) / float(rows.weight.sum())
     value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
     of_fit = (fitted, info, len(result.loss_curve), float(rows.weight.sum()), 0.0, _objective_of(problem))
-    return Kept((rows,), kept.seen, len(rows.y), value, mean_loss, 0.0, *of_fit), result
+    return RowBuffer((rows,), row_buffer.seen, len(rows.y), value, mean_loss, 0.0, *of_fit), result
 
 
 def with_intercept(params: Params, has_intercept: bool) -> Params:
@@ -275,11 +289,11 @@ def with_intercept(params: Params, has_intercept: bool) -> Params:
     return params if has_intercept else params._replace(intercept=np.zeros_like(params.intercept))
 
 
-def _n_rows(pieces: tuple[Batch, ...]) -> int:
+def _count_samples(pieces: tuple[Batch, ...]) -> int:
     return sum(len(piece.y) for piece in pieces)
 
 
-def _added(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
+def _append_rows(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
     while pieces and len(pieces[-1].y) < 2 * len(piece.y):
         pieces, piece = pieces[:-1], joined([pieces[-1], piece])
     return (*pieces, piece)
@@ -287,31 +301,31 @@ def _added(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
 
 def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool, has_intercept: bool) -> Stream:
     """The stream with more classes, the old ones at ``places``; averages and a named solver's state start anew."""
-    kept, state = stream.kept, stream.solver_state
+    row_buffer, state = stream.row_buffer, stream.solver_state
 
     def wide(params: Params) -> Params:
-        return widened(params, places, n_classes, stream.n_samples, has_l1=has_l1, has_intercept=has_intercept)
+        return add_classes(params, places, n_classes, stream.n_samples, has_l1=has_l1, has_intercept=has_intercept)
 
-    if kept is not None and kept.params is not None:
-        pieces = tuple(piece._replace(y=places[piece.y]) for piece in kept.pieces)
-        kept = kept._replace(pieces=pieces, seen=places[kept.seen], params=wide(kept.params))
+    if row_buffer is not None and row_buffer.params is not None:
+        pieces = tuple(piece._replace(y=places[piece.y]) for piece in row_buffer.pieces)
+        row_buffer = row_buffer._replace(pieces=pieces, seen=places[row_buffer.seen], params=wide(row_buffer.params))
     waiting = tuple(piece._replace(y=places[piece.y]) for piece in stream.waiting)
     if state is not None:
         start = wide(state.params)
         state = state._replace(params=start, iterate=start, step=0) if stream.solver == "auto" else None
-    return stream._replace(kept=kept, solver_state=state, n_fitted=0, waiting=waiting)
+    return stream._replace(row_buffer=row_buffer, solver_state=state, n_fitted=0, waiting=waiting)
 
 
 # --- rows that are not ------------------------------------------------------------------------------------
 
 
-def _stepped(
+def _step_solver(
     stream: Stream,
     problem: Problem,
     before: Callable[[], Params | None],
     settings: Settings,
     rng: np.random.RandomState,
-) -> Advance:
+) -> StreamUpdate:
     """The stream after a pass of steps over the new rows, with those that wait; of too few it waits for more."""
     is_auto, state, asked = settings.solver == "auto", stream.solver_state, settings.learning_rate
     is_same = stream.objective in ((), _objective_of(problem))
@@ -320,22 +334,22 @@ def _stepped(
     stream = stream._replace(learning_rate=asked, objective=_objective_of(problem))
     may_wait = is_auto and state is not None
     if may_wait or stream.waiting:
-        waiting = _added(stream.waiting, copied(problem.data))
-        n_waiting = _n_rows(waiting)
+        waiting = _append_rows(stream.waiting, copied(problem.data))
+        n_waiting = _count_samples(waiting)
         if may_wait and n_waiting < rows_of_a_step(problem, settings, stream.n_samples - n_waiting):
             info = {**stream.info, "waiting": f"{n_waiting} rows, too few for a step"}
-            return Advance(stream._replace(waiting=waiting), None, info, 1)
+            return StreamUpdate(stream._replace(waiting=waiting), None, info, 1)
         problem = problem._replace(data=joined(list(waiting)))
-    plan = choose_for_stream(problem, settings, getattr(state, "moments", None))
+    plan = make_stream_plan(problem, settings, getattr(state, "moments", None))
     solver = plan.stages[0].solver
     if state is None:
         state = solver.init(problem, before() or prior_params(problem))
         if is_auto:
             batch_size = solver.batch_size or 1
             state = state._replace(step=-(-stream.n_fitted // batch_size))
-            if stream.kept is not None and stream.kept.pieces:
-                rows = joined(list(stream.kept.pieces))
-                state = known_from(problem, state, rows, batch_size, full_gram=plan.info["metric"] == "gram")
+            if stream.row_buffer is not None and stream.row_buffer.pieces:
+                rows = joined(list(stream.row_buffer.pieces))
+                state = moments_from_rows(problem, state, rows, batch_size, full_gram=plan.info["metric"] == "gram")
     elif not is_auto:
         state = state._replace(rate=plan.info["learning_rate"])
     elif not is_same:  # the metric holds alpha
@@ -353,5 +367,5 @@ def _stepped(
         **plan.info,
         "learning_rate": rate,
     }
-    stream = stream._replace(solver_state=state, n_fitted=stream.n_samples, kept=None, waiting=(), info=info)
-    return Advance(stream, state.params, info, 1)
+    stream = stream._replace(solver_state=state, n_fitted=stream.n_samples, row_buffer=None, waiting=(), info=info)
+    return StreamUpdate(stream, state.params, info, 1)

@@ -105,7 +105,9 @@ def test_the_start_without_intercept_is_0(n_classes):
 def test_centring_the_classes_changes_no_loss_and_lowers_the_penalty():
     case = random_problem(3, alpha=0.5)
     params = random_params(3, 4)
-    centred = params._replace(coef=_objective.centred(params.coef), intercept=_objective.centred(params.intercept))
+    centred = params._replace(
+        coef=_objective.center_over_classes(params.coef), intercept=_objective.center_over_classes(params.intercept)
+    )
     loss = [_objective.value_and_grad(case._replace(alpha=0.0), p).value for p in (params, centred)]
     assert loss[0] == pytest.approx(loss[1], rel=1e-12)
     assert _objective.value_and_grad(case, centred).value < _objective.value_and_grad(case, params).value
@@ -186,6 +188,6 @@ def test_rows_that_need_no_centre_stay_as_they_are(change, kwargs):
 def test_settled_parameters_sum_to_0_as_far_as_l1_allows():
     params = random_params(3, 4)
     for has_l1 in (True, False):
-        got = _objective.settled(params, has_l1=has_l1)
+        got = _objective.center_params(params, has_l1=has_l1)
         assert_allclose(got.intercept.sum(), 0, atol=1e-15)
         assert (got.coef is params.coef) == has_l1

@@ -8,10 +8,10 @@ from numpy.testing import assert_allclose
 from benchmarks.stop_reference import Objective, minimum
 from sksoftmax._maths import saturation as _saturation
 from sksoftmax._maths.curvature import factorize_hessian
-from sksoftmax._maths.newton_direction import Newton, conjugate_gradients, decrease_of_excess
+from sksoftmax._maths.newton_direction import NewtonStep, absolute_suboptimality, conjugate_gradients
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
-from sksoftmax._maths.saturation import Saturating, check, limited, newton_direction
+from sksoftmax._maths.saturation import Saturating, check_saturation, newton_step, saturate_step
 from sksoftmax._types import Params, add_scaled, dot
 from tests.problems import CONTAINERS, KERNELS, problem, random_data, random_params, random_problem
 
@@ -22,8 +22,8 @@ N_CLASSES = pytest.mark.parametrize("n_classes", [2, 3, 4])
 def saturated(proba, change):
     proba = np.array(proba, dtype=float)[:, None]
     change = np.array(change, dtype=float)[:, None]
-    left = _saturation._saturated(proba, change)
-    return left[:, 0], _saturation._linearised(left, change)[:, 0]
+    left = _saturation._saturate(proba, change)
+    return left[:, 0], _saturation._linearize(left, change)[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_probabilities_after_any_step_are_probabilities(n_classes):
     proba = np.exp(z) / np.exp(z).sum(axis=0)
     proba = proba[1:] if n_classes == 2 else proba
     change = rng.standard_normal(proba.shape) * 10.0 ** rng.uniform(-3, 6, 2000)
-    left = _saturation._saturated(proba, change)
-    reached = _saturation._linearised(left, change)
+    left = _saturation._saturate(proba, change)
+    reached = _saturation._linearize(left, change)
     assert (left >= 0).all()
     assert (left <= 1).all()
     rounding = 1e-16 * (1 + np.abs(change).max(axis=0))  # of the changes' mean, which is taken off again
@@ -77,7 +77,7 @@ def test_probabilities_after_any_step_are_probabilities(n_classes):
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_divergence_by_hand(n_classes):
     def divergence(reached, proba):
-        return _saturation._divergences(np.array(reached, dtype=float)[:, None], np.array(proba)[:, None])[0]
+        return _saturation._sum_divergences(np.array(reached, dtype=float)[:, None], np.array(proba)[:, None])[0]
 
     if n_classes == 2:
         assert divergence([1.0], [0.5]) == pytest.approx(np.log(2))
@@ -166,8 +166,8 @@ def exact_step(case, params, evaluation, allowed, n_rounds=60):
     kernel, step = case.kernel, Params(0 * params.coef, 0 * params.intercept)
     still = step
     for _ in range(n_rounds):
-        seen = check(case, params, evaluation, None, step, kernel, allowed, is_exact=True)
-        left = np.column_stack(seen.missed).ravel()
+        seen = check_saturation(case, params, evaluation, None, step, kernel, allowed, is_exact=True)
+        left = np.column_stack(seen.missed_gradient).ravel()
         if np.abs(left).max() <= 1e-13:
             return step, seen
         kernel = seen.kernel
@@ -214,11 +214,11 @@ def test_the_gap_of_a_small_step_is_half_the_squared_newton_decrement(n_classes)
         d = -np.linalg.lstsq(H.reshape(g.size, -1), g.ravel(), rcond=1e-13)[0].reshape(g.shape)
         step = Params(d[:, :-1], d[:, -1])
         params, before = add_scaled(params, 1.0, step), params
-    seen = check(case, before, evaluation, None, step, case.kernel, 0.0, is_exact=True)
+    seen = check_saturation(case, before, evaluation, None, step, case.kernel, 0.0, is_exact=True)
     # to second order in the step, which changes probabilities by some hundredths of themselves
     assert seen.gap == pytest.approx(-0.5 * dot(evaluation.grads, step), rel=0.05)
-    assert np.abs(np.column_stack(seen.missed)).max() < 1e-12
-    assert seen.overlooked <= 0.01 * seen.gap
+    assert np.abs(np.column_stack(seen.missed_gradient)).max() < 1e-12
+    assert seen.missed_decrease <= 0.01 * seen.gap
 
 
 def outlying(n_classes=2, cell=1e4, n_samples=500, seed=0):
@@ -256,9 +256,9 @@ def test_a_step_sees_through_one_outlying_row(container, n_classes, cell, how):
     def factorise(own):
         return factorize_hessian(own, params, rows, preconditioner)
 
-    allowed = decrease_of_excess(evaluation.value, 1e-3)
+    allowed = absolute_suboptimality(evaluation.value, 1e-3)
     by_factor = how == "factorised"
-    found = limited(
+    found = saturate_step(
         *(case, params, evaluation, rows if by_factor else None, newton, preconditioner, allowed),
         factorise if by_factor else None,
     )
@@ -266,14 +266,14 @@ def test_a_step_sees_through_one_outlying_row(container, n_classes, cell, how):
     assert fall < 0.05 * left  # one cell holds the step
     assert newton.decrease < 0.05 * left  # and the promise
     assert evaluation.value - value_and_grad(case, add_scaled(params, 1.0, found.direction)).value > 0.5 * left
-    assert found.decrease + found.remaining >= 0.8 * left  # an estimate: rounds end with a tenth of it overlooked
+    assert found.decrease + found.cg_remainder >= 0.8 * left  # an estimate: rounds end with a tenth of it overlooked
 
 
 @N_CLASSES
 def test_a_step_along_which_nothing_saturates_is_kept(n_classes):
     case = random_problem(n_classes, alpha=0.5)  # so strong that the minimum is near the priors
     evaluation, preconditioner, newton = plain_newton(case, prior_params(case))
-    found = limited(case, prior_params(case), evaluation, None, newton, preconditioner, 1e-3 * evaluation.value)
+    found = saturate_step(case, prior_params(case), evaluation, None, newton, preconditioner, 1e-3 * evaluation.value)
     assert found.direction is newton.direction
     assert found.n_products == newton.n_products
     assert found.decrease == pytest.approx(newton.decrease, rel=0.3)  # half a decrement is it to second order alone
@@ -284,8 +284,8 @@ def test_rounds_without_end_hand_over_the_step_of_least_f_and_no_promise(monkeyp
     case = problem(X, y, alpha=1e-4)
     evaluation, preconditioner, newton = plain_newton(case, prior_params(case))
     monkeypatch.setattr(_saturation, "MAX_ROUNDS", 1)
-    found = limited(case, prior_params(case), evaluation, None, newton, preconditioner, 1e-9)
-    assert found.remaining == np.inf
+    found = saturate_step(case, prior_params(case), evaluation, None, newton, preconditioner, 1e-9)
+    assert found.cg_remainder == np.inf
     assert found.decrease >= newton.decrease
     ends = [value_and_grad(case, add_scaled(prior_params(case), 1.0, one.direction)).value for one in (newton, found)]
     assert ends[1] <= ends[0]
@@ -297,9 +297,9 @@ def test_at_the_minimum_no_step_is_worth_anything():
     params = prior_params(case)
     evaluation = value_and_grad(case, params)
     preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
-    found = newton_direction(case, params, evaluation, preconditioner, 1e-3, 0.1, 10)
-    assert isinstance(found, Newton)
-    assert found.decrease == found.remaining == 0.0
+    found = newton_step(case, params, evaluation, preconditioner, 1e-3, 0.1, 10)
+    assert isinstance(found, NewtonStep)
+    assert found.decrease == found.cg_remainder == 0.0
 
 
 @CONTAINER
@@ -309,9 +309,9 @@ def test_rows_sure_of_their_class_still_promise_what_an_outlier_holds_back(conta
     X, y = outlying(n_classes, 1e6)
     case = problem(container(X.astype(dtype)), y, alpha=1e-4)
     evaluation, preconditioner, _ = plain_newton(case, prior_params(case))
-    allowed = decrease_of_excess(evaluation.value, 1e-3)
-    found = newton_direction(case, prior_params(case), evaluation, preconditioner, allowed, 0.1, 100)
+    allowed = absolute_suboptimality(evaluation.value, 1e-3)
+    found = newton_step(case, prior_params(case), evaluation, preconditioner, allowed, 0.1, 100)
     F = Objective(X.astype(dtype), y, n_classes, None, 1e-4)
     rest = Objective(X[1:], y[1:], n_classes, None, 1e-4)
     best = minimum(F, [minimum(rest, [rest.zeros()], 1e-6).theta, F.zeros()], 1e-8).value
-    assert found.decrease + found.remaining >= 0.8 * (evaluation.value - best)  # an estimate, as above
+    assert found.decrease + found.cg_remainder >= 0.8 * (evaluation.value - best)  # an estimate, as above

@@ -205,14 +205,14 @@ FIELDS = {
     "AdamMemory": "first second |",
     "Batch": "X y weight |",
     "FirstOrderState": "params iterate memory step rate |",
-    "Kept": "| pieces seen n_learned value loss surplus params info n_epochs weight squares objective",
+    "RowBuffer": "| pieces seen n_learned value loss surplus params info n_epochs weight squares objective",
     "Moments": "mean max_deviation second_moment |",
     "Params": "coef intercept |",
     "GramPreconditioner": "mean scale inverse intercept_rate dimension |",
     "ScheduleFreeState": (
         "params iterate step moments weight preconditioner preconditioner_weight preconditioner_max_deviation |"
     ),
-    "Stream": "solver has_l1 learning_rate solver_state n_samples weight n_fitted kept | waiting info objective",
+    "Stream": "solver has_l1 learning_rate solver_state n_samples weight n_fitted row_buffer | waiting info objective",
 }
 ATTRIBUTES = (
     "_stream classes_ coef_ excess_ excess_curve_ feature_names_in_ intercept_ loss_curve_ n_features_in_ n_iter_ "

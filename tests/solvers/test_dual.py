@@ -233,8 +233,8 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     monkeypatch.setattr(_certificate, "conjugate_gradients", remembered)
     newton = certifier.newton(state.model, grads, 1e-6, 200, by_penalty=by_penalty)
     ((hessian, preconditioner, least, solved),) = seen
-    assert solved.remaining <= 1e-6
-    assert newton.remaining >= solved.remaining  # and what it cannot move, and rounding
+    assert solved.cg_remainder <= 1e-6
+    assert newton.cg_remainder >= solved.cg_remainder  # and what it cannot move, and rounding
     n_outputs, n_table = problem.n_outputs, len(state.model.table)
 
     def as_params(flat):
@@ -721,16 +721,16 @@ def settings(**changes):
 )
 def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
     X, y, _ = sparse_data(n_classes, n=n, p=p)
-    assert plan.takes_dual(as_problem(X, y), settings()) is want
-    assert plan.takes_dual(as_problem(X, y), settings(engine="compiled"))
-    assert not plan.takes_dual(as_problem(X, y), settings(engine="vectorized"))
+    assert plan.use_dual(as_problem(X, y), settings()) is want
+    assert plan.use_dual(as_problem(X, y), settings(engine="compiled"))
+    assert not plan.use_dual(as_problem(X, y), settings(engine="vectorized"))
 
 
 @needs_numba
 @pytest.mark.parametrize(("p", "alpha", "n_epochs"), [(5000, 1e-9, 180), (250, 1e-9, 80), (5000, 0.0, 80)])
 def test_the_dual_of_sparse_rows_goes_on_where_a_newton_step_is_dear(p, alpha, n_epochs):
     X, y, _ = sparse_data(3, n=1000, p=p)
-    chosen = plan.choose(as_problem(X, y, alpha=alpha), settings(max_iter=200), is_warm=False, rng=None)
+    chosen = plan.make_plan(as_problem(X, y, alpha=alpha), settings(max_iter=200), is_warm=False, rng=None)
     assert chosen.stages[0].n_epochs == n_epochs
 
 
@@ -751,9 +751,9 @@ def test_the_dual_of_sparse_rows_goes_on_where_a_newton_step_is_dear(p, alpha, n
 def test_auto_takes_the_dual_for_dense_rows_of_more_columns(n, p, n_classes, changes, want):
     X = np.random.default_rng(0).standard_normal((n, p))
     y = np.arange(n) % n_classes
-    assert plan.takes_dual(as_problem(X, y, **changes), settings()) is want
+    assert plan.use_dual(as_problem(X, y, **changes), settings()) is want
     X[:, 20:] = 0  # mostly zeros: as sparse ones
-    assert plan.takes_dual(as_problem(X, y, **changes), settings()) is (p >= 200)
+    assert plan.use_dual(as_problem(X, y, **changes), settings()) is (p >= 200)
 
 
 @needs_numba
@@ -774,7 +774,7 @@ def test_auto_leaves_tables_far_larger_than_x_to_newton(monkeypatch):
     X, y, _ = sparse_data(9, n=1000, p=1000)
     monkeypatch.setattr(plan, "_SMALL_TABLE", 0)
     monkeypatch.setattr(plan, "_MAX_TABLE", 0.01)
-    assert not plan.takes_dual(as_problem(X, y), settings())
+    assert not plan.use_dual(as_problem(X, y), settings())
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._maths.newton_direction import Newton, corrected
+from sksoftmax._maths.newton_direction import NewtonStep, lbfgs_correct
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, spectrum
 from sksoftmax._solvers.lbfgs import lbfgs
@@ -28,7 +28,9 @@ def next_step(case, state):
         curvatures
     )  # the same whatever it is about
     grads = value_and_grad(case, state.params).grads
-    aim = corrected(state.pairs, grads, lambda g: Newton(scale_params(-1.0, preconditioner.apply(g)), 0.0, 0.0, 0))
+    aim = lbfgs_correct(
+        state.pairs, grads, lambda g: NewtonStep(scale_params(-1.0, preconditioner.apply(g)), 0.0, 0.0, 0)
+    )
     product = hessian_products(case, state.params)(aim.direction)
     return scale_params(-dot(grads, aim.direction) / dot(aim.direction, product), aim.direction)
 

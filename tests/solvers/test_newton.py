@@ -7,16 +7,16 @@ from numpy.testing import assert_allclose
 
 from sksoftmax._maths.curvature import class_block_preconditioner, factorize_hessian, factorize_subsample
 from sksoftmax._maths.newton_direction import (
-    Newton,
+    NewtonStep,
     Pair,
+    absolute_suboptimality,
     conjugate_gradients,
-    corrected,
-    decrease_of_excess,
+    lbfgs_correct,
     relative_excess,
 )
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
-from sksoftmax._solvers.newton import Offer, newton
+from sksoftmax._solvers.newton import PreconditionerCandidate, newton
 from sksoftmax._types import Params, add_scaled, dot, scale_params
 from tests.problems import problem, random_data, random_problem
 
@@ -47,7 +47,7 @@ def test_direction_and_decrease_solve_newtons_system(n_classes, full_gram):
     flat = np.append(evaluation.grads.coef.ravel(), evaluation.grads.intercept)
     want = -np.linalg.lstsq(hessian(case, start), flat, rcond=1e-7)[0]  # singular along a common shift
     got = np.append(aim.direction.coef.ravel(), aim.direction.intercept)
-    assert aim.remaining <= 1e-12 * aim.decrease
+    assert aim.cg_remainder <= 1e-12 * aim.decrease
     assert_allclose(got, want, rtol=1e-4, atol=1e-5)
     assert aim.decrease == pytest.approx(-0.5 * flat @ want, rel=1e-6)
 
@@ -60,7 +60,7 @@ def test_a_truncated_direction_descends_and_says_so():
     aim = conjugate_gradients(
         hessian_products(case, start), evaluation.grads, preconditioner, accuracy=1e-12, max_products=2
     )
-    assert aim.remaining > 1e-12 * aim.decrease
+    assert aim.cg_remainder > 1e-12 * aim.decrease
     assert aim.n_products == 2
     assert dot(aim.direction, evaluation.grads) < 0
     assert value_and_grad(case, add_scaled(start, 1e-3, aim.direction)).value < evaluation.value
@@ -72,7 +72,7 @@ def test_at_the_minimum_nothing_is_left():
     start = prior_params(case)
     preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=True))
     aim = conjugate_gradients(hessian_products(case, start), value_and_grad(case, start).grads, preconditioner, 0.1, 10)
-    assert aim.remaining == 0.0
+    assert aim.cg_remainder == 0.0
     assert aim.decrease == 0.0
 
 
@@ -86,7 +86,7 @@ def test_relative_excess_by_hand():
 
 @pytest.mark.parametrize("value", [1.3, 1e-9])  # and next to 0
 def test_the_decrease_of_an_excess_has_that_excess(value):
-    decrease = decrease_of_excess(value, 1e-3)
+    decrease = absolute_suboptimality(value, 1e-3)
     assert relative_excess(value, decrease) == pytest.approx(1e-3)
 
 
@@ -117,9 +117,9 @@ def test_what_conjugate_gradients_leave_is_bounded_by_the_least_eigenvalue(n_pro
     product, grads, decrease = quadratic(np.logspace(0, 2, 40))
     aim = conjugate_gradients(product, grads, Identity(), 0.0, n_products, least=share)
     assert aim.n_products == n_products
-    assert decrease - aim.decrease <= aim.remaining * (1 + 1e-6)
+    assert decrease - aim.decrease <= aim.cg_remainder * (1 + 1e-6)
     if share == 1.0 and n_products >= 5:  # and closely, where it is the least eigenvalue indeed
-        assert aim.remaining <= 3 * (decrease - aim.decrease)
+        assert aim.cg_remainder <= 3 * (decrease - aim.decrease)
 
 
 @pytest.mark.parametrize("signs", [[-1.0, -1.0, -1.0], [1.0, -3.0, 1.0]])
@@ -131,21 +131,21 @@ def test_nothing_is_promised_by_a_metric_that_is_not_definite(signs):
     grads = Params(np.array([[1.0, 0.5, -2.0]]), np.zeros(1))
     matrix = np.array([[2.0, 0.3, 0.1], [0.3, 1.0, 0.2], [0.1, 0.2, 3.0]])
     aim = conjugate_gradients(lambda d: Params(d.coef @ matrix, d.intercept), grads, Indefinite(), 0.0, 20, least=0.1)
-    assert aim.remaining == np.inf
+    assert aim.cg_remainder == np.inf
 
 
 def test_conjugate_gradients_end_where_what_they_leave_is_bounded_by_what_may_be_left():
     product, grads, decrease = quadratic(np.logspace(0, 2, 40))
     aim = conjugate_gradients(product, grads, Identity(), 0.0, 200, least=1.0, most=0.01 * decrease)
     assert aim.n_products < 40
-    assert 0 < aim.remaining <= 0.01 * decrease
+    assert 0 < aim.cg_remainder <= 0.01 * decrease
     assert aim.decrease >= 0.99 * decrease
 
 
 def test_eigenvalues_below_the_least_are_found_out():
     product, grads, _ = quadratic(np.logspace(0, 2, 20))
     aim = conjugate_gradients(product, grads, Identity(), 0.0, 19, least=2.0)
-    assert aim.remaining == np.inf
+    assert aim.cg_remainder == np.inf
 
 
 def test_pairs_of_a_quadratic_correct_any_inverse_to_the_true_one():
@@ -163,7 +163,7 @@ def test_pairs_of_a_quadratic_correct_any_inverse_to_the_true_one():
     conjugate = np.linalg.eigh(hessian)[1]
     pairs = [Pair(as_params(step), as_params(hessian @ step)) for step in conjugate.T]
     gradient = rng.standard_normal(6)
-    got = corrected(pairs, as_params(gradient), lambda g: Newton(scale_params(-1.0, g), 0.0, 0.0, 0))
+    got = lbfgs_correct(pairs, as_params(gradient), lambda g: NewtonStep(scale_params(-1.0, g), 0.0, 0.0, 0))
     want = -np.linalg.solve(hessian, gradient)
     assert_allclose(as_flat(got.direction), want, rtol=1e-9)
     assert got.decrease == pytest.approx(-0.5 * gradient @ want)
@@ -187,7 +187,7 @@ def test_the_estimated_excess_is_the_true_one_or_somewhat_more(n_classes, n_draw
         n_drawn=n_drawn,
         is_factorised=HOW[how],
         n_steps=2,
-        offers=[Offer(class_block_preconditioner, 10)],
+        candidates=[PreconditionerCandidate(class_block_preconditioner, 10)],
     )
     states = [solver.init(case, prior_params(case))]
     for _ in range(25):
@@ -212,12 +212,12 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
     case = problem(X, y, alpha=1e-6)
     moments = compute_moments(case, full_gram=True)
     base = gram_preconditioner(case, moments)
-    solver = newton(base, moments, 0.0, n_drawn=40, is_factorised=True, n_steps=1, offers=[])
+    solver = newton(base, moments, 0.0, n_drawn=40, is_factorised=True, n_steps=1, candidates=[])
     state = solver.init(case, prior_params(case))
     for _ in range(30):
         state = solver.step(case, state, case.data)
     assert state.n_drawn > 40 or not state.is_factorised
-    exact = newton(base, moments, 0.0, n_drawn=3000, is_factorised=True, n_steps=1, offers=[])
+    exact = newton(base, moments, 0.0, n_drawn=3000, is_factorised=True, n_steps=1, candidates=[])
     best = exact.init(case, prior_params(case))
     for _ in range(30):
         best = exact.step(case, best, case.data)
@@ -229,7 +229,7 @@ def test_along_an_exponential_a_step_is_taken_twice():
     case = problem(X, y, alpha=0.0, fit_intercept=False)
     moments = compute_moments(case, full_gram=True)
     base = gram_preconditioner(case, moments)
-    solver = newton(base, moments, 0.0, n_drawn=2, is_factorised=True, n_steps=1, offers=[])
+    solver = newton(base, moments, 0.0, n_drawn=2, is_factorised=True, n_steps=1, candidates=[])
     states = [solver.init(case, prior_params(case))]
     for _ in range(2):
         states.append(solver.step(case, states[-1], case.data))
@@ -253,7 +253,7 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
     case = problem(X, y, alpha=1e-2)
     moments = compute_moments(case, full_gram=False)
     solver = newton(
-        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, offers=[]
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, candidates=[]
     )
     states = [solver.init(case, prior_params(case))]
     while states[-1].excess > 1e-3:
@@ -278,8 +278,10 @@ def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
 
     def end_of(case, bought):
         base = gram_preconditioner(case, moments)
-        offers = [Offer(make, 10)]
-        solver = newton(base, moments, 1e-8, n_drawn=2000, is_factorised=False, n_steps=1, offers=offers, bought=bought)
+        candidates = [PreconditionerCandidate(make, 10)]
+        solver = newton(
+            base, moments, 1e-8, n_drawn=2000, is_factorised=False, n_steps=1, candidates=candidates, path_cache=bought
+        )
         states = [solver.init(case, prior_params(case))]
         while states[-1].excess > 1e-8:
             states.append(solver.step(case, states[-1], case.data))
@@ -287,7 +289,7 @@ def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
 
     before = end_of(strong, None)[-1]
     assert made
-    bought = before.bought
+    bought = before.path_cache
     weak = strong._replace(alpha=3e-5)
     states = end_of(weak, bought)
     assert states[0].preconditioner is before.preconditioner
@@ -307,7 +309,7 @@ def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):
     case = problem(X, y, alpha=1e-2)
     moments = compute_moments(case, full_gram=True)
     solver = newton(
-        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, offers=[]
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, candidates=[]
     )
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-3:
@@ -324,17 +326,17 @@ def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
             bought.append(name)
             return make(*arguments)
 
-        return Offer(noted, products)
+        return PreconditionerCandidate(noted, products)
 
     X, y = random_data(n_samples=400, n_features=6, n_classes=4)
     case = problem(X * 10.0 ** np.arange(-3, 3), y, alpha=1e-6)
     moments = compute_moments(case, full_gram=False)
     base = gram_preconditioner(case, moments)
-    offers = [
+    candidates = [
         offer("classes", class_block_preconditioner, 5),
         offer("factor", lambda *a: factorize_subsample(*a, n_samples=400), 12),
     ]
-    solver = newton(base, moments, 0.0, n_drawn=400, is_factorised=False, n_steps=1, offers=offers)
+    solver = newton(base, moments, 0.0, n_drawn=400, is_factorised=False, n_steps=1, candidates=candidates)
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-9:
         n_factors = bought.count("factor")

@@ -15,7 +15,7 @@ from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._maths.objective import penalty, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
-from sksoftmax._maths.proximal import to_params, to_theta, without_shift
+from sksoftmax._maths.proximal import remove_class_shift, to_params, to_theta
 from sksoftmax._solvers import proximal_newton
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._training import plan
@@ -89,7 +89,9 @@ def test_a_common_shift_is_taken_to_the_least_penalty(l1_ratio, n_classes):
     case = l1_problem(X, y, 0.1, l1_ratio)
     preconditioner = gram_preconditioner(case, compute_moments(case, full_gram=False))
     params = random_params(n_classes, 5)
-    moved = to_params(case, preconditioner, without_shift(case, preconditioner, to_theta(case, preconditioner, params)))
+    moved = to_params(
+        case, preconditioner, remove_class_shift(case, preconditioner, to_theta(case, preconditioner, params))
+    )
     assert_allclose(moved.coef - moved.coef[0], params.coef - params.coef[0], atol=1e-12)  # rounding
     least = penalty(moved.coef, 0.1, l1_ratio)[0]
     for j in range(5):
@@ -209,7 +211,7 @@ def test_a_model_that_promises_a_rise_certifies_nothing(monkeypatch):
     solver = proximal_newton.proximal_newton(
         gram_preconditioner(case, moments), moments, 1e-3, n_drawn=60, is_matrix=True
     )
-    monkeypatch.setattr(proximal_newton, "left_after", lambda *arguments: (-1.0, 0.0))  # where rounding broke it down
+    monkeypatch.setattr(proximal_newton, "estimate_suboptimality", lambda *arguments: (-1.0, 0.0))  # where rounding broke it down
     state = solver.init(case, prior_params(case))
     assert solver.evaluate(case, state).excess == np.inf
 

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines import vectorized
 from sksoftmax._maths.objective import prior_objective, prior_params, value_and_grad
-from sksoftmax._maths.reduction import narrowed
-from sksoftmax._training.fit import SILENT, handed_over, may_rotate, minimum
+from sksoftmax._maths.reduction import reduce_columns
+from sksoftmax._training.fit import NO_MONITOR, finalize, may_rotate, minimize
 from sksoftmax._training.loop import Result, Rules
 from sksoftmax._training.plan import Settings
 from sksoftmax._training.stopping import StopReason
@@ -78,7 +78,7 @@ def problem_of(X, y, weight, *, fit_intercept, alpha=1e-2):
 def test_a_few_dense_rows_have_the_same_f_in_their_own_space(n_classes, fit_intercept, dtype):
     X, y, weight = few_rows(n_classes, dtype=dtype)
     problem = problem_of(X, y, weight, fit_intercept=fit_intercept)
-    narrow = narrowed(problem, may_rotate=True)
+    narrow = reduce_columns(problem, may_rotate=True)
     assert narrow.problem.data.X.shape == (40, 40)
     rng = np.random.default_rng(1)
     inside = Params(
@@ -112,7 +112,7 @@ def test_rounding_is_no_column_where_rows_say_nothing_new():
     X[:, 7] = 0.1  # whose mean is not exactly it
     X[30:] = X[:10]
     for fit_intercept, rank in ((True, 29), (False, 30)):
-        narrow = narrowed(problem_of(X, y, weight, fit_intercept=fit_intercept), may_rotate=True)
+        narrow = reduce_columns(problem_of(X, y, weight, fit_intercept=fit_intercept), may_rotate=True)
         assert np.count_nonzero(np.abs(narrow.problem.data.X).max(axis=0)) == rank
     constant = np.full((60, 300), 0.1)
     classes = np.arange(60) % 3 * (np.arange(60) % 5 > 0)
@@ -144,7 +144,7 @@ def test_a_few_dense_rows_may_have_any_scale(scale):
 def test_columns_that_rounding_would_hide_stay_as_they_are():
     X, y, weight = few_rows()
     X[:, 3] *= 1e12
-    assert narrowed(problem_of(X, y, weight, fit_intercept=True), may_rotate=True) is None
+    assert reduce_columns(problem_of(X, y, weight, fit_intercept=True), may_rotate=True) is None
 
 
 def test_rows_of_mostly_zeros_and_fits_without_penalty_keep_their_columns():
@@ -163,9 +163,9 @@ def test_rows_of_mostly_zeros_and_fits_without_penalty_keep_their_columns():
 def test_rows_have_a_space_of_their_own_if_they_are_few(n_samples, n_features, n_classes, want):
     X, y, weight = few_rows(n_classes, n_samples, n_features)
     problem = problem_of(X, y, weight, fit_intercept=True)
-    assert (narrowed(problem, may_rotate=True) is not None) is want
-    assert narrowed(problem, may_rotate=False) is None
-    assert narrowed(problem._replace(l1_ratio=0.5), may_rotate=True) is None
+    assert (reduce_columns(problem, may_rotate=True) is not None) is want
+    assert reduce_columns(problem, may_rotate=False) is None
+    assert reduce_columns(problem._replace(l1_ratio=0.5), may_rotate=True) is None
 
 
 def test_a_warm_start_keeps_what_a_few_rows_taught_and_forgets_the_rest():
@@ -195,7 +195,7 @@ AUTO = Settings("auto", None, None, "linear", 0.5, 0.9, True, False, 0.9, 0.999,
 
 def minimised(case, params, *, is_warm, max_iter=100):
     rules = Rules(max_iter, 1e-3, None, 5)
-    return minimum(case, params, AUTO, rules, is_warm=is_warm, rng=np.random.RandomState(0), watch=SILENT)[0]
+    return minimize(case, params, AUTO, rules, is_warm=is_warm, rng=np.random.RandomState(0), monitor=NO_MONITOR)[0]
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -232,7 +232,7 @@ def minimum_of(X, y):
 def test_parameters_that_float32_holds_are_handed_over_in_it():
     X, y = random_data(300, dtype=np.float32)
     case, result = minimum_of(X, y)
-    kept = handed_over(case, result, 1e-3)
+    kept = finalize(case, result, 1e-3)
     assert {part.dtype for part in kept.params} == {np.dtype(np.float32)}
     assert kept.excess == result.excess
     assert_allclose(kept.params.coef, result.params.coef, rtol=1e-6)  # the rounding of float32
@@ -242,7 +242,7 @@ def test_parameters_that_float32_holds_are_handed_over_in_it():
 def test_float64_parameters_are_handed_over_as_they_are_less_a_common_shift():
     case = problem_by_rows(*random_data(300))
     params = random_params(3, 4)
-    kept = handed_over(case, result_of(params, 1.0), 1e-3)
+    kept = finalize(case, result_of(params, 1.0), 1e-3)
     assert_allclose(kept.params.coef, params.coef - params.coef.mean(axis=0), rtol=1e-15)
     assert kept.params.intercept.sum() == pytest.approx(0, abs=1e-15)
 
@@ -252,17 +252,17 @@ def test_parameters_that_float32_loses_are_handed_over_in_float64_if_tol_asks_fo
     Z, y = random_data(300)
     X = (Z + np.array([1e6, 1e4, 0, 0])).astype(np.float32)  # coefficients of 1 rounded in the 8th digit move z by 0.1
     case, result = minimum_of(X, y)
-    assert handed_over(case, result._replace(excess=1e-12), tol).params.coef.dtype == dtype
+    assert finalize(case, result._replace(excess=1e-12), tol).params.coef.dtype == dtype
 
 
 def test_a_fit_that_neither_dtype_holds_says_so():
     X, y = random_data(300, dtype=np.float32)
     case, result = minimum_of(X, y)
     far = Params(result.params.coef * 3, result.params.intercept)  # F is larger there than the fit has seen
-    kept = handed_over(case, result._replace(params=far), 1e-9)
+    kept = finalize(case, result._replace(params=far), 1e-9)
     assert kept.excess > 1e-2
     assert kept.stop_reason is StopReason.PRECISION
-    assert handed_over(case, result._replace(params=far, stop_reason=StopReason.MAX_ITER), 1e-9).stop_reason is (
+    assert finalize(case, result._replace(params=far, stop_reason=StopReason.MAX_ITER), 1e-9).stop_reason is (
         StopReason.MAX_ITER
     )
 

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV, _classifier_cv
-from sksoftmax._maths.objective import value
+from sksoftmax._maths.objective import objective_value
 from sksoftmax._solvers import dual
 from sksoftmax._solvers.dual import is_available
 from sksoftmax._training import fit as _fit
@@ -352,14 +352,14 @@ def wide_digits():
 @pytest.fixture
 def solvers(monkeypatch):
     """The solvers of the models of the paths, in order."""
-    names, trained = [], _fit.trained_from
+    names, trained = [], _fit.minimize_prepared
 
     def told(*arguments, **settings):
         result = trained(*arguments, **settings)
         names.append(result[0].solver)
         return result
 
-    monkeypatch.setattr(_path, "trained_from", told)
+    monkeypatch.setattr(_path, "minimize_prepared", told)
     return names
 
 
@@ -397,7 +397,7 @@ def test_what_the_dual_makes_of_the_rows_it_makes_once_a_path(solvers, monkeypat
     shared = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
     assert solvers == ["dual"] * 6
     assert len(made) == 2
-    monkeypatch.setattr(dual.DualState, "bought", None)
+    monkeypatch.setattr(dual.DualState, "path_cache", None)
     alone = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
     assert len(made) == 8
     assert_array_equal(shared.coefs_paths_, alone.coefs_paths_)
@@ -425,9 +425,9 @@ def test_a_paths_models_are_near_the_minimum_though_nothing_is_measured(data):
     for alpha, coef in zip(alphas, path, strict=True):
         case = problem(X[train], np.searchsorted(np.unique(y), y[train]), alpha=alpha)
         exact = SoftmaxClassifier(alpha, tol=1e-6, max_iter=1000, random_state=0).fit(X[train], y[train])
-        least = value(case, Params(exact.coef_, exact.intercept_))
+        least = objective_value(case, Params(exact.coef_, exact.intercept_))
         # fitted to 1.03, by an estimate: of 16 seeds the worst leaves .08, at the weakest penalty of the digits
-        assert value(case, Params(coef[:, :-1], coef[:, -1])) < 1.1 * least
+        assert objective_value(case, Params(coef[:, :-1], coef[:, -1])) < 1.1 * least
 
 
 def test_a_line_a_path_is_printed_when_asked(capsys):

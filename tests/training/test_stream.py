@@ -120,7 +120,7 @@ def test_a_stream_that_outgrows_what_is_kept_goes_on_from_there(container):
     with mock.patch.object(stream, "KEPT_SIZE", 5000 * 10 * 12):
         clf = streamed(SoftmaxClassifier(1e-3, random_state=0), container(X), y, 500, classes=[0, 1, 2])
     assert clf.solver_info_["solver"] == "schedule_free"
-    assert clf._stream.kept is None
+    assert clf._stream.row_buffer is None
     assert clf._stream.solver_state.step > 5000 / 256  # the rows kept count in the average
     assert F(OURS.params(clf)) <= 1.003 * best  # 22 unknowns / 40000 rows / F is what one look costs
 
@@ -128,7 +128,7 @@ def test_a_stream_that_outgrows_what_is_kept_goes_on_from_there(container):
 def test_a_stream_asks_for_another_fit_when_the_rows_surprise_it():
     rows = as_problem(*random_rows(100)).data
     params = Params(np.zeros((100, 100)), np.zeros(100))  # so many that a fit is work
-    kept = stream.Kept(pieces=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
+    kept = stream.RowBuffer(pieces=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
     assert not stream._is_due(kept, 1.0)  # 1.9 of 100
     assert stream._is_due(kept._replace(surplus=2.1), 1.0)
     assert not stream._is_due(kept._replace(surplus=2.1), 2.0)  # weights twice as large
@@ -141,7 +141,7 @@ def test_a_stream_asks_for_another_fit_when_the_rows_surprise_it():
 def test_few_heavy_rows_and_rows_that_the_model_is_lost_on_ask_sooner():
     rows = as_problem(*random_rows(100)).data
     params = Params(np.zeros((3, 10000)), np.zeros(3))  # so many that a fit is work
-    kept = stream.Kept((rows,), n_learned=90, value=0.5, loss=0.4, surplus=2.0, params=params, weight=90.0)
+    kept = stream.RowBuffer((rows,), n_learned=90, value=0.5, loss=0.4, surplus=2.0, params=params, weight=90.0)
     assert not stream._is_due(kept, 1.0)
     assert stream._is_due(kept._replace(weight=78.0), 1.0)  # 10 rows of 90, and 22 of 78 of the weight
     assert stream._is_due(kept._replace(squares=41.0), 1.0)  # one row of weight 6.4 of 10
@@ -154,7 +154,7 @@ def test_few_heavy_rows_and_rows_that_the_model_is_lost_on_ask_sooner():
 
 def refitted_to(clf):
     """Rows of the last fit to those kept, of all of them."""
-    kept = clf._stream.kept
+    kept = clf._stream.row_buffer
     return kept.n_learned, kept.n_samples
 
 
@@ -299,7 +299,7 @@ def test_the_surplus_is_what_new_rows_lose_more_than_the_old():
     clf = SoftmaxClassifier(1e-3, random_state=0).partial_fit(X[:1900], y[:1900], classes=[0, 1, 2])
     losses = -clf.predict_log_proba(X)[np.arange(2000), y]
     clf.partial_fit(X[1900:], y[1900:])
-    kept = clf._stream.kept
+    kept = clf._stream.row_buffer
     assert kept.n_learned == 1900
     assert kept.loss == pytest.approx(losses[:1900].mean(), rel=1e-9)
     assert kept.surplus == pytest.approx(losses[1900:].sum() - 100 * losses[:1900].mean(), rel=1e-9)
@@ -309,7 +309,7 @@ def test_the_surplus_is_what_new_rows_lose_more_than_the_old():
 def test_kept_rows_lie_in_few_pieces_in_order():
     pieces = ()
     for i in range(1000):
-        pieces = stream._added(pieces, Batch(np.full((1, 1), i), np.zeros(1, int), np.ones(1)))
+        pieces = stream._append_rows(pieces, Batch(np.full((1, 1), i), np.zeros(1, int), np.ones(1)))
     sizes = [len(piece.y) for piece in pieces]
     assert len(sizes) <= 10
     assert all(2 * after <= before for before, after in pairwise(sizes))
@@ -348,7 +348,7 @@ def test_keep_rows_off_keeps_none_and_nor_does_a_fit():
     X, y = random_rows(300)
     for clf in (SoftmaxClassifier(keep_rows=False), SoftmaxClassifier().fit(X, y), SoftmaxClassifier(half_life=100)):
         clf.partial_fit(X, y, classes=[0, 1, 2])
-        assert clf._stream.kept is None
+        assert clf._stream.row_buffer is None
         assert len(pickle.dumps(clf)) < X.nbytes
 
 
@@ -384,7 +384,7 @@ def test_new_classes_hardly_move_old_predictions(n_classes, has_l1):
     params = Params(2 * rng.standard_normal((rows, 5)), rng.standard_normal(rows))
     places = np.arange(n_classes) + np.arange(n_classes) // 2
     total = places[-1] + 2
-    wide = stream.widened(params, places, total, 500, has_l1=has_l1, has_intercept=True)
+    wide = stream.add_classes(params, places, total, 500, has_l1=has_l1, has_intercept=True)
     before, after = vectorized.proba(params, X), vectorized.proba(wide, X)
     before = np.vstack([1 - before, before]) if rows == 1 else before
     n_new = total - n_classes
