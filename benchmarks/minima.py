@@ -23,9 +23,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from benchmarks import problems
-from benchmarks.report import read_csv, write_csv
 from benchmarks.newton_l1 import Smooth, newton, pseudo_gradient
 from benchmarks.problems import RACE, RaceProblem
+from benchmarks.report import read_csv, write_csv
 from benchmarks.rivals import OURS, RIVALS, Rival, is_sparse, objective
 from sksoftmax._types import Array, Params
 

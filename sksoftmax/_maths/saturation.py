@@ -347,8 +347,9 @@ def saturate_step(
         if seen.is_negligible(allowed):
             # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
             left = seen.new if factorise is None else seen.missed_gradient
-            if not is_exact or seen.is_confirmed(before, _penalty_bound(problem, evaluation.value, left), allowed):
-                return found
+            bound = _penalty_bound(problem, evaluation.value, left) if is_exact else 0.0
+            if seen.is_confirmed(before, bound, allowed):
+                return _checked_by_all_rows(problem, params, evaluation, rows, found, kernel, seen, allowed)
         if seen.gap < -allowed:  # far from any duality gap: the corrections lead nowhere
             break
         before, kernel = seen, seen.kernel
@@ -373,6 +374,30 @@ def saturate_step(
     best = min(tried, key=lambda one: _value_after(problem, params, one.direction))
     expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
     return NewtonStep(best.direction, expected, np.inf, found.n_products)
+
+
+def _checked_by_all_rows(
+    problem: Problem,
+    params: Params,
+    evaluation: Evaluation,
+    rows: Batch | None,
+    found: NewtonStep,
+    kernel: Kernel,
+    seen: SaturationCheck,
+    allowed: float,
+) -> NewtonStep:
+    """The step, with infinitely much ``cg_remainder`` if rows that memory does not hold saturate along it.
+
+    An outlying row may be among the rows that the step was solved for, or among the others; either hides what F can
+    fall by.
+    """
+    if rows is None or problem.data_source is None:
+        return found
+    of_all = check_saturation(
+        *(problem, params, evaluation, None, found.direction, kernel, allowed), is_exact=True, previous=seen
+    )
+    remainder = max(found.cg_remainder, of_all.missed_decrease) if of_all.is_negligible(allowed) else np.inf
+    return found._replace(decrease=max(found.decrease, of_all.gap), cg_remainder=remainder)
 
 
 def _value_after(problem: Problem, params: Params, step: Params) -> float:

@@ -297,7 +297,8 @@ def newton(
         aimed = _with_direction(problem, state, _direction(problem, state), same_sample=same_sample)
         if aimed.excess <= tol and aimed.newton.cg_remainder > _CERTIFYING * aimed.newton.decrease:  # make sure
             aimed = _with_direction(problem, state, _direction(problem, state, _CERTIFYING), same_sample=same_sample)
-        return _with_saturation_check(problem, state, aimed, same_sample=same_sample) if aimed.excess <= tol else aimed
+        may_end = aimed.excess <= tol and state.n_rounds > 0  # no fit ends before its first step
+        return _with_saturation_check(problem, state, aimed, same_sample=same_sample) if may_end else aimed
 
     def _with_saturation_check(
         problem: Problem, state: NewtonState, aimed: NewtonState, *, same_sample: bool

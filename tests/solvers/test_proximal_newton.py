@@ -211,7 +211,8 @@ def test_a_model_that_promises_a_rise_certifies_nothing(monkeypatch):
     solver = proximal_newton.proximal_newton(
         gram_preconditioner(case, moments), moments, 1e-3, n_drawn=60, is_matrix=True
     )
-    monkeypatch.setattr(proximal_newton, "estimate_suboptimality", lambda *arguments: (-1.0, 0.0))  # where rounding broke it down
+    # where rounding broke it down
+    monkeypatch.setattr(proximal_newton, "estimate_suboptimality", lambda *arguments: (-1.0, 0.0))
     state = solver.init(case, prior_params(case))
     assert solver.evaluate(case, state).excess == np.inf
 
