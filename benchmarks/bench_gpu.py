@@ -33,7 +33,7 @@ from benchmarks import N_THREADS, report
 from benchmarks.bench_disk import Peak
 from benchmarks.timing import machine
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._data.validation import wrapped
+from sksoftmax._data.validation import wrap_array
 from sksoftmax._engines import array_api
 from sksoftmax._engines.device import to_numpy
 from sksoftmax._maths.objective import value_and_grad
@@ -81,7 +81,7 @@ def rows_on(device: str, n_samples: int, n_features: int, n_classes: int) -> Row
         length = torch.exp(0.3 * torch.randn(len(codes), 1, **at))
         noise = torch.randn(len(codes), n_features, **at) * length
         X[start : start + _CHUNK] = (centres[codes] + noise + offset) @ basis
-    data = Batch(wrapped(X), y.cpu().numpy(), np.ones(n_samples))
+    data = Batch(wrap_array(X), y.cpu().numpy(), np.ones(n_samples))
     return Rows(X, y, Problem(data, n_classes, ALPHA, True, array_api, 1.0))
 
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sksoftmax._data import out_of_core
 from sksoftmax._data import targets as _targets
 from sksoftmax._data import validation as _validation
-from sksoftmax._data.placement import labels_like, placed, where_the_fit_was
+from sksoftmax._data.placement import device_of_fit, labels_like, place_like
 from sksoftmax._engines import array_api, vectorized
 from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
 from sksoftmax._engines.threads import one_blas_thread
@@ -335,7 +335,7 @@ class SoftmaxClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
-    @_validation.checks_parameters
+    @_validation.validate_parameters
     def fit(
         self,
         X: Any,
@@ -394,11 +394,11 @@ class SoftmaxClassifier(
             If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
         """
         task = task_of(self, X, y, sample_weight)  # outside: after an error it is still to be torn down
-        with _validation.unchanged_on_error(self), one_blas_thread():
-            _validation.needs_engine(self)
+        with _validation.restore_on_error(self), one_blas_thread():
+            _validation.check_engine_available(self)
             validation = _targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
             if y is not None and out_of_core.is_on_disk(X):  # type: ignore[redundant-expr]  # users can pass None
-                _validation.needs_labels(
+                _validation.check_hard_labels(
                     self, "fit of an array on disk", "give it X in memory, or give parts to partial_fit."
                 )
                 result = self._fit_read(out_of_core.of_array(X, y, sample_weight), None, validation, task)
@@ -410,7 +410,7 @@ class SoftmaxClassifier(
         self._warn_if_above_tol(result)
         return self
 
-    @_validation.checks_parameters
+    @_validation.validate_parameters
     def fit_batches(self, batches: Any, classes: ArrayLike | None = None) -> Self:
         """Fit the model to rows that memory does not hold, read in several passes.
 
@@ -463,9 +463,9 @@ class SoftmaxClassifier(
         True
         """
         task = task_of(self)
-        with _validation.unchanged_on_error(self), one_blas_thread():
-            _validation.needs_engine(self)
-            _validation.needs_labels(
+        with _validation.restore_on_error(self), one_blas_thread():
+            _validation.check_engine_available(self)
+            _validation.check_hard_labels(
                 self, "fit_batches", "fit takes soft targets in memory, partial_fit a part at a time."
             )
             result = self._fit_read(out_of_core.of_batches(batches), classes, None, task)
@@ -492,7 +492,7 @@ class SoftmaxClassifier(
         """Fit to coded rows in memory."""
         held = _targets.validation_data(self, validation, classes)
         return self._fit_coded(
-            _validation.with_class_weight(data, self.class_weight, classes), classes, None, held, task
+            _validation.apply_class_weight(data, self.class_weight, classes), classes, None, held, task
         )
 
     def _fit_coded(
@@ -505,7 +505,7 @@ class SoftmaxClassifier(
         before = self._fitted_params() if self.warm_start else None
         rng = check_random_state(self.random_state)
         if self.early_stopping and held is None:
-            data, held = _targets.held_out(data, classes, self.validation_fraction, rng)
+            data, held = _targets.split_validation(data, classes, self.validation_fraction, rng)
         problem = self._problem(data, len(classes), float(data.weight.mean()), data_source)
         params = prior_params(problem)
         if before is not None:
@@ -529,7 +529,7 @@ class SoftmaxClassifier(
         task.end()
         return result
 
-    @_validation.checks_parameters
+    @_validation.validate_parameters
     def partial_fit(
         self,
         X: Any,
@@ -592,18 +592,18 @@ class SoftmaxClassifier(
             If the model was fitted again to the rows that it keeps, and F may be more than 1 % above its minimum, or
             has none (``alpha=0``, and no row is on the wrong side).
         """
-        with _validation.unchanged_on_error(self), one_blas_thread():
-            _validation.needs_engine(self)
-            _validation.no_early_stopping(self)
+        with _validation.restore_on_error(self), one_blas_thread():
+            _validation.check_engine_available(self)
+            _validation.check_no_early_stopping(self)
             if self.class_weight == "balanced":
                 raise ValueError(
                     "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
                     "dict, such as dict(zip(classes, sklearn.utils.compute_class_weight('balanced', "
                     "classes=classes, y=y_sample)))."
                 )
-            where_the_fit_was(self, X, "partial_fit")
+            device_of_fit(self, X, "partial_fit")
             data, known = _targets.stream_data(self, X, y, classes, sample_weight)
-            data = _validation.with_class_weight(
+            data = _validation.apply_class_weight(
                 data, self.class_weight, known, is_stream=True, may_name_others=self.allow_new_classes
             )
             if len(data.y) > 0:
@@ -630,7 +630,7 @@ class SoftmaxClassifier(
                 "soft_targets must be what it was for the rows that partial_fit keeps, got "
                 f"{self.soft_targets}; set it back, or start from a new estimator."
             )
-        _validation.finite_sum(np.array([stream.weight, data.weight.sum()]))
+        _validation.check_finite_sum(np.array([stream.weight, data.weight.sum()]))
         known = to_numpy(getattr(self, "classes_", classes))
         places = np.searchsorted(classes, known.astype(classes.dtype))
         if len(known) < len(classes):
@@ -746,10 +746,10 @@ class SoftmaxClassifier(
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return serialization.written(super().__getstate__())
+        return serialization.to_state(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(serialization.read(state, type(self)))
+        super().__setstate__(serialization.from_state(state, type(self)))
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy: the share of the rows whose label is predicted.
@@ -774,16 +774,16 @@ class SoftmaxClassifier(
         """
         if not getattr(self, "soft_targets", False) or np.ndim(y) != 2:
             if _validation.namespace_of(y) is None:
-                y = _validation.labels(y, warn=False)
-                _validation.in_common(y, to_numpy(self.classes_), "y", "the classes")
-            weight = _validation.score_weights(sample_weight, X, y)
+                y = _validation.check_labels(y, warn=False)
+                _validation.to_common_dtype(y, to_numpy(self.classes_), "y", "the classes")
+            weight = _validation.check_score_weight(sample_weight, X, y)
             with np.errstate(all="ignore"):
                 return float(super().score(X, y, weight))
         codes = np.searchsorted(self.classes_, self.predict(X))
         table, classes = _targets.target_table(y, "y")
-        _targets.same_classes(classes, self.classes_)
-        _validation.of_one_length(codes, table)
-        return _accuracy(codes, table, _validation.score_weights(sample_weight, codes, table))
+        _targets.check_same_classes(classes, self.classes_)
+        _validation.check_same_length(codes, table)
+        return _accuracy(codes, table, _validation.check_score_weight(sample_weight, codes, table))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -801,7 +801,7 @@ class SoftmaxClassifier(
     def _problem(
         self, data: Batch, n_classes: int, mean_weight: float, data_source: DataSource | None = None
     ) -> Problem:
-        kernel = _validation.kernel(choose_engine(self.engine, data.X))
+        kernel = _validation.get_kernel(choose_engine(self.engine, data.X))
         if data_source is not None:
             mean_weight = float(data_source.class_weights.sum()) / data_source.n_samples
         l1_ratio = self._l1_ratio()
@@ -819,11 +819,11 @@ class SoftmaxClassifier(
         coef = to_numpy(self.coef_)  # sparse after sparsify
         coef = coef.toarray() if sp.issparse(coef) else coef
         params = Params(np.array(coef, dtype=np.float64), np.array(to_numpy(self.intercept_), dtype=np.float64))
-        return _validation.finite_params(params)
+        return _validation.check_finite_params(params)
 
     def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
         known = to_numpy(self.classes_)
-        if not np.array_equal(*_validation.in_common(classes, known, "y", "the classes of the last fit")):
+        if not np.array_equal(*_validation.to_common_dtype(classes, known, "y", "the classes of the last fit")):
             raise ValueError(
                 f"warm_start needs the classes of the last fit, {known.tolist()}, got "
                 f"{classes.tolist()}; set warm_start=False, or use partial_fit with all classes."
@@ -905,7 +905,7 @@ def _attributes(params: Params, X: Any) -> dict[str, Any]:
     """The attributes that hold the parameters, in their dtype and of X's library."""
     has_more_digits = bool(params.coef.dtype != X.dtype)
     kept = {"_has_more_digits": True} if has_more_digits else {}
-    return {"coef_": placed(params.coef, X), "intercept_": placed(params.intercept, X), **kept}
+    return {"coef_": place_like(params.coef, X), "intercept_": place_like(params.intercept, X), **kept}
 
 
 def _known(excess: float) -> float:

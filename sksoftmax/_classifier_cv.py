@@ -190,7 +190,7 @@ class SoftmaxClassifierCV(
         self.random_state = random_state
         self.verbose = verbose
 
-    @_validation.checks_parameters
+    @_validation.validate_parameters
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **params: Any) -> Self:
         """Choose the penalty, and fit the model to the rows of X.
 
@@ -221,8 +221,8 @@ class SoftmaxClassifierCV(
             If a fit ends above its tolerance.
         """
         _validation.raise_for_params(params, self, "fit")
-        with _validation.unchanged_on_error(self), one_blas_thread():
-            _validation.needs_engine(self)
+        with _validation.restore_on_error(self), one_blas_thread():
+            _validation.check_engine_available(self)
             rows = _validation.all_rows(self, X, y, sample_weight, reset=True)
             if sample_weight is not None:
                 params["sample_weight"] = rows.weight
@@ -230,14 +230,14 @@ class SoftmaxClassifierCV(
         return self
 
     def _fit(self, rows: Batch, params: dict[str, Any]) -> None:
-        _validation.in_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
+        _validation.check_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
         classes, codes = np.unique(rows.y, return_inverse=True)
-        _validation.at_least_two(classes)
-        data = _validation.some_used(rows._replace(y=codes))
+        _validation.check_two_classes(classes)
+        data = _validation.drop_zero_weight_or_raise(rows._replace(y=codes))
         alphas, l1_ratios = self._grid(float(data.weight.sum()))
         of_splitter, of_scorer = self._routed(params)
         splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **of_splitter))
-        _validation.some_folds(len(splits), self.cv)
+        _validation.check_any_folds(len(splits), self.cv)
         of_scorer = _validation.params_of_rows(rows.X, of_scorer, np.flatnonzero(rows.weight > 0))
         place = np.where(rows.weight > 0, np.cumsum(rows.weight > 0) - 1, -1)
         model = self._model(classes, data.X)
@@ -309,7 +309,7 @@ class SoftmaxClassifierCV(
         starts = [points[j].params for points in paths[i :: len(self.l1_ratios_)]]
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_, tol=self.tol)
         start = _mean_of_folds(starts, has_rows, has_l1=model._l1_ratio() > 0)
-        data = _validation.with_class_weight(data, self.class_weight, self.classes_)
+        data = _validation.apply_class_weight(data, self.class_weight, self.classes_)
         problem = model._problem(data, len(self.classes_), float(data.weight.mean()))
         result, info = minimize(
             *(problem, start, model._settings(), Rules(self.max_iter, self.tol, None, 1)),
@@ -338,7 +338,7 @@ class SoftmaxClassifierCV(
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_)
         model.__dict__ |= model._answer(_mean_of_folds(best, has_rows, has_l1=model._l1_ratio() > 0), data.X)
         model.n_iter_ = int(self.n_iter_.max())
-        self._take(model, _validation.with_class_weight(data, self.class_weight, self.classes_))
+        self._take(model, _validation.apply_class_weight(data, self.class_weight, self.classes_))
 
     def _take(self, model: SoftmaxClassifier, data: Batch) -> None:
         """The attributes of the model chosen, which stands for these rows."""
@@ -356,8 +356,8 @@ class SoftmaxClassifierCV(
             Cs = np.logspace(_LEAST_C, _MOST_C, self.alphas)  # type: ignore[arg-type]
             alphas = np.array([alpha_from_C(C, total_weight) for C in Cs])
         else:
-            alphas = np.unique(_validation.in_range("alphas", self.alphas, 0.0, np.inf))[::-1]
-        return alphas, _validation.in_range("l1_ratios", self.l1_ratios, 0.0, 1.0)
+            alphas = np.unique(_validation.check_range("alphas", self.alphas, 0.0, np.inf))[::-1]
+        return alphas, _validation.check_range("l1_ratios", self.l1_ratios, 0.0, 1.0)
 
     def _model(self, classes: Array, X: Any) -> SoftmaxClassifier:
         """A classifier of these settings, to hold coefficients."""
@@ -393,11 +393,11 @@ class SoftmaxClassifierCV(
         """
         _validation.raise_for_params(score_params, self, "score")
         check_is_fitted(self)
-        y = _validation.labels(y, warn=False)
-        _validation.in_common(y, self.classes_, "y", "the classes")
-        sample_weight = _validation.score_weights(sample_weight, X, y)
+        y = _validation.check_labels(y, warn=False)
+        _validation.to_common_dtype(y, self.classes_, "y", "the classes")
+        sample_weight = _validation.check_score_weight(sample_weight, X, y)
         scorer = self._scorer(self.classes_)
-        if sample_weight is not None and (_validation.routing_enabled() or _validation.takes_weights(scorer)):
+        if sample_weight is not None and (_validation.routing_enabled() or _validation.accepts_weights(scorer)):
             score_params["sample_weight"] = sample_weight
         if _validation.routing_enabled():
             score_params = process_routing(self, "score", **score_params).scorer.score
@@ -411,7 +411,7 @@ class SoftmaxClassifierCV(
     def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Of ``fit``'s keywords those of the splitter and of the scorer."""
         if not _validation.routing_enabled():
-            is_taken = _validation.takes_weights(self._scorer())
+            is_taken = _validation.accepts_weights(self._scorer())
             return {}, {name: value for name, value in params.items() if name != "sample_weight" or is_taken}
         routed = process_routing(self, "fit", **params)
         return routed.splitter.split, routed.scorer.score
@@ -511,13 +511,13 @@ def _path_of_fold(
     held = Batch(*(column[test] for column in reduced.problem.data))
     given = held if reduced.problem.data.X is data.X else Batch(*(column[test] for column in data))
     if data.y.min() < data.y.max():  # else no fold can have two
-        _validation.at_least_two(judge.model.classes_[np.unique(part.y)])
+        _validation.check_two_classes(judge.model.classes_[np.unique(part.y)])
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without.")
-    part = _validation.with_class_weight(part, class_weight, judge.model.classes_)
+    part = _validation.apply_class_weight(part, class_weight, judge.model.classes_)
     judge = judge._replace(params=_validation.params_of_rows(data.X, judge.params, test))
     problem = prepared.problem._replace(data=part, mean_weight=float(part.weight.mean()), alpha=1.0, l1_ratio=l1_ratio)
-    problem = problem._replace(kernel=_validation.kernel(choose_engine(settings.engine)))
+    problem = problem._replace(kernel=_validation.get_kernel(choose_engine(settings.engine)))
     seen = classes_with_rows(problem)
     few = identity_reduction(problem) if seen is None else restrict_classes(problem, seen)
     if seen is not None:

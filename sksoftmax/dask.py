@@ -35,12 +35,12 @@ from sksoftmax._data import validation as _validation
 from sksoftmax._data.batches import generator, uniform
 from sksoftmax._data.chunks import (
     LEAST_OF_CLASS,
-    as_solved,
-    joined,
+    center_chunks,
+    concatenate_rows,
     n_bytes,
-    split,
-    summed_hessian_product,
-    summed_loss_grad,
+    split_rows,
+    sum_hessian_product,
+    sum_loss_grad,
 )
 from sksoftmax._data.out_of_core import stratified
 from sksoftmax._engines.threads import one_blas_thread
@@ -80,7 +80,7 @@ class Communication(NamedTuple):
     n_workers: int
 
 
-class _Found(NamedTuple):
+class _PartitionSummary(NamedTuple):
     """What a partition says of its rows."""
 
     n_samples: int
@@ -99,7 +99,9 @@ class _Found(NamedTuple):
 
 
 @np.errstate(all="ignore")
-def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[Batch | None, _Found | None]:
+def _summarize_partition(
+    X: Any, y: Any, sample_weight: Any, fit_intercept: bool
+) -> tuple[Batch | None, _PartitionSummary | None]:
     """Return the rows of a partition that count, and what they are, with all labels; None if it has no row."""
     if _validation.n_samples_of(X) == 0:
         return None, None
@@ -107,30 +109,32 @@ def _checked(X: Any, y: Any, sample_weight: Any, fit_intercept: bool) -> tuple[B
     rows = _validation.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
     labels, codes = np.unique(rows.y, return_inverse=True)
     weights, counts = (np.bincount(codes, weight, len(labels)) for weight in (rows.weight, rows.weight > 0))
-    rows = _validation.used(rows)
+    rows = _validation.drop_zero_weight(rows)
     moments = moments_of(rows, fit_intercept=fit_intercept) if len(rows.y) else None
     names = getattr(seen, "feature_names_in_", None)
     kind = (seen.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
-    return rows, _Found(len(rows.y), labels, weights, counts, moments, *kind)
+    return rows, _PartitionSummary(len(rows.y), labels, weights, counts, moments, *kind)
 
 
-def _said(checked: tuple[Batch | None, _Found | None]) -> _Found | None:
+def _get_summary(checked: tuple[Batch | None, _PartitionSummary | None]) -> _PartitionSummary | None:
     return checked[1]
 
 
 @np.errstate(all="ignore")
-def _coded(checked: tuple[Batch | None, _Found | None], classes: Array, factors: Array, dtype: Any) -> Batch | None:
+def _encode_partition(
+    checked: tuple[Batch | None, _PartitionSummary | None], classes: Array, factors: Array, dtype: Any
+) -> Batch | None:
     """The rows, coded, with class weights multiplied in."""
     rows = checked[0]
     if rows is None:
         return None
-    y, classes = _validation.in_common(rows.y, classes, "y", "the classes")
+    y, classes = _validation.to_common_dtype(rows.y, classes, "y", "the classes")
     codes = np.searchsorted(classes, y)
-    return _validation.used(Batch(_validation.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
+    return _validation.drop_zero_weight(Batch(_validation.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
 
 
 @np.errstate(all="ignore")
-def _sampled(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch | None:
+def _sample_partition(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch | None:
     """Of each class a share of the rows, each with the weight of those that it stands for."""
     if rows is None:
         return None
@@ -143,7 +147,7 @@ def _sampled(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch |
 def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
     column_offset, seen, *rest = asked
     with one_blas_thread():
-        loss, grads = summed_loss_grad(_pieces_of(rows, column_offset, seen), *rest)
+        loss, grads = sum_loss_grad(_chunks_of(rows, column_offset, seen), *rest)
     return loss, *grads
 
 
@@ -151,14 +155,14 @@ def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
 def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
     column_offset, seen, *rest = asked
     with one_blas_thread():
-        return tuple(summed_hessian_product(_pieces_of(rows, column_offset, seen), *rest))
+        return tuple(sum_hessian_product(_chunks_of(rows, column_offset, seen), *rest))
 
 
-def _pieces_of(rows: Batch | None, column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
-    return iter(()) if rows is None else as_solved(split(rows), column_offset, seen)
+def _chunks_of(rows: Batch | None, column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
+    return iter(()) if rows is None else center_chunks(split_rows(rows), column_offset, seen)
 
 
-def _summed(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+def _sum_results(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Number by number, in this order."""
     return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*results, strict=True))
 
@@ -206,23 +210,23 @@ class _Cluster:
         self._futures.append(future)
         return future
 
-    def each(self, function: Callable[..., Any], pieces: Sequence[Future], *args: Any) -> list[Future]:
-        return [self.submit(function, piece, *args) for piece in pieces]
+    def each(self, function: Callable[..., Any], chunks: Sequence[Future], *args: Any) -> list[Future]:
+        return [self.submit(function, chunk, *args) for chunk in chunks]
 
-    def summed(self, function: Callable[..., Any], pieces: Sequence[Future], asked: tuple[Any, ...]) -> Any:
+    def sum_over(self, function: Callable[..., Any], chunks: Sequence[Future], asked: tuple[Any, ...]) -> Any:
         """The sum over the pieces: a round."""
         with self.releasing():
             sent = self.submit(_same, asked)  # a task, so that it survives its worker
-            parts = self.each(function, pieces, sent)
+            parts = self.each(function, chunks, sent)
             while len(parts) > 1:
                 groups = [parts[i : i + _BRANCHES] for i in range(0, len(parts), _BRANCHES)]
-                parts = [self.submit(_summed, group) for group in groups]
+                parts = [self.submit(_sum_results, group) for group in groups]
             self.bytes_sent += self.n_workers * _size(asked)
-            (result,) = self.gathered(parts)
+            (result,) = self.gather(parts)
         self.bytes_received += (self.n_workers - 1) * _size(result)  # from worker to worker
         return result
 
-    def gathered(self, futures: Sequence[Future]) -> list[Any]:
+    def gather(self, futures: Sequence[Future]) -> list[Any]:
         """Their results, here: a round.
 
         Raises
@@ -262,11 +266,11 @@ def _size(value: Any) -> int:
     return sum(map(_size, value)) if isinstance(value, tuple | list) else 0
 
 
-class _Rows(NamedTuple):
+class _ClusterSource(NamedTuple):
     """All rows, on the workers: a ``DataSource``."""
 
     cluster: _Cluster
-    pieces: list[Future]
+    chunks: list[Future]
     n_samples: int
     class_weights: Array
     moments: Moments
@@ -275,12 +279,12 @@ class _Rows(NamedTuple):
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
         asked = (self.column_offset, self.seen, _without_rows(problem), params, total)
-        loss, *grads = self.cluster.summed(_loss_grad, self.pieces, asked)
+        loss, *grads = self.cluster.sum_over(_loss_grad, self.chunks, asked)
         return loss, Params(*grads)
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
         asked = (self.column_offset, self.seen, _without_rows(problem), params, direction, total)
-        return Params(*self.cluster.summed(_hessian_product, self.pieces, asked))
+        return Params(*self.cluster.sum_over(_hessian_product, self.chunks, asked))
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         raise NotImplementedError
@@ -406,28 +410,28 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         """
         self._validate_params()
         task = task_of(self)
-        with _validation.unchanged_on_error(self), one_blas_thread():
-            _validation.needs_engine(self)
-            _validation.needs_labels(self, "a fit on a cluster", "SoftmaxClassifier takes soft targets.")
+        with _validation.restore_on_error(self), one_blas_thread():
+            _validation.check_engine_available(self)
+            _validation.check_hard_labels(self, "a fit on a cluster", "SoftmaxClassifier takes soft targets.")
             if self.solver != "auto" or self.early_stopping:
                 raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
             cluster = _Cluster(self.client, self.workers_timeout)
             with cluster.releasing():
                 partitions = _futures_of(cluster, _partitions(X, y, sample_weight))
-                checked = [cluster.submit(_checked, *parts, self.fit_intercept) for parts in partitions]
-                found = _together(cluster.gathered(cluster.each(_said, checked)))
+                checked = [cluster.submit(_summarize_partition, *parts, self.fit_intercept) for parts in partitions]
+                found = _merge_summaries(cluster.gather(cluster.each(_get_summary, checked)))
                 factors = _validation.class_factors(self.class_weight, found.labels, found.weights)
-                pieces = cluster.each(_coded, checked, found.labels, factors, found.dtype)
+                chunks = cluster.each(_encode_partition, checked, found.labels, factors, found.dtype)
                 rates = _rates(found)
                 seed = int(check_random_state(self.random_state).randint(2**31))
-                drawn = [cluster.submit(_sampled, piece, rates, (seed, i)) for i, piece in enumerate(pieces)]
-                parts = [rows for rows in cluster.gathered(drawn) if rows is not None and len(rows.y)]
+                drawn = [cluster.submit(_sample_partition, chunk, rates, (seed, i)) for i, chunk in enumerate(chunks)]
+                parts = [rows for rows in cluster.gather(drawn) if rows is not None and len(rows.y)]
                 class_weights = factors * found.weights
-                sample, data_source = stratified(joined(parts), class_weights), None
+                sample, data_source = stratified(concatenate_rows(parts), class_weights), None
                 if (rates < 1).any():
                     assert found.moments is not None
                     n_samples = int(found.counts[factors > 0].sum())
-                    data_source = _Rows(cluster, pieces, n_samples, class_weights, found.moments)
+                    data_source = _ClusterSource(cluster, chunks, n_samples, class_weights, found.moments)
                 self.n_features_in_ = found.n_features
                 self.__dict__.pop("feature_names_in_", None)
                 if found.names is not None:
@@ -446,7 +450,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         SoftmaxClassifier
             Its parameters and fitted attributes are copies, but for ``communication_``.
         """
-        return _as(SoftmaxClassifier, self)
+        return _as_kind(SoftmaxClassifier, self)
 
     @classmethod
     def from_local(cls, model: SoftmaxClassifier) -> Self:
@@ -462,7 +466,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         DaskSoftmaxClassifier
             Its parameters and fitted attributes are copies.
         """
-        return _as(cls, model)
+        return _as_kind(cls, model)
 
     def decision_function(self, X: Any) -> Any:
         """Raw predictions; lazy, if X is.
@@ -585,11 +589,11 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         local = self.to_local()
         parts = [_delayed_hits(local, *partition) for partition in _partitions(X, y, sample_weight)]
         hits, weights, n_samples = np.sum(compute(*parts, scheduler=self._client), axis=0)
-        _validation.some_rows(
+        _validation.check_any_rows(
             int(n_samples), "X", f"{len(parts)} partitions without one", "check what selects the rows"
         )
-        _validation.finite_sum(np.array([weights]))
-        _validation.some_weight(int(weights > 0))
+        _validation.check_finite_sum(np.array([weights]))
+        _validation.check_any_weight(int(weights > 0))
         return float(hits) / float(weights)
 
     def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
@@ -603,7 +607,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         if isinstance(X, da.Array):
             X = X.rechunk({1: -1})
             shape = {"drop_axis": 1} if is_flat else {"chunks": (X.chunks[0], (n_columns,))}
-            return X.map_blocks(_predicted, predict, meta.shape[1:], dtype=dtype, meta=meta, **shape)
+            return X.map_blocks(_predict, predict, meta.shape[1:], dtype=dtype, meta=meta, **shape)
         parts = [
             da.from_delayed(_delayed_prediction(predict, part, meta.shape[1:]), (np.nan, *meta.shape[1:]), meta=meta)
             for part in X.to_delayed()
@@ -611,7 +615,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         return da.concatenate(parts, allow_unknown_chunksizes=True)
 
 
-def _predicted(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
+def _predict(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
     """A block's predictions; it may have no row."""
     if _validation.n_samples_of(X) == 0:
         return np.empty((0, *shape))
@@ -620,7 +624,7 @@ def _predicted(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) 
 
 @delayed
 def _delayed_prediction(predict: Callable[[Any], Array], X: Any, shape: tuple[int, ...]) -> Array:
-    return _predicted(X, predict, shape)
+    return _predict(X, predict, shape)
 
 
 @delayed
@@ -633,7 +637,7 @@ def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) 
     return float(rows.weight[is_right].sum()), float(rows.weight.sum()), len(rows.y)
 
 
-def _as(kind: type[Any], model: SoftmaxClassifier) -> Any:
+def _as_kind(kind: type[Any], model: SoftmaxClassifier) -> Any:
     """A model of the other class."""
     new = kind(**model.get_params(deep=False))
     state = {name: value for name, value in vars(model).items() if name not in ("_client", "communication_")}
@@ -691,7 +695,7 @@ def _futures_of(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tu
     return list(zip(*columns, strict=True))
 
 
-def _together(all_found: Sequence[_Found | None]) -> _Found:
+def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _PartitionSummary:
     """What all partitions say, in their order.
 
     Raises
@@ -700,16 +704,18 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
         If they have not the same columns, no row counts, or there is one class only.
     """
     found = [one for one in all_found if one is not None]
-    _validation.some_rows(len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows")
-    _validation.some_weight(sum(one.n_samples for one in found))
+    _validation.check_any_rows(
+        len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows"
+    )
+    _validation.check_any_weight(sum(one.n_samples for one in found))
     kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
     if len(kinds) > 1:
         raise ValueError(
             f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, kinds))}."
         )
-    labels = functools.reduce(_validation.joined_classes, [one.labels for one in found])
-    _validation.at_least_two(labels)
-    _validation.finite_sum(np.concatenate([one.weights for one in found]))
+    labels = functools.reduce(_validation.union_classes, [one.labels for one in found])
+    _validation.check_two_classes(labels)
+    _validation.check_finite_sum(np.concatenate([one.weights for one in found]))
     weights, counts = np.zeros(len(labels)), np.zeros(len(labels))
     moments: Moments | None = None
     for one in found:
@@ -721,10 +727,10 @@ def _together(all_found: Sequence[_Found | None]) -> _Found:
         counts[where] += one.counts
     sizes = (sum(one.n_samples for one in found), labels, weights, counts, moments, found[0].n_features, found[0].names)
     dtype = np.result_type(*(one.dtype for one in found))
-    return _Found(*sizes, dtype, found[0].is_sparse, sum(one.n_bytes for one in found))
+    return _PartitionSummary(*sizes, dtype, found[0].is_sparse, sum(one.n_bytes for one in found))
 
 
-def _rates(found: _Found) -> Array:
+def _rates(found: _PartitionSummary) -> Array:
     """Of each class the share of its rows that the sample is to have; rare classes are not thinned."""
     share = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes)
     return (

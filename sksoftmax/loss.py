@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sksoftmax._data.validation import as_array, finite_numbers, number, table
+from sksoftmax._data.validation import as_array, check_finite_numbers, check_number, table
 from sksoftmax._engines import naive, vectorized
 from sksoftmax._types import Array, Kernel, Params
 
@@ -135,7 +135,7 @@ def _finite(loss: Any, dW: Array) -> tuple[float, Array]:
 
 
 def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array, float]:
-    W, X, y = finite_numbers(W, "W"), table(X), as_array(y)
+    W, X, y = check_finite_numbers(W, "W"), table(X), as_array(y)
     if W.ndim != 2 or W.shape[1] < 2:
         raise ValueError(f"W must be (n_features, n_classes) with n_classes >= 2, got shape {W.shape}.")
     if X.ndim != 2 or X.shape[1] != W.shape[0] or X.shape[0] < 1:
@@ -149,4 +149,4 @@ def _checked(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array, flo
         raise ValueError(
             f"y must hold class codes from 0 to {W.shape[1] - 1}, W's columns less one, got {y.min()} to {y.max()}."
         )
-    return W, X, y.astype(np.intp, copy=False), number("reg", reg)
+    return W, X, y.astype(np.intp, copy=False), check_number("reg", reg)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import check_grad
 
 from sksoftmax._data.batches import normal, subset
-from sksoftmax._data.validation import KERNELS, integer, number, plain_data
+from sksoftmax._data.validation import KERNELS, check_integer, check_number, plain_data
 from sksoftmax._maths.objective import penalty, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._training.plan import choose_engine
@@ -89,9 +89,9 @@ def check_gradient(
         raise ValueError(f"engine must be one of {sorted(('auto', *KERNELS))}, got {engine!r}.")
     if not isinstance(fit_intercept, bool | np.bool_):
         raise ValueError(f"fit_intercept must be True or False, got {fit_intercept!r}.")
-    random_state = integer("random_state", random_state, 0, _LARGEST_SEED)
-    alpha = number("alpha", alpha)
-    max_checks = integer("max_checks", max_checks, 1)
+    random_state = check_integer("random_state", random_state, 0, _LARGEST_SEED)
+    alpha = check_number("alpha", alpha)
+    max_checks = check_integer("max_checks", max_checks, 1)
     data, classes = plain_data(X, y, sample_weight)
     data = data._replace(weight=data.weight / data.weight.max())  # F is the same, whatever their scale
     problem = Problem(

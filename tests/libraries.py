@@ -56,4 +56,4 @@ def dispatch(monkeypatch):
 
 def wrapped(array):
     """As a fit sees it."""
-    return import_module("sksoftmax._data.validation").wrapped(array)
+    return import_module("sksoftmax._data.validation").wrap_array(array)

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model._base import LinearClassifierMixin
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._data.validation import in_host_memory, with_class_weight
+from sksoftmax._data.validation import apply_class_weight, in_host_memory
 from sksoftmax._maths.objective import alpha_from_C
 from sksoftmax._types import Batch
 
@@ -81,5 +81,5 @@ class SoftmaxAsLogistic(SoftmaxClassifier):
         labels, given = (np.asarray(in_host_memory(values)) for values in (y, sample_weight))
         weight = np.ones(len(labels)) if sample_weight is None else given.astype(float)
         classes, codes = np.unique(labels, return_inverse=True)
-        data = with_class_weight(Batch(codes, codes, weight), self.class_weight, classes)
+        data = apply_class_weight(Batch(codes, codes, weight), self.class_weight, classes)
         return alpha_from_C(self.C, data.weight.sum())

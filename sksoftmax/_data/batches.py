@@ -52,9 +52,9 @@ def row_order(n_samples: int, rng: np.random.RandomState, *, shuffle: bool) -> A
     return rng.permutation(n_samples) if shuffle else np.arange(n_samples)
 
 
-def piece_order(n_pieces: int, rng: np.random.RandomState | None) -> Array:
+def chunk_order(n_chunks: int, rng: np.random.RandomState | None) -> Array:
     """The order in which an epoch reads pieces of rows: a permutation, or as they come."""
-    return np.arange(n_pieces) if rng is None else rng.permutation(n_pieces)
+    return np.arange(n_chunks) if rng is None else rng.permutation(n_chunks)
 
 
 def generator(seed: Sequence[int]) -> np.random.RandomState:

@@ -17,7 +17,7 @@ from sksoftmax._types import Array, Batch, Moments, Params, Problem
 SAMPLE_SIZE = 2**27
 
 #: Bytes of a piece of rows that lie together.
-PIECE_SIZE = 2**20
+CHUNK_SIZE = 2**20
 
 #: Bytes of the rows that are shuffled together.
 _WINDOW_SIZE = 2**25
@@ -29,7 +29,7 @@ _KEPT_SHARE = 0.8
 LEAST_OF_CLASS = 64
 
 
-class Pieces(NamedTuple):
+class ChunkedSource(NamedTuple):
     """All rows, in pieces: a ``DataSource``.
 
     Attributes
@@ -56,14 +56,14 @@ class Pieces(NamedTuple):
     may_change: bool = False
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        return summed_loss_grad(self._pieces(None), problem, params, total)
+        return sum_loss_grad(self._chunks(None), problem, params, total)
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        return summed_hessian_product(self._pieces(None), problem, params, direction, total)
+        return sum_hessian_product(self._chunks(None), problem, params, direction, total)
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         """Shuffled by windows of some 32 MiB, of pieces from anywhere if they can be had in any order."""
-        for window in _windows(self._pieces(rng if shuffle else None), may_change=self.may_change):
+        for window in _windows(self._chunks(rng if shuffle else None), may_change=self.may_change):
             yield from epoch_batches(window, batch_size, rng, shuffle=shuffle)
 
     def center_columns(self, column_offset: Array) -> Self:
@@ -74,44 +74,44 @@ class Pieces(NamedTuple):
     def of_classes(self, seen: Array) -> Self:
         return self._replace(seen=seen, class_weights=self.class_weights[seen])
 
-    def _pieces(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
-        return as_solved(self.read(rng), self.column_offset, self.seen)
+    def _chunks(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
+        return center_chunks(self.read(rng), self.column_offset, self.seen)
 
 
-def as_solved(pieces: Iterable[Batch], column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
+def center_chunks(chunks: Iterable[Batch], column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
     """Yield the pieces as the solvers take them: X less ``column_offset``, and y codes among the classes ``seen``."""
-    for piece in pieces:
-        X = piece.X if column_offset is None else piece.X - column_offset
-        y = piece.y if seen is None else np.searchsorted(seen, piece.y)
-        yield Batch(X, y, piece.weight)
+    for chunk in chunks:
+        X = chunk.X if column_offset is None else chunk.X - column_offset
+        y = chunk.y if seen is None else np.searchsorted(seen, chunk.y)
+        yield Batch(X, y, chunk.weight)
 
 
-def summed_loss_grad(pieces: Iterable[Batch], problem: Problem, params: Params, total: float) -> tuple[float, Params]:
+def sum_loss_grad(chunks: Iterable[Batch], problem: Problem, params: Params, total: float) -> tuple[float, Params]:
     """The kernel's, over all pieces; of ``problem`` the data are not used."""
     loss, coef, intercept = 0.0, np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
-    for piece in pieces:
-        piece_loss, grads = loss_grad(problem._replace(data=piece, data_source=None), params, total)
-        loss += piece_loss
+    for chunk in chunks:
+        chunk_loss, grads = loss_grad(problem._replace(data=chunk, data_source=None), params, total)
+        loss += chunk_loss
         coef += grads.coef
         intercept += grads.intercept
     return loss, Params(coef, intercept)
 
 
-def summed_hessian_product(
-    pieces: Iterable[Batch], problem: Problem, params: Params, direction: Params, total: float
+def sum_hessian_product(
+    chunks: Iterable[Batch], problem: Problem, params: Params, direction: Params, total: float
 ) -> Params:
     """The kernel's, over all pieces, at ``params``."""
     coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
-    for piece in pieces:
-        part = hessian_product(problem._replace(data=piece, data_source=None), params, direction, total)
+    for chunk in chunks:
+        part = hessian_product(problem._replace(data=chunk, data_source=None), params, direction, total)
         coef += part.coef
         intercept += part.intercept
     return Params(coef, intercept)
 
 
-def split(rows: Batch) -> Iterator[Batch]:
+def split_rows(rows: Batch) -> Iterator[Batch]:
     """The rows in pieces of 1 MiB or so."""
-    size = max(1, PIECE_SIZE * len(rows.y) // max(1, n_bytes(rows.X)))
+    size = max(1, CHUNK_SIZE * len(rows.y) // max(1, n_bytes(rows.X)))
     for start in range(0, len(rows.y), size):
         yield Batch(*(column[start : start + size] for column in rows))
 
@@ -121,11 +121,11 @@ def n_bytes(X: Any) -> int:
     return int(X.data.nbytes + X.indices.nbytes + X.indptr.nbytes if sp.issparse(X) else X.nbytes)
 
 
-def joined(pieces: list[Batch]) -> Batch:
+def concatenate_rows(chunks: list[Batch]) -> Batch:
     """The rows of all; sparse if any are."""
-    if len(pieces) == 1:
-        return pieces[0]
-    X = [piece.X for piece in pieces]
+    if len(chunks) == 1:
+        return chunks[0]
+    X = [chunk.X for chunk in chunks]
     is_sparse = any(sp.issparse(rows) for rows in X)
     if len({isinstance(rows, DeviceArray) for rows in X}) > 1:
         raise ValueError(
@@ -133,30 +133,30 @@ def joined(pieces: list[Batch]) -> Batch:
             "estimator."
         )
     stacked = sp.csr_array(sp.vstack(X, format="csr")) if is_sparse else np.concatenate(X)
-    return Batch(stacked, *(np.concatenate(column) for column in list(zip(*pieces, strict=True))[1:]))
+    return Batch(stacked, *(np.concatenate(column) for column in list(zip(*chunks, strict=True))[1:]))
 
 
-def copied(rows: Batch) -> Batch:
+def copy_rows(rows: Batch) -> Batch:
     """Return the rows in arrays of their own: the caller may fill its own anew."""
     return Batch(*(column.copy() for column in rows))
 
 
-def _windows(pieces: Iterator[Batch], *, may_change: bool) -> Iterator[Batch]:
+def _windows(chunks: Iterator[Batch], *, may_change: bool) -> Iterator[Batch]:
     """Pieces together, of the size of a window."""
     waiting: list[Batch] = []
     size = 0
-    for piece in pieces:
-        size += n_bytes(piece.X)
+    for chunk in chunks:
+        size += n_bytes(chunk.X)
         is_full = size >= _WINDOW_SIZE
-        waiting.append(copied(piece) if may_change and not is_full else piece)
+        waiting.append(copy_rows(chunk) if may_change and not is_full else chunk)
         if is_full:
-            yield joined(waiting)
+            yield concatenate_rows(waiting)
             waiting, size = [], 0
     if waiting:
-        yield joined(waiting)
+        yield concatenate_rows(waiting)
 
 
-class Sample:
+class StratifiedSampler:
     """A sample of rows that come once, in ``SAMPLE_SIZE`` bytes: of each class all rows, or 4 of 5, or 4 of 5 of
     these, ... .
 
@@ -187,25 +187,25 @@ class Sample:
         while self._size > SAMPLE_SIZE:
             if self.is_all:
                 self.is_all = False
-                self._heights = [uniform(len(piece.y), self._rng) for piece in self._rows]
-            counts = np.sum([np.bincount(piece.y, minlength=n_classes) for piece in self._rows], axis=0)
+                self._heights = [uniform(len(chunk.y), self._rng) for chunk in self._rows]
+            counts = np.sum([np.bincount(chunk.y, minlength=n_classes) for chunk in self._rows], axis=0)
             is_common = counts > LEAST_OF_CLASS if (counts > LEAST_OF_CLASS).any() else counts > 0
             self._rate[is_common & (self._rate == self._rate[is_common].max())] *= _KEPT_SHARE
             for i in range(len(self._rows)):
                 self._thin(i)
         if may_change and self._rows[-1] is rows:
-            self._rows[-1] = copied(rows)
+            self._rows[-1] = copy_rows(rows)
 
     def _thin(self, i: int) -> None:
-        piece, height = self._rows[i], self._heights[i]
-        is_kept = height < self._rate[piece.y]
+        chunk, height = self._rows[i], self._heights[i]
+        is_kept = height < self._rate[chunk.y]
         if not is_kept.all():
-            self._rows[i] = Batch(*(column[is_kept] for column in piece))
-            self._size -= n_bytes(piece.X) - n_bytes(self._rows[i].X)
+            self._rows[i] = Batch(*(column[is_kept] for column in chunk))
+            self._size -= n_bytes(chunk.X) - n_bytes(self._rows[i].X)
             self._heights[i] = height[is_kept]
 
     def rows(self) -> Batch:
         """The sample, each row's weight that of those that it stands for."""
-        rows = joined(self._rows)
+        rows = concatenate_rows(self._rows)
         self._rows = []
         return rows if self.is_all else rows._replace(weight=rows.weight / self._rate[rows.y])

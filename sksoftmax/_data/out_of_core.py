@@ -12,9 +12,9 @@ import scipy.sparse as sp
 
 from sksoftmax._data import chunks as _chunks
 from sksoftmax._data import validation as _validation
-from sksoftmax._data.batches import piece_order
-from sksoftmax._data.chunks import Pieces, Sample, split
-from sksoftmax._data.placement import where_the_fit_was
+from sksoftmax._data.batches import chunk_order
+from sksoftmax._data.chunks import ChunkedSource, StratifiedSampler, split_rows
+from sksoftmax._data.placement import device_of_fit
 from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._types import Array, Batch, Moments
 
@@ -87,36 +87,36 @@ def is_on_disk(X: Any) -> bool:
 def slices(X: Any) -> list[slice]:
     """Consecutive rows of X, a piece each, of whole chunks if it has such."""
     n_samples = X.shape[0]
-    size = max(1, _chunks.PIECE_SIZE // max(1, X.shape[1] * X.dtype.itemsize))
-    chunk = (getattr(X, "chunks", None) or [1])[0]
-    if isinstance(chunk, int):
-        size = -(-size // chunk) * chunk
+    size = max(1, _chunks.CHUNK_SIZE // max(1, X.shape[1] * X.dtype.itemsize))
+    stored = (getattr(X, "chunks", None) or [1])[0]
+    if isinstance(stored, int):
+        size = -(-size // stored) * stored
     return [slice(start, min(start + size, n_samples)) for start in range(0, n_samples, size)]
 
 
-def by_pieces(predict: _Predict) -> _Predict:
+def by_chunks(predict: _Predict) -> _Predict:
     """The method, of X that is where the fit's was; of an array on disk it predicts a piece at a time."""
 
     @functools.wraps(predict)
-    def predict_pieces(self: Any, X: Any) -> Array:
+    def predict_chunks(self: Any, X: Any) -> Array:
         if not is_on_disk(X):
-            where_the_fit_was(self, X, predict.__name__)
+            device_of_fit(self, X, predict.__name__)
             with np.errstate(all="ignore"):
                 return predict(self, X)
         return np.concatenate([predict(self, np.asarray(X[rows])) for rows in slices(X)])
 
-    return cast(_Predict, predict_pieces)
+    return cast(_Predict, predict_chunks)
 
 
 def of_array(X: Any, y: Any, sample_weight: Any) -> Source:
     """Slices of an array on disk."""
-    y = _validation.labels(y)
+    y = _validation.check_labels(y)
     weight = sample_weight if sample_weight is None or np.ndim(sample_weight) == 0 else np.asarray(sample_weight)
-    _validation.of_one_length(X, y, weight if np.ndim(weight) else None)
+    _validation.check_same_length(X, y, weight if np.ndim(weight) else None)
     spans = slices(X)
 
     def read(rng: np.random.RandomState | None) -> Iterator[tuple[Any, Any, Any]]:
-        for i in piece_order(len(spans), rng):
+        for i in chunk_order(len(spans), rng):
             rows = spans[i]
             yield np.asarray(X[rows]), y[rows], weight[rows] if np.ndim(weight) else weight
 
@@ -165,15 +165,15 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
     """
     known = np.empty(0) if classes is None else _validation.given_classes(classes)
     if classes is not None:
-        _validation.at_least_two(known, "classes")
+        _validation.check_two_classes(known, "classes")
     code_of = {label: i for i, label in enumerate(known.tolist())}
-    sample, totals, n_read = Sample(rng), np.zeros((2, 0)), 0
+    sample, totals, n_read = StratifiedSampler(rng), np.zeros((2, 0)), 0
     is_sparse: bool | None = None
     moments: Moments | None = None
     sums: Any = 0.0
     for X, y, weight in source.read(None):
         n_read += _validation.n_samples_of(X)
-        _validation.needs_numpy(X)
+        _validation.check_numpy(X)
         rows = _validation.all_rows(estimator, X, y, weight, reset=is_sparse is None, is_stream=True)
         if is_sparse not in (None, sp.issparse(rows.X)):
             raise ValueError("the batches must be all sparse or all dense, got both.")
@@ -182,10 +182,10 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         if classes is not None:
             _validation.codes_of(labels, known, "give them in classes as well, or leave it out.")
         elif not set(labels.tolist()) <= code_of.keys():
-            known = _validation.joined_classes(known, labels, "y", "the batches before")
+            known = _validation.union_classes(known, labels, "y", "the batches before")
         codes = np.array([code_of.setdefault(label, len(code_of)) for label in labels.tolist()], dtype=np.intp)[which]
         totals = np.pad(totals, ((0, 0), (0, len(code_of) - totals.shape[1])))
-        rows = _validation.used(rows._replace(y=codes))
+        rows = _validation.drop_zero_weight(rows._replace(y=codes))
         if len(rows.y) == 0:
             continue
         own = moments_of(rows, fit_intercept=estimator.fit_intercept)
@@ -195,10 +195,10 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
             sums = sums + np.array([_column_sums(part) for part in (rows, rows._replace(X=abs(rows.X)))])
             rows = rows._replace(weight=rows.weight.copy())
         sample.add(rows, len(code_of), may_change=source.may_change and _shares_memory(rows.X, X))
-    _validation.some_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
-    _validation.at_least_two(known)
-    _validation.finite_sum(totals[0])
-    _validation.some_weight(int(totals[1].sum()))
+    _validation.check_any_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
+    _validation.check_two_classes(known)
+    _validation.check_finite_sum(totals[0])
+    _validation.check_any_weight(int(totals[1].sum()))
     assert moments is not None
     rank = np.searchsorted(known, np.array(list(code_of), dtype=known.dtype))  # codes were given as labels came
     data = sample.rows()
@@ -228,8 +228,8 @@ def _column_sums(rows: Batch) -> Array:
             factors = 1 + np.arange(X.shape[1]) * _GOLDEN % 1
             return np.array([weight @ (X @ factors.astype(X.dtype))], np.float64)
         sums = np.zeros(X.shape[1])
-        for piece in split(rows._replace(weight=weight)):  # in X's dtype: not too many rows a sum
-            sums += piece.weight @ piece.X
+        for chunk in split_rows(rows._replace(weight=weight)):  # in X's dtype: not too many rows a sum
+            sums += chunk.weight @ chunk.X
     return sums
 
 
@@ -239,12 +239,13 @@ def stratified(sample: Batch, class_weights: Array) -> Batch:
     return sample._replace(weight=sample.weight * (class_weights / np.where(sampled > 0, sampled, 1.0))[sample.y])
 
 
-def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple[Batch, Pieces]:
+def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple[Batch, ChunkedSource]:
     """The sample and all rows, with class weights multiplied in; the sample's classes weigh what all their rows do."""
     factors = _validation.class_factors(class_weight, found.classes, found.class_weights)
     class_weights = factors * found.class_weights
     data = stratified(
-        _validation.used(found.data._replace(weight=found.data.weight * factors[found.data.y])), class_weights
+        _validation.drop_zero_weight(found.data._replace(weight=found.data.weight * factors[found.data.y])),
+        class_weights,
     )
     dtype = data.X.dtype
     passes = itertools.count(2)  # sums of X take up to a tenth of a pass: not in each
@@ -254,8 +255,8 @@ def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple
         is_summed = source.may_change and (number == 3 or number & (number - 1) == 0)
         n_read, weights, sums = 0, np.zeros(len(found.classes)), np.zeros(1)
         for X, labels, sample_weight in source.read(rng):
-            X, y = _validation.as_rows(X, dtype), _validation.labels(labels, warn=False)
-            y, classes = _validation.in_common(y, found.classes, "y", "the batches before")
+            X, y = _validation.as_rows(X, dtype), _validation.check_labels(labels, warn=False)
+            y, classes = _validation.to_common_dtype(y, found.classes, "y", "the batches before")
             if X.shape[1] != data.X.shape[1]:
                 _raise_for_change(f"{X.shape[1]} columns, not {data.X.shape[1]},")
             n_read += len(y)
@@ -263,30 +264,30 @@ def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple
             if n_read > found.n_read or (classes[codes] != y).any():
                 _raise_for_change("other labels" if n_read <= found.n_read else f"more than {found.n_read} rows")
             weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, float)
-            rows = _validation.used(Batch(X, codes, weight))
+            rows = _validation.drop_zero_weight(Batch(X, codes, weight))
             if source.may_change:
                 weights += np.bincount(rows.y, rows.weight, len(weights))
             if is_summed:
                 sums = sums + _column_sums(rows)
-            yield _validation.used(rows._replace(weight=factors[rows.y] * rows.weight))
+            yield _validation.drop_zero_weight(rows._replace(weight=factors[rows.y] * rows.weight))
         if n_read < found.n_read:
             _raise_for_change(f"{n_read} rows, not {found.n_read},")
         if source.may_change:
-            _same_weights(found, weights)
+            _check_same_weights(found, weights)
         if is_summed:
-            _same_sums(found, sums)
+            _check_same_sums(found, sums)
 
     n_samples = int(found.class_counts[factors > 0].sum())
-    return data, Pieces(coded, n_samples, class_weights, found.moments, may_change=source.may_change)
+    return data, ChunkedSource(coded, n_samples, class_weights, found.moments, may_change=source.may_change)
 
 
-def _same_weights(found: Survey, weights: Array) -> None:
+def _check_same_weights(found: Survey, weights: Array) -> None:
     """Raise ValueError if the classes' weights in a pass are not those of the first."""
     if not (np.abs(weights - found.class_weights) <= _ROUNDING["float64"] * found.class_weights.sum()).all():
         _raise_for_change("other numbers of rows, or weights, in a class")
 
 
-def _same_sums(found: Survey, sums: Array) -> None:
+def _check_same_sums(found: Survey, sums: Array) -> None:
     """Raise ValueError if the sums of the columns in a pass are not those of the first."""
     first, scale = found.sums
     is_known = np.isfinite(first)

@@ -12,7 +12,7 @@ from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
 from sksoftmax._types import Array
 
 
-def placed(values: Array, X: Any) -> Any:
+def place_like(values: Array, X: Any) -> Any:
     """The values as an array of X's library, where X is."""
     return X.to_device(values) if isinstance(X, DeviceArray) else values
 
@@ -31,7 +31,7 @@ def labels_of(codes: Any, classes: Any) -> Any:
     return np.asarray(labels[to_host(codes)])
 
 
-def where_the_fit_was(estimator: Any, X: Any, method: str) -> None:
+def device_of_fit(estimator: Any, X: Any, method: str) -> None:
     """Raise ValueError if X is not of the library and on the device of the coefficients, should there be such."""
     coef = getattr(estimator, "coef_", None)
     if coef is None:

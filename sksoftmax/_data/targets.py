@@ -30,13 +30,13 @@ def fit_data(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Batch,
     """
     if estimator.soft_targets:
         rows, classes = soft_data(estimator, X, y, sample_weight, reset=True)
-        _validation.at_least_two(classes[rows.y.any(axis=0)])
+        _validation.check_two_classes(classes[rows.y.any(axis=0)])
     else:
         rows = _validation.all_rows(estimator, X, y, sample_weight, reset=True)
         classes, codes = np.unique(rows.y, return_inverse=True)
-        _validation.at_least_two(classes)
+        _validation.check_two_classes(classes)
         rows = rows._replace(y=codes)
-    return _validation.some_used(rows), classes
+    return _validation.drop_zero_weight_or_raise(rows), classes
 
 
 def soft_data(
@@ -60,7 +60,7 @@ def soft_data(
     X = _validation.features(estimator, X, reset=reset, is_stream=is_stream)
     table, classes = target_table(y, f"y{suffix}", X.dtype)
     check_consistent_length(X, table)
-    return Batch(X, table, _validation.row_weights(sample_weight, X, f"sample_weight{suffix}")), classes
+    return Batch(X, table, _validation.check_sample_weight(sample_weight, X, f"sample_weight{suffix}")), classes
 
 
 def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Array]:
@@ -71,7 +71,7 @@ def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Arr
             "set soft_targets=False for labels."
         )
     of_frame = _of_columns(np.asarray(y.columns), name) if hasattr(y, "columns") else None
-    table = _validation.checked_table(y, name)
+    table = _validation.check_table(y, name)
     n_classes = table.shape[1]
     if n_classes < 2:
         raise ValueError(f"{name} must have a column for each of at least two classes, got {n_classes}.")
@@ -103,7 +103,7 @@ def _of_columns(names: Array, argument: str) -> tuple[Array, Array]:
     return classes, order
 
 
-def same_classes(given: Array, known: Array, name: str = "y") -> None:
+def check_same_classes(given: Array, known: Array, name: str = "y") -> None:
     """Raise ValueError if the columns of soft targets are not those of the classes known."""
     if not np.array_equal(given, known):
         raise ValueError(f"{name} must have a column for each of the classes {known.tolist()}, got {given.tolist()}.")
@@ -121,19 +121,19 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
     is_first = not hasattr(estimator, "classes_")
     if estimator.soft_targets:
         if estimator.allow_new_classes:
-            _validation.needs_labels(
+            _validation.check_hard_labels(
                 estimator, "allow_new_classes=True", "give y a column for each class that will ever come."
             )
         rows, own = soft_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
         known = _validation.stream_classes(estimator, own if is_first and classes is None else classes, own)
-        same_classes(own, known)
-        return _validation.used(rows), known
+        check_same_classes(own, known)
+        return _validation.drop_zero_weight(rows), known
     rows = _validation.all_rows(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
     known = _validation.stream_classes(estimator, classes, rows.y)
     codes = _validation.codes_of(
         rows.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
     )
-    return _validation.used(rows._replace(y=codes)), known
+    return _validation.drop_zero_weight(rows._replace(y=codes)), known
 
 
 def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
@@ -168,15 +168,15 @@ def validation_data(estimator: Any, validation: Validation | None, classes: Arra
     X, y, sample_weight = validation
     if estimator.soft_targets:
         rows, own = soft_data(estimator, X, y, sample_weight, reset=False, suffix="_val")
-        same_classes(own, classes, "y_val")
+        check_same_classes(own, classes, "y_val")
     else:
         rows = _validation.all_rows(estimator, X, y, sample_weight, reset=False, is_stream=True, suffix="_val")
         codes = _validation.codes_of(rows.y, classes, "leave rows of other classes out.", name="y_val")
         rows = rows._replace(y=codes)
-    return _validation.some_used(rows, "sample_weight_val")
+    return _validation.drop_zero_weight_or_raise(rows, "sample_weight_val")
 
 
-def held_out(data: Batch, classes: Array, fraction: float, rng: np.random.RandomState) -> tuple[Batch, Batch]:
+def split_validation(data: Batch, classes: Array, fraction: float, rng: np.random.RandomState) -> tuple[Batch, Batch]:
     """Return the rows to train on, and those that early stopping sets aside: a part of each class; of targets any.
 
     Raises

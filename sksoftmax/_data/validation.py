@@ -151,7 +151,7 @@ class OtherVersionWarning(InconsistentVersionWarning):  # type: ignore[misc]
         )
 
 
-def checks_parameters(method: _Method) -> _Method:
+def validate_parameters(method: _Method) -> _Method:
     """The method, which first checks the estimator's parameters: InvalidParameterError, before any work."""
     checked: _Method = _fit_context(prefer_skip_nested_validation=True)(method)
     return checked
@@ -160,14 +160,14 @@ def checks_parameters(method: _Method) -> _Method:
 def callback_context(estimator: Any, max_subtasks: int) -> Any:
     """What tells the callbacks set on a fit (of a meta-estimator's, those that it passes on) of it; None without any.
 
-    To be called once, in a method that `checks_parameters`, or that is ``with_callbacks``.
+    To be called once, in a method that `validate_parameters`, or that is ``with_callbacks``.
     """
     if not getattr(estimator, "_skl_callbacks", None):
         return None
     return estimator._init_callback_context(max_subtasks=max_subtasks)
 
 
-def needs_engine(estimator: Any) -> None:
+def check_engine_available(estimator: Any) -> None:
     """Check that the engine asked for can be had.
 
     Raises
@@ -188,7 +188,7 @@ def needs_engine(estimator: Any) -> None:
         )
 
 
-def no_early_stopping(estimator: Any) -> None:
+def check_no_early_stopping(estimator: Any) -> None:
     """Raise ValueError if the estimator, of a stream, is to stop early."""
     if estimator.early_stopping:
         raise ValueError(
@@ -197,13 +197,13 @@ def no_early_stopping(estimator: Any) -> None:
         )
 
 
-def needs_labels(estimator: Any, what: str, advice: str) -> None:
+def check_hard_labels(estimator: Any, what: str, advice: str) -> None:
     """Raise ValueError if the estimator takes soft targets, and ``what`` does not."""
     if estimator.soft_targets:
         raise ValueError(f"{what} takes labels, got soft_targets=True; {advice}")
 
 
-def in_numpy_or_scipy(X: Any, name: str, advice: str) -> None:
+def check_numpy_or_scipy(X: Any, name: str, advice: str) -> None:
     """Raise ValueError if X is of another library."""
     if isinstance(X, DeviceArray):
         raise ValueError(
@@ -226,7 +226,7 @@ def params_of_rows(X: Any, params: dict[str, Any], rows: Array) -> dict[str, Any
     return dict(_check_method_params(X, params=params, indices=rows))
 
 
-def some_folds(n_folds: int, cv: Any) -> None:
+def check_any_folds(n_folds: int, cv: Any) -> None:
     """Raise ValueError if cross-validation has no fold."""
     if n_folds == 0:
         raise ValueError(
@@ -235,7 +235,7 @@ def some_folds(n_folds: int, cv: Any) -> None:
         )
 
 
-def takes_weights(scorer: Any) -> bool:
+def accepts_weights(scorer: Any) -> bool:
     """Return whether a scorer, or the metric of one of scikit-learn's, takes sample_weight."""
     try:
         parameters = signature(getattr(scorer, "_score_func", scorer)).parameters.values()
@@ -261,7 +261,7 @@ def scorer_of_classes(scorer: Any, classes: Array) -> Any:
     return scorer
 
 
-def in_range(name: str, values: Any, least: float, most: float) -> Array:
+def check_range(name: str, values: Any, least: float, most: float) -> Array:
     """The values, an array in one dimension; ValueError if there is none, or one is out of range."""
     try:
         numbers = np.asarray(values, dtype=np.float64)
@@ -284,7 +284,7 @@ def as_array(values: Any) -> Array:
         return np.array(None)
 
 
-def no_mask(values: Any, name: str) -> None:
+def check_no_mask(values: Any, name: str) -> None:
     """Raise ValueError if the values are a masked array of NumPy's with a value masked, which others would read."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         where = tuple(np.argwhere(np.ma.getmaskarray(values))[0].tolist())
@@ -294,9 +294,9 @@ def no_mask(values: Any, name: str) -> None:
         )
 
 
-def finite_numbers(values: Any, name: str) -> Array:
+def check_finite_numbers(values: Any, name: str) -> Array:
     """Return the values as an array in float64; ValueError, which names them, if they are not finite real numbers."""
-    no_mask(values, name)
+    check_no_mask(values, name)
     array = as_array(values)
     if array.dtype.kind == "O" and all(isinstance(value, Real) for value in array.ravel().tolist()):
         array = np.array([as_float(value) for value in array.ravel().tolist()]).reshape(array.shape)
@@ -310,7 +310,7 @@ def finite_numbers(values: Any, name: str) -> Array:
     return array
 
 
-def number(name: str, value: Any, least: float = 0.0) -> float:
+def check_number(name: str, value: Any, least: float = 0.0) -> float:
     """Return the value in float64; ValueError unless it is one finite real number, not an array, >= ``least``."""
     converted = as_float(value) if isinstance(value, Real) else np.nan
     if not least <= converted < np.inf:
@@ -319,7 +319,7 @@ def number(name: str, value: Any, least: float = 0.0) -> float:
     return converted
 
 
-def integer(name: str, value: Any, least: int, most: float = np.inf) -> int:
+def check_integer(name: str, value: Any, least: int, most: float = np.inf) -> int:
     """Return the value; ValueError unless it is one integer from ``least`` to ``most``."""
     converted = int(value) if isinstance(value, Integral) else least - 1
     if not least <= converted <= most:
@@ -328,7 +328,7 @@ def integer(name: str, value: Any, least: int, most: float = np.inf) -> int:
     return converted
 
 
-def sound(X: Any, name: str = "X") -> Any:
+def check_sparse_structure(X: Any, name: str = "X") -> Any:
     """Return X, if it is sparse with indices that lie inside it; kernels would read elsewhere with others.
 
     One pass over the indices. What scipy.sparse keeps otherwise than by arrays of indices becomes CSR.
@@ -368,7 +368,7 @@ def sound(X: Any, name: str = "X") -> Any:
     return X
 
 
-def finite_params(params: Params) -> Params:
+def check_finite_params(params: Params) -> Params:
     """Return the parameters of the last fit; ValueError if some are NaN or infinite."""
     names = [f"{name}_" for name, part in zip(params._fields, params, strict=True) if not np.isfinite(part).all()]
     if names:
@@ -390,7 +390,7 @@ def _in_range(index: Array, size: int, name: str) -> None:
 
 
 @contextmanager
-def unchanged_on_error(estimator: Any) -> Iterator[None]:
+def restore_on_error(estimator: Any) -> Iterator[None]:
     """Within it the estimator is left as it was if anything goes wrong: nothing half-fitted.
 
     NumPy neither warns nor raises at overflow, whatever its settings: fits look at their results.
@@ -408,7 +408,7 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
 # --- arrays of other libraries ------------------------------------------------------------------------------
 
 
-def kernel(engine: str) -> Kernel:
+def get_kernel(engine: str) -> Kernel:
     """The engine of this name, as `choose_engine` has it."""
     return array_api if engine == "array_api" else KERNELS[engine]
 
@@ -421,7 +421,7 @@ def namespace_of(X: Any) -> Any:
     return xp if is_dispatched and not _is_numpy_namespace(xp) else None
 
 
-def wrapped(X: Any) -> Any:
+def wrap_array(X: Any) -> Any:
     """X as a DeviceArray, if it is dispatched on."""
     xp = namespace_of(X)
     return X if xp is None else DeviceArray(X, xp)
@@ -432,7 +432,7 @@ def in_host_memory(values: Any) -> Any:
     return to_numpy(values) if namespace_of(values) is not None else values
 
 
-def needs_numpy(X: Any) -> None:
+def check_numpy(X: Any) -> None:
     """Raise ValueError if X, of a batch of fit_batches, is of another library."""
     if namespace_of(X) is not None:
         raise ValueError(
@@ -441,7 +441,7 @@ def needs_numpy(X: Any) -> None:
         )
 
 
-def _fits_engine(estimator: Any, X: Any) -> None:
+def _check_engine_takes(estimator: Any, X: Any) -> None:
     """Raise ValueError if X is of another library, and the engine, or what its rows are to be, is for NumPy's."""
     if namespace_of(X) is None:
         return
@@ -457,15 +457,15 @@ def _fits_engine(estimator: Any, X: Any) -> None:
         )
 
 
-def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
+def _validate(estimator: Any, X: Any, **checks: Any) -> Any:
     """scikit-learn's validation of X, or of X and y; X of another library becomes a DeviceArray."""
     layout = str(getattr(X, "layout", ""))
     if layout.startswith("torch.") and layout != "torch.strided":
         raise ValueError(
             f"X must be a dense tensor, got one of layout {layout}; pass X.to_dense(), or a sparse matrix of SciPy's."
         )
-    no_mask(X, "X")
-    X = sound(wrapped(X))
+    check_no_mask(X, "X")
+    X = check_sparse_structure(wrap_array(X))
     dtypes: list[Any] = [np.float64, np.float32]
     if isinstance(X, DeviceArray):
         dtypes = [X.widest_float, X.xp.float32]
@@ -475,13 +475,13 @@ def _validated(estimator: Any, X: Any, **checks: Any) -> Any:
     except OverflowError:
         raise _too_large("X") from None
     if "y" in checks:
-        return wrapped(found[0]), in_host_memory(found[1])
-    return wrapped(found)
+        return wrap_array(found[0]), in_host_memory(found[1])
+    return wrap_array(found)
 
 
-def checked_table(values: Any, name: str) -> Array:
+def check_table(values: Any, name: str) -> Array:
     """Return dense finite numbers in two dimensions, in float32 or float64; ValueError, which names them, otherwise."""
-    no_mask(values, name)
+    check_no_mask(values, name)
     try:
         return np.asarray(check_array(values, dtype=[np.float64, np.float32], input_name=name))
     except OverflowError:
@@ -512,56 +512,56 @@ def all_rows(
     ValueError
         If X, y or the weights hold NaN or inf, lengths differ, y is continuous, or a weight is negative.
     """
-    _fits_engine(estimator, X)
-    y = None if y is None else labels(y, f"y{suffix}")
-    X, y = _validated(estimator, X, y=y, order=_order(estimator, X, is_stream=is_stream), reset=reset)
+    _check_engine_takes(estimator, X)
+    y = None if y is None else check_labels(y, f"y{suffix}")
+    X, y = _validate(estimator, X, y=y, order=_order(estimator, X, is_stream=is_stream), reset=reset)
     with warnings.catch_warnings():
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
         check_classification_targets(y)
-    weight = row_weights(in_host_memory(sample_weight), y, f"sample_weight{suffix}")
-    return Batch(canonical(X), y, weight)
+    weight = check_sample_weight(in_host_memory(sample_weight), y, f"sample_weight{suffix}")
+    return Batch(canonicalize(X), y, weight)
 
 
-def used(data: Batch) -> Batch:
+def drop_zero_weight(data: Batch) -> Batch:
     """Return the rows of positive weight."""
     is_used = data.weight > 0
     return data if is_used.all() else Batch(*(part[is_used] for part in data))
 
 
-def some_used(data: Batch, name: str = "sample_weight") -> Batch:
+def drop_zero_weight_or_raise(data: Batch, name: str = "sample_weight") -> Batch:
     """Return the rows of positive weight; ValueError if there is none."""
-    data = used(data)
-    some_weight(len(data.y), name)
+    data = drop_zero_weight(data)
+    check_any_weight(len(data.y), name)
     return data
 
 
-def row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
+def check_sample_weight(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
     """Return a finite weight for each row of X, 1 for None; ValueError if one is negative, or their sum overflows."""
     n_samples = _num_samples(X)
     if sample_weight is None:
         return np.ones(n_samples)
-    weight = finite_numbers(in_host_memory(sample_weight), name)
+    weight = check_finite_numbers(in_host_memory(sample_weight), name)
     weight = np.full(n_samples, weight) if weight.ndim == 0 else np.ascontiguousarray(weight)
     if weight.shape != (n_samples,):
         raise ValueError(f"{name} must be one number, or one a row, of shape ({n_samples},), got shape {weight.shape}.")
     if (weight < 0).any():
         raise ValueError(f"{name} must not be negative, got {weight.min():g}; 0 leaves a row out.")
-    finite_sum(weight, name)
+    check_finite_sum(weight, name)
     return weight
 
 
-def score_weights(sample_weight: Any, X: Any, y: Any) -> Any:
+def check_score_weight(sample_weight: Any, X: Any, y: Any) -> Any:
     """Return the weights of rows to score, checked as those of a fit, in the library they came in; None for None."""
     if sample_weight is None:
         return None
     check_consistent_length(X, y)
-    weight = row_weights(sample_weight, y)
-    some_weight(int(np.count_nonzero(weight)))
+    weight = check_sample_weight(sample_weight, y)
+    check_any_weight(int(np.count_nonzero(weight)))
     return weight if namespace_of(sample_weight) is None else sample_weight
 
 
-def finite_sum(weight: Array, name: str = "sample_weight") -> None:
+def check_finite_sum(weight: Array, name: str = "sample_weight") -> None:
     """Raise ValueError if the sum of weights, or of what they are multiplied by, overflows."""
     with np.errstate(over="ignore"):
         total = weight.sum()
@@ -572,13 +572,13 @@ def finite_sum(weight: Array, name: str = "sample_weight") -> None:
         )
 
 
-def some_weight(n_used: int, name: str = "sample_weight") -> None:
+def check_any_weight(n_used: int, name: str = "sample_weight") -> None:
     """Raise ValueError if no row has a positive weight."""
     if n_used == 0:
         raise ValueError(f"{name} must be positive for at least one row, got only zeros.")
 
 
-def some_rows(n_samples: int, name: str, got: str, advice: str) -> None:
+def check_any_rows(n_samples: int, name: str, got: str, advice: str) -> None:
     """Raise ValueError if there is no row."""
     if n_samples == 0:
         raise ValueError(f"{name} must hold at least one row, got {got}; {advice}.")
@@ -586,8 +586,8 @@ def some_rows(n_samples: int, name: str, got: str, advice: str) -> None:
 
 def features(estimator: Any, X: Any, *, reset: bool, is_stream: bool = False) -> Any:
     """X, checked, as `all_rows` gives it."""
-    _fits_engine(estimator, X)
-    return canonical(_validated(estimator, X, order=_order(estimator, X, is_stream=is_stream), reset=reset))
+    _check_engine_takes(estimator, X)
+    return canonicalize(_validate(estimator, X, order=_order(estimator, X, is_stream=is_stream), reset=reset))
 
 
 def _order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
@@ -601,10 +601,10 @@ def _order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
 
 def prediction_data(estimator: Any, X: Any) -> Any:
     """X, checked, without a copy."""
-    return _validated(estimator, X, reset=False)
+    return _validate(estimator, X, reset=False)
 
 
-def finite_predictions(raw: Any) -> None:
+def check_finite_predictions(raw: Any) -> None:
     """Raise ValueError if a raw prediction is inf or NaN."""
     xp, array = (raw.xp, raw.array) if isinstance(raw, DeviceArray) else (np, raw)
     if not bool(xp.all(xp.isfinite(array))):
@@ -619,14 +619,14 @@ def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     X = table(X)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must be of shape (n_samples, n_features), at least one each, got shape {X.shape}.")
-    y = labels(y)
+    y = check_labels(y)
     if len(y) != X.shape[0]:
         raise ValueError(f"y must have one label a row of X, {X.shape[0]} labels, got {len(y)}; check both.")
     check_classification_targets(y)
-    weight = row_weights(sample_weight, X)
-    some_weight(int(np.count_nonzero(weight)))
+    weight = check_sample_weight(sample_weight, X)
+    check_any_weight(int(np.count_nonzero(weight)))
     classes, codes = np.unique(y, return_inverse=True)
-    at_least_two(classes)
+    check_two_classes(classes)
     return Batch(X, codes, weight), classes
 
 
@@ -634,13 +634,13 @@ def table(X: Any, name: str = "X") -> Any:
     """Return X, dense or as CSR, in float64; ValueError, which names it, if it does not hold finite real numbers."""
     X = in_host_memory(X)
     if not sp.issparse(X):
-        return finite_numbers(X, name)
-    X = sound(X, name)
-    finite_numbers(X.data, f"{name}.data")
-    return canonical(sp.csr_array(X).astype(np.float64, copy=False))
+        return check_finite_numbers(X, name)
+    X = check_sparse_structure(X, name)
+    check_finite_numbers(X.data, f"{name}.data")
+    return canonicalize(sp.csr_array(X).astype(np.float64, copy=False))
 
 
-def of_one_length(*columns: Any) -> None:
+def check_same_length(*columns: Any) -> None:
     """Raise ValueError if they have not as many rows; None is left out."""
     check_consistent_length(*columns)
 
@@ -653,11 +653,11 @@ def n_samples_of(X: Any) -> int:
 def as_rows(X: Any, dtype: Any) -> Any:
     """X, checked before, as `all_rows` gives it."""
     if sp.issparse(X):
-        return canonical(sp.csr_array(sound(X)).astype(dtype, copy=False))
+        return canonicalize(sp.csr_array(check_sparse_structure(X)).astype(dtype, copy=False))
     return np.ascontiguousarray(X, dtype=dtype)
 
 
-def canonical(X: Any) -> Any:
+def canonicalize(X: Any) -> Any:
     """A sparse X as a csr_array of contiguous arrays without duplicate entries; a dense one as it is."""
     if not sp.issparse(X):
         return X
@@ -672,7 +672,7 @@ def canonical(X: Any) -> Any:
 # --- labels ---------------------------------------------------------------------------------------------------
 
 
-def labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) -> Array:
+def check_labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) -> Array:
     """Return labels as a NumPy array in one dimension: strings, or numbers in their own dtype, nullable integers too.
 
     Parameters
@@ -718,7 +718,7 @@ def labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) ->
 
 
 def _of_one_kind(values: Array, name: str, place: str) -> Array:
-    """Return an array as one of numbers, or of objects if it holds strings; errors as `labels`."""
+    """Return an array as one of numbers, or of objects if it holds strings; errors as `check_labels`."""
     first: dict[str, int] = {}
     values = np.asarray(values, dtype=object)
     for where, value in enumerate(values.tolist()):
@@ -791,7 +791,7 @@ def _kind(of_labels: Array) -> str:
     )
 
 
-def in_common(of_labels: Array, known: Array, name: str, of_known: str) -> tuple[Array, Array]:
+def to_common_dtype(of_labels: Array, known: Array, name: str, of_known: str) -> tuple[Array, Array]:
     """Return labels, which have been checked, and those known, in a dtype that holds both.
 
     Raises
@@ -824,7 +824,7 @@ def given_classes(classes: Any) -> Array:
     Raises
     ------
     ValueError
-        If they are not one-dimensional, there is none, or they are not what `labels` takes.
+        If they are not one-dimensional, there is none, or they are not what `check_labels` takes.
     """
     values = in_host_memory(classes)
     if np.ndim(np.asarray(values, dtype=object)) != 1:
@@ -832,13 +832,13 @@ def given_classes(classes: Any) -> Array:
             f"classes must be a list or an array of labels in one dimension, got {type(classes).__name__}; pass "
             "numpy.unique(y_all), say."
         )
-    found = np.unique(labels(values, "classes", place="position"))
+    found = np.unique(check_labels(values, "classes", place="position"))
     if len(found) == 0:
         raise ValueError("classes must hold all labels that will ever come, got none.")
     return found
 
 
-def at_least_two(classes: Array, name: str = "y") -> None:
+def check_two_classes(classes: Array, name: str = "y") -> None:
     """Raise ValueError if there is only one class."""
     if len(classes) < 2:
         raise ValueError(
@@ -846,15 +846,15 @@ def at_least_two(classes: Array, name: str = "y") -> None:
         )
 
 
-def joined_classes(known: Array, found: Array, name: str = "y", of_known: str = "the labels before") -> Array:
+def union_classes(known: Array, found: Array, name: str = "y", of_known: str = "the labels before") -> Array:
     """Return all of two arrays of labels, sorted; ValueError if they are not of one kind."""
-    found, known = in_common(found, known, name, of_known)
+    found, known = to_common_dtype(found, known, name, of_known)
     return np.union1d(known, found) if len(known) else np.unique(found)
 
 
 def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
     """Return codes of the labels y; ValueError, which ends with the advice, if one is not of ``classes`` (sorted)."""
-    y, classes = in_common(y, classes, name, "the classes")
+    y, classes = to_common_dtype(y, classes, name, "the classes")
     unseen = np.setdiff1d(y, classes)
     if len(unseen):
         raise ValueError(
@@ -877,8 +877,8 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
     given = None if classes is None else given_classes(classes)
     if estimator.allow_new_classes:
         found = np.empty(0) if known is None else known
-        found = found if given is None else joined_classes(found, given, "classes", "the classes known")
-        found = joined_classes(found, y, "y", "the classes known")
+        found = found if given is None else union_classes(found, given, "classes", "the classes known")
+        found = union_classes(found, y, "y", "the classes known")
         if len(found) == 1:
             raise ValueError(
                 f"the first call to partial_fit must know at least two classes, got only {found.tolist()[0]!r}; pass "
@@ -892,8 +892,8 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
                 "such as numpy.unique(y_all); or set allow_new_classes=True."
             )
         return known
-    at_least_two(given, "classes")
-    if known is not None and not np.array_equal(*in_common(given, known, "classes", "the classes known")):
+    check_two_classes(given, "classes")
+    if known is not None and not np.array_equal(*to_common_dtype(given, known, "classes", "the classes known")):
         raise ValueError(
             f"classes={given.tolist()} is not the same as on the last call to partial_fit, {known.tolist()}; leave "
             "classes out, set allow_new_classes=True, or start from a new estimator."
@@ -901,7 +901,7 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
     return given
 
 
-def with_class_weight(
+def apply_class_weight(
     data: Batch, class_weight: Any, classes: Array, *, is_stream: bool = False, may_name_others: bool = False
 ) -> Batch:
     """The rows, coded, with class weights multiplied in as ``LogisticRegression`` does; those of weight 0 left out.
@@ -919,11 +919,11 @@ def with_class_weight(
     totals = np.ones(len(classes)) if is_stream else class_sums(data.y, data.weight, len(classes))
     factors = class_factors(class_weight, classes, totals, may_name_others=may_name_others)
     if data.y.ndim == 1:
-        return used(data._replace(weight=data.weight * factors[data.y]))
+        return drop_zero_weight(data._replace(weight=data.weight * factors[data.y]))
     y = data.y * factors
     sums = y.sum(axis=1)
     y /= np.where(sums > 0, sums, 1.0)[:, None]
-    return used(Batch(data.X, y.astype(data.y.dtype, copy=False), data.weight * sums))
+    return drop_zero_weight(Batch(data.X, y.astype(data.y.dtype, copy=False), data.weight * sums))
 
 
 def _check_key(label: Any, classes: Array) -> None:
@@ -942,7 +942,7 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
     """Return what to multiply the weights of each class's rows by, where ``totals`` are their sums.
 
     A dict is looked up by our labels, so that strings that read as numbers stay strings; classes that it does not name
-    have 1. ``may_name_others`` says that classes may come later. Errors as `with_class_weight`.
+    have 1. ``may_name_others`` says that classes may come later. Errors as `apply_class_weight`.
     """
     if class_weight is None:
         return np.ones(len(classes))
@@ -962,5 +962,5 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
     factors = np.array([float(class_weight.get(name, 1.0)) for name in names])
     if not (factors * totals > 0).any():
         raise ValueError(f"class_weight must be positive for a class of the rows given, got {class_weight!r}.")
-    finite_sum(factors * totals, "class_weight times sample_weight")
+    check_finite_sum(factors * totals, "class_weight times sample_weight")
     return factors

@@ -27,7 +27,7 @@ class PredictionsMixin:
     #: Whether a fit to float32 rows has kept float64 coefficients, since float32 would not have predicted as they do.
     _has_more_digits: bool = False
 
-    @out_of_core.by_pieces
+    @out_of_core.by_chunks
     def decision_function(self, X: Any) -> Array:
         """Raw predictions ``X @ coef_.T + intercept_``.
 
@@ -56,7 +56,7 @@ class PredictionsMixin:
         if isinstance(X, DeviceArray):
             coef, intercept = (to_device_of(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
             raw = X @ coef.T + intercept
-            _validation.finite_predictions(raw)
+            _validation.check_finite_predictions(raw)
             return (raw[:, 0] if raw.shape[1] == 1 else raw).array
         if self._has_more_digits and X.dtype == np.float32:
             parts = [
@@ -68,10 +68,10 @@ class PredictionsMixin:
             raw = _raw_prediction(
                 X, self.coef_.astype(X.dtype, copy=False), self.intercept_.astype(X.dtype, copy=False)
             )
-        _validation.finite_predictions(raw)
+        _validation.check_finite_predictions(raw)
         return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
 
-    @out_of_core.by_pieces
+    @out_of_core.by_chunks
     def predict(self, X: Any) -> Array:
         """Most probable class of each row.
 
@@ -93,11 +93,11 @@ class PredictionsMixin:
             If X does not hold finite numbers, is of another width, library or device than the fit's, or a raw
             prediction overflows X's dtype.
         """
-        raw = _validation.wrapped(self.decision_function(X))
+        raw = _validation.wrap_array(self.decision_function(X))
         codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
         return labels_of(codes, self.classes_)
 
-    @out_of_core.by_pieces
+    @out_of_core.by_chunks
     def predict_proba(self, X: Any) -> Array:
         """Probability of each class: the softmax of the raw predictions.
 
@@ -118,14 +118,14 @@ class PredictionsMixin:
         ValueError
             As ``decision_function``.
         """
-        raw = _validation.wrapped(self.decision_function(X))
+        raw = _validation.wrap_array(self.decision_function(X))
         if isinstance(raw, DeviceArray):
             return array_api.predicted_proba(raw).array
         if raw.ndim == 1:
             return np.column_stack([expit(-raw), expit(raw)])
         return np.asarray(softmax(raw, copy=False))
 
-    @out_of_core.by_pieces
+    @out_of_core.by_chunks
     def predict_log_proba(self, X: Any) -> Array:
         """Natural logarithm of the probabilities, accurate also where they underflow.
 
@@ -146,7 +146,7 @@ class PredictionsMixin:
         ValueError
             As ``decision_function``.
         """
-        raw = _validation.wrapped(self.decision_function(X))
+        raw = _validation.wrap_array(self.decision_function(X))
         if isinstance(raw, DeviceArray):
             return array_api.predicted_log_proba(raw).array
         if raw.ndim == 1:

@@ -54,14 +54,14 @@ _SPARSE: dict[str, Any] = {kind.__name__: kind for kind in (sp.csr_array, sp.csr
 _VERSION, _FORMAT, _KIND = "_sksoftmax_version", "_state_format", "__kind__"
 
 
-def written(attributes: dict[str, Any]) -> dict[str, Any]:
+def to_state(attributes: dict[str, Any]) -> dict[str, Any]:
     """The attributes as plain data (arrays are not copied), with the version and the format."""
-    state = {name: _plain(value) for name, value in attributes.items()}
+    state = {name: _to_plain(value) for name, value in attributes.items()}
     return {**state, _VERSION: __version__, _FORMAT: STATE_FORMAT}
 
 
-def read(state: dict[str, Any], cls: type) -> dict[str, Any]:
-    """The attributes of an estimator of class ``cls`` from what `written` gave.
+def from_state(state: dict[str, Any], cls: type) -> dict[str, Any]:
+    """The attributes of an estimator of class ``cls`` from what `to_state` gave.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def read(state: dict[str, Any], cls: type) -> dict[str, Any]:
             ),
             stacklevel=3,  # this, __setstate__: who loads
         )
-    attributes = {name: _rebuilt(value) for name, value in state.items() if name not in (_VERSION, _FORMAT)}
+    attributes = {name: _from_plain(value) for name, value in state.items() if name not in (_VERSION, _FORMAT)}
     return {**_defaults(cls), **attributes}
 
 
@@ -103,22 +103,22 @@ def _defaults(cls: type) -> dict[str, Any]:
     return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """The value in dicts, tuples and arrays."""
     name = type(value).__name__
     if _SPARSE.get(name) is type(value):
         return {_KIND: name, "parts": (value.data, value.indices, value.indptr), "shape": value.shape}
     if _KINDS.get(name) is type(value):
-        return {_KIND: name, **{field: _plain(part) for field, part in value._asdict().items()}}
-    return tuple(map(_plain, value)) if type(value) is tuple else value
+        return {_KIND: name, **{field: _to_plain(part) for field, part in value._asdict().items()}}
+    return tuple(map(_to_plain, value)) if type(value) is tuple else value
 
 
-def _rebuilt(value: Any) -> Any:
-    """What `_plain` was given."""
+def _from_plain(value: Any) -> Any:
+    """What `_to_plain` was given."""
     if type(value) is tuple:
-        return tuple(map(_rebuilt, value))
+        return tuple(map(_from_plain, value))
     if not isinstance(value, dict) or _KIND not in value:
         return value
     if value[_KIND] in _SPARSE:
         return _SPARSE[value[_KIND]](value["parts"], shape=value["shape"])
-    return _KINDS[value[_KIND]](**{name: _rebuilt(part) for name, part in value.items() if name != _KIND})
+    return _KINDS[value[_KIND]](**{name: _from_plain(part) for name, part in value.items() if name != _KIND})

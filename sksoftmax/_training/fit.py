@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._data.chunks import as_solved, split, summed_loss_grad
+from sksoftmax._data.chunks import center_chunks, split_rows, sum_loss_grad
 from sksoftmax._engines.device import DeviceArray, squares
 from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import (
@@ -147,7 +147,7 @@ def exact_value(problem: Problem, params: Params, column_offset: Array | None) -
         return value_and_grad(problem, params).value
     moved, total = shift_intercept(params, column_offset, 1.0), total_weight(problem)
     if problem.data_source is None:
-        loss, _ = summed_loss_grad(as_solved(split(problem.data), column_offset, None), problem, moved, total)
+        loss, _ = sum_loss_grad(center_chunks(split_rows(problem.data), column_offset, None), problem, moved, total)
     else:
         loss, _ = problem.data_source.center_columns(column_offset).loss_grad(problem, moved, total)
     return float(loss + penalty(params.coef, problem.alpha, problem.l1_ratio)[0])

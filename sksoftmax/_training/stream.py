@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._data.chunks import copied, joined, n_bytes
+from sksoftmax._data.chunks import concatenate_rows, copy_rows, n_bytes
 from sksoftmax._maths.objective import class_weights, loss, penalty, prior_params
 from sksoftmax._maths.preconditioner import gram_preconditioner
 from sksoftmax._maths.reduction import add_classes
@@ -56,7 +56,7 @@ class RowBuffer(NamedTuple):
 
     Attributes
     ----------
-    pieces : tuple of Batch
+    chunks : tuple of Batch
         In order, each of more than half as many rows as the one before: few, and a row is copied a few times.
     seen : ndarray of int
         Codes of the classes that have rows, or a share of their targets, sorted.
@@ -79,7 +79,7 @@ class RowBuffer(NamedTuple):
         What it minimised, as `_objective_of` has it; empty if it is not known.
     """
 
-    pieces: tuple[Batch, ...] = ()
+    chunks: tuple[Batch, ...] = ()
     seen: Array = np.empty(0, dtype=np.intp)
     n_learned: int = 0
     value: float = 0.0
@@ -94,11 +94,11 @@ class RowBuffer(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        return sum(n_bytes(piece.X) for piece in self.pieces)
+        return sum(n_bytes(chunk.X) for chunk in self.chunks)
 
     @property
     def n_samples(self) -> int:
-        return _count_samples(self.pieces)
+        return _count_samples(self.chunks)
 
 
 class Stream(NamedTuple):
@@ -142,8 +142,8 @@ class Stream(NamedTuple):
 
     def has_other_targets(self, y: Array) -> bool:
         """Whether the rows in memory have a table of targets, and ``y`` codes; or the other way round."""
-        pieces = (*(self.row_buffer.pieces if self.row_buffer else ()), *self.waiting)
-        return bool(pieces) and pieces[0].y.ndim != y.ndim
+        chunks = (*(self.row_buffer.chunks if self.row_buffer else ()), *self.waiting)
+        return bool(chunks) and chunks[0].y.ndim != y.ndim
 
 
 class StreamUpdate(NamedTuple):
@@ -219,7 +219,7 @@ def _learn_rows(
     data = problem.data
     seen = np.union1d(row_buffer.seen, np.flatnonzero(class_weights(problem)))
     is_other_problem = len(seen) > len(row_buffer.seen) or row_buffer.objective != _objective_of(problem)
-    row_buffer = row_buffer._replace(pieces=_append_rows(row_buffer.pieces, copied(data)), seen=seen)
+    row_buffer = row_buffer._replace(chunks=_append_rows(row_buffer.chunks, copy_rows(data)), seen=seen)
     if is_other_problem or row_buffer.params is None:
         return _refit(row_buffer, problem, settings, rng)
     surplus = loss(problem, row_buffer.params) - float(data.weight.sum()) * row_buffer.loss
@@ -266,7 +266,7 @@ def _refit(
     row_buffer: RowBuffer, problem: Problem, settings: Settings, rng: np.random.RandomState
 ) -> tuple[RowBuffer, Result]:
     """The rows, with the parameters that minimise F over them."""
-    rows = joined(list(row_buffer.pieces))
+    rows = concatenate_rows(list(row_buffer.chunks))
     problem = problem._replace(data=rows)
     start = (
         prior_params(problem) if row_buffer.params is None else with_intercept(row_buffer.params, problem.fit_intercept)
@@ -289,14 +289,14 @@ def with_intercept(params: Params, has_intercept: bool) -> Params:
     return params if has_intercept else params._replace(intercept=np.zeros_like(params.intercept))
 
 
-def _count_samples(pieces: tuple[Batch, ...]) -> int:
-    return sum(len(piece.y) for piece in pieces)
+def _count_samples(chunks: tuple[Batch, ...]) -> int:
+    return sum(len(chunk.y) for chunk in chunks)
 
 
-def _append_rows(pieces: tuple[Batch, ...], piece: Batch) -> tuple[Batch, ...]:
-    while pieces and len(pieces[-1].y) < 2 * len(piece.y):
-        pieces, piece = pieces[:-1], joined([pieces[-1], piece])
-    return (*pieces, piece)
+def _append_rows(chunks: tuple[Batch, ...], chunk: Batch) -> tuple[Batch, ...]:
+    while chunks and len(chunks[-1].y) < 2 * len(chunk.y):
+        chunks, chunk = chunks[:-1], concatenate_rows([chunks[-1], chunk])
+    return (*chunks, chunk)
 
 
 def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool, has_intercept: bool) -> Stream:
@@ -307,9 +307,9 @@ def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool,
         return add_classes(params, places, n_classes, stream.n_samples, has_l1=has_l1, has_intercept=has_intercept)
 
     if row_buffer is not None and row_buffer.params is not None:
-        pieces = tuple(piece._replace(y=places[piece.y]) for piece in row_buffer.pieces)
-        row_buffer = row_buffer._replace(pieces=pieces, seen=places[row_buffer.seen], params=wide(row_buffer.params))
-    waiting = tuple(piece._replace(y=places[piece.y]) for piece in stream.waiting)
+        chunks = tuple(chunk._replace(y=places[chunk.y]) for chunk in row_buffer.chunks)
+        row_buffer = row_buffer._replace(chunks=chunks, seen=places[row_buffer.seen], params=wide(row_buffer.params))
+    waiting = tuple(chunk._replace(y=places[chunk.y]) for chunk in stream.waiting)
     if state is not None:
         start = wide(state.params)
         state = state._replace(params=start, iterate=start, step=0) if stream.solver == "auto" else None
@@ -334,12 +334,12 @@ def _step_solver(
     stream = stream._replace(learning_rate=asked, objective=_objective_of(problem))
     may_wait = is_auto and state is not None
     if may_wait or stream.waiting:
-        waiting = _append_rows(stream.waiting, copied(problem.data))
+        waiting = _append_rows(stream.waiting, copy_rows(problem.data))
         n_waiting = _count_samples(waiting)
         if may_wait and n_waiting < rows_of_a_step(problem, settings, stream.n_samples - n_waiting):
             info = {**stream.info, "waiting": f"{n_waiting} rows, too few for a step"}
             return StreamUpdate(stream._replace(waiting=waiting), None, info, 1)
-        problem = problem._replace(data=joined(list(waiting)))
+        problem = problem._replace(data=concatenate_rows(list(waiting)))
     plan = make_stream_plan(problem, settings, getattr(state, "moments", None))
     solver = plan.stages[0].solver
     if state is None:
@@ -347,8 +347,8 @@ def _step_solver(
         if is_auto:
             batch_size = solver.batch_size or 1
             state = state._replace(step=-(-stream.n_fitted // batch_size))
-            if stream.row_buffer is not None and stream.row_buffer.pieces:
-                rows = joined(list(stream.row_buffer.pieces))
+            if stream.row_buffer is not None and stream.row_buffer.chunks:
+                rows = concatenate_rows(list(stream.row_buffer.chunks))
                 state = moments_from_rows(problem, state, rows, batch_size, full_gram=plan.info["metric"] == "gram")
     elif not is_auto:
         state = state._replace(rate=plan.info["learning_rate"])

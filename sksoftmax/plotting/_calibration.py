@@ -343,8 +343,8 @@ def _checked(name: str, y: Any, proba: Any, classes: Array, sample_weight: Any) 
         )
     order = np.argsort(classes)
     codes = order[_validation.codes_of(y, classes[order], "leave these rows out.")]
-    weight = _validation.row_weights(sample_weight, proba)
-    _validation.some_weight(int(np.count_nonzero(weight)))
+    weight = _validation.check_sample_weight(sample_weight, proba)
+    _validation.check_any_weight(int(np.count_nonzero(weight)))
     is_used = weight > 0
     return codes[is_used], proba[is_used], weight[is_used]
 

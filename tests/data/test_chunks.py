@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sksoftmax._data import chunks as _chunks
 from sksoftmax._data.batches import epoch_batches
-from sksoftmax._data.chunks import Pieces, Sample, joined, n_bytes
+from sksoftmax._data.chunks import ChunkedSource, StratifiedSampler, concatenate_rows, n_bytes
 from sksoftmax._maths.objective import center_columns, hessian_products, prior_objective, value_and_grad
 from sksoftmax._maths.preconditioner import moments_of
 from sksoftmax._types import Batch
@@ -24,7 +24,7 @@ def in_pieces(problem, size=5):
     class_weights = np.bincount(data.y, data.weight, problem.n_classes)
     half = Batch(*(column[: problem.n_samples // 2] for column in data))
     moments = moments_of(data, fit_intercept=problem.fit_intercept)
-    return problem._replace(data=half, data_source=Pieces(read, problem.n_samples, class_weights, moments))
+    return problem._replace(data=half, data_source=ChunkedSource(read, problem.n_samples, class_weights, moments))
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -73,7 +73,7 @@ def test_an_epoch_of_batches_has_every_row_once(shuffle, window, monkeypatch):
 def test_pieces_join_to_the_rows(container):
     data = random_problem(container=CONTAINERS[container]).data
     parts = list(epoch_batches(data, 5, np.random.RandomState(0), shuffle=False))
-    whole = joined(parts)
+    whole = concatenate_rows(parts)
     assert_array_equal(np.asarray((whole.X - data.X).sum()), 0)
     assert_array_equal(whole.y, data.y)
 
@@ -81,7 +81,7 @@ def test_pieces_join_to_the_rows(container):
 def sampled(counts, size, monkeypatch, n_features=16, seed=0):
     """A sample of rows sorted by class, with weights of 1."""
     monkeypatch.setattr(_chunks, "SAMPLE_SIZE", size)
-    sample = Sample(np.random.RandomState(seed))
+    sample = StratifiedSampler(np.random.RandomState(seed))
     y = np.repeat(np.arange(len(counts)), counts)
     for start in range(0, len(y), 100):
         codes = y[start : start + 100]

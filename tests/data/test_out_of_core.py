@@ -230,7 +230,7 @@ def test_a_warm_start_needs_fewer_passes(small_sample):
 def test_memory_does_not_grow_with_the_file(solver, tmp_path, monkeypatch):
     monkeypatch.setattr(_chunks, "SAMPLE_SIZE", 2**18)
     monkeypatch.setattr(_chunks, "_WINDOW_SIZE", 2**18)
-    monkeypatch.setattr(_chunks, "PIECE_SIZE", 2**16)
+    monkeypatch.setattr(_chunks, "CHUNK_SIZE", 2**16)
     peaks = []
     for n_samples in (20_000, 80_000):  # 1.6 and 6.4 MB of X
         X, y = random_data(n_samples, 10, 3)
@@ -279,8 +279,8 @@ def test_labels_may_be_words_that_turn_up_one_by_one(is_small, monkeypatch):
 def test_data_frames_give_their_names(small_sample):
     X, y = sorted_data()
     frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
-    pieces = [(frame[i : i + 500], pd.Series(y[i : i + 500])) for i in range(0, len(y), 500)]
-    clf = SoftmaxClassifier(ALPHA, random_state=0).fit_batches(pieces)
+    chunks = [(frame[i : i + 500], pd.Series(y[i : i + 500])) for i in range(0, len(y), 500)]
+    clf = SoftmaxClassifier(ALPHA, random_state=0).fit_batches(chunks)
     assert_array_equal(clf.feature_names_in_, frame.columns)
     assert excess(clf, X, y) < 1e-3
 
@@ -295,8 +295,8 @@ def test_classes_that_do_not_come_have_a_probability_near_0(small_sample):
 def test_batches_without_rows_or_of_no_weight_are_left_out():
     X, y = random_data(60)
     other = (X[:5] + 100, y[:5], np.zeros(5))
-    pieces = [(X[:0], y[:0]), other, (X[:30], y[:30]), (X[:0], y[:0]), (X[30:], y[30:]), other]
-    clf = SoftmaxClassifier(random_state=0).fit_batches(pieces)
+    chunks = [(X[:0], y[:0]), other, (X[:30], y[:30]), (X[:0], y[:0]), (X[30:], y[30:]), other]
+    clf = SoftmaxClassifier(random_state=0).fit_batches(chunks)
     assert_array_equal(clf.coef_, SoftmaxClassifier(random_state=0).fit(X, y).coef_)
 
 
@@ -343,10 +343,10 @@ def test_a_generator_is_refused():
         ([(np.eye(3), [0, 1])], None, ValueError, "inconsistent"),
     ],
 )
-def test_bad_batches_say_what_is_wrong_and_leave_nothing_behind(pieces, classes, error, match):
+def test_bad_batches_say_what_is_wrong_and_leave_nothing_behind(chunks, classes, error, match):
     clf = SoftmaxClassifier()
     with pytest.raises(error, match=match):
-        clf.fit_batches(pieces, classes)
+        clf.fit_batches(chunks, classes)
     assert not hasattr(clf, "coef_")
     assert not hasattr(clf, "n_features_in_")
 
@@ -359,16 +359,16 @@ def test_nan_at_the_end_of_a_file_is_found_in_the_first_pass(tmp_path, small_sam
 
 
 CHANGES = {
-    "fewer": (lambda pieces, X, y: pieces[:-1], "3900 rows, not 4000,"),
-    "more": (lambda pieces, X, y: [*pieces, pieces[0]], "more than 4000 rows"),
-    "labels": (lambda pieces, X, y: [(X, y + 7)], "other labels"),
-    "counts": (lambda pieces, X, y: [(X, y[np.r_[:3999, 0]])], "other numbers of rows, or weights, in a class"),
-    "weights": (lambda pieces, X, y: [(X, y, np.full(len(y), 1.001))], "other numbers of rows, or weights, in a class"),
-    "columns": (lambda pieces, X, y: [(X[:, 1:], y)], "7 columns, not 8,"),
-    "units": (lambda pieces, X, y: [(100 * X, y)], "other numbers in X"),
-    "noise": (lambda pieces, X, y: [(X * np.random.RandomState(0).normal(1, 0.1, X.shape), y)], "other numbers in X"),
-    "a row": (lambda pieces, X, y: [*pieces[:-1], (2 * pieces[-1][0], pieces[-1][1])], "other numbers in X"),
-    "nan": (lambda pieces, X, y: [(np.where(np.arange(8) == 7, np.nan, X), y)], "NaN or inf in X"),
+    "fewer": (lambda chunks, X, y: chunks[:-1], "3900 rows, not 4000,"),
+    "more": (lambda chunks, X, y: [*chunks, chunks[0]], "more than 4000 rows"),
+    "labels": (lambda chunks, X, y: [(X, y + 7)], "other labels"),
+    "counts": (lambda chunks, X, y: [(X, y[np.r_[:3999, 0]])], "other numbers of rows, or weights, in a class"),
+    "weights": (lambda chunks, X, y: [(X, y, np.full(len(y), 1.001))], "other numbers of rows, or weights, in a class"),
+    "columns": (lambda chunks, X, y: [(X[:, 1:], y)], "7 columns, not 8,"),
+    "units": (lambda chunks, X, y: [(100 * X, y)], "other numbers in X"),
+    "noise": (lambda chunks, X, y: [(X * np.random.RandomState(0).normal(1, 0.1, X.shape), y)], "other numbers in X"),
+    "a row": (lambda chunks, X, y: [*chunks[:-1], (2 * chunks[-1][0], chunks[-1][1])], "other numbers in X"),
+    "nan": (lambda chunks, X, y: [(np.where(np.arange(8) == 7, np.nan, X), y)], "NaN or inf in X"),
 }
 
 
@@ -380,10 +380,10 @@ def test_rows_that_change_from_pass_to_pass_are_an_error(change, got, container,
 
     class Changing(Batches):
         def __iter__(self):
-            pieces = list(super().__iter__())
+            chunks = list(super().__iter__())
             if self.n_passes > n_same:
-                pieces = change(pieces, X, y)
-            return ((CONTAINERS[container](X), *rest) for X, *rest in pieces)
+                chunks = change(chunks, X, y)
+            return ((CONTAINERS[container](X), *rest) for X, *rest in chunks)
 
     with pytest.raises(ValueError, match=f"same in every pass, got {got} in a later pass"):
         SoftmaxClassifier(ALPHA, tol=1e-9).fit_batches(Changing(X, y))
@@ -444,8 +444,8 @@ def test_batches_may_lie_in_one_buffer(solver, sample_size, container, dtype, mo
 @pytest.mark.parametrize(("dtype", "n_copied"), [(np.float64, 7), (np.int64, 0)])
 def test_rows_that_were_copied_already_are_not_copied_again(dtype, n_copied, monkeypatch):
     X, y = random_data(200)
-    copies, copied = [], _chunks.copied
-    monkeypatch.setattr(_chunks, "copied", lambda rows: copies.append(1) or copied(rows))
+    copies, copied = [], _chunks.copy_rows
+    monkeypatch.setattr(_chunks, "copy_rows", lambda rows: copies.append(1) or copied(rows))
     SoftmaxClassifier().fit_batches(Batches((10 * X).astype(dtype), y, size=30))
     assert len(copies) == n_copied
     SoftmaxClassifier().fit_batches(list(Batches(X, y, size=30)))  # a list's arrays are not filled anew

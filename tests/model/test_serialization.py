@@ -205,7 +205,7 @@ FIELDS = {
     "AdamMemory": "first second |",
     "Batch": "X y weight |",
     "FirstOrderState": "params iterate memory step rate |",
-    "RowBuffer": "| pieces seen n_learned value loss surplus params info n_epochs weight squares objective",
+    "RowBuffer": "| chunks seen n_learned value loss surplus params info n_epochs weight squares objective",
     "Moments": "mean max_deviation second_moment |",
     "Params": "coef intercept |",
     "GramPreconditioner": "mean scale inverse intercept_rate dimension |",

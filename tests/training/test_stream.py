@@ -128,7 +128,7 @@ def test_a_stream_that_outgrows_what_is_kept_goes_on_from_there(container):
 def test_a_stream_asks_for_another_fit_when_the_rows_surprise_it():
     rows = as_problem(*random_rows(100)).data
     params = Params(np.zeros((100, 100)), np.zeros(100))  # so many that a fit is work
-    kept = stream.RowBuffer(pieces=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
+    kept = stream.RowBuffer(chunks=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
     assert not stream._is_due(kept, 1.0)  # 1.9 of 100
     assert stream._is_due(kept._replace(surplus=2.1), 1.0)
     assert not stream._is_due(kept._replace(surplus=2.1), 2.0)  # weights twice as large
@@ -307,13 +307,13 @@ def test_the_surplus_is_what_new_rows_lose_more_than_the_old():
 
 
 def test_kept_rows_lie_in_few_pieces_in_order():
-    pieces = ()
+    chunks = ()
     for i in range(1000):
-        pieces = stream._append_rows(pieces, Batch(np.full((1, 1), i), np.zeros(1, int), np.ones(1)))
-    sizes = [len(piece.y) for piece in pieces]
+        chunks = stream._append_rows(chunks, Batch(np.full((1, 1), i), np.zeros(1, int), np.ones(1)))
+    sizes = [len(piece.y) for piece in chunks]
     assert len(sizes) <= 10
     assert all(2 * after <= before for before, after in pairwise(sizes))
-    assert_array_equal(np.concatenate([piece.X.ravel() for piece in pieces]), np.arange(1000))
+    assert_array_equal(np.concatenate([piece.X.ravel() for piece in chunks]), np.arange(1000))
 
 
 def test_dense_and_sparse_pieces_may_come_together():
