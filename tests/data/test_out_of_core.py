@@ -328,7 +328,7 @@ def test_a_generator_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("pieces", "classes", "error", "match"),
+    ("chunks", "classes", "error", "match"),
     [
         ([], None, ValueError, "at least one row"),
         ([np.zeros((3, 2))], None, TypeError, r"\(X, y\) or \(X, y, sample_weight\)"),
