@@ -306,6 +306,7 @@ def test_the_kinds_are_many_and_outliers_are_in_them():
     [
         ("collinear", 45),  # L1: the model's products ran out
         ("many_sparse_columns", 20),  # compiled: outliers that a Newton step does not see
+        ("mixed", 30),  # batches: an outlying row in the sample, small float32 data
         ("offsets", 12),  # L1, float32 columns far from 0 without intercept
         ("offsets", 18),
         ("one_outlier", 22),  # compiled, in float32
