@@ -2,12 +2,12 @@
 
 For each problem, dtype and number of threads: seconds until ``(F - F*) / F*`` is 1e-2, 1e-3 and 1e-4. Ours is
 ``SoftmaxClassifier(alpha)`` with ``tol`` the target, which stops itself; a rival gets the settings and the stop of an
-oracle (``oracle.py``). Two phases, each fit in a process of its own (``worker.py``):
+oracle (``race/oracle.py``). Two phases, each fit in a process of its own (``race/worker.py``):
 
 - the search finds each rival's best settings and budget for each target, in float32 on one thread. It goes as far as
   the comparison needs: scikit-learn's solvers may take 12 times our time (lbfgs 21), others 4 times; and none much
   longer than the soonest of its kind so far. Who has not arrived by then is "> so much". It may share the machine.
-- ``--final`` times ours and the contenders that the search found side by side, in rounds (``race_final.py``). Its rows
+- ``--final`` times ours and the contenders that the search found side by side, in rounds (``race/final.py``). Its rows
   are what the summary is of.
 
 Rows are kept as they come, so that a race that was interrupted goes on where it was. ``--quick`` is both phases on two
@@ -27,9 +27,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import minima, problems, race_final, race_jobs, race_report, report
+from benchmarks import minima, problems, report
 from benchmarks.problems import RACE
-from benchmarks.race_rivals import LBFGS, LOGISTIC, RACE_RIVALS
+from benchmarks.race import final as race_final
+from benchmarks.race import jobs as race_jobs
+from benchmarks.race import report as race_report
+from benchmarks.race.rivals import LBFGS, LOGISTIC, RACE_RIVALS
 from benchmarks.rivals import OURS
 from benchmarks.timing import machine
 

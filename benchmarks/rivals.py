@@ -1,7 +1,7 @@
 """Who is compared, and every conversion of scale between their objectives and F.
 
 ``tests/benchmarks/test_benchmarks.py`` holds each conversion: at the rival's optimum F has its minimum. Rivals from
-outside scikit-learn are in ``rivals_elsewhere.py``.
+outside scikit-learn are in ``race/rivals_elsewhere.py``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks import bench_bundled, bench_epoch, bench_gpu, bench_import, bench_predict, report
-from benchmarks.race_rivals import RACE_RIVALS
+from benchmarks.race.rivals import RACE_RIVALS
 from benchmarks.rivals import OURS, RIVALS, linear_params, objective
 from sksoftmax import SoftmaxClassifier
 from tests import libraries

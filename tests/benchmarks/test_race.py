@@ -15,11 +15,15 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import bench_race, minima, problems, race_final, race_jobs, race_report, readme_table, report
+from benchmarks import bench_race, minima, problems, report
 from benchmarks.newton_l1 import Smooth, newton
-from benchmarks.oracle import Fit, search
+from benchmarks.race import final as race_final
+from benchmarks.race import jobs as race_jobs
+from benchmarks.race import readme_table
+from benchmarks.race import report as race_report
+from benchmarks.race.oracle import Fit, search
+from benchmarks.race.worker import Job, excuse
 from benchmarks.rivals import OURS, RIVALS, objective
-from benchmarks.worker import Job, excuse
 from sksoftmax._data.validation import KERNELS
 from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._types import Batch, Params, Problem

@@ -5,7 +5,7 @@ from typing import Any
 from benchopt import BaseSolver
 from benchopt.stopping_criterion import SufficientDescentCriterion
 
-from benchmarks.race_rivals import RACE_RIVALS
+from benchmarks.race.rivals import RACE_RIVALS
 
 _BY_NAME = {rival.name: rival for rival in RACE_RIVALS}
 

@@ -1,7 +1,7 @@
 """All rivals of the race: ours first, then as they matter, for a race may be cut short."""
 
+from benchmarks.race.rivals_elsewhere import ELSEWHERE
 from benchmarks.rivals import OURS, SKLEARN, Rival
-from benchmarks.rivals_elsewhere import ELSEWHERE
 
 #: How the names of scikit-learn's solvers for this model begin.
 LOGISTIC = "LogisticRegression("

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.race_rivals import RACE_RIVALS
+from benchmarks.race.rivals import RACE_RIVALS
 
 #: A fit may take this many limits before it is ended (a greater budget's time is a guess), and some seconds, for its
 #: score takes some; and this many seconds go to loading and importing.
@@ -34,13 +34,13 @@ class Worker:
 
     def __init__(self, job: dict[str, Any], threads: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"],
+            [sys.executable, "-m", "benchmarks.race.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "SKSOFTMAX_BENCH_THREADS": str(threads)},
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, daemon=True)

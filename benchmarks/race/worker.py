@@ -1,9 +1,10 @@
-"""One rival on one problem, in a process of its own: ``python -m benchmarks.worker`` with a job on its standard input.
+"""One rival on one problem, in a process of its own: ``python -m benchmarks.race.worker`` with a job on its standard
+input.
 
 Of its own, so that threads are pinned before NumPy loads, nobody's patches or memory touch another's, and a crash
 or an endless fit is one rival's. The job is a line of JSON; what comes back is one for each fit and for each result. A
 job with ``search`` lets the oracle find settings and budgets; without, the lines that follow ask for fits one by one
-(``race_final.py``). Peak memory is what fits take at most beyond what the process holds with the data loaded and a
+(``race/final.py``). Peak memory is what fits take at most beyond what the process holds with the data loaded and a
 small fit behind it.
 """
 
@@ -25,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import N_THREADS, problems
-from benchmarks.oracle import Fit, Search, search
-from benchmarks.race_rivals import RACE_RIVALS
+from benchmarks.race.oracle import Fit, Search, search
+from benchmarks.race.rivals import RACE_RIVALS
 from benchmarks.rivals import OURS, Rival, objective
 from sksoftmax._types import Array
 

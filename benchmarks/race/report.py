@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.problems import LARGE, RACE
-from benchmarks.race_rivals import LBFGS, LOGISTIC
+from benchmarks.race.rivals import LBFGS, LOGISTIC
 from benchmarks.rivals import OURS
 
 #: The means that we are after: of the best of scikit-learn's solvers, of its default, of the best rival.

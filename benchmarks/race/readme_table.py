@@ -1,4 +1,5 @@
-"""The README's tables, from the CSV files that they name; ``python -m benchmarks.readme_table`` writes them there."""
+"""The README's tables, from the CSV files that they name; ``python -m benchmarks.race.readme_table`` writes them there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import race_report, report
+from benchmarks import report
+from benchmarks.race import report as race_report
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _RESULTS = _ROOT / "benchmarks" / "results"
 _END = "<!-- end of table -->"
 

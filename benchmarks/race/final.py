@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.race_jobs import Worker
-from benchmarks.race_report import has_arrived
-from benchmarks.race_rivals import LBFGS, LOGISTIC
+from benchmarks.race.jobs import Worker
+from benchmarks.race.report import has_arrived
+from benchmarks.race.rivals import LBFGS, LOGISTIC
 from benchmarks.rivals import OURS
 from benchmarks.timing import machine
 
