@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.race.jobs import Worker
 from benchmarks.race.report import has_arrived
 from benchmarks.race.rivals import LBFGS, LOGISTIC
+from benchmarks.race.search import Case, Race
 from benchmarks.rivals import OURS
 from benchmarks.timing import machine
-
-if TYPE_CHECKING:
-    from benchmarks.bench_race import Case, Race
 
 Row = dict[str, str]
 Said = dict[str, Any]

@@ -271,8 +271,7 @@ def _minimize_by_matrix(
 
 
 def _evaluator(theta: Array, grad: Array, t: Array) -> _At:
-    """The function ``(theta, gradient there) -> ModelPoint`` of a model of value 0 and gradient ``grad`` at ``theta``.
-    """
+    """The function ``(theta, gradient there) -> ModelPoint`` of a model of value 0 and gradient ``grad`` at ``theta``."""
     start = float((t * np.abs(theta)).sum())
 
     def at(theta_now: Array, grad_now: Array) -> ModelPoint:
