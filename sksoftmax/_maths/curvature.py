@@ -1,7 +1,8 @@
-"""F's curvature at some parameters, from the rows that hold most of it.
+"""Curvature of F at given parameters, from a subsample of the rows.
 
-A Newton step needs the Hessian only roughly, and a part of the rows gives it: those drawn in proportion to what
-they add to it, and weighed so that its mean stays the Hessian of all rows.
+Newton's method needs the Hessian only approximately. ``draw_rows`` draws rows with probabilities that grow with their
+contribution to the Hessian, and weights them so that their Hessian estimates that of all rows. The Newton and L1
+solvers factorize or invert this estimate. ``shared_decrease`` serves the stopping rules.
 """
 
 from __future__ import annotations
@@ -18,25 +19,28 @@ from sksoftmax._maths.objective import has_finite_squares, iter_blocks, probabil
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, add_scaled, dot, normalize_weights
 
-#: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
-#: large one, which takes as long to add to as to compute.
+#: Minimum entries of a block (rows x parameters) while a Hessian is accumulated. A large Hessian uses blocks of
+#: half of its own entries, because adding a block to it takes as long as computing the block.
 _CHUNK = 2**16
 
-#: Cells count as outlying that are further from their column's centre than this many times the geometric mean of the
-#: distances, of so many rows: no cell is of normal, few are of heavier-tailed columns.
-_OUTLYING, _N_SOME = 10.0, 1000
+#: Maximum distance of an entry from its column's center, in units of the geometric mean of the distances. Larger
+#: distances are clipped: none in a normal column, few in a column with heavier tails.
+_OUTLYING = 10.0
 
-#: Passes over dense rows that their diagonal takes.
+#: Rows from which the geometric means of dense columns are estimated.
+_N_SOME = 1000
+
+#: Cost of the diagonal of dense rows, in passes over the rows.
 _N_PASSES = 8
 
-#: Rows a column in a block of a class's curvature: adding the block up costs little next to its product.
+#: Rows per column in a block of a class's curvature. Adding up the blocks then costs little next to their products.
 _ROWS_PER_COLUMN = 4
 
 
 def exact(proba: Any, largest: Any = None) -> Any:
-    """Return probabilities in float64; of float32's the largest of several classes is 1 less the others.
+    """Return float32 probabilities of three or more classes in float64, the largest as 1 minus the sum of the others.
 
-    ``largest`` are the places of the largest, if at hand.
+    Returns other probabilities unchanged. ``largest`` is the index of the largest probabilities, or None.
     """
     if len(proba) == 1 or proba.dtype != np.float32 or isinstance(proba, DeviceArray):
         return proba
@@ -48,9 +52,10 @@ def exact(proba: Any, largest: Any = None) -> Any:
 
 
 def spreads(proba: Any, largest: Any = None) -> Any:
-    """Return ``p (1 - p)`` of each class, (n_outputs, n); of the largest by the sum of the others, not a difference.
+    """Return ``p (1 - p)`` of each class, (n_outputs, n).
 
-    ``largest`` are the places of the largest, if at hand.
+    The largest p is multiplied by the sum of the others, because ``1 - p`` would lose digits. ``largest`` is the index
+    of the largest probabilities, or None.
     """
     if len(proba) == 1 or isinstance(proba, DeviceArray):
         return proba * (1 - proba)
@@ -63,7 +68,7 @@ def spreads(proba: Any, largest: Any = None) -> Any:
 
 
 def with_spreads(proba: Any) -> tuple[Any, Any]:
-    """Return the probabilities, exact, and their spreads."""
+    """Return ``exact(proba)`` and ``spreads(proba)``."""
     if len(proba) == 1 or isinstance(proba, DeviceArray):
         return proba, spreads(proba)
     largest = _largest(proba)
@@ -72,13 +77,14 @@ def with_spreads(proba: Any) -> tuple[Any, Any]:
 
 
 def _largest(proba: Array) -> tuple[Array, Array]:
+    """Return the index of each row's largest probability in a class-major table."""
     return proba.argmax(axis=0), np.arange(proba.shape[1])
 
 
 class CholeskyPreconditioner(NamedTuple):
-    """Cholesky factor of the whole Hessian of some rows, all classes coupled.
+    """Inverse of the full Hessian of a sample of rows, all classes coupled, by its Cholesky factor.
 
-    In the coordinates of ``GramPreconditioner``, each parameter divided by ``unit``, which makes the diagonal 1.
+    ``factor`` is in the coordinates of ``GramPreconditioner``, scaled by ``unit`` so that the Hessian's diagonal is 1.
     """
 
     mean: Array
@@ -87,7 +93,7 @@ class CholeskyPreconditioner(NamedTuple):
     factor: Array
 
     def apply(self, grads: Params) -> Params:
-        """The inverse Hessian times ``grads``, in the coordinates of the parameters."""
+        """Return the inverse Hessian times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
         n_outputs, p = u.shape
         q = len(self.unit) // n_outputs
@@ -102,13 +108,21 @@ class CholeskyPreconditioner(NamedTuple):
 
 
 class BlockPreconditioner(NamedTuple):
-    """Inverse of each class's own curvature, on changes that sum to 0 over the classes.
+    """Inverse of each class's block of the Hessian, restricted to directions that sum to 0 over the classes.
 
     With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
-    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A softmax does
-    not see a common shift, so the minimum of F lies there; left in, that direction, in which F is flat, would
-    spoil the conditioning. ``inverse`` is (n_outputs, q, q), q = n_features + 1 with an intercept;
-    ``constraint`` the (q, q) inverse of the sum, None for two classes.
+    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A shift common to all
+    classes does not change the softmax, so the constraint does not exclude the minimum of F. Without the constraint,
+    the shift, along which F is flat, would worsen the conditioning.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of shape (n_features,)
+        As in ``GramPreconditioner``.
+    inverse : ndarray of shape (n_outputs, q, q)
+        ``B_c^-1``; q is n_features, plus 1 with an intercept.
+    constraint : ndarray of shape (q, q) or None
+        ``(sum_c B_c^-1)^-1``; None for two classes.
     """
 
     mean: Array
@@ -117,11 +131,12 @@ class BlockPreconditioner(NamedTuple):
     constraint: Array | None
 
     def apply(self, grads: Params) -> Params:
+        """Return the inverse times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
         has_intercept = self.inverse.shape[1] > u.shape[1]
         if has_intercept:
             u = np.hstack([u, grads.intercept[:, None]])
-        size = np.abs(u).max() or 1.0  # float32 has no room for gradients of any scale
+        size = np.abs(u).max() or 1.0  # gradients of any scale would not fit in the range of float32
         d = ((u / size).astype(self.inverse.dtype)[:, None, :] @ self.inverse)[:, 0]
         if self.constraint is not None:
             d -= (self.constraint @ d.sum(axis=0)) @ self.inverse
@@ -132,17 +147,18 @@ class BlockPreconditioner(NamedTuple):
 
 
 class Diagonal(NamedTuple):
-    """Diagonal of the Hessian about the curvature's own mean, which makes the intercept's part separate.
+    """Diagonal of the Hessian for columns centred at ``mean``, which decouples the intercept.
 
     Attributes
     ----------
     mean : ndarray of shape (n_features,)
-        Of the columns, rows weighed by their curvature; 0 without intercept.
+        Mean of each column, with rows weighted by their curvature; 0 without intercept.
     unit : float
-        What columns are divided by, so that their squares are numbers.
+        Divisor of all columns, so that their squares do not overflow.
     coef : ndarray of shape (n_outputs, n_features)
-        In these units.
+        Curvature along each coefficient, for columns divided by ``unit``.
     intercept : ndarray of shape (n_outputs,)
+        Curvature along each intercept; 0 without intercept.
     """
 
     mean: Array
@@ -151,19 +167,19 @@ class Diagonal(NamedTuple):
     intercept: Array
 
     def apply(self, grads: Params) -> Params:
-        """The inverse times ``grads``, in the coordinates of the parameters."""
+        """Return the inverse times ``grads``, in the coordinates of the parameters."""
         slope = (grads.coef - np.outer(grads.intercept, self.mean)) / self.unit
         coef = ratio(slope, self.coef) / self.unit
         return Params(coef, ratio(grads.intercept, self.intercept) - coef @ self.mean)
 
 
 def ratio(numbers: Array, by: Array) -> Array:
-    """The quotients, 0 where ``by`` is not positive."""
+    """Return ``numbers / by``, and 0 where ``by`` is not positive."""
     return np.divide(numbers, by, out=np.zeros_like(numbers), where=by > 0)
 
 
 class CurvedRows(NamedTuple):
-    """Some rows, their weights, and their probabilities and spreads, (n_outputs, n)."""
+    """Block of n rows, with their weights, (n,), and their probabilities and ``spreads``, (n_outputs, n)."""
 
     X: Any
     weight: Array
@@ -172,9 +188,9 @@ class CurvedRows(NamedTuple):
 
 
 def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], Iterator[CurvedRows]]:
-    """The rows in blocks, as often as asked for.
+    """Return a function whose calls each iterate over the rows in blocks.
 
-    Keeps their probabilities if there are no more of them than numbers in X.
+    Caches the probabilities if n_outputs <= n_features, so that they take no more memory than a dense X.
     """
     size = _chunk(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * times_larger(rows.X)
     spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
@@ -192,7 +208,7 @@ def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], I
 
 
 def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
-    """Mean of each column, (n_features,), rows weighed by their curvature; 0 without intercept."""
+    """Return the mean of each column, (n_features,), with rows weighted by their curvature; 0 without intercept."""
     if not problem.fit_intercept:
         return np.zeros(problem.n_features)
     linear, total = 0.0, 0.0
@@ -204,10 +220,9 @@ def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
 
 
 def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool = False) -> Diagonal:
-    """The diagonal of the Hessian of ``rows``, whose weights sum to about 1, at ``params``.
+    """Return the diagonal of the Hessian of ``rows``, whose weights sum to about 1, at ``params``.
 
-    With ``is_robust`` outlying cells count as if they were nearer to the others: what is left is the curvature that
-    most rows share.
+    With ``is_robust``, outlying entries are clipped, so that the diagonal is the curvature that most rows share.
     """
     part = problem._replace(data=rows)
     clip = _clipping(rows.X) if is_robust else None
@@ -242,10 +257,11 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
 
 
 def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params) -> float:
-    """Return what F falls by along a gradient, by the diagonal of the curvature that most rows share.
+    """Return ``g' D^-1 g / 2``, the decrease of F that a diagonal curvature D predicts for the gradient g.
 
-    Half of ``g' D^-1 g``. The Hessian of all rows may hide a direction that a few outlying rows hold. D is estimated
-    from an eighth of the rows if they are dense and many, so that it costs no more than a pass.
+    D is the diagonal of the curvature that most rows share: a few outlying rows could make the Hessian of all rows so
+    large along a direction that the decrease is missed. For 2000 or more dense rows, D is estimated from every second
+    row, and for more rows from fewer, down to every eighth: it then costs about one pass.
     """
     every = min(_N_PASSES, len(rows.y) // _N_SOME)
     if every > 1 and not sp.issparse(rows.X):
@@ -254,9 +270,10 @@ def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params
 
 
 def _clipping(X: Any) -> Callable[[Any], Any]:
-    """What brings cells nearer that are far from most of their column, by the geometric mean of the distances.
+    """Return a function that clips a block's entries at ``_OUTLYING`` times the typical distance from the center.
 
-    Of dense X from the median, of some rows; of sparse X from 0, of what is stored.
+    The typical distance of a column is the geometric mean of the nonzero distances. For dense X, the center is the
+    median of a subsample of rows; for sparse X, the center is 0 and the mean is over the stored entries.
     """
     if sp.issparse(X):
         n_stored = np.bincount(X.indices, minlength=X.shape[1])
@@ -280,9 +297,9 @@ def _clipping(X: Any) -> Callable[[Any], Any]:
 
 
 def leverage(problem: Problem, moments: Moments) -> Array:
-    """For each row the mean over the columns of ``(x - mean)^2 / variance``: 1 on average.
+    """Return for each row the mean over the columns of ``(x - mean)^2 / variance``, (n_samples,); 1 on average.
 
-    A row with values that are rare has much; the rows that a draw must not miss.
+    Rows with rare values have a large leverage; a sample must not miss them.
     """
     spread = np.diagonal(moments.second_moment) if moments.second_moment.ndim == 2 else moments.second_moment
     known: Array = np.logical_and(moments.max_deviation > 0, spread > 0)
@@ -303,11 +320,21 @@ def leverage(problem: Problem, moments: Moments) -> Array:
 
 
 def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
-    """Rows that stand for the curvature of all, with weights that sum to about 1.
+    """Draw ``n_drawn`` rows without replacement for the Hessian, with weights that sum to about 1.
 
-    A row is drawn in proportion to what it adds to the curvature of each class, ``p_c (1 - p_c)``, relative to
-    the sum over the rows, times ``1 + leverage``, at most once; systematically (Madow 1949, Ann. Math. Statist.
-    20(3), 333-354), so without a random number. All rows, should there be no more than asked for.
+    The inclusion probability of a row is proportional to ``1 + leverage`` times its fraction of the curvature
+    ``p_c (1 - p_c)``, summed over the classes c, and at most 1. The sampling is systematic (Madow 1949, Ann. Math.
+    Statist. 20(3), 333-354), without random numbers. Returns all rows if there are no more than ``n_drawn``.
+
+    Parameters
+    ----------
+    problem : Problem
+    params : Params
+        Parameters at which the curvature is taken.
+    rows_leverage : ndarray of shape (n_samples,) or None
+        ``leverage`` of the rows; not needed if all rows are returned.
+    n_drawn : int
+        Sample size.
     """
     every = normalize_weights(problem.data)
     if n_drawn >= problem.n_samples:
@@ -334,7 +361,10 @@ def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_d
 def curvature_ratio(
     problem: Problem, rows: Batch, start: tuple[Params, Evaluation], end: tuple[Params, Evaluation]
 ) -> float:
-    """Share that ``rows`` see of the curvature of F's smooth part along a step, by its height over the tangent."""
+    """Return the curvature of ``rows`` along a step divided by the curvature of all rows, for F's smooth part.
+
+    The curvature is measured as the rise of F above its tangent at ``start``. Returns 1 if all rows have none.
+    """
     params, ahead = start[0], end[0]
     step = add_scaled(ahead, -1.0, params)
     rise = problem.alpha * problem.l1_ratio * float(np.abs(ahead.coef).sum() - np.abs(params.coef).sum())
@@ -348,13 +378,16 @@ def curvature_ratio(
 
 
 def next_sample_size(problem: Problem, n_drawn: int) -> int:
-    """Twice as many rows to draw; all instead of most, which are hardly cheaper, and past all where F is of others."""
+    """Return twice the sample size ``n_drawn``, or all rows if that is more than half of the rows.
+
+    With a ``data_source`` the result may exceed the rows in memory. Callers then use products with all rows instead.
+    """
     doubled = 2 * n_drawn
     return problem.n_samples if problem.data_source is None and 2 * doubled > problem.n_samples else doubled
 
 
 def _inclusion_probabilities(height: Array, n_drawn: int) -> Array:
-    """Chances of being drawn, in proportion to ``height``, at most 1, that sum to ``n_drawn``."""
+    """Return probabilities proportional to ``height``, clipped to 1, that sum to ``n_drawn``."""
     height = np.maximum(height, np.finfo(float).tiny)
     is_confirmed = np.zeros(len(height), dtype=bool)
     while True:
@@ -369,13 +402,16 @@ def _inclusion_probabilities(height: Array, n_drawn: int) -> Array:
 def factorize_hessian(
     problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner
 ) -> CholeskyPreconditioner:
-    """Factor of the Hessian of ``rows`` at ``params``, about the curvature's own mean."""
+    """Return the Cholesky preconditioner of the Hessian of ``rows`` at ``params``.
+
+    The columns are centred at their curvature-weighted mean, and scaled as in ``preconditioner``.
+    """
     parts = curved_rows(problem, params, rows)
     preconditioner = preconditioner._replace(mean=curvature_mean(problem, parts()))
     matrix = hessian_matrix(problem, parts(), preconditioner)
     K = problem.n_outputs
     q = len(matrix) // K
-    if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
+    if K > 1:  # add curvature along the shift common to all classes, where F has only that of the penalty
         shift = np.diagonal(matrix).reshape(K, q).mean(axis=0) / K
         np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
     diagonal = np.diagonal(matrix)
@@ -388,7 +424,7 @@ def factorize_hessian(
 def factorize_subsample(
     problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner, *, n_samples: int
 ) -> CholeskyPreconditioner:
-    """``factorize_hessian`` of ``n_samples`` of the rows drawn, evenly spread."""
+    """Return ``factorize_hessian`` of ``n_samples`` of the sampled rows, evenly spaced."""
     if n_samples < len(rows.y):
         part = np.arange(n_samples) * len(rows.y) // n_samples
         rows = Batch(*(column[part] for column in rows))
@@ -397,7 +433,10 @@ def factorize_subsample(
 
 
 def hessian_matrix(problem: Problem, parts: Iterable[CurvedRows], preconditioner: GramPreconditioner) -> Array:
-    """Lower triangle of the Hessian of rows: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
+    """Return the Hessian of the rows: the sum of ``w (diag(p) - p p') (x) x x'``, plus the L2 strength.
+
+    Only the lower triangle is valid. The coordinates are those of ``preconditioner``.
+    """
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
@@ -408,14 +447,14 @@ def hessian_matrix(problem: Problem, parts: Iterable[CurvedRows], preconditioner
 
 
 def _ridge(problem: Problem, preconditioner: GramPreconditioner) -> Array:
-    """The squared norm's curvature along each column, in the metric's coordinates."""
+    """Return the curvature of the L2 penalty along each column, in the preconditioner's coordinates."""
     return problem.alpha * (1 - problem.l1_ratio) / preconditioner.scale / preconditioner.scale
 
 
 def class_block_preconditioner(
     problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner
 ) -> BlockPreconditioner:
-    """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X + alpha I``, inverted."""
+    """Return the inverse of each class's Hessian block at ``params``: ``X' diag(w p_c (1 - p_c)) X + alpha I``."""
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     dtype = rows.X.dtype
@@ -440,12 +479,12 @@ def class_block_preconditioner(
 
 
 def _times_column(u: Any, column: Any, buffer: Array) -> Any:
-    """Each row times its number; of a NumPy array in the buffer."""
+    """Return each row of ``u`` times its entry of ``column``; for a NumPy array, in ``buffer``."""
     return np.multiply(u, column[:, None], out=buffer) if isinstance(u, np.ndarray) else u * column[:, None]
 
 
 def _inverted(matrix: Array) -> Array:
-    """Inverse of a positive semi-definite matrix of any diagonal, of which the lower triangle counts."""
+    """Return the inverse of a positive semi-definite matrix with any diagonal; only its lower triangle is read."""
     diagonal = np.diagonal(matrix)
     unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
     inverse = inverse_of_unit_diagonal(matrix / unit / unit[:, None], float(np.finfo(matrix.dtype).eps))
@@ -455,12 +494,12 @@ def _inverted(matrix: Array) -> Array:
 
 
 def _chunk(n_columns: int) -> int:
-    """Rows of a block."""
+    """Return the number of rows per block for a Hessian of ``n_columns`` columns."""
     return max(1, _CHUNK // n_columns, n_columns // 2)
 
 
 def _scaled_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:
-    """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
+    """Return the rows in the preconditioner's coordinates, dense; if ``q`` is n_features + 1, with a column of ones."""
     if isinstance(X, DeviceArray):
         u = (X.astype(dtype) - preconditioner.mean.astype(dtype)) * (1 / preconditioner.scale).astype(dtype)
         ones = np.ones((X.shape[0], q - X.shape[1]), dtype)
@@ -475,30 +514,31 @@ def _scaled_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any)
 
 
 def _add_curvature(matrix: Array, K: int, part: CurvedRows, preconditioner: GramPreconditioner) -> None:
-    """Add the curvature of some rows to the lower triangle of ``matrix``."""
+    """Add the curvature of a block of rows to the lower triangle of ``matrix``."""
     X, weight, proba, spread = part
     q = len(matrix) // K
-    u = _scaled_rows(X, preconditioner, q, np.float64)  # sums of columns would hide the penalty in float32
+    u = _scaled_rows(X, preconditioner, q, np.float64)  # in float32, rounding of the sums would exceed the penalty
     if K == 1:
         u *= np.sqrt(weight * spread[0])[:, None]
         matrix += lower_gram(u)
         return
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
     pairs = to_host(lower_gram(coupled.reshape(len(u), K * q)))
-    own = (u.T * (weight * spread)[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
+    own = (u.T * (weight * spread)[:, None, :]) @ u  # not by p - p^2, which rounds to 0 if p is near 1
     np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -to_host(own)
     matrix -= pairs
 
 
 def _cholesky(matrix: Array) -> Array:
-    """Upper factor of a positive semi-definite matrix of unit diagonal, with as little added as makes it definite.
+    """Return the upper Cholesky factor of a positive semi-definite matrix with unit diagonal.
 
-    Of ``matrix`` the lower triangle counts. (LAPACK itself: on small data SciPy's checks would take as long.)
+    Adds eps to the diagonal, and ten times more until the matrix is definite. Only the lower triangle of ``matrix`` is
+    read, and its diagonal is overwritten. Calls LAPACK directly: for small data SciPy's checks would take as long.
     """
     excess = float(np.finfo(np.float64).eps)
     while True:
         np.einsum("ii->i", matrix)[...] = 1.0 + excess
-        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # a view in LAPACK's order, upper triangle
+        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # .T: a Fortran-order view, upper triangle
         if info == 0:
             return np.asarray(factor)
         excess *= 10.0
