@@ -47,12 +47,12 @@ def add_scaled(params: Params, factor: float, other: Params) -> Params:
     return Params(coef, params.intercept + factor * other.intercept)
 
 
-def interpolate(left: Params, share: float, right: Params) -> Params:
+def interpolate(start: Params, fraction: float, end: Params) -> Params:
     """Return ``left + share * (right - left)``."""
-    coef = right.coef - left.coef
-    coef *= share
-    coef += left.coef
-    return Params(coef, left.intercept + share * (right.intercept - left.intercept))
+    coef = end.coef - start.coef
+    coef *= fraction
+    coef += start.coef
+    return Params(coef, start.intercept + fraction * (end.intercept - start.intercept))
 
 
 def dot(left: Params, right: Params) -> float:

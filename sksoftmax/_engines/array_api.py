@@ -56,7 +56,7 @@ def log_softmax(raw: DeviceArray, axis: int) -> DeviceArray:
 
 def predicted_proba(raw: DeviceArray) -> DeviceArray:
     """Return probabilities, (n, n_classes), from raw predictions as ``decision_function`` returns them."""
-    return softmax(raw, axis=1) if raw.ndim == 2 else _both(expit(-raw), expit(raw))
+    return softmax(raw, axis=1) if raw.ndim == 2 else _stack_columns(expit(-raw), expit(raw))
 
 
 def predicted_log_proba(raw: DeviceArray) -> DeviceArray:
@@ -65,14 +65,14 @@ def predicted_log_proba(raw: DeviceArray) -> DeviceArray:
     For probabilities above 0.5, where the logarithm is near 0, the result is the logarithm of `predicted_proba`.
     """
     proba: Any = predicted_proba(raw)
-    logs: Any = log_softmax(raw, axis=1) if raw.ndim == 2 else _both(log_expit(-raw), log_expit(raw))
-    found: Any = np.where(proba > 0.5, np.log(np.maximum(proba, 0.5)), logs)
-    return found
+    logs: Any = log_softmax(raw, axis=1) if raw.ndim == 2 else _stack_columns(log_expit(-raw), log_expit(raw))
+    log_proba: Any = np.where(proba > 0.5, np.log(np.maximum(proba, 0.5)), logs)
+    return log_proba
 
 
-def _both(first: DeviceArray, second_moment: DeviceArray) -> DeviceArray:
+def _stack_columns(first: DeviceArray, second: DeviceArray) -> DeviceArray:
     """Return the table of two columns, (n, 2)."""
-    columns: Any = [first[:, None], second_moment[:, None]]
+    columns: Any = [first[:, None], second[:, None]]
     table: Any = np.concatenate(columns, axis=1)
     return table
 
@@ -83,29 +83,29 @@ def loss_grad(params: Params, X: Any, y: Any, weight: Any, total: float) -> tupl
     Nothing is copied to host memory, so the call does not wait for the device.
     """
     xp, z = X.xp, raw_prediction(params, X).array
-    codes, share = X.to_device(y), weight / total
+    codes, norm_weight = X.to_device(y), weight / total
     if z.shape[0] == 1:
         is_second = (codes == 1)[None, :]
         margin = DeviceArray(xp.where(is_second, -z, z), xp)
         losses = -log_expit(-margin).array[0, :]
         wrong = expit(margin).array
-        residual = xp.where(is_second, -wrong, wrong) * to_device_of(share, X).array
+        residual = xp.where(is_second, -wrong, wrong) * to_device_of(norm_weight, X).array
     else:
         n_outputs, n = z.shape
         classes, rows = (xp.arange(size, dtype=codes.dtype, device=codes.device) for size in (n_outputs, n))
         is_true = codes[None, :] == classes[:, None]
         z = z - xp.max(z, axis=0, keepdims=True)
         z_true = xp.take(xp.reshape(z, (-1,)), codes * n + rows, axis=0)
-        true = xp.astype(xp.exp(z_true), X.widest_float)
-        none = xp.zeros((1, 1), dtype=z.dtype, device=z.device)
-        odds = xp.where(is_true, none, xp.exp(z))
+        exp_true = xp.astype(xp.exp(z_true), X.widest_float)
+        zero = xp.zeros((1, 1), dtype=z.dtype, device=z.device)
+        odds = xp.where(is_true, zero, xp.exp(z))
         # without the true class, whose rounding would exceed small others
         others = xp.sum(odds, axis=0, dtype=X.widest_float)
-        losses = xp.log1p(others + (true - 1)) - xp.astype(z_true, X.widest_float)
-        per_odds = X.to_device(share) / (others + true)
-        of_true, per_odds = (xp.astype(part, z.dtype)[None, :] for part in (-others * per_odds, per_odds))
-        residual = xp.where(is_true, of_true, odds * per_odds)
-    loss = (DeviceArray(losses, xp).astype(float) * share).sum()
+        losses = xp.log1p(others + (exp_true - 1)) - xp.astype(z_true, X.widest_float)
+        per_odds = X.to_device(norm_weight) / (others + exp_true)
+        true_residual, per_odds = (xp.astype(part, z.dtype)[None, :] for part in (-others * per_odds, per_odds))
+        residual = xp.where(is_true, true_residual, odds * per_odds)
+    loss = (DeviceArray(losses, xp).astype(float) * norm_weight).sum()
     return loss, _accumulate_gradient(DeviceArray(residual, xp), X)
 
 

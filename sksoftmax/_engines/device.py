@@ -21,10 +21,10 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 _BLOCK_SIZE = 2**20
 
 #: Factor on the block size on a device other than the CPU: enough work per block for a graphics card.
-_TIMES_ELSEWHERE = 128
+_DEVICE_FACTOR = 128
 
 #: NumPy's dtypes, and their names in any array-API namespace.
-_NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64", "int32", "bool")}
+_DTYPE_NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64", "int32", "bool")}
 
 #: Python operators in place of ufuncs, because they also accept numbers. Other ufuncs are looked up by name.
 _OPERATORS: dict[Any, Callable[..., Any]] = {
@@ -51,10 +51,10 @@ class DeviceArray(NDArrayOperatorsMixin):
         self._widest_float = widest_float
 
     def __reduce__(self) -> Any:
-        return _restored, (self.array, self.xp.__name__)
+        return _restore, (self.array, self.xp.__name__)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("an array on a device must not move by accident; host() moves it")
+        raise TypeError("an array on a device must not move by accident; to_host() moves it")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ class DeviceArray(NDArrayOperatorsMixin):
     @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy dtype of the array."""
-        return next(dtype for dtype, name in _NAMES.items() if self.array.dtype == getattr(self.xp, name))
+        return next(dtype for dtype, name in _DTYPE_NAMES.items() if self.array.dtype == getattr(self.xp, name))
 
     @property
     def nbytes(self) -> int:
@@ -75,14 +75,14 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     @property
     def T(self) -> DeviceArray:
-        return self._of(self.array.T)
+        return self._wrap(self.array.T)
 
     @property
     def widest_float(self) -> Any:
         """The namespace's float64, or float32 if the device has no float64."""
         if self._widest_float is None:
-            known = self.xp.__array_namespace_info__().dtypes(device=self.array.device, kind="real floating")
-            self._widest_float = known.get("float64", self.xp.float32)
+            dtypes = self.xp.__array_namespace_info__().dtypes(device=self.array.device, kind="real floating")
+            self._widest_float = dtypes.get("float64", self.xp.float32)
         return self._widest_float
 
     def __len__(self) -> int:
@@ -99,23 +99,23 @@ class DeviceArray(NDArrayOperatorsMixin):
         """
         if isinstance(key, np.ndarray | DeviceArray):
             rows = np.flatnonzero(key) if key.dtype == bool else key
-            return self._of(self.xp.take(self.array, self.to_device(rows), axis=0))
+            return self._wrap(self.xp.take(self.array, self.to_device(rows), axis=0))
         if isinstance(key, tuple) and isinstance(key[0], np.ndarray | DeviceArray):
             return self.reshape(-1)[key[0] * self.shape[1] + key[1]]
         if isinstance(key, slice):
             key = slice(*key.indices(len(self)))
-        return self._of(self.array[key if isinstance(key, tuple) else (key, ...)])
+        return self._wrap(self.array[key if isinstance(key, tuple) else (key, ...)])
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
         if method != "__call__" or kwargs:
             return NotImplemented
         operands = [self.to_device(operand) for operand in inputs]
         if ufunc in _OPERATORS:
-            result = self._of(_OPERATORS[ufunc](*operands))
+            result = self._wrap(_OPERATORS[ufunc](*operands))
         elif ufunc is np.matmul:
-            result = self._of(operator.matmul(*self._promote_dtypes(operands)))
+            result = self._wrap(operator.matmul(*self._promote_dtypes(operands)))
         else:
-            result = self._of(getattr(self.xp, ufunc.__name__)(*(self._as_array(operand) for operand in operands)))
+            result = self._wrap(getattr(self.xp, ufunc.__name__)(*(self._as_array(operand) for operand in operands)))
         if out and isinstance(out[0], np.ndarray):
             out[0][...] = to_host(result)
             return out[0]
@@ -140,33 +140,33 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
         dtype = np.dtype(dtype)
-        of_xp = self.widest_float if dtype == np.float64 else getattr(self.xp, _NAMES[dtype])
-        return self if not copy and self.array.dtype == of_xp else self._of(self.xp.astype(self.array, of_xp))
+        xp_dtype = self.widest_float if dtype == np.float64 else getattr(self.xp, _DTYPE_NAMES[dtype])
+        return self if not copy and self.array.dtype == xp_dtype else self._wrap(self.xp.astype(self.array, xp_dtype))
 
     def copy(self) -> DeviceArray:
-        return self._of(self.xp.asarray(self.array, copy=True))
+        return self._wrap(self.xp.asarray(self.array, copy=True))
 
     def reshape(self, *shape: int) -> DeviceArray:
-        return self._of(self.xp.reshape(self.array, shape))
+        return self._wrap(self.xp.reshape(self.array, shape))
 
     def min(self, axis: int) -> DeviceArray:
-        return self._of(self.xp.min(self.array, axis=axis))
+        return self._wrap(self.xp.min(self.array, axis=axis))
 
     def max(self, axis: int) -> DeviceArray:
-        return self._of(self.xp.max(self.array, axis=axis))
+        return self._wrap(self.xp.max(self.array, axis=axis))
 
     def argmax(self, axis: int) -> DeviceArray:
-        return self._of(self.xp.argmax(self.array, axis=axis))
+        return self._wrap(self.xp.argmax(self.array, axis=axis))
 
     def sum(self, axis: int | None = None) -> DeviceArray:
-        return self._of(self.xp.sum(self.array, axis=axis))
+        return self._wrap(self.xp.sum(self.array, axis=axis))
 
     def mean(self, axis: int, dtype: Any) -> DeviceArray:
         """Return the mean along the axis, summed in ``dtype``, which must be float64."""
         assert dtype is np.float64
-        return self._of(self.xp.sum(self.array, axis=axis, dtype=self.widest_float)) / self.shape[axis]
+        return self._wrap(self.xp.sum(self.array, axis=axis, dtype=self.widest_float)) / self.shape[axis]
 
-    def _of(self, array: Any) -> DeviceArray:
+    def _wrap(self, array: Any) -> DeviceArray:
         """Return an array of the same namespace, wrapped."""
         return DeviceArray(array, self.xp, self._widest_float)
 
@@ -184,23 +184,23 @@ class DeviceArray(NDArrayOperatorsMixin):
         return [self.xp.astype(operand, dtype, copy=False) for operand in operands]
 
 
-def _restored(array: Any, namespace: str) -> DeviceArray:
+def _restore(array: Any, namespace: str) -> DeviceArray:
     """Return the array of a pickled ``DeviceArray``, wrapped."""
     return DeviceArray(array, importlib.import_module(namespace))
 
 
-def _one_of(*operands: Any) -> DeviceArray:
+def _first_device_array(*operands: Any) -> DeviceArray:
     """Return the first operand that is a ``DeviceArray``."""
     return next(operand for operand in operands if isinstance(operand, DeviceArray))
 
 
 def _concatenate(arrays: Sequence[Any], axis: int = 0) -> DeviceArray:
-    one = _one_of(*arrays)
+    one = _first_device_array(*arrays)
     return DeviceArray(one.xp.concat([one.to_device(array) for array in arrays], axis=axis), one.xp)
 
 
 def _where(condition: Any, yes: Any, no: Any) -> DeviceArray:
-    one = _one_of(condition, yes, no)
+    one = _first_device_array(condition, yes, no)
     return DeviceArray(one.xp.where(*(one.to_device(operand) for operand in (condition, yes, no))), one.xp)
 
 
@@ -236,8 +236,8 @@ def to_numpy(array: Any) -> Any:
 def to_device_of(values: Any, X: Any, dtype: Any = None) -> Any:
     """Return the values on the device of X, in ``dtype``; None for the dtype of X."""
     values = values.astype(X.dtype if dtype is None else dtype, copy=False)
-    is_to_move = isinstance(X, DeviceArray) and not isinstance(values, DeviceArray)
-    return DeviceArray(X.to_device(values), X.xp) if is_to_move else values
+    must_move = isinstance(X, DeviceArray) and not isinstance(values, DeviceArray)
+    return DeviceArray(X.to_device(values), X.xp) if must_move else values
 
 
 def match_device(values: Any, X: Any) -> Any:
@@ -269,9 +269,9 @@ def is_in_host_memory(X: Any) -> bool:
 
 def block_size(X: Any) -> int:
     """Return the bytes of X and of raw predictions per block of rows."""
-    return _BLOCK_SIZE * times_larger(X)
+    return _BLOCK_SIZE * block_factor(X)
 
 
-def times_larger(X: Any) -> int:
+def block_factor(X: Any) -> int:
     """Return the factor on the size of blocks of rows, relative to blocks in host memory."""
-    return 1 if is_in_host_memory(X) else _TIMES_ELSEWHERE
+    return 1 if is_in_host_memory(X) else _DEVICE_FACTOR

@@ -28,7 +28,7 @@ def _is_per_thread(library: Any) -> bool:
     return bool(getattr(library, "threading_layer", None) == "openmp")
 
 
-def _set(library: Any, n_threads: int) -> None:
+def _set_num_threads(library: Any, n_threads: int) -> None:
     """Set the number of threads of a BLAS.
 
     threadpoolctl ignores all threads but the first that sets a limit, so the record of that thread is cleared.
@@ -62,25 +62,25 @@ class _Limit:
                 self._before = settings
             self.n_inside += 1
             for library in libraries:
-                _set(library, 1)
+                _set_num_threads(library, 1)
         return [(library, n_threads) for library, n_threads in settings if _is_per_thread(library)]
 
-    def leave(self, own: list[tuple[Any, int]]) -> None:
-        """Restore the settings ``own`` of this thread, and those of the process if no other fit runs."""
+    def leave(self, thread_settings: list[tuple[Any, int]]) -> None:
+        """Restore the settings of this thread, and those of the process if no other fit runs."""
         with self.lock:
-            for library, n_threads in own:
-                _set(library, n_threads)
+            for library, n_threads in thread_settings:
+                _set_num_threads(library, n_threads)
             self.n_inside -= 1
             if self.n_inside == 0:
                 for library, n_threads in self._before:
                     if not _is_per_thread(library):
-                        _set(library, n_threads)
+                        _set_num_threads(library, n_threads)
 
     def end_in_child(self) -> None:
         """Restore all settings in a forked child, once: no fit of its parent runs in it."""
         if self.n_inside > 0:
             for library, n_threads in self._before:
-                _set(library, n_threads)
+                _set_num_threads(library, n_threads)
         self.n_inside = 0  # becomes negative if the child leaves a fit that its parent entered
         self.lock.release()
 
@@ -92,26 +92,26 @@ _limit = _Limit()
 def one_blas_thread() -> Iterator[None]:
     """Use one BLAS thread in the context; restore the settings of the process when the last overlapping fit leaves."""
     limit = _limit  # a fork replaces it
-    own = limit.enter()
+    thread_settings = limit.enter()
     try:
         yield
     finally:
-        limit.leave(own)
+        limit.leave(thread_settings)
 
 
-def _begin_fork() -> None:
+def _before_fork() -> None:
     _limit.lock.acquire()
 
 
-def _end_fork() -> None:
+def _after_fork_in_parent() -> None:
     _limit.lock.release()
 
 
-def _begin_child() -> None:
+def _after_fork_in_child() -> None:
     global _limit
     old, _limit = _limit, _Limit()
     old.end_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork, after_in_child=_begin_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

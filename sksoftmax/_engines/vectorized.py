@@ -17,19 +17,19 @@ from sksoftmax._types import Array, Params
 
 #: Maximum multiplications of a matrix product that a BLAS computes without packing its operands first. For a thin
 #: product, of rows with a few classes, packing takes as long as the product.
-_UNPACKED = 10**6
+_MAX_UNPACKED = 10**6
 
 #: Minimum rows per product; for fewer, the overhead of a call dominates.
-_LEAST_ROWS = 64
+_MIN_ROWS = 64
 
 
-def _pieces(X: Any, n_outputs: int) -> list[slice]:
+def _row_spans(X: Any, n_outputs: int) -> list[slice]:
     """Return spans of the rows whose products with ``n_outputs`` classes need no packing.
 
-    Returns no spans if X is sparse, or if such spans would have fewer than ``_LEAST_ROWS`` rows.
+    Returns no spans if X is sparse, or if such spans would have fewer than ``_MIN_ROWS`` rows.
     """
-    size = _UNPACKED // max(1, n_outputs * X.shape[1])
-    if size < _LEAST_ROWS or sp.issparse(X):
+    size = _MAX_UNPACKED // max(1, n_outputs * X.shape[1])
+    if size < _MIN_ROWS or sp.issparse(X):
         return []
     return [slice(start, start + size) for start in range(0, X.shape[0], size)]
 
@@ -38,24 +38,24 @@ def raw_prediction(params: Params, X: Any) -> Array:
     """Return ``coef @ x_i + intercept`` for every row, class-major: (n_outputs, n), in the dtype of X."""
     coef = params.coef.astype(X.dtype, copy=False)
     intercept = params.intercept.astype(X.dtype, copy=False)[:, None]
-    pieces = _pieces(X, len(coef))
-    if not pieces or len(coef) == 1:
+    spans = _row_spans(X, len(coef))
+    if not spans or len(coef) == 1:
         z = coef @ X.T
         z += intercept
         return z
     columns, z = np.ascontiguousarray(coef.T), np.empty((X.shape[0], len(coef)), X.dtype)
-    for rows in pieces:
+    for rows in spans:
         np.matmul(X[rows], columns, out=z[rows])
     return np.add(z.T, intercept, order="C")
 
 
 def _accumulate_gradient(residual: Array, X: Any) -> Params:
     """Return ``residual @ X`` and the sum of ``residual`` over the rows: the gradients."""
-    pieces = _pieces(X, len(residual))
-    if len(pieces) < 2 or len(residual) == 1:
+    spans = _row_spans(X, len(residual))
+    if len(spans) < 2 or len(residual) == 1:
         return Params(residual @ X, residual.sum(axis=1))
-    coef = residual[:, pieces[0]] @ X[pieces[0]]
-    for rows in pieces[1:]:
+    coef = residual[:, spans[0]] @ X[spans[0]]
+    for rows in spans[1:]:
         coef += residual[:, rows] @ X[rows]
     return Params(coef, residual.sum(axis=1))
 
@@ -96,12 +96,12 @@ def _loss_and_residual(z: Array, y: Array) -> tuple[Array, Array]:
     losses = (largest - z[true_class]).astype(np.float64)
     z -= largest
     residual = np.exp(z, out=z)
-    true = residual[true_class].astype(np.float64)
+    exp_true = residual[true_class].astype(np.float64)
     residual[true_class] = 0
     others = residual.sum(axis=0, dtype=np.float64)  # without the true class, whose rounding would exceed small others
-    losses += np.log1p(others + (true - 1))
-    residual /= others + true
-    residual[true_class] = -others / (others + true)
+    losses += np.log1p(others + (exp_true - 1))
+    residual /= others + exp_true
+    residual[true_class] = -others / (others + exp_true)
     return losses, residual
 
 

@@ -14,24 +14,25 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import DeviceArray, match_device, squares, times_larger, to_device_of, to_host
+from sksoftmax._engines.device import DeviceArray, block_factor, match_device, squares, to_device_of, to_host
 from sksoftmax._maths.objective import has_finite_squares, iter_blocks, probabilities, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, add_scaled, dot, normalize_weights
 
 #: Minimum entries of a block (rows x parameters) while a Hessian is accumulated. A large Hessian uses blocks of
 #: half of its own entries, because adding a block to it takes as long as computing the block.
-_CHUNK = 2**16
+_MIN_BLOCK_ENTRIES = 2**16
 
 #: Maximum distance of an entry from its column's center, in units of the geometric mean of the distances. Larger
 #: distances are clipped: none in a normal column, few in a column with heavier tails.
-_OUTLYING = 10.0
+_OUTLIER_RATIO = 10.0
 
-#: Rows from which the geometric means of dense columns are estimated.
-_N_SOME = 1000
+#: Maximum rows from which the geometric means of dense columns are estimated, and minimum rows of the subsample of
+#: ``shared_decrease``.
+_N_SUBSAMPLE = 1000
 
 #: Cost of the diagonal of dense rows, in passes over the rows.
-_N_PASSES = 8
+_DIAGONAL_PASSES = 8
 
 #: Rows per column in a block of a class's curvature. Adding up the blocks then costs little next to their products.
 _ROWS_PER_COLUMN = 4
@@ -44,7 +45,7 @@ def exact(proba: Any, largest: Any = None) -> Any:
     """
     if len(proba) == 1 or proba.dtype != np.float32 or isinstance(proba, DeviceArray):
         return proba
-    largest = _largest(proba) if largest is None else largest
+    largest = _argmax_index(proba) if largest is None else largest
     proba = proba.astype(np.float64)
     proba[largest] = 0
     proba[largest] = 1 - proba.sum(axis=0)
@@ -59,24 +60,24 @@ def spreads(proba: Any, largest: Any = None) -> Any:
     """
     if len(proba) == 1 or isinstance(proba, DeviceArray):
         return proba * (1 - proba)
-    largest = _largest(proba) if largest is None else largest
+    largest = _argmax_index(proba) if largest is None else largest
     others = proba.copy()
     others[largest] = 0
-    found = proba * (1 - proba)
-    found[largest] = proba[largest] * others.sum(axis=0)
-    return found
+    variances = proba * (1 - proba)
+    variances[largest] = proba[largest] * others.sum(axis=0)
+    return variances
 
 
 def with_spreads(proba: Any) -> tuple[Any, Any]:
     """Return ``exact(proba)`` and ``spreads(proba)``."""
     if len(proba) == 1 or isinstance(proba, DeviceArray):
         return proba, spreads(proba)
-    largest = _largest(proba)
+    largest = _argmax_index(proba)
     proba = exact(proba, largest)
     return proba, spreads(proba, largest)
 
 
-def _largest(proba: Array) -> tuple[Array, Array]:
+def _argmax_index(proba: Array) -> tuple[Array, Array]:
     """Return the index of each row's largest probability in a class-major table."""
     return proba.argmax(axis=0), np.arange(proba.shape[1])
 
@@ -192,16 +193,16 @@ def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], I
 
     Caches the probabilities if n_outputs <= n_features, so that they take no more memory than a dense X.
     """
-    size = _chunk(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * times_larger(rows.X)
+    size = _block_rows(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * block_factor(rows.X)
     spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
 
     def tables() -> Iterator[tuple[Any, Any]]:
         return (with_spreads(problem.kernel.proba(params, rows.X[span])) for span in spans)
 
-    kept = list(tables()) if problem.n_outputs <= problem.n_features else None
+    cached = list(tables()) if problem.n_outputs <= problem.n_features else None
 
     def parts() -> Iterator[CurvedRows]:
-        for span, table in zip(spans, tables() if kept is None else kept, strict=True):
+        for span, table in zip(spans, tables() if cached is None else cached, strict=True):
             yield CurvedRows(rows.X[span], rows.weight[span], *table)
 
     return parts
@@ -225,35 +226,37 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
     With ``is_robust``, outlying entries are clipped, so that the diagonal is the curvature that most rows share.
     """
     part = problem._replace(data=rows)
-    clip = _clipping(rows.X) if is_robust else None
+    clip = _make_clip(rows.X) if is_robust else None
     total, linear = np.zeros(problem.n_outputs), np.zeros((problem.n_outputs, problem.n_features))
-    squares = np.zeros((problem.n_outputs, problem.n_features))
+    sum_squares = np.zeros((problem.n_outputs, problem.n_features))
     is_small = isinstance(rows.X, DeviceArray) or has_finite_squares(rows.X)
     unit = 1.0 if is_small else float(np.abs(rows.X).max())
 
-    def weighed() -> Iterator[tuple[Any, Any]]:
+    def weighted_blocks() -> Iterator[tuple[Any, Any]]:
         for block, proba in zip(iter_blocks(part), probabilities(part, params), strict=True):
             spread = spreads(exact(to_host(proba)))
             X = block.X if clip is None else clip(block.X)
             yield match_device(spread * to_host(block.weight), X), X
 
-    for spread, X in weighed():
+    for spread, X in weighted_blocks():
         total += to_host(spread.sum(axis=1))
         linear += to_host(spread @ X)
         if sp.issparse(X):
-            squares += spread @ (X / unit).power(2)
+            sum_squares += spread @ (X / unit).power(2)
     mean = np.zeros(problem.n_features)
     if problem.fit_intercept and total.sum() > 0:
         mean = linear.sum(axis=0) / total.sum()
     if sp.issparse(rows.X):
         column_offset = mean / unit
-        squares = np.maximum(squares - 2 * column_offset * (linear / unit) + column_offset**2 * total[:, None], 0)
+        sum_squares = np.maximum(
+            sum_squares - 2 * column_offset * (linear / unit) + column_offset**2 * total[:, None], 0
+        )
     else:
-        for spread, X in weighed():
+        for spread, X in weighted_blocks():
             centred = (X - to_device_of(mean, X)) / unit if unit != 1 else X - to_device_of(mean, X)
-            squares += to_host(spread @ (centred * centred))
+            sum_squares += to_host(spread @ (centred * centred))
     ridge = problem.alpha * (1 - problem.l1_ratio) / unit / unit
-    return Diagonal(mean, unit, squares + ridge, total * problem.fit_intercept)
+    return Diagonal(mean, unit, sum_squares + ridge, total * problem.fit_intercept)
 
 
 def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params) -> float:
@@ -263,14 +266,14 @@ def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params
     large along a direction that the decrease is missed. For 2000 or more dense rows, D is estimated from every second
     row, and for more rows from fewer, down to every eighth: it then costs about one pass.
     """
-    every = min(_N_PASSES, len(rows.y) // _N_SOME)
-    if every > 1 and not sp.issparse(rows.X):
-        rows = normalize_weights(Batch(*(column[::every] for column in rows)))
+    stride = min(_DIAGONAL_PASSES, len(rows.y) // _N_SUBSAMPLE)
+    if stride > 1 and not sp.issparse(rows.X):
+        rows = normalize_weights(Batch(*(column[::stride] for column in rows)))
     return 0.5 * dot(grads, diagonal(problem, params, rows, is_robust=True).apply(grads))
 
 
-def _clipping(X: Any) -> Callable[[Any], Any]:
-    """Return a function that clips a block's entries at ``_OUTLYING`` times the typical distance from the center.
+def _make_clip(X: Any) -> Callable[[Any], Any]:
+    """Return a function that clips a block's entries at ``_OUTLIER_RATIO`` times the typical distance from the center.
 
     The typical distance of a column is the geometric mean of the nonzero distances. For dense X, the center is the
     median of a subsample of rows; for sparse X, the center is 0 and the mean is over the stored entries.
@@ -278,21 +281,21 @@ def _clipping(X: Any) -> Callable[[Any], Any]:
     if sp.issparse(X):
         n_stored = np.bincount(X.indices, minlength=X.shape[1])
         logs = np.bincount(X.indices, np.log(np.maximum(np.abs(X.data), np.finfo(X.dtype).tiny)), X.shape[1])
-        most = _OUTLYING * np.exp(logs / np.maximum(n_stored, 1))
+        max_distance = _OUTLIER_RATIO * np.exp(logs / np.maximum(n_stored, 1))
 
         def clip_sparse(block: Any) -> Any:
-            limits = most[block.indices]
+            limits = max_distance[block.indices]
             return sp.csr_array((np.clip(block.data, -limits, limits), block.indices, block.indptr), shape=block.shape)
 
         return clip_sparse
-    some = to_host(X[:: -(-X.shape[0] // _N_SOME)]).astype(np.float64)
-    column_offset = np.median(some, axis=0)
-    distance = np.abs(some - column_offset)
+    sample = to_host(X[:: -(-X.shape[0] // _N_SUBSAMPLE)]).astype(np.float64)
+    median = np.median(sample, axis=0)
+    distance = np.abs(sample - median)
     is_off = distance > 0
     logs = np.log(distance, where=is_off, out=np.zeros_like(distance)).sum(axis=0)
     n_off = is_off.sum(axis=0)
-    most = np.where(n_off > 0, _OUTLYING * np.exp(logs / np.maximum(n_off, 1)), np.inf)
-    low, high = (to_device_of(limit, X, X.dtype) for limit in (column_offset - most, column_offset + most))
+    max_distance = np.where(n_off > 0, _OUTLIER_RATIO * np.exp(logs / np.maximum(n_off, 1)), np.inf)
+    low, high = (to_device_of(limit, X, X.dtype) for limit in (median - max_distance, median + max_distance))
     return lambda block: np.minimum(np.maximum(block, low), high)
 
 
@@ -302,19 +305,21 @@ def leverage(problem: Problem, moments: Moments) -> Array:
     Rows with rare values have a large leverage; a sample must not miss them.
     """
     spread = np.diagonal(moments.second_moment) if moments.second_moment.ndim == 2 else moments.second_moment
-    known: Array = np.logical_and(moments.max_deviation > 0, spread > 0)
-    weight = np.zeros(problem.n_features)
-    weight[known] = 1.0 / moments.max_deviation[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
+    is_varying: Array = np.logical_and(moments.max_deviation > 0, spread > 0)
+    scale = np.zeros(problem.n_features)
+    scale[is_varying] = (
+        1.0 / moments.max_deviation[is_varying] / np.sqrt(spread[is_varying]) / max(1, int(is_varying.sum())) ** 0.5
+    )
     dtype = problem.data.X.dtype
-    weight, column_offset = weight.astype(dtype), moments.mean.astype(dtype)
+    scale, column_offset = scale.astype(dtype), moments.mean.astype(dtype)
     parts = []
     for block in iter_blocks(problem):
         if sp.issparse(block.X):
-            scaled = block.X @ sp.diags_array(weight)
-            offset = column_offset * weight
+            scaled = block.X @ sp.diags_array(scale)
+            offset = column_offset * scale
             parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
         else:
-            scaled = (block.X - column_offset) * weight
+            scaled = (block.X - column_offset) * scale
             parts.append(squares(scaled, axis=1))
     return np.maximum(to_host(np.concatenate(parts)), 0)
 
@@ -336,26 +341,26 @@ def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_d
     n_drawn : int
         Sample size.
     """
-    every = normalize_weights(problem.data)
+    all_rows = normalize_weights(problem.data)
     if n_drawn >= problem.n_samples:
-        return every
-    X, y, share = every
+        return all_rows
+    X, y, norm_weight = all_rows
     assert rows_leverage is not None
-    kept = list(probabilities(problem, params)) if problem.n_outputs <= problem.n_features else None
+    cached = list(probabilities(problem, params)) if problem.n_outputs <= problem.n_features else None
     totals = np.zeros(problem.n_outputs)
     start = 0
-    for proba in kept or probabilities(problem, params):
+    for proba in cached or probabilities(problem, params):
         span = slice(start, start + proba.shape[1])
-        totals += (proba * (1 - proba)) @ share[span]
+        totals += (proba * (1 - proba)) @ norm_weight[span]
         start = span.stop
     parts = [
-        (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
+        (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in cached or probabilities(problem, params)
     ]
-    chance = _inclusion_probabilities(share * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
-    del kept, parts  # before the rows are copied
-    rows = np.unique(np.searchsorted(np.cumsum(chance), np.arange(n_drawn) + 0.5))
-    rows = rows[rows < problem.n_samples]
-    return Batch(X[rows], y[rows], share[rows] / chance[rows])
+    inclusion = _inclusion_probabilities(norm_weight * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
+    del cached, parts  # before the rows are copied
+    index = np.unique(np.searchsorted(np.cumsum(inclusion), np.arange(n_drawn) + 0.5))
+    index = index[index < problem.n_samples]
+    return Batch(X[index], y[index], norm_weight[index] / inclusion[index])
 
 
 def curvature_ratio(
@@ -365,16 +370,17 @@ def curvature_ratio(
 
     The curvature is measured as the rise of F above its tangent at ``start``. Returns 1 if all rows have none.
     """
-    params, ahead = start[0], end[0]
-    step = add_scaled(ahead, -1.0, params)
-    rise = problem.alpha * problem.l1_ratio * float(np.abs(ahead.coef).sum() - np.abs(params.coef).sum())
+    start_params, end_params = start[0], end[0]
+    step = add_scaled(end_params, -1.0, start_params)
+    l1_rise = problem.alpha * problem.l1_ratio * float(np.abs(end_params.coef).sum() - np.abs(start_params.coef).sum())
 
-    def bend(before: Evaluation, after: Evaluation) -> float:
-        return after.value - before.value - rise - dot(before.grads, step)
+    def rise_above_tangent(before: Evaluation, after: Evaluation) -> float:
+        return after.value - before.value - l1_rise - dot(before.grads, step)
 
-    part = problem._replace(data=rows, data_source=None)
-    seen, there = bend(value_and_grad(part, params), value_and_grad(part, ahead)), bend(start[1], end[1])
-    return seen / there if there > 0 else 1.0
+    sample = problem._replace(data=rows, data_source=None)
+    sampled = rise_above_tangent(value_and_grad(sample, start_params), value_and_grad(sample, end_params))
+    actual = rise_above_tangent(start[1], end[1])
+    return sampled / actual if actual > 0 else 1.0
 
 
 def next_sample_size(problem: Problem, n_drawn: int) -> int:
@@ -386,17 +392,17 @@ def next_sample_size(problem: Problem, n_drawn: int) -> int:
     return problem.n_samples if problem.data_source is None and 2 * doubled > problem.n_samples else doubled
 
 
-def _inclusion_probabilities(height: Array, n_drawn: int) -> Array:
-    """Return probabilities proportional to ``height``, clipped to 1, that sum to ``n_drawn``."""
-    height = np.maximum(height, np.finfo(float).tiny)
-    is_confirmed = np.zeros(len(height), dtype=bool)
+def _inclusion_probabilities(size: Array, n_drawn: int) -> Array:
+    """Return probabilities proportional to ``size``, clipped to 1, that sum to ``n_drawn``."""
+    size = np.maximum(size, np.finfo(float).tiny)
+    is_certain = np.zeros(len(size), dtype=bool)
     while True:
-        left = n_drawn - np.count_nonzero(is_confirmed)
-        chance = np.where(is_confirmed, 1.0, height * (left / height[~is_confirmed].sum()))
-        too_high = chance > 1.0
+        n_remaining = n_drawn - np.count_nonzero(is_certain)
+        inclusion = np.where(is_certain, 1.0, size * (n_remaining / size[~is_certain].sum()))
+        too_high = inclusion > 1.0
         if not too_high.any():
-            return chance
-        is_confirmed |= too_high
+            return inclusion
+        is_certain |= too_high
 
 
 def factorize_hessian(
@@ -414,8 +420,8 @@ def factorize_hessian(
     if K > 1:  # add curvature along the shift common to all classes, where F has only that of the penalty
         shift = np.diagonal(matrix).reshape(K, q).mean(axis=0) / K
         np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
-    diagonal = np.diagonal(matrix)
-    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    matrix_diagonal = np.diagonal(matrix)
+    unit = 1 / np.sqrt(np.where(matrix_diagonal > 0, matrix_diagonal, 1.0))
     matrix *= unit
     matrix *= unit[:, None]
     return CholeskyPreconditioner(preconditioner.mean, preconditioner.scale, unit, _cholesky(matrix))
@@ -426,8 +432,8 @@ def factorize_subsample(
 ) -> CholeskyPreconditioner:
     """Return ``factorize_hessian`` of ``n_samples`` of the sampled rows, evenly spaced."""
     if n_samples < len(rows.y):
-        part = np.arange(n_samples) * len(rows.y) // n_samples
-        rows = Batch(*(column[part] for column in rows))
+        index = np.arange(n_samples) * len(rows.y) // n_samples
+        rows = Batch(*(column[index] for column in rows))
         rows = normalize_weights(rows)
     return factorize_hessian(problem, params, rows, preconditioner)
 
@@ -461,44 +467,44 @@ def class_block_preconditioner(
     ridge = np.zeros(q)
     ridge[:p] = _ridge(problem, preconditioner)
     inverse = np.zeros((K, q, q), dtype)
-    size = max(_CHUNK // q, _ROWS_PER_COLUMN * q) * times_larger(rows.X)
+    size = max(_MIN_BLOCK_ENTRIES // q, _ROWS_PER_COLUMN * q) * block_factor(rows.X)
     n_buffered = 0 if isinstance(rows.X, DeviceArray) else min(size, len(rows.y))
     buffer = np.empty((n_buffered, q), dtype)
     for start in range(0, len(rows.y), size):
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
-        u = _scaled_rows(X, preconditioner, q, dtype)
+        u = _transform_rows(X, preconditioner, q, dtype)
         proba = problem.kernel.proba(params, X)
         spread = np.sqrt(weight * spreads(proba)).astype(dtype)
         for c in range(K):
-            inverse[c] += lower_gram(_times_column(u, spread[c], buffer[: len(u)]))
+            inverse[c] += lower_gram(_scale_rows(u, spread[c], buffer[: len(u)]))
     for c in range(K):
         np.einsum("ii->i", inverse[c])[...] += ridge
-        inverse[c] = _inverted(inverse[c])
-    constraint = _inverted(inverse.sum(axis=0)) if K > 1 else None
+        inverse[c] = _invert(inverse[c])
+    constraint = _invert(inverse.sum(axis=0)) if K > 1 else None
     return BlockPreconditioner(preconditioner.mean, preconditioner.scale, inverse, constraint)
 
 
-def _times_column(u: Any, column: Any, buffer: Array) -> Any:
+def _scale_rows(u: Any, column: Any, buffer: Array) -> Any:
     """Return each row of ``u`` times its entry of ``column``; for a NumPy array, in ``buffer``."""
     return np.multiply(u, column[:, None], out=buffer) if isinstance(u, np.ndarray) else u * column[:, None]
 
 
-def _inverted(matrix: Array) -> Array:
+def _invert(matrix: Array) -> Array:
     """Return the inverse of a positive semi-definite matrix with any diagonal; only its lower triangle is read."""
-    diagonal = np.diagonal(matrix)
-    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    matrix_diagonal = np.diagonal(matrix)
+    unit = np.sqrt(np.where(matrix_diagonal > 0, matrix_diagonal, 1))
     inverse = inverse_of_unit_diagonal(matrix / unit / unit[:, None], float(np.finfo(matrix.dtype).eps))
     inverse /= unit
     inverse /= unit[:, None]
     return inverse
 
 
-def _chunk(n_columns: int) -> int:
+def _block_rows(n_columns: int) -> int:
     """Return the number of rows per block for a Hessian of ``n_columns`` columns."""
-    return max(1, _CHUNK // n_columns, n_columns // 2)
+    return max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns // 2)
 
 
-def _scaled_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:
+def _transform_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:
     """Return the rows in the preconditioner's coordinates, dense; if ``q`` is n_features + 1, with a column of ones."""
     if isinstance(X, DeviceArray):
         u = (X.astype(dtype) - preconditioner.mean.astype(dtype)) * (1 / preconditioner.scale).astype(dtype)
@@ -517,16 +523,16 @@ def _add_curvature(matrix: Array, K: int, part: CurvedRows, preconditioner: Gram
     """Add the curvature of a block of rows to the lower triangle of ``matrix``."""
     X, weight, proba, spread = part
     q = len(matrix) // K
-    u = _scaled_rows(X, preconditioner, q, np.float64)  # in float32, rounding of the sums would exceed the penalty
+    u = _transform_rows(X, preconditioner, q, np.float64)  # in float32, rounding of the sums would exceed the penalty
     if K == 1:
         u *= np.sqrt(weight * spread[0])[:, None]
         matrix += lower_gram(u)
         return
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
-    pairs = to_host(lower_gram(coupled.reshape(len(u), K * q)))
-    own = (u.T * (weight * spread)[:, None, :]) @ u  # not by p - p^2, which rounds to 0 if p is near 1
-    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -to_host(own)
-    matrix -= pairs
+    cross_terms = to_host(lower_gram(coupled.reshape(len(u), K * q)))
+    class_blocks = (u.T * (weight * spread)[:, None, :]) @ u  # not by p - p^2, which rounds to 0 if p is near 1
+    np.einsum("cicj->cij", cross_terms.reshape(K, q, K, q))[...] = -to_host(class_blocks)
+    matrix -= cross_terms
 
 
 def _cholesky(matrix: Array) -> Array:
@@ -535,10 +541,10 @@ def _cholesky(matrix: Array) -> Array:
     Adds eps to the diagonal, and ten times more until the matrix is definite. Only the lower triangle of ``matrix`` is
     read, and its diagonal is overwritten. Calls LAPACK directly: for small data SciPy's checks would take as long.
     """
-    excess = float(np.finfo(np.float64).eps)
+    jitter = float(np.finfo(np.float64).eps)
     while True:
-        np.einsum("ii->i", matrix)[...] = 1.0 + excess
+        np.einsum("ii->i", matrix)[...] = 1.0 + jitter
         factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # .T: a Fortran-order view, upper triangle
         if info == 0:
             return np.asarray(factor)
-        excess *= 10.0
+        jitter *= 10.0

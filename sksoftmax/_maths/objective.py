@@ -28,13 +28,13 @@ from sksoftmax._engines.device import block_size, columns_to_device, to_device_o
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
 #: Minimum rows per block.
-_MIN_BLOCK = 64
+_MIN_BLOCK_ROWS = 64
 
 #: Maximum number of rows from which the column medians are computed.
-_N_CENTRE = 255
+_N_MEDIAN_ROWS = 255
 
 #: Bound on |x| below which sums of squares stay finite in float64.
-_LARGEST = 1e100
+_MAX_MAGNITUDE = 1e100
 
 
 def alpha_from_C(C: float, total_weight: float) -> float:
@@ -56,8 +56,8 @@ def penalty(coef: Array, alpha: float, l1_ratio: float = 0.0) -> tuple[Any, Arra
     The penalty is ``alpha * ((1 - l1_ratio) / 2 * ||coef||^2 + l1_ratio * ||coef||_1)``.
     """
     grad = alpha * (1 - l1_ratio) * coef
-    objective_value: Any = 0.5 * np.vdot(grad, coef)
-    return objective_value + alpha * l1_ratio * np.abs(coef).sum() if l1_ratio else objective_value, grad
+    value: Any = 0.5 * np.vdot(grad, coef)
+    return value + alpha * l1_ratio * np.abs(coef).sum() if l1_ratio else value, grad
 
 
 def soft_threshold(coef: Array, threshold: Array | float) -> Array:
@@ -65,13 +65,13 @@ def soft_threshold(coef: Array, threshold: Array | float) -> Array:
     return coef - np.clip(coef, -threshold, threshold)
 
 
-def _regularised(problem: Problem, loss: Any, grads: Params, params: Params) -> Evaluation:
+def _add_penalty(problem: Problem, loss: Any, grads: Params, params: Params) -> Evaluation:
     """Return F and its gradient from the mean loss and the gradient of the mean loss."""
-    objective_value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
+    penalty_value, coef_grad = penalty(params.coef, problem.alpha, problem.l1_ratio)
     # with a row per class the intercept's gradient sums to 0, except for rounding
     intercept = center_over_classes(grads.intercept) if problem.fit_intercept else np.zeros_like(grads.intercept)
     coef_grad += grads.coef
-    return Evaluation(float(loss + objective_value), Params(coef_grad, intercept))
+    return Evaluation(float(loss + penalty_value), Params(coef_grad, intercept))
 
 
 def has_hard_labels(problem: Problem) -> bool:
@@ -81,13 +81,13 @@ def has_hard_labels(problem: Problem) -> bool:
 
 def smooth_targets(problem: Problem, y: Array) -> Array:
     """Return ``y`` as the kernel takes it: y itself without label smoothing, else a table of smoothed targets."""
-    share = problem.label_smoothing
-    if not share:
+    smoothing = problem.label_smoothing
+    if not smoothing:
         return y
     if y.ndim == 2:
-        return (1 - share) * y + share / problem.n_classes
-    table = np.full((len(y), problem.n_classes), share / problem.n_classes, problem.data.X.dtype)
-    table[np.arange(len(y)), y] += 1 - share
+        return (1 - smoothing) * y + smoothing / problem.n_classes
+    table = np.full((len(y), problem.n_classes), smoothing / problem.n_classes, problem.data.X.dtype)
+    table[np.arange(len(y)), y] += 1 - smoothing
     return table
 
 
@@ -97,7 +97,7 @@ def batch_value_and_grad(problem: Problem, params: Params, batch: Batch) -> Eval
     The value includes an L1 penalty, the gradient does not.
     """
     loss, grads = batch_loss_grad(problem, params, batch)
-    return _regularised(problem, loss, _in_host_memory(grads), params)
+    return _add_penalty(problem, loss, _params_to_host(grads), params)
 
 
 def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[Any, Params]:
@@ -114,27 +114,27 @@ def block_length(problem: Problem) -> int:
     """Return the number of rows per block, such that X and the raw predictions of a block fit in cache."""
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    return max(_MIN_BLOCK, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
+    return max(_MIN_BLOCK_ROWS, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
 
 
-def iter_blocks(problem: Problem, least: int = 1) -> Iterator[Batch]:
+def iter_blocks(problem: Problem, min_rows: int = 1) -> Iterator[Batch]:
     """Yield all rows in order, in blocks that fit in cache, so that no (n_samples, n_classes) array is needed.
 
-    Every block except the last has at least ``least`` rows.
+    Every block except the last has at least ``min_rows`` rows.
     """
     X, (y, weight) = problem.data.X, columns_to_device(problem.data.X, problem.data.y, problem.data.weight)
-    size = max(least, block_length(problem))
+    size = max(min_rows, block_length(problem))
     for start in range(0, problem.n_samples, size):
         rows = slice(start, start + size)
         yield Batch(X[rows], y[rows], weight[rows])
 
 
-def _beside(params: Params, X: Any) -> Params:
+def _params_to_device(params: Params, X: Any) -> Params:
     """Return the parameters in X's dtype and on X's device, so that blocks do not convert them again."""
     return Params(*(to_device_of(part, X) for part in params))
 
 
-def _in_host_memory(grads: Params) -> Params:
+def _params_to_host(grads: Params) -> Params:
     """Return ``grads`` as NumPy arrays."""
     return Params(*(to_host(part) for part in grads))
 
@@ -142,8 +142,8 @@ def _in_host_memory(grads: Params) -> Params:
 def value_and_grad(problem: Problem, params: Params) -> Evaluation:
     """Return F and its gradient over all rows, in float64 whatever the dtype of X."""
     total = total_weight(problem)
-    summed = loss_grad if problem.data_source is None else problem.data_source.loss_grad
-    return _regularised(problem, *summed(problem, params, total), params)
+    sum_loss_grad = loss_grad if problem.data_source is None else problem.data_source.loss_grad
+    return _add_penalty(problem, *sum_loss_grad(problem, params, total), params)
 
 
 def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
@@ -151,19 +151,19 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
     X = problem.data.X
     loss: Any = 0.0
     coef, intercept = (zeros(part.shape, X) for part in params)
-    cast = _beside(params, X)
+    cast = _params_to_device(params, X)
     for block in iter_blocks(problem):
         y = smooth_targets(problem, block.y)
         block_loss, grads = problem.kernel.loss_grad(cast, block.X, y, block.weight, total)
         loss += block_loss
         coef += grads.coef
         intercept += grads.intercept
-    return float(loss), _in_host_memory(Params(coef, intercept))
+    return float(loss), _params_to_host(Params(coef, intercept))
 
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     """Yield the probabilities of each block, (n_outputs, rows of the block)."""
-    params = _beside(params, problem.data.X)
+    params = _params_to_device(params, problem.data.X)
     return (problem.kernel.proba(params, block.X) for block in iter_blocks(problem))
 
 
@@ -186,8 +186,8 @@ def loss(problem: Problem, params: Params) -> float:
 
 def objective_value(problem: Problem, params: Params) -> float:
     """Return F, with clipped losses as in ``loss``."""
-    of_penalty, _ = penalty(params.coef, problem.alpha, problem.l1_ratio)
-    return float(loss(problem, params) / total_weight(problem) + of_penalty)
+    penalty_value, _ = penalty(params.coef, problem.alpha, problem.l1_ratio)
+    return float(loss(problem, params) / total_weight(problem) + penalty_value)
 
 
 def hessian_products(problem: Problem, params: Params, rows: Batch | None = None) -> Callable[[Params], Params]:
@@ -207,9 +207,9 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
         data_term = functools.partial(problem.data_source.hessian_product, problem, params, total=total_weight(problem))
     else:
         part = problem if rows is None else problem._replace(data=rows)
-        kept = list(probabilities(part, params)) if problem.n_outputs <= problem.n_features else None
+        probas = list(probabilities(part, params)) if problem.n_outputs <= problem.n_features else None
         total = total_weight(problem) if rows is None else 1.0
-        data_term = functools.partial(hessian_product, part, params, total=total, kept=kept)
+        data_term = functools.partial(hessian_product, part, params, total=total, probas=probas)
 
     def product(direction: Params) -> Params:
         coef, intercept = data_term(direction)
@@ -222,21 +222,21 @@ def hessian_products(problem: Problem, params: Params, rows: Batch | None = None
 
 
 def hessian_product(
-    problem: Problem, params: Params, direction: Params, total: float, kept: list[Array] | None = None
+    problem: Problem, params: Params, direction: Params, total: float, probas: list[Array] | None = None
 ) -> Params:
     """Return the data term's Hessian times ``direction``, for the rows in memory, in float64.
 
-    ``kept`` are the cached ``probabilities``, or None to compute them.
+    ``probas`` are the cached ``probabilities``, or None to compute them.
     """
-    table = probabilities(problem, params) if kept is None else kept
+    table = probabilities(problem, params) if probas is None else probas
     X = problem.data.X
     coef, intercept = (zeros(part.shape, X) for part in direction)
-    cast = _beside(direction, X)
+    cast = _params_to_device(direction, X)
     for block, proba in zip(iter_blocks(problem), table, strict=True):
         part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
         coef += part.coef
         intercept += part.intercept
-    return _in_host_memory(Params(coef, intercept))
+    return _params_to_host(Params(coef, intercept))
 
 
 def total_weight(problem: Problem) -> float:
@@ -256,13 +256,13 @@ def class_weights(problem: Problem) -> Array:
 
     With soft or smoothed targets a row adds its weight times the target of the class.
     """
-    data, share = problem.data, problem.label_smoothing
+    data, smoothing = problem.data, problem.label_smoothing
     sums = (
         class_sums(data.y, data.weight, problem.n_classes)
         if problem.data_source is None
         else problem.data_source.class_weights
     )
-    return (1 - share) * sums + share * sums.mean() if share else sums
+    return (1 - smoothing) * sums + smoothing * sums.mean() if smoothing else sums
 
 
 def prior_objective(problem: Problem) -> float:
@@ -340,14 +340,16 @@ def compute_column_offset(X: Any) -> Array:
 
     The median is close to most entries of a column, however large the others are.
     """
-    rows = X[:: -(-X.shape[0] // _N_CENTRE)]
+    rows = X[:: -(-X.shape[0] // _N_MEDIAN_ROWS)]
     return np.asarray(np.median(to_host(rows), axis=0), dtype=np.float32)
 
 
 def has_finite_squares(X: Any) -> bool:
     """Return whether squares of the entries of a NumPy or SciPy X, and their sums, are finite in float64."""
     values = X.data if sp.issparse(X) else X
-    return bool(X.dtype != np.float64 or -_LARGEST < values.min(initial=0) <= values.max(initial=0) < _LARGEST)
+    return bool(
+        X.dtype != np.float64 or -_MAX_MAGNITUDE < values.min(initial=0) <= values.max(initial=0) < _MAX_MAGNITUDE
+    )
 
 
 def shift_intercept(params: Params, column_offset: Array | None, sign: float) -> Params:

@@ -25,7 +25,7 @@ from sksoftmax._maths.objective import iter_blocks
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
 #: Maximum cost of X'X and its factor, in passes over the data. Above it, only the diagonal of X'X is used.
-_GRAM_PASSES = 200
+_MAX_GRAM_PASSES = 200
 
 #: Cost of a flop of a sparse X'X, in flops of a pass.
 _SPARSE_FACTOR = 10.0
@@ -39,13 +39,13 @@ ROWS_PER_VARIANCE = 20
 
 #: Minimum ratio of a column's variance in the sample to its variance over all rows. Below it, the sample has missed the
 #: rows with most of the variance.
-_SEEN = 0.5
+_MIN_VARIANCE_RATIO = 0.5
 
 #: Golden ratio minus 1. Its multiples modulo 1 are evenly spread and have no period.
-_GOLDEN = (5**0.5 - 1) / 2
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 #: Flops of X'X per entry of X and output that take as long as a pass: a pass has 4, and X'X is 4 times faster per flop.
-_GRAM_PER_PASS = 16
+_GRAM_FLOPS_PER_PASS = 16
 
 #: Maximum number of columns for X'X: the matrix then takes 128 MiB.
 _MAX_GRAM_FEATURES = 4096
@@ -128,14 +128,14 @@ class Spectrum(NamedTuple):
     mean: Array
     scale: Array
     basis: Any
-    share: Array
+    data_fraction: Array
     curvature: float
     has_intercept: bool
 
     def preconditioner(self, curvatures: Array) -> SpectralPreconditioner:
         """Return the preconditioner for the mean curvature of each class, (n_outputs,)."""
         relative = (curvatures / self.curvature)[:, None]
-        inverse = 1.0 / (relative * self.share + (1.0 - self.share))
+        inverse = 1.0 / (relative * self.data_fraction + (1.0 - self.data_fraction))
         return SpectralPreconditioner(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
 
 
@@ -169,10 +169,10 @@ def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
     for block in iter_blocks(problem):
         X = block.X
         if sp.issparse(X):
-            least, most = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
+            block_low, block_high = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
         else:
-            least, most = to_host(X.min(axis=0)), to_host(X.max(axis=0))
-        low, high = np.minimum(low, least), np.maximum(high, most)
+            block_low, block_high = to_host(X.min(axis=0)), to_host(X.max(axis=0))
+        low, high = np.minimum(low, block_low), np.maximum(high, block_high)
         mean += (block.weight / total).astype(X.dtype) @ X
     size = np.maximum(np.abs(low), np.abs(high))
     dtype = problem.data.X.dtype if sp.issparse(problem.data.X) else np.float64  # dense float32 is centred exactly
@@ -195,7 +195,7 @@ def compute_moments(problem: Problem, *, full_gram: bool) -> Moments:
 
     If the rows are not all in memory, X'X is estimated in the same way from the rows in memory.
     """
-    n_drawn = _rows_of_gram(problem)
+    n_drawn = _gram_sample_size(problem)
     if problem.data_source is not None:
         mean, max_deviation, spread = problem.data_source.moments
         if not full_gram:
@@ -203,34 +203,38 @@ def compute_moments(problem: Problem, *, full_gram: bool) -> Moments:
     else:
         mean, max_deviation = mean_and_max_deviation(problem)
         if not full_gram or n_drawn == problem.n_samples:
-            return Moments(mean, max_deviation, _second(problem, mean, max_deviation, full_gram=full_gram))
-        spread = _second(problem, mean, max_deviation, full_gram=False)
-    part = problem
+            return Moments(
+                mean, max_deviation, _compute_second_moment(problem, mean, max_deviation, full_gram=full_gram)
+            )
+        spread = _compute_second_moment(problem, mean, max_deviation, full_gram=False)
+    sample = problem
     if n_drawn < problem.n_samples:
-        rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
-        part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+        rows = np.unique((np.arange(n_drawn) * _GOLDEN_RATIO % 1.0 * problem.n_samples).astype(np.intp))
+        sample = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
     column_offset = mean
     if problem.fit_intercept:
-        column_offset = sum(to_host(block.weight @ block.X) for block in iter_blocks(part)) / part.data.weight.sum()
-    second_moment = _second(part, column_offset, max_deviation, full_gram=True)
-    seen = np.diagonal(second_moment).copy()
-    np.einsum("ii->i", second_moment)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
+        column_offset = sum(to_host(block.weight @ block.X) for block in iter_blocks(sample)) / sample.data.weight.sum()
+    second_moment = _compute_second_moment(sample, column_offset, max_deviation, full_gram=True)
+    sampled_variance = np.diagonal(second_moment).copy()
+    np.einsum("ii->i", second_moment)[...] += np.where(
+        sampled_variance < _MIN_VARIANCE_RATIO * spread, spread - sampled_variance, 0.0
+    )
     return Moments(mean, max_deviation, second_moment)
 
 
-def _rows_of_gram(problem: Problem) -> int:
+def _gram_sample_size(problem: Problem) -> int:
     """Return the number of rows for X'X: at least 20 per column, and more as long as X'X costs at most a pass.
 
     Returns all rows if that is more than half of them, or if X is sparse.
     """
     n, p = problem.n_samples, problem.n_features
-    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_outputs * n // p)
+    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_FLOPS_PER_PASS * problem.n_outputs * n // p)
     return n if sp.issparse(problem.data.X) or 2 * n_drawn > n else n_drawn
 
 
-def _second(problem: Problem, mean: Array, max_deviation: Array, *, full_gram: bool) -> Array:
+def _compute_second_moment(problem: Problem, mean: Array, max_deviation: Array, *, full_gram: bool) -> Array:
     """Return ``Moments.second_moment``."""
-    unit = _unit(max_deviation)
+    unit = _column_unit(max_deviation)
     p = problem.n_features
     total = problem.data.weight.sum()
     second_moment: Any = zeros((p, p) if full_gram else (p,), problem.data.X)
@@ -268,7 +272,7 @@ def lower_gram(rows: Any) -> Any:
     return np.asarray(syrk(1.0, rows.T, lower=1))
 
 
-def _unit(max_deviation: Array) -> Array:
+def _column_unit(max_deviation: Array) -> Array:
     """Return the divisor of each column: its largest deviation, or 1 for a constant column."""
     return np.where(max_deviation > 0, max_deviation, 1.0)
 
@@ -291,7 +295,7 @@ def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | No
     smallest = np.finfo(problem.data.X.dtype).tiny
     moments = moments._replace(max_deviation=np.where(moments.max_deviation <= smallest, 0.0, moments.max_deviation))
     spread = np.diagonal(moments.second_moment) if full_gram else moments.second_moment
-    unit = _unit(moments.max_deviation)
+    unit = _column_unit(moments.max_deviation)
     curvature = bound * np.maximum(spread, 0.0) + problem.alpha * (1 - problem.l1_ratio) / unit / unit
     if batch_size is not None:
         curvature = curvature + bound / batch_size
@@ -314,16 +318,16 @@ def spectrum(problem: Problem, moments: Moments, curvature: float) -> Spectrum:
 
     Solves the generalised eigenvalue problem of ``curvature X'X / n`` and ``curvature X'X / n + alpha I``.
     """
-    unit = _unit(moments.max_deviation)
+    unit = _column_unit(moments.max_deviation)
     ridge = problem.alpha / unit / unit
     relative = np.sqrt(curvature * np.maximum(np.diagonal(moments.second_moment), 0.0) + ridge)
     relative[moments.max_deviation == 0] = np.inf
-    of_data = curvature * moments.second_moment / relative / relative[:, None]
-    combined = of_data.copy()
-    np.einsum("ii->i", combined)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
-    share, basis = scipy.linalg.eigh(of_data, combined, check_finite=False)
-    basis, share = to_device_of(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
-    return Spectrum(moments.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
+    data_curvature = curvature * moments.second_moment / relative / relative[:, None]
+    total_curvature = data_curvature.copy()
+    np.einsum("ii->i", total_curvature)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
+    data_fraction, basis = scipy.linalg.eigh(data_curvature, total_curvature, check_finite=False)
+    basis, data_fraction = to_device_of(basis, problem.data.X, np.float64), np.clip(data_fraction, 0, 1)
+    return Spectrum(moments.mean, unit * relative, basis, data_fraction, curvature, problem.fit_intercept)
 
 
 def absorb_constant_columns(preconditioner: GramPreconditioner | Spectrum, params: Params) -> Params:
@@ -343,15 +347,15 @@ def inverse_of_unit_diagonal(matrix: Array, eps: float) -> Array:
     lapack = scipy.linalg.lapack
     is_single = matrix.dtype == np.float32
     potrf, potri = (lapack.spotrf, lapack.spotri) if is_single else (lapack.dpotrf, lapack.dpotri)
-    excess = float(np.sqrt(eps))
+    jitter = float(np.sqrt(eps))
     while True:
-        np.fill_diagonal(matrix, 1.0 + excess)
+        np.fill_diagonal(matrix, 1.0 + jitter)
         factor, info = potrf(matrix, lower=1, clean=1)
         if info == 0:
             break
-        excess *= 10.0
-    half, _ = potri(factor, lower=1, overwrite_c=1)
-    inverse = half + half.T
+        jitter *= 10.0
+    lower_triangle, _ = potri(factor, lower=1, overwrite_c=1)
+    inverse = lower_triangle + lower_triangle.T
     np.einsum("ii->i", inverse)[...] *= 0.5
     return np.asarray(inverse)
 
@@ -367,18 +371,18 @@ def use_full_gram(problem: Problem, *, is_stream: bool = False) -> bool:
     if p > _MAX_GRAM_FEATURES:
         return False
     is_sparse = sp.issparse(problem.data.X)
-    stored = max(1.0, problem.data.X.nnz / n) if is_sparse else float(p)
+    entries_per_row = max(1.0, problem.data.X.nnz / n) if is_sparse else float(p)
     rows = max(n, p) if is_stream else n
-    gram = rows * stored**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
-    return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_outputs
+    gram = rows * entries_per_row**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
+    return gram + p**3 <= _MAX_GRAM_PASSES * 4 * rows * entries_per_row * problem.n_outputs
 
 
-def merge_max_deviation(known: Moments, mean: Array, max_deviation: Array) -> Array:
-    """Return a bound of the largest ``|x - known.mean|`` over two sets of rows.
+def merge_max_deviation(moments: Moments, mean: Array, max_deviation: Array) -> Array:
+    """Return a bound of the largest ``|x - moments.mean|`` over two sets of rows.
 
-    The moments of the first set are ``known``; the second set has the given ``mean`` and ``max_deviation``.
+    The first set has ``moments``; the second set has the given ``mean`` and ``max_deviation``.
     """
-    return np.asarray(np.maximum(known.max_deviation, max_deviation + np.abs(mean - known.mean)))
+    return np.asarray(np.maximum(moments.max_deviation, max_deviation + np.abs(mean - moments.mean)))
 
 
 def merge_moments(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
@@ -386,20 +390,20 @@ def merge_moments(left: Moments, left_weight: float, right: Moments, right_weigh
 
     ``max_deviation`` is then an upper bound of the largest ``|x - mean|``.
     """
-    share = right_weight / (left_weight + right_weight)
-    mean = left.mean + share * (right.mean - left.mean)
+    right_fraction = right_weight / (left_weight + right_weight)
+    mean = left.mean + right_fraction * (right.mean - left.mean)
     max_deviation = merge_max_deviation(
         left._replace(mean=mean, max_deviation=left.max_deviation + np.abs(mean - left.mean)),
         right.mean,
         right.max_deviation,
     )
-    unit = _unit(max_deviation)
+    unit = _column_unit(max_deviation)
     full_gram = left.second_moment.ndim == 2
     second_moment = np.zeros_like(left.second_moment)
-    for part, part_share in ((left, 1 - share), (right, share)):
+    for part, fraction in ((left, 1 - right_fraction), (right, right_fraction)):
         ratio, offset = part.max_deviation / unit, (part.mean - mean) / unit
         if full_gram:
-            second_moment += part_share * (part.second_moment * np.outer(ratio, ratio) + np.outer(offset, offset))
+            second_moment += fraction * (part.second_moment * np.outer(ratio, ratio) + np.outer(offset, offset))
         else:
-            second_moment += part_share * (part.second_moment * ratio**2 + offset**2)
+            second_moment += fraction * (part.second_moment * ratio**2 + offset**2)
     return Moments(mean, max_deviation, second_moment)

@@ -26,19 +26,19 @@ from sksoftmax._types import Array, Params, Problem
 _COLUMNS_PER_ROW = 2
 
 #: Maximum rows for a rotation, which then costs about 15 epochs of the dual solver.
-_MOST_ROWS = 1000
+_MAX_ROWS = 1000
 
-#: Maximum rows per output for a rotation; allows more rows than ``_MOST_ROWS`` if there are many classes.
-_MOST_ROWS_PER_CLASS = 200
+#: Maximum rows per output for a rotation; allows more rows than ``_MAX_ROWS`` if there are many classes.
+_MAX_ROWS_PER_OUTPUT = 200
 
 #: Maximum ratio of the columns' scales. Orthogonal transformations then keep half of the digits of the smallest column.
-_MOST_SCALES = 1e8
+_MAX_SCALE_RATIO = 1e8
 
 #: Workspace of LAPACK's ormqr for its largest triangle, in entries.
-_WORK = 64 * 65
+_ORMQR_TRIANGLE = 64 * 65
 
 #: Workspace of LAPACK's ormqr for a block of columns, in entries per row of the coefficients.
-_BLOCK = 64
+_ORMQR_BLOCK = 64
 
 
 class ReducedProblem(NamedTuple):
@@ -61,10 +61,10 @@ class ReducedProblem(NamedTuple):
 
 def identity_reduction(problem: Problem) -> ReducedProblem:
     """Return the problem itself, with maps that return their argument."""
-    return ReducedProblem(problem, _same, _same)
+    return ReducedProblem(problem, _identity, _identity)
 
 
-def _same(params: Params) -> Params:
+def _identity(params: Params) -> Params:
     return params
 
 
@@ -94,41 +94,41 @@ def classes_with_rows(problem: Problem) -> Array | None:
     Also returns None if all rows are of one class and there is no intercept: the coefficients alone then separate this
     class from the others.
     """
-    seen = np.flatnonzero(class_weights(problem))
-    is_left_whole = len(seen) == problem.n_classes or (len(seen) == 1 and not problem.fit_intercept)
-    return None if is_left_whole else seen
+    codes = np.flatnonzero(class_weights(problem))
+    is_complete = len(codes) == problem.n_classes or (len(codes) == 1 and not problem.fit_intercept)
+    return None if is_complete else codes
 
 
-def restrict_classes(problem: Problem, seen: Array) -> ReducedProblem:
-    """Return the problem with only the classes ``seen`` (sorted codes), to which all rows belong.
+def restrict_classes(problem: Problem, codes: Array) -> ReducedProblem:
+    """Return the problem with only the classes of the sorted ``codes``, to which all rows belong.
 
     `back` adds the other classes with `add_classes`. Two classes have one row of coefficients w instead of -w / 2 and
     w / 2. These two rows have half the squared norm of w and the same L1 norm, so ``alpha`` and ``l1_ratio`` change.
     With one class there is nothing to fit, and `back` returns the log priors.
     """
     y = problem.data.y
-    data = problem.data._replace(y=np.searchsorted(seen, y) if y.ndim == 1 else y[:, seen])
-    data_source = None if problem.data_source is None else problem.data_source.of_classes(seen)
+    data = problem.data._replace(y=np.searchsorted(codes, y) if y.ndim == 1 else y[:, codes])
+    data_source = None if problem.data_source is None else problem.data_source.of_classes(codes)
     alpha, l1_ratio = problem.alpha, problem.l1_ratio
-    if len(seen) == 2:
+    if len(codes) == 2:
         alpha, l1_ratio = 0.5 * (1 + l1_ratio) * alpha, 2 * l1_ratio / (1 + l1_ratio)
-    few = problem._replace(data=data, n_classes=len(seen), alpha=alpha, l1_ratio=l1_ratio, data_source=data_source)
+    reduced = problem._replace(data=data, n_classes=len(codes), alpha=alpha, l1_ratio=l1_ratio, data_source=data_source)
 
     def to(params: Params) -> Params:
-        if len(seen) == 1:
+        if len(codes) == 1:
             return Params(np.zeros((1, problem.n_features)), np.zeros(1))
-        coef, intercept = params.coef[seen], params.intercept[seen]
-        if len(seen) == 2:
+        coef, intercept = params.coef[codes], params.intercept[codes]
+        if len(codes) == 2:
             return Params(coef[1:] - coef[:1], intercept[1:] - intercept[:1])
         return Params(center_over_classes(coef), center_over_classes(intercept))
 
     def back(params: Params) -> Params:
-        if len(seen) == 1:
+        if len(codes) == 1:
             return prior_params(problem)
         flags = {"has_l1": problem.l1_ratio > 0, "has_intercept": problem.fit_intercept}
-        return add_classes(params, seen, problem.n_classes, problem.n_total_samples, **flags)
+        return add_classes(params, codes, problem.n_classes, problem.n_total_samples, **flags)
 
-    return ReducedProblem(few, to, back)
+    return ReducedProblem(reduced, to, back)
 
 
 def add_classes(
@@ -175,19 +175,21 @@ def _drop_empty_columns(problem: Problem) -> ReducedProblem | None:
     used = np.flatnonzero(np.bincount(X.indices, minlength=p))
     if not 0 < 2 * len(used) < p:
         return None
-    place = np.zeros(p, X.indices.dtype)
-    place[used] = np.arange(len(used))
-    reduced = sp.csr_array((X.data, place[X.indices], X.indptr), shape=(X.shape[0], len(used)))
+    new_index = np.zeros(p, X.indices.dtype)
+    new_index[used] = np.arange(len(used))
+    reduced = sp.csr_array((X.data, new_index[X.indices], X.indptr), shape=(X.shape[0], len(used)))
 
-    return ReducedProblem(_with(problem, reduced), partial(_take, used), partial(_scatter, used, p))
+    return ReducedProblem(
+        _replace_X(problem, reduced), partial(_take_columns, used), partial(_scatter_columns, used, p)
+    )
 
 
-def _take(used: Array, params: Params) -> Params:
+def _take_columns(used: Array, params: Params) -> Params:
     """Return the parameters with the coefficients of the columns ``used`` only."""
     return params._replace(coef=params.coef[:, used])
 
 
-def _scatter(used: Array, n_features: int, params: Params) -> Params:
+def _scatter_columns(used: Array, n_features: int, params: Params) -> Params:
     """Return the parameters of all columns; the coefficients of columns other than ``used`` are 0."""
     coef = np.zeros((len(params.coef), n_features))
     coef[:, used] = params.coef
@@ -197,7 +199,7 @@ def _scatter(used: Array, n_features: int, params: Params) -> Params:
 def _has_few_rows(problem: Problem) -> bool:
     """Return whether there are few enough rows for a rotation to the row space to be cheap and useful."""
     n = problem.n_samples
-    return _COLUMNS_PER_ROW * n <= problem.n_features and n <= max(_MOST_ROWS, _MOST_ROWS_PER_CLASS * problem.n_outputs)
+    return _COLUMNS_PER_ROW * n <= problem.n_features and n <= max(_MAX_ROWS, _MAX_ROWS_PER_OUTPUT * problem.n_outputs)
 
 
 def _rotate_to_row_space(problem: Problem) -> ReducedProblem | None:
@@ -224,7 +226,7 @@ def _rotate_to_row_space(problem: Problem) -> ReducedProblem | None:
     rounding = max(columns.shape) * np.finfo(np.float64).eps * np.abs(mean)
     columns[max_deviation <= rounding] = max_deviation[max_deviation <= rounding] = 0
     # 2.
-    if not max_deviation.max() <= _MOST_SCALES * max_deviation.min(where=max_deviation > 0, initial=np.inf):
+    if not max_deviation.max() <= _MAX_SCALE_RATIO * max_deviation.min(where=max_deviation > 0, initial=np.inf):
         return None
     (reflectors, factors), triangle = scipy.linalg.qr(columns, overwrite_a=True, mode="raw", check_finite=False)
     # 3.
@@ -232,32 +234,32 @@ def _rotate_to_row_space(problem: Problem) -> ReducedProblem | None:
     triangle[size <= max(p * np.finfo(np.float64).eps * size.max(), rounding.max())] = 0
 
     rotation = reflectors, factors, mean
-    reduced = _with(problem, np.ascontiguousarray(triangle.T))
-    return ReducedProblem(reduced, partial(_into, *rotation), partial(_out_of, *rotation))
+    reduced = _replace_X(problem, np.ascontiguousarray(triangle.T))
+    return ReducedProblem(reduced, partial(_rotate_params, *rotation), partial(_rotate_back, *rotation))
 
 
-def _rotate(reflectors: Array, factors: Array, coef: Array, trans: str) -> Any:
+def _multiply_by_q(reflectors: Array, factors: Array, coef: Array, trans: str) -> Any:
     """Return ``coef`` times Q ("T") or Q' ("N"), with Q as LAPACK's reflectors and their factors."""
     (multiply,) = scipy.linalg.get_lapack_funcs(("ormqr",), (reflectors,))  # looked up here: it cannot be pickled
-    product, _, _ = multiply("L", trans, reflectors, factors, coef.T, _WORK + _BLOCK * len(coef))
+    product, _, _ = multiply("L", trans, reflectors, factors, coef.T, _ORMQR_TRIANGLE + _ORMQR_BLOCK * len(coef))
     return product.T
 
 
-def _into(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
+def _rotate_params(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
     """Return the parameters in the coordinates of the row space."""
     params = shift_intercept(params, mean, 1.0)
-    coef = _rotate(reflectors, factors, params.coef, "T")[:, : reflectors.shape[1]]
+    coef = _multiply_by_q(reflectors, factors, params.coef, "T")[:, : reflectors.shape[1]]
     return params._replace(coef=np.ascontiguousarray(coef))
 
 
-def _out_of(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
+def _rotate_back(reflectors: Array, factors: Array, mean: Array, params: Params) -> Params:
     """Return parameters of the row space in the coordinates of X."""
     padded = np.zeros((len(params.coef), len(reflectors)))
     padded[:, : reflectors.shape[1]] = params.coef
-    coef = _rotate(reflectors, factors, padded, "N")
+    coef = _multiply_by_q(reflectors, factors, padded, "N")
     return shift_intercept(params._replace(coef=np.ascontiguousarray(coef)), mean, -1.0)
 
 
-def _with(problem: Problem, X: Any) -> Problem:
+def _replace_X(problem: Problem, X: Any) -> Problem:
     """Return the problem with another X."""
     return problem._replace(data=problem.data._replace(X=X))
