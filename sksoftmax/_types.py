@@ -48,7 +48,7 @@ def add_scaled(params: Params, factor: float, other: Params) -> Params:
 
 
 def interpolate(start: Params, fraction: float, end: Params) -> Params:
-    """Return ``left + share * (right - left)``."""
+    """Return ``start + fraction * (end - start)``."""
     coef = end.coef - start.coef
     coef *= fraction
     coef += start.coef
@@ -75,8 +75,8 @@ class Batch(NamedTuple):
         Class codes, 0 to n_classes - 1; or targets, >= 0, each row of sum 1.
     weight : ndarray of float64 of shape (n,)
 
-    If X is an array of another library, ``y`` and ``weight`` of all rows are in host memory. In blocks and batches of
-    these rows, ``y`` and ``weight`` are on the device of X.
+    If X is an array of another library, ``y`` and ``weight`` of all rows are in host memory. In blocks and batches
+    they are on the device of X.
     """
 
     X: Any
@@ -123,7 +123,7 @@ class Kernel(Protocol):
 
 
 class DataSource(Protocol):
-    """All rows of data that are not held in memory. Solvers read it as sums over rows, or in batches."""
+    """All rows of data that is not held in memory. Solvers take sums over the rows, or batches."""
 
     @property
     def n_samples(self) -> int:

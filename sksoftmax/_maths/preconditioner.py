@@ -118,7 +118,7 @@ class Spectrum(NamedTuple):
         As in ``GramPreconditioner``.
     basis : ndarray or DeviceArray of shape (n_features, n_features)
         Directions, one per column, on the device of X. At v = ``curvature`` the curvature along each is 1.
-    share : ndarray of shape (n_features,)
+    data_fraction : ndarray of shape (n_features,)
         Fraction of that curvature that comes from X'X, in [0, 1]; the rest comes from the penalty.
     curvature : float
         Mean curvature of the loss at which the basis was computed.
@@ -207,14 +207,17 @@ def compute_moments(problem: Problem, *, full_gram: bool) -> Moments:
                 mean, max_deviation, _compute_second_moment(problem, mean, max_deviation, full_gram=full_gram)
             )
         spread = _compute_second_moment(problem, mean, max_deviation, full_gram=False)
+    # 1.
     sample = problem
     if n_drawn < problem.n_samples:
         rows = np.unique((np.arange(n_drawn) * _GOLDEN_RATIO % 1.0 * problem.n_samples).astype(np.intp))
         sample = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+    # 2.
     column_offset = mean
     if problem.fit_intercept:
         column_offset = sum(to_host(block.weight @ block.X) for block in iter_blocks(sample)) / sample.data.weight.sum()
     second_moment = _compute_second_moment(sample, column_offset, max_deviation, full_gram=True)
+    # 3.
     sampled_variance = np.diagonal(second_moment).copy()
     np.einsum("ii->i", second_moment)[...] += np.where(
         sampled_variance < _MIN_VARIANCE_RATIO * spread, spread - sampled_variance, 0.0
