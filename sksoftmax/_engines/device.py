@@ -94,8 +94,11 @@ class DeviceArray(NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> DeviceArray:
         """Return part of the array.
 
-        The key is a tuple of slices, None and integers or one of these; an index array or a mask of rows; or two index
-        arrays that select entries of a table.
+        The key is one of
+
+        - a slice, None or an integer, or a tuple of these;
+        - an index array or a mask of rows;
+        - two index arrays, which select entries of a table.
         """
         if isinstance(key, np.ndarray | DeviceArray):
             rows = np.flatnonzero(key) if key.dtype == bool else key

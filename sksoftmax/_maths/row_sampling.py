@@ -1,7 +1,7 @@
 """Subsample of the rows for the Hessian of a Newton step, and the check that it is large enough.
 
-A Newton step needs the Hessian only approximately. The Newton solvers draw rows with ``draw_rows``, compare the
-curvature of the sample with that of all rows after a step, and draw a larger sample if it is too small.
+A Newton step needs the Hessian only approximately. The Newton solvers draw rows with ``draw_rows``. After a poor step
+they compare the curvature of the sample with that of all rows, and draw a larger sample if the ratio is too small.
 """
 
 from __future__ import annotations
