@@ -1,4 +1,7 @@
-"""What the parts hand to each other: parameters, batches, the problem, evaluations."""
+"""Types that all wings share: parameters, batches, column moments, the problem, kernels, data sources and solvers.
+
+It imports no other module of the package.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ Array = NDArray[Any]
 
 
 class Params(NamedTuple):
-    """The parameters, or anything of their shape: a gradient, a direction, a velocity.
+    """Parameters of the model, or anything of the same shape: a gradient, a direction, a velocity.
 
-    Kept in float64 whatever the data's dtype, so that columns of any scale can be learned.
+    Parameters are float64 whatever the dtype of X, so that columns of any scale can be learned.
 
     Attributes
     ----------
@@ -28,47 +31,52 @@ class Params(NamedTuple):
 
 
 def zeros_like(params: Params) -> Params:
+    """Return zeros of the shape of ``params``."""
     return Params(np.zeros_like(params.coef), np.zeros_like(params.intercept))
 
 
 def scale_params(factor: float, params: Params) -> Params:
+    """Return ``factor * params``."""
     return Params(factor * params.coef, factor * params.intercept)
 
 
 def add_scaled(params: Params, factor: float, other: Params) -> Params:
-    """``params + factor * other``."""
+    """Return ``params + factor * other``."""
     coef = factor * other.coef
-    coef += params.coef  # in place: of wide data new memory costs more than the sum
+    coef += params.coef  # in place: for wide data, allocating memory costs more than the sum
     return Params(coef, params.intercept + factor * other.intercept)
 
 
-def interpolate(left: Params, share: float, right: Params) -> Params:
-    """``left + share * (right - left)``."""
-    coef = right.coef - left.coef
-    coef *= share
-    coef += left.coef
-    return Params(coef, left.intercept + share * (right.intercept - left.intercept))
+def interpolate(start: Params, fraction: float, end: Params) -> Params:
+    """Return ``start + fraction * (end - start)``."""
+    coef = end.coef - start.coef
+    coef *= fraction
+    coef += start.coef
+    return Params(coef, start.intercept + fraction * (end.intercept - start.intercept))
 
 
 def dot(left: Params, right: Params) -> float:
+    """Return the inner product of all coefficients and intercepts."""
     return float(np.vdot(left.coef, right.coef) + np.vdot(left.intercept, right.intercept))
 
 
 def is_finite(params: Params) -> bool:
+    """Return whether all coefficients and intercepts are finite."""
     return bool(np.isfinite(params.coef).all() and np.isfinite(params.intercept).all())
 
 
 class Batch(NamedTuple):
-    """Some rows of the data.
+    """Rows of the data, n of them.
 
     Attributes
     ----------
-    X : ndarray or csr_array of shape (n_outputs, n_features)
-    y : ndarray of intp of shape (n_outputs,), or of X's dtype of shape (n_outputs, n_classes)
-        Class codes, 0 to n_classes - 1; or targets, rows >= 0 that sum to 1.
-    weight : ndarray of float64 of shape (n_outputs,)
+    X : ndarray, csr_array or DeviceArray of shape (n, n_features)
+    y : ndarray of intp of shape (n,), or of X's dtype of shape (n, n_classes)
+        Class codes, 0 to n_classes - 1; or targets, >= 0, each row of sum 1.
+    weight : ndarray of float64 of shape (n,)
 
-    Of an X of another library these are all rows' in host memory, and those of blocks and batches where X is.
+    If X is an array of another library, ``y`` and ``weight`` of all rows are in host memory. In blocks and batches
+    they are on the device of X.
     """
 
     X: Any
@@ -77,7 +85,7 @@ class Batch(NamedTuple):
 
 
 def normalize_weights(rows: Batch) -> Batch:
-    """Return the rows with weights that sum to 1."""
+    """Return the rows with their weights divided by the sum of the weights."""
     return rows._replace(weight=rows.weight / rows.weight.sum())
 
 
@@ -87,11 +95,11 @@ class Moments(NamedTuple):
     Attributes
     ----------
     mean : ndarray of shape (n_features,)
-        0 for a model without intercept, whose columns cannot be centred.
+        0 for a model without intercept, because its columns cannot be centred.
     max_deviation : ndarray of shape (n_features,)
-        Largest ``|x - mean|``; exactly 0 for a column of one value.
+        Largest ``|x - mean|``; exactly 0 for a constant column.
     second_moment : ndarray of shape (n_features, n_features) or (n_features,)
-        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / max_deviation``; 0 where peak is.
+        Mean of ``u u'``, or of ``u**2``, with ``u = (x - mean) / max_deviation``; 0 where ``max_deviation`` is 0.
     """
 
     mean: Array
@@ -100,7 +108,10 @@ class Moments(NamedTuple):
 
 
 class Kernel(Protocol):
-    """An engine: the sums over rows that every solver is made of (see ``vectorized``); ``y`` as in ``Batch``."""
+    """Engine: the sums over rows that every solver uses.
+
+    ``vectorized`` documents the functions; ``y`` is as in ``Batch``.
+    """
 
     def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]: ...
 
@@ -112,10 +123,11 @@ class Kernel(Protocol):
 
 
 class DataSource(Protocol):
-    """All rows, where memory does not hold them: what is asked of them are sums, and batches if need be."""
+    """All rows of data that is not held in memory. Solvers take sums over the rows, or batches."""
 
     @property
-    def n_samples(self) -> int: ...
+    def n_samples(self) -> int:
+        """Number of rows."""
 
     @property
     def class_weights(self) -> Array:
@@ -123,31 +135,31 @@ class DataSource(Protocol):
 
     @property
     def moments(self) -> Moments:
-        """Of the columns; ``second_moment`` is the diagonal."""
+        """Moments of the columns; ``second_moment`` is the diagonal only."""
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        """The kernel's, over all rows; of ``problem`` the data are not used."""
+        """Return the kernel's loss and gradient, summed over all rows; ``problem.data`` is not used."""
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        """The kernel's, over all rows, at ``params``."""
+        """Return the kernel's Hessian product at ``params``, summed over all rows."""
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
-        """One pass."""
+        """Yield the batches of one pass over all rows."""
 
     def center_columns(self, column_offset: Array) -> Self:
-        """The same rows, with ``column_offset`` taken off X."""
+        """Return the same rows with ``column_offset`` subtracted from X."""
 
     def of_classes(self, seen: Array) -> Self:
-        """The same rows, whose codes become places in ``seen``, the sorted codes of the classes that have rows."""
+        """Return the same rows with y as positions in ``seen``, the sorted codes of the classes that have rows."""
 
 
 class Problem(NamedTuple):
-    """Validated data and the objective's constants; what F is a function of, but the parameters.
+    """Validated data and constants of the objective: everything that F depends on, except the parameters.
 
     Attributes
     ----------
     data : Batch
-        All rows, or a sample of ``data_source``; weights are positive.
+        All rows, or a sample of ``data_source``. Weights are positive.
     n_classes : int
         At least 2.
     alpha : float
@@ -156,13 +168,14 @@ class Problem(NamedTuple):
     kernel : Kernel
         The engine.
     mean_weight : float
-        Mean weight of a row: over all rows, on a stream over those seen so far.
+        Mean weight of a row: over all rows, or for a stream over the rows so far.
     l1_ratio : float
-        Share of L1 in the penalty, in [0, 1]; only solvers that do not need F smooth take any but 0.
+        Fraction of L1 in the penalty, in [0, 1]. Solvers that need a smooth F require 0.
     data_source : DataSource or None
-        All rows, where memory does not hold them: F and its gradient are theirs, and its curvature the sample's.
+        All rows, if they are not held in memory. F and its gradient are then sums over these rows, and ``data`` is a
+        sample for the curvature.
     label_smoothing : float
-        Share of the targets that is spread evenly over all classes, in [0, 1).
+        Fraction of each target that is spread evenly over all classes, in [0, 1).
     """
 
     data: Batch
@@ -177,43 +190,45 @@ class Problem(NamedTuple):
 
     @property
     def n_samples(self) -> int:
-        """Rows in memory."""
+        """Number of rows in memory."""
         return int(self.data.X.shape[0])
 
     @property
     def n_total_samples(self) -> int:
-        """Rows of which F is the mean."""
+        """Number of rows that F averages over, in memory or not."""
         return self.n_samples if self.data_source is None else self.data_source.n_samples
 
     @property
     def n_features(self) -> int:
+        """Number of columns of X."""
         return int(self.data.X.shape[1])
 
     @property
     def n_outputs(self) -> int:
+        """Number of rows of the coefficients: 1 for two classes, else ``n_classes``."""
         return 1 if self.n_classes == 2 else self.n_classes
 
 
 class Evaluation(NamedTuple):
-    """F and its gradient at some parameters, over all rows."""
+    """Value of F over all rows, and its gradient, at some parameters."""
 
     value: float
     grads: Params
 
 
 class Report(NamedTuple):
-    """What a solver says after an epoch, if it knows.
+    """Evaluation that a solver returns after an epoch.
 
     Attributes
     ----------
     value : float
-        F at the state's parameters, or an estimate of it.
+        F at the state's parameters, or an estimate of F.
     excess : float
-        Estimate of ``(F - F*) / F*``; inf while the solver cannot tell.
+        Estimate of ``(F - F*) / F*``; inf while the solver has no estimate.
     at_precision : bool
-        No step changes F by more than rounding.
+        Whether no step changes F by more than rounding.
     is_exact : bool, default=True
-        Whether ``value`` is F at the state's parameters; else it is the mean of F over the epoch.
+        Whether ``value`` is F at the state's parameters. Otherwise it is the mean of F over the epoch.
     """
 
     value: float
@@ -223,9 +238,9 @@ class Report(NamedTuple):
 
 
 class Solver(NamedTuple):
-    """A solver: pure functions of (problem, state); the state has ``params``.
+    """Solver: pure functions of the problem and a state, which has ``params``.
 
-    It may have ``path_cache``, too: what a fit of another penalty to the same rows may go on from.
+    The state may also have ``path_cache``, which a later fit with another penalty to the same rows can reuse.
 
     Attributes
     ----------
@@ -235,10 +250,10 @@ class Solver(NamedTuple):
     step : callable
         ``(problem, state, batch) -> state``.
     evaluate : callable or None
-        ``(problem, state) -> Report``, once an epoch; None for a solver that leaves the evaluation of F, and
-        of how far its minimum may be, to the loop.
+        ``(problem, state) -> Report``, called once per epoch. None if the training loop has to evaluate F and
+        estimate the suboptimality itself.
     batch_size : int or None
-        Rows of a batch; None for a solver whose step takes the whole data.
+        Rows per batch; None for a solver whose step uses all rows.
     """
 
     name: str

@@ -165,7 +165,7 @@ def test_blocks_of_rows_may_be_small(library, monkeypatch, name):
     X, y = rows_of(*shape)
     of_numpy = fitted(X, y, {"engine": "vectorized", **parameters})
     monkeypatch.setattr(_device, "_BLOCK_SIZE", 2**16)
-    monkeypatch.setattr(_device, "_TIMES_ELSEWHERE", 1)
+    monkeypatch.setattr(_device, "_DEVICE_FACTOR", 1)
     assert_equal_fits(fitted(library.array(X), y, parameters), library, of_numpy, RTOL[np.float64])
 
 

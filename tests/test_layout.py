@@ -30,6 +30,7 @@ WINGS = {
         "interior_point",
         "preconditioner",
         "reduction",
+        "row_sampling",
         "curvature",
         "newton_direction",
         "saturation",

@@ -130,13 +130,13 @@ def test_an_error_of_a_thousandth_in_the_penalty_is_caught_however_weak_it_is(pa
 @pytest.mark.parametrize("part", ["coef", "intercept"])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_an_error_in_the_gradient_that_is_descended_is_caught(part, n_classes, monkeypatch):
-    right = objective._regularised
+    right = objective._add_penalty
 
     def wrong(*args):
         value, grads = right(*args)
         return Evaluation(value, grads._replace(**{part: 1.001 * getattr(grads, part)}))
 
-    monkeypatch.setattr(objective, "_regularised", wrong)
+    monkeypatch.setattr(objective, "_add_penalty", wrong)
     X, y = load_iris(return_X_y=True)
     assert check_gradient(X[y < n_classes], y[y < n_classes], sample_weight=np.arange(50 * n_classes)) > 5e-4
 

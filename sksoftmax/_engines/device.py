@@ -1,10 +1,9 @@
-"""Arrays of other libraries, where they are, under NumPy's operators.
+"""Arrays of other libraries, on their own device, behind NumPy's interface.
 
-What a fit does with rows of X, and with tables of theirs, is written once, in NumPy's words. For an array of another
-library (of the array API, https://data-apis.org/array-api: PyTorch's, CuPy's) `DeviceArray` understands these words, by
-NumPy's own protocols for that (NEP 13 and NEP 18). What it is combined with moves to its device; nothing comes back but
-by `to_host`, or where it is added in place to an array in host memory. What is small stays there: parameters,
-statistics of the columns, and a few numbers a row.
+The engines and the maths are written once, against NumPy. `DeviceArray` wraps an array of another array-API library
+(https://data-apis.org/array-api: PyTorch, CuPy) and implements NumPy's ufuncs (NEP 13) and functions (NEP 18). Operands
+move to its device. Results move back to host memory only through `to_host`, or if they are added in place to an array
+in host memory. Small arrays stay in host memory: parameters, column moments, and a few numbers per row.
 """
 
 from __future__ import annotations
@@ -18,14 +17,16 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-#: Bytes of X and of raw predictions in a block of rows: in host memory what its caches keep, and elsewhere enough to
-#: keep a graphics card busy.
-_BLOCK_SIZE, _TIMES_ELSEWHERE = 2**20, 128
+#: Bytes of X and of raw predictions per block of rows in host memory, so that a block fits in cache.
+_BLOCK_SIZE = 2**20
 
-#: NumPy's dtypes, and their names in any namespace.
-_NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64", "int32", "bool")}
+#: Factor on the block size on a device other than the CPU: enough work per block for a graphics card.
+_DEVICE_FACTOR = 128
 
-#: Python's operators, which take numbers too; other ufuncs are looked up by their names.
+#: NumPy's dtypes, and their names in any array-API namespace.
+_DTYPE_NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64", "int32", "bool")}
+
+#: Python operators in place of ufuncs, because they also accept numbers. Other ufuncs are looked up by name.
 _OPERATORS: dict[Any, Callable[..., Any]] = {
     **{np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul, np.divide: operator.truediv},
     **{np.greater: operator.gt, np.negative: operator.neg, np.absolute: operator.abs},
@@ -33,15 +34,15 @@ _OPERATORS: dict[Any, Callable[..., Any]] = {
 
 
 class DeviceArray(NDArrayOperatorsMixin):
-    """An array of another library, for code that is written for NumPy's.
+    """Array of another library that works in code written for NumPy.
 
     Parameters
     ----------
-    array : array of the array API
+    array : array of an array-API library
     xp : module
-        Its namespace.
+        Namespace of the library.
     widest_float : dtype of the namespace or None
-        See ``widest_float``; None if it is not known yet.
+        Value of the property ``widest_float``; None to look it up when it is needed.
     """
 
     def __init__(self, array: Any, xp: Any, widest_float: Any = None) -> None:
@@ -50,10 +51,10 @@ class DeviceArray(NDArrayOperatorsMixin):
         self._widest_float = widest_float
 
     def __reduce__(self) -> Any:
-        return _restored, (self.array, self.xp.__name__)
+        return _restore, (self.array, self.xp.__name__)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("an array on a device must not move by accident; host() moves it")
+        raise TypeError("an array on a device must not move by accident; to_host() moves it")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,8 +66,8 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """NumPy's."""
-        return next(dtype for dtype, name in _NAMES.items() if self.array.dtype == getattr(self.xp, name))
+        """NumPy dtype of the array."""
+        return next(dtype for dtype, name in _DTYPE_NAMES.items() if self.array.dtype == getattr(self.xp, name))
 
     @property
     def nbytes(self) -> int:
@@ -74,14 +75,14 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     @property
     def T(self) -> DeviceArray:
-        return self._of(self.array.T)
+        return self._wrap(self.array.T)
 
     @property
     def widest_float(self) -> Any:
-        """The namespace's float64, or float32 where the device has no other."""
+        """The namespace's float64, or float32 if the device has no float64."""
         if self._widest_float is None:
-            known = self.xp.__array_namespace_info__().dtypes(device=self.array.device, kind="real floating")
-            self._widest_float = known.get("float64", self.xp.float32)
+            dtypes = self.xp.__array_namespace_info__().dtypes(device=self.array.device, kind="real floating")
+            self._widest_float = dtypes.get("float64", self.xp.float32)
         return self._widest_float
 
     def __len__(self) -> int:
@@ -91,26 +92,33 @@ class DeviceArray(NDArrayOperatorsMixin):
         return float(self.array)
 
     def __getitem__(self, key: Any) -> DeviceArray:
-        """Slices, None, a number; rows by their numbers or a mask; or a table's entries by two arrays of numbers."""
+        """Return part of the array.
+
+        The key is one of
+
+        - a slice, None or an integer, or a tuple of these;
+        - an index array or a mask of rows;
+        - two index arrays, which select entries of a table.
+        """
         if isinstance(key, np.ndarray | DeviceArray):
             rows = np.flatnonzero(key) if key.dtype == bool else key
-            return self._of(self.xp.take(self.array, self.to_device(rows), axis=0))
+            return self._wrap(self.xp.take(self.array, self.to_device(rows), axis=0))
         if isinstance(key, tuple) and isinstance(key[0], np.ndarray | DeviceArray):
             return self.reshape(-1)[key[0] * self.shape[1] + key[1]]
         if isinstance(key, slice):
             key = slice(*key.indices(len(self)))
-        return self._of(self.array[key if isinstance(key, tuple) else (key, ...)])
+        return self._wrap(self.array[key if isinstance(key, tuple) else (key, ...)])
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
         if method != "__call__" or kwargs:
             return NotImplemented
         operands = [self.to_device(operand) for operand in inputs]
         if ufunc in _OPERATORS:
-            result = self._of(_OPERATORS[ufunc](*operands))
+            result = self._wrap(_OPERATORS[ufunc](*operands))
         elif ufunc is np.matmul:
-            result = self._of(operator.matmul(*self._promote_dtypes(operands)))
+            result = self._wrap(operator.matmul(*self._promote_dtypes(operands)))
         else:
-            result = self._of(getattr(self.xp, ufunc.__name__)(*(self._as_array(operand) for operand in operands)))
+            result = self._wrap(getattr(self.xp, ufunc.__name__)(*(self._as_array(operand) for operand in operands)))
         if out and isinstance(out[0], np.ndarray):
             out[0][...] = to_host(result)
             return out[0]
@@ -120,7 +128,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         return _FUNCTIONS[function](*args, **kwargs) if function in _FUNCTIONS else NotImplemented
 
     def to_device(self, values: Any) -> Any:
-        """The namespace's own array of these values, on this one's device; a number as it is."""
+        """Return the values as an array of the namespace on this array's device; returns numbers unchanged."""
         if isinstance(values, DeviceArray):
             return values.array
         if isinstance(values, np.generic):
@@ -129,74 +137,77 @@ class DeviceArray(NDArrayOperatorsMixin):
             return values
         if values.dtype == np.float64 and self.widest_float == self.xp.float32:
             values = values.astype(np.float32)
-        if not (values.flags.c_contiguous and values.flags.writeable):  # PyTorch takes no others, or warns
+        if not (values.flags.c_contiguous and values.flags.writeable):  # PyTorch rejects or warns about other arrays
             values = values.copy()
         return self.xp.asarray(values, device=self.array.device)
 
     def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
         dtype = np.dtype(dtype)
-        of_xp = self.widest_float if dtype == np.float64 else getattr(self.xp, _NAMES[dtype])
-        return self if not copy and self.array.dtype == of_xp else self._of(self.xp.astype(self.array, of_xp))
+        xp_dtype = self.widest_float if dtype == np.float64 else getattr(self.xp, _DTYPE_NAMES[dtype])
+        return self if not copy and self.array.dtype == xp_dtype else self._wrap(self.xp.astype(self.array, xp_dtype))
 
     def copy(self) -> DeviceArray:
-        return self._of(self.xp.asarray(self.array, copy=True))
+        return self._wrap(self.xp.asarray(self.array, copy=True))
 
     def reshape(self, *shape: int) -> DeviceArray:
-        return self._of(self.xp.reshape(self.array, shape))
+        return self._wrap(self.xp.reshape(self.array, shape))
 
     def min(self, axis: int) -> DeviceArray:
-        return self._of(self.xp.min(self.array, axis=axis))
+        return self._wrap(self.xp.min(self.array, axis=axis))
 
     def max(self, axis: int) -> DeviceArray:
-        return self._of(self.xp.max(self.array, axis=axis))
+        return self._wrap(self.xp.max(self.array, axis=axis))
 
     def argmax(self, axis: int) -> DeviceArray:
-        return self._of(self.xp.argmax(self.array, axis=axis))
+        return self._wrap(self.xp.argmax(self.array, axis=axis))
 
     def sum(self, axis: int | None = None) -> DeviceArray:
-        return self._of(self.xp.sum(self.array, axis=axis))
+        return self._wrap(self.xp.sum(self.array, axis=axis))
 
     def mean(self, axis: int, dtype: Any) -> DeviceArray:
-        """Added up in ``dtype``, which must be float64."""
+        """Return the mean along the axis, summed in ``dtype``, which must be float64."""
         assert dtype is np.float64
-        return self._of(self.xp.sum(self.array, axis=axis, dtype=self.widest_float)) / self.shape[axis]
+        return self._wrap(self.xp.sum(self.array, axis=axis, dtype=self.widest_float)) / self.shape[axis]
 
-    def _of(self, array: Any) -> DeviceArray:
+    def _wrap(self, array: Any) -> DeviceArray:
+        """Return an array of the same namespace, wrapped."""
         return DeviceArray(array, self.xp, self._widest_float)
 
     def _as_array(self, operand: Any) -> Any:
-        """A number as an array, which functions ask for."""
+        """Return a number as an array, because the namespace's functions do not accept numbers."""
         if not isinstance(operand, int | float):
             return operand
         return self.xp.asarray(operand, dtype=self.array.dtype, device=self.array.device)
 
     def _promote_dtypes(self, operands: Sequence[Any]) -> list[Any]:
-        """The operands in one dtype, which PyTorch asks for in products."""
+        """Return the operands in their common dtype, because PyTorch's matmul does not promote dtypes."""
         if len({operand.dtype for operand in operands}) == 1:
             return list(operands)
         dtype = self.xp.result_type(*operands)
         return [self.xp.astype(operand, dtype, copy=False) for operand in operands]
 
 
-def _restored(array: Any, namespace: str) -> DeviceArray:
+def _restore(array: Any, namespace: str) -> DeviceArray:
+    """Return the array of a pickled ``DeviceArray``, wrapped."""
     return DeviceArray(array, importlib.import_module(namespace))
 
 
-def _one_of(*operands: Any) -> DeviceArray:
+def _first_device_array(*operands: Any) -> DeviceArray:
+    """Return the first operand that is a ``DeviceArray``."""
     return next(operand for operand in operands if isinstance(operand, DeviceArray))
 
 
 def _concatenate(arrays: Sequence[Any], axis: int = 0) -> DeviceArray:
-    one = _one_of(*arrays)
+    one = _first_device_array(*arrays)
     return DeviceArray(one.xp.concat([one.to_device(array) for array in arrays], axis=axis), one.xp)
 
 
 def _where(condition: Any, yes: Any, no: Any) -> DeviceArray:
-    one = _one_of(condition, yes, no)
+    one = _first_device_array(condition, yes, no)
     return DeviceArray(one.xp.where(*(one.to_device(operand) for operand in (condition, yes, no))), one.xp)
 
 
-#: NumPy's functions that are no ufuncs.
+#: Implementations of NumPy's functions that are not ufuncs.
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.concatenate: _concatenate,
     np.outer: lambda left, right: left[:, None] * right[None, :],
@@ -206,61 +217,64 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def to_host(values: Any) -> Any:
-    """The values in host memory; what is there, as it is."""
+    """Return the values in host memory; returns values other than a ``DeviceArray`` unchanged."""
     return to_numpy(values.array) if isinstance(values, DeviceArray) else values
 
 
 def to_numpy(array: Any) -> Any:
-    """An array of any library as NumPy's, in the same memory if it is the processor's; sparse ones as they are."""
+    """Return an array of any library as a NumPy array; shares its memory if it is in host memory.
+
+    Returns NumPy arrays and SciPy's sparse matrices unchanged. Copies a read-only array of another library.
+    """
     if isinstance(array, np.ndarray) or sp.issparse(array):
         return array
-    if hasattr(array, "detach"):  # PyTorch's
+    if hasattr(array, "detach"):  # PyTorch
         return array.detach().cpu().numpy()
-    if hasattr(array, "get"):  # CuPy's
+    if hasattr(array, "get"):  # CuPy
         return array.get()
     values = np.from_dlpack(array)
     return values if values.flags.writeable else values.copy()
 
 
 def to_device_of(values: Any, X: Any, dtype: Any = None) -> Any:
-    """The values where X is, in its dtype if no other is given."""
+    """Return the values on the device of X, in ``dtype``; None for the dtype of X."""
     values = values.astype(X.dtype if dtype is None else dtype, copy=False)
-    is_to_move = isinstance(X, DeviceArray) and not isinstance(values, DeviceArray)
-    return DeviceArray(X.to_device(values), X.xp) if is_to_move else values
+    must_move = isinstance(X, DeviceArray) and not isinstance(values, DeviceArray)
+    return DeviceArray(X.to_device(values), X.xp) if must_move else values
 
 
 def match_device(values: Any, X: Any) -> Any:
-    """NumPy's values for products with X: where X is, in its dtype; of NumPy's X, as they are."""
+    """Return the values on the device and in the dtype of X; returns them unchanged if X is in NumPy or SciPy."""
     return to_device_of(values, X) if isinstance(X, DeviceArray) else values
 
 
 def columns_to_device(X: Any, *columns: Any) -> Iterator[Any]:
-    """What has a number for each row, where X is: to be moved once, not for every block or batch."""
+    """Yield arrays of one entry per row on the device of X, so that they move once and not for every block or batch."""
     return (to_device_of(values, X, values.dtype) for values in columns)
 
 
 def zeros(shape: tuple[int, ...], X: Any, dtype: Any = np.float64) -> Any:
-    """Zeros where X is."""
+    """Return zeros on the device of X."""
     return to_device_of(np.zeros(shape, dtype), X, dtype)
 
 
 def squares(table: Any, axis: int) -> Any:
-    """Sum of the squares along the axis of a dense table."""
+    """Return the sum of squares of a dense table along the axis."""
     if isinstance(table, DeviceArray):
         return (table * table).sum(axis=axis)
     return np.einsum("ij,ij->j" if axis == 0 else "ij,ij->i", table, table)
 
 
 def is_in_host_memory(X: Any) -> bool:
-    """Whether X is in the memory of the processor, by its device's name."""
+    """Return whether X is in the memory of the CPU, by the name of its device."""
     return not isinstance(X, DeviceArray) or "cpu" in str(X.array.device).lower()
 
 
 def block_size(X: Any) -> int:
-    """Bytes of X and of raw predictions in a block of rows."""
-    return _BLOCK_SIZE * times_larger(X)
+    """Return the bytes of X and of raw predictions per block of rows."""
+    return _BLOCK_SIZE * block_factor(X)
 
 
-def times_larger(X: Any) -> int:
-    """How many times larger blocks of rows are to be than in host memory."""
-    return 1 if is_in_host_memory(X) else _TIMES_ELSEWHERE
+def block_factor(X: Any) -> int:
+    """Return the factor on the size of blocks of rows, relative to blocks in host memory."""
+    return 1 if is_in_host_memory(X) else _DEVICE_FACTOR

@@ -1,8 +1,9 @@
-"""The naive engine: the same sums as ``vectorized`` by explicit loops over samples, classes and features.
+"""Naive engine: the same sums as ``vectorized`` by explicit loops over samples, classes and features.
 
-Plain Python over plain arrays, meant to be read and to be compiled as it stands. A matrix is its rows'
-entries ``(indptr, indices, values)``, dense rows being those that store every entry, so that one loop serves
-both. A model of two classes has one row: class 0's raw prediction is then 0, and ``first`` is 1.
+It is the reference for the tests and for readers (``engine="naive"``). The loops are plain Python over plain arrays,
+meant to be compiled unchanged. A matrix is given by the entries of its rows, ``(indptr, indices, values)``;
+dense rows store every entry, so that one loop serves dense and sparse rows. A model of two classes has one row of
+coefficients: the raw prediction of class 0 is then 0, and ``first`` is 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sksoftmax._types import Array, Params
 
 
 def _entries(X: Any) -> tuple[Array, Array, Array]:
-    """Row pointers, columns and values, row after row, of a CSR or dense matrix."""
+    """Return the row pointers, column indices and values of a CSR or dense matrix."""
     if sp.issparse(X):
         return X.indptr, X.indices, X.data
     n, p = X.shape
@@ -25,7 +26,7 @@ def _entries(X: Any) -> tuple[Array, Array, Array]:
 
 
 def _row_raw(coef: Array, intercept: Array, indptr: Array, indices: Array, values: Array, i: int, z: Array) -> float:
-    """Write row i's raw predictions, one a class, into z; return their maximum."""
+    """Write the raw predictions of row i, one per class, into ``z``; return their maximum."""
     first = len(z) - len(coef)
     largest = 0.0 if first else -math.inf
     z[0] = 0.0
@@ -39,7 +40,7 @@ def _row_raw(coef: Array, intercept: Array, indptr: Array, indices: Array, value
 
 
 def _row_softmax(z: Array, largest: float) -> float:
-    """Turn raw predictions into probabilities in place; return logsumexp(z) - largest."""
+    """Overwrite the raw predictions ``z`` with probabilities; return logsumexp(z) - largest."""
     norm = 0.0
     for k in range(len(z)):
         z[k] = math.exp(z[k] - largest)
@@ -50,7 +51,7 @@ def _row_softmax(z: Array, largest: float) -> float:
 
 
 def _row_target(y: Array, i: int, t: Array) -> None:
-    """Write row i's target, one number a class, into t: of its code, or of its row in a table."""
+    """Write the target of row i, one number per class, into ``t``; ``y`` has class codes or is a table of targets."""
     for k in range(len(t)):
         if y.ndim == 2:
             t[k] = y[i, k]
@@ -59,6 +60,7 @@ def _row_target(y: Array, i: int, t: Array) -> None:
 
 
 def _proba(coef: Array, intercept: Array, indptr: Array, indices: Array, values: Array, p: Array) -> None:
+    """Write the probabilities of all rows into ``p``, (n_outputs, n)."""
     n_outputs = len(coef)
     z = np.empty(max(n_outputs, 2))
     for i in range(len(indptr) - 1):
@@ -79,6 +81,7 @@ def _loss_grad(
     dcoef: Array,
     dintercept: Array,
 ) -> float:
+    """Add the gradient to ``dcoef`` and ``dintercept``; return ``sum_i weight_i * loss_i / total``."""
     n_outputs = len(coef)
     z = np.empty(max(n_outputs, 2))
     t = np.empty(len(z))
@@ -87,7 +90,7 @@ def _loss_grad(
     for i in range(len(indptr) - 1):
         _row_target(y, i, t)
         largest = _row_raw(coef, intercept, indptr, indices, values, i, z)
-        below = 0.0  # the largest raw prediction less the target's
+        below = 0.0  # the largest raw prediction minus the target-weighted mean of the raw predictions
         for k in range(len(z)):
             if t[k] > 0:
                 below += t[k] * (largest - z[k])
@@ -112,12 +115,13 @@ def _hessian_product(
     dcoef: Array,
     dintercept: Array,
 ) -> None:
+    """Add the Hessian times the direction ``coef``, ``intercept`` to ``dcoef`` and ``dintercept``."""
     n_outputs = len(coef)
     dz = np.empty(max(n_outputs, 2))
     first = len(dz) - n_outputs
     for i in range(len(indptr) - 1):
         _row_raw(coef, intercept, indptr, indices, values, i, dz)
-        mean = 0.0  # the expected change of the raw prediction; class 0's is 0 in a model of one row
+        mean = 0.0  # the expected change of the raw prediction; in a model of one row, that of class 0 is 0
         for k in range(n_outputs):
             mean += p[k, i] * dz[k + first]
         for k in range(n_outputs):
@@ -128,7 +132,7 @@ def _hessian_product(
 
 
 def raw_prediction(params: Params, X: Any) -> Array:
-    """Raw predictions, (n_outputs, n), by loops; see ``vectorized.raw_prediction``."""
+    """Return raw predictions, (n_outputs, n), by loops; see ``vectorized.raw_prediction``."""
     n_outputs, entries = len(params.coef), _entries(X)
     raw, z = np.empty((n_outputs, X.shape[0])), np.empty(max(n_outputs, 2))
     for i in range(X.shape[0]):
@@ -138,21 +142,21 @@ def raw_prediction(params: Params, X: Any) -> Array:
 
 
 def proba(params: Params, X: Any) -> Array:
-    """Probabilities, (n_outputs, n), by loops; see ``vectorized.proba``."""
+    """Return probabilities, (n_outputs, n), by loops; see ``vectorized.proba``."""
     p = np.empty((len(params.coef), X.shape[0]))
     _proba(*params, *_entries(X), p)
     return p
 
 
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
-    """Weighted mean loss and gradient by loops; see ``vectorized.loss_grad``."""
+    """Return the weighted mean loss and its gradient by loops; see ``vectorized.loss_grad``."""
     grads = Params(np.zeros(params.coef.shape), np.zeros(params.intercept.shape))
     loss = _loss_grad(*params, *_entries(X), y, weight, total, *grads)
     return float(loss), grads
 
 
 def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:
-    """Hessian times direction by loops; see ``vectorized.hessian_product``."""
+    """Return the Hessian times ``direction`` by loops; see ``vectorized.hessian_product``."""
     product = Params(np.zeros(direction.coef.shape), np.zeros(direction.intercept.shape))
     _hessian_product(proba, *direction, *_entries(X), weight, total, *product)
     return product

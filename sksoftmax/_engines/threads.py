@@ -1,7 +1,8 @@
-"""BLAS threads: one while a fit runs, and the process's own settings back after it.
+"""Limit of one BLAS thread while a fit runs; the settings of the process are restored afterwards.
 
-The products of a minibatch are too small to share: with the default threads and another process at work they
-take up to twenty times longer. (threadpoolctl comes with scikit-learn, which requires it.)
+The estimators fit inside ``one_blas_thread``. The products of a minibatch are too small for several threads: with the
+default threads and another busy process, they take up to twenty times longer. threadpoolctl is a requirement of
+scikit-learn, so it is always installed.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from threadpoolctl import ThreadpoolController
 
 @cache
 def _controller() -> Any:
+    """Return the controller of all loaded thread pools, built once."""
     return ThreadpoolController()
 
 
 def _is_per_thread(library: Any) -> bool:
-    """Return whether a limit holds in the thread that sets it only: OpenMP's do, all others are the process's."""
+    """Return whether a limit holds only in the thread that sets it: with OpenMP it does, else in the whole process."""
     return bool(getattr(library, "threading_layer", None) == "openmp")
 
 
-def _set(library: Any, n_threads: int) -> None:
-    """Set the threads of a BLAS, whichever thread has set them before: threadpoolctl ignores all but the first."""
+def _set_num_threads(library: Any, n_threads: int) -> None:
+    """Set the number of threads of a BLAS.
+
+    threadpoolctl ignores all threads but the first that sets a limit, so the record of that thread is cleared.
+    """
     clear = getattr(library, "clear_controlling_thread", None)
     if clear is not None:
         clear(force=True)
@@ -37,10 +42,10 @@ def _set(library: Any, n_threads: int) -> None:
 
 
 class _Limit:
-    """The process's limit of one BLAS thread, and the number of fits inside it.
+    """Limit of one BLAS thread for the process, and the number of fits that run under it.
 
-    The first fit to enter sets the limit and the last one to leave restores the settings, so that a fit has one thread
-    from its beginning to its end, whichever other fits overlap with it.
+    The first fit to enter sets the limit, and the last fit to leave restores the settings. So a fit has one thread from
+    its beginning to its end, whatever other fits overlap with it.
     """
 
     def __init__(self) -> None:
@@ -49,7 +54,7 @@ class _Limit:
         self._before: list[tuple[Any, int]] = []
 
     def enter(self) -> list[tuple[Any, int]]:
-        """Set the limit, and return the settings that are this thread's own."""
+        """Set the limit, and return the previous settings that hold in this thread only."""
         libraries = [library for library in _controller().lib_controllers if library.user_api == "blas"]
         with self.lock:
             settings = [(library, library.num_threads) for library in libraries]
@@ -57,25 +62,26 @@ class _Limit:
                 self._before = settings
             self.n_inside += 1
             for library in libraries:
-                _set(library, 1)
+                _set_num_threads(library, 1)
         return [(library, n_threads) for library, n_threads in settings if _is_per_thread(library)]
 
-    def leave(self, own: list[tuple[Any, int]]) -> None:
+    def leave(self, thread_settings: list[tuple[Any, int]]) -> None:
+        """Restore the settings of this thread, and those of the process if no other fit runs."""
         with self.lock:
-            for library, n_threads in own:
-                _set(library, n_threads)
+            for library, n_threads in thread_settings:
+                _set_num_threads(library, n_threads)
             self.n_inside -= 1
             if self.n_inside == 0:
                 for library, n_threads in self._before:
                     if not _is_per_thread(library):
-                        _set(library, n_threads)
+                        _set_num_threads(library, n_threads)
 
     def end_in_child(self) -> None:
-        """Restore all settings of a forked child, which runs none of its parent's fits, and never again."""
+        """Restore all settings in a forked child, once: no fit of its parent runs in it."""
         if self.n_inside > 0:
             for library, n_threads in self._before:
-                _set(library, n_threads)
-        self.n_inside = 0  # a fit that is left in the child makes it negative
+                _set_num_threads(library, n_threads)
+        self.n_inside = 0  # becomes negative if the child leaves a fit that its parent entered
         self.lock.release()
 
 
@@ -84,28 +90,28 @@ _limit = _Limit()
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Use one BLAS thread inside; restore the process's settings when the last of overlapping fits has left."""
+    """Use one BLAS thread in the context; restore the settings of the process when the last overlapping fit leaves."""
     limit = _limit  # a fork replaces it
-    own = limit.enter()
+    thread_settings = limit.enter()
     try:
         yield
     finally:
-        limit.leave(own)
+        limit.leave(thread_settings)
 
 
-def _begin_fork() -> None:
+def _before_fork() -> None:
     _limit.lock.acquire()
 
 
-def _end_fork() -> None:
+def _after_fork_in_parent() -> None:
     _limit.lock.release()
 
 
-def _begin_child() -> None:
+def _after_fork_in_child() -> None:
     global _limit
     old, _limit = _limit, _Limit()
     old.end_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork, after_in_child=_begin_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

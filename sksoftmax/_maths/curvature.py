@@ -1,7 +1,7 @@
-"""F's curvature at some parameters, from the rows that hold most of it.
+"""Curvature of F at given parameters: diagonals, Cholesky factors and class blocks of the Hessian of some rows.
 
-A Newton step needs the Hessian only roughly, and a part of the rows gives it: those drawn in proportion to what
-they add to it, and weighed so that its mean stays the Hessian of all rows.
+The Newton and L1 solvers factorize or invert the Hessian of a sample of the rows (``row_sampling``), and the stopping
+rules use ``shared_decrease``.
 """
 
 from __future__ import annotations
@@ -13,34 +13,44 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import DeviceArray, match_device, squares, times_larger, to_device_of, to_host
-from sksoftmax._maths.objective import has_finite_squares, iter_blocks, probabilities, value_and_grad
+from sksoftmax._engines.device import DeviceArray, block_factor, match_device, to_device_of, to_host
+from sksoftmax._maths.objective import has_finite_squares, iter_blocks, probabilities
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, add_scaled, dot, normalize_weights
 
-#: Least numbers of a block of ``rows x parameters`` while a Hessian is summed; more, up to half of its own, for a
-#: large one, which takes as long to add to as to compute.
-_CHUNK = 2**16
+# re-exported for the solvers
+from sksoftmax._maths.row_sampling import curvature_ratio as curvature_ratio
+from sksoftmax._maths.row_sampling import draw_rows as draw_rows
+from sksoftmax._maths.row_sampling import leverage as leverage
+from sksoftmax._maths.row_sampling import next_sample_size as next_sample_size
+from sksoftmax._types import Array, Batch, Params, Problem, dot, normalize_weights
 
-#: Cells count as outlying that are further from their column's centre than this many times the geometric mean of the
-#: distances, of so many rows: no cell is of normal, few are of heavier-tailed columns.
-_OUTLYING, _N_SOME = 10.0, 1000
+#: Minimum entries of a block (rows x parameters) while a Hessian is accumulated. A large Hessian uses blocks of
+#: half of its own entries, because adding a block to it takes as long as computing the block.
+_MIN_BLOCK_ENTRIES = 2**16
 
-#: Passes over dense rows that their diagonal takes.
-_N_PASSES = 8
+#: Maximum distance of an entry from its column's center, in units of the geometric mean of the distances. Larger
+#: distances are clipped: none in a normal column, few in a column with heavier tails.
+_OUTLIER_RATIO = 10.0
 
-#: Rows a column in a block of a class's curvature: adding the block up costs little next to its product.
+#: Maximum rows from which the geometric means of dense columns are estimated, and minimum rows of the subsample of
+#: ``shared_decrease``.
+_N_SUBSAMPLE = 1000
+
+#: Cost of the diagonal of dense rows, in passes over the rows.
+_DIAGONAL_PASSES = 8
+
+#: Rows per column in a block of a class's curvature. Adding up the blocks then costs little next to their products.
 _ROWS_PER_COLUMN = 4
 
 
 def exact(proba: Any, largest: Any = None) -> Any:
-    """Return probabilities in float64; of float32's the largest of several classes is 1 less the others.
+    """Return float32 probabilities of three or more classes in float64, the largest as 1 minus the sum of the others.
 
-    ``largest`` are the places of the largest, if at hand.
+    Returns other probabilities unchanged. ``largest`` is the index of the largest probabilities, or None.
     """
     if len(proba) == 1 or proba.dtype != np.float32 or isinstance(proba, DeviceArray):
         return proba
-    largest = _largest(proba) if largest is None else largest
+    largest = _argmax_index(proba) if largest is None else largest
     proba = proba.astype(np.float64)
     proba[largest] = 0
     proba[largest] = 1 - proba.sum(axis=0)
@@ -48,37 +58,39 @@ def exact(proba: Any, largest: Any = None) -> Any:
 
 
 def spreads(proba: Any, largest: Any = None) -> Any:
-    """Return ``p (1 - p)`` of each class, (n_outputs, n); of the largest by the sum of the others, not a difference.
+    """Return ``p (1 - p)`` of each class, (n_outputs, n).
 
-    ``largest`` are the places of the largest, if at hand.
+    The largest p is multiplied by the sum of the others, because ``1 - p`` would lose digits. ``largest`` is the index
+    of the largest probabilities, or None.
     """
     if len(proba) == 1 or isinstance(proba, DeviceArray):
         return proba * (1 - proba)
-    largest = _largest(proba) if largest is None else largest
+    largest = _argmax_index(proba) if largest is None else largest
     others = proba.copy()
     others[largest] = 0
-    found = proba * (1 - proba)
-    found[largest] = proba[largest] * others.sum(axis=0)
-    return found
+    variances = proba * (1 - proba)
+    variances[largest] = proba[largest] * others.sum(axis=0)
+    return variances
 
 
 def with_spreads(proba: Any) -> tuple[Any, Any]:
-    """Return the probabilities, exact, and their spreads."""
+    """Return ``exact(proba)`` and ``spreads(proba)``."""
     if len(proba) == 1 or isinstance(proba, DeviceArray):
         return proba, spreads(proba)
-    largest = _largest(proba)
+    largest = _argmax_index(proba)
     proba = exact(proba, largest)
     return proba, spreads(proba, largest)
 
 
-def _largest(proba: Array) -> tuple[Array, Array]:
+def _argmax_index(proba: Array) -> tuple[Array, Array]:
+    """Return the index of each row's largest probability in a class-major table."""
     return proba.argmax(axis=0), np.arange(proba.shape[1])
 
 
 class CholeskyPreconditioner(NamedTuple):
-    """Cholesky factor of the whole Hessian of some rows, all classes coupled.
+    """Inverse of the full Hessian of a sample of rows, all classes coupled, by its Cholesky factor.
 
-    In the coordinates of ``GramPreconditioner``, each parameter divided by ``unit``, which makes the diagonal 1.
+    ``factor`` is in the coordinates of ``GramPreconditioner``, scaled by ``unit`` so that the Hessian's diagonal is 1.
     """
 
     mean: Array
@@ -87,7 +99,7 @@ class CholeskyPreconditioner(NamedTuple):
     factor: Array
 
     def apply(self, grads: Params) -> Params:
-        """The inverse Hessian times ``grads``, in the coordinates of the parameters."""
+        """Return the inverse Hessian times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
         n_outputs, p = u.shape
         q = len(self.unit) // n_outputs
@@ -102,13 +114,21 @@ class CholeskyPreconditioner(NamedTuple):
 
 
 class BlockPreconditioner(NamedTuple):
-    """Inverse of each class's own curvature, on changes that sum to 0 over the classes.
+    """Inverse of each class's block of the Hessian, restricted to directions that sum to 0 over the classes.
 
     With B_c the curvature of class c, the minimum of ``sum_c d_c' B_c d_c / 2 - g_c' d_c`` with
-    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A softmax does
-    not see a common shift, so the minimum of F lies there; left in, that direction, in which F is flat, would
-    spoil the conditioning. ``inverse`` is (n_outputs, q, q), q = n_features + 1 with an intercept;
-    ``constraint`` the (q, q) inverse of the sum, None for two classes.
+    ``sum_c d_c = 0`` is ``d_c = B_c^-1 (g_c - m)``, ``m = (sum_c B_c^-1)^-1 sum_c B_c^-1 g_c``. A shift common to all
+    classes does not change the softmax, so the constraint does not exclude the minimum of F. Without the constraint,
+    the shift, along which F is flat, would worsen the conditioning.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of shape (n_features,)
+        As in ``GramPreconditioner``.
+    inverse : ndarray of shape (n_outputs, q, q)
+        ``B_c^-1``; q is n_features, plus 1 with an intercept.
+    constraint : ndarray of shape (q, q) or None
+        ``(sum_c B_c^-1)^-1``; None for two classes.
     """
 
     mean: Array
@@ -117,11 +137,12 @@ class BlockPreconditioner(NamedTuple):
     constraint: Array | None
 
     def apply(self, grads: Params) -> Params:
+        """Return the inverse times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
         has_intercept = self.inverse.shape[1] > u.shape[1]
         if has_intercept:
             u = np.hstack([u, grads.intercept[:, None]])
-        size = np.abs(u).max() or 1.0  # float32 has no room for gradients of any scale
+        size = np.abs(u).max() or 1.0  # gradients of any scale would not fit in the range of float32
         d = ((u / size).astype(self.inverse.dtype)[:, None, :] @ self.inverse)[:, 0]
         if self.constraint is not None:
             d -= (self.constraint @ d.sum(axis=0)) @ self.inverse
@@ -132,17 +153,18 @@ class BlockPreconditioner(NamedTuple):
 
 
 class Diagonal(NamedTuple):
-    """Diagonal of the Hessian about the curvature's own mean, which makes the intercept's part separate.
+    """Diagonal of the Hessian for columns centred at ``mean``, which decouples the intercept.
 
     Attributes
     ----------
     mean : ndarray of shape (n_features,)
-        Of the columns, rows weighed by their curvature; 0 without intercept.
+        Mean of each column, with rows weighted by their curvature; 0 without intercept.
     unit : float
-        What columns are divided by, so that their squares are numbers.
+        Divisor of all columns, so that their squares do not overflow.
     coef : ndarray of shape (n_outputs, n_features)
-        In these units.
+        Curvature along each coefficient, for columns divided by ``unit``.
     intercept : ndarray of shape (n_outputs,)
+        Curvature along each intercept; 0 without intercept.
     """
 
     mean: Array
@@ -151,19 +173,19 @@ class Diagonal(NamedTuple):
     intercept: Array
 
     def apply(self, grads: Params) -> Params:
-        """The inverse times ``grads``, in the coordinates of the parameters."""
+        """Return the inverse times ``grads``, in the coordinates of the parameters."""
         slope = (grads.coef - np.outer(grads.intercept, self.mean)) / self.unit
         coef = ratio(slope, self.coef) / self.unit
         return Params(coef, ratio(grads.intercept, self.intercept) - coef @ self.mean)
 
 
 def ratio(numbers: Array, by: Array) -> Array:
-    """The quotients, 0 where ``by`` is not positive."""
+    """Return ``numbers / by``, and 0 where ``by`` is not positive."""
     return np.divide(numbers, by, out=np.zeros_like(numbers), where=by > 0)
 
 
 class CurvedRows(NamedTuple):
-    """Some rows, their weights, and their probabilities and spreads, (n_outputs, n)."""
+    """Block of n rows, with their weights, (n,), and their probabilities and ``spreads``, (n_outputs, n)."""
 
     X: Any
     weight: Array
@@ -172,27 +194,27 @@ class CurvedRows(NamedTuple):
 
 
 def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], Iterator[CurvedRows]]:
-    """The rows in blocks, as often as asked for.
+    """Return a function whose calls each iterate over the rows in blocks.
 
-    Keeps their probabilities if there are no more of them than numbers in X.
+    Caches the probabilities if n_outputs <= n_features, so that they take no more memory than a dense X.
     """
-    size = _chunk(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * times_larger(rows.X)
+    size = _block_rows(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * block_factor(rows.X)
     spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
 
     def tables() -> Iterator[tuple[Any, Any]]:
         return (with_spreads(problem.kernel.proba(params, rows.X[span])) for span in spans)
 
-    kept = list(tables()) if problem.n_outputs <= problem.n_features else None
+    cached = list(tables()) if problem.n_outputs <= problem.n_features else None
 
     def parts() -> Iterator[CurvedRows]:
-        for span, table in zip(spans, tables() if kept is None else kept, strict=True):
+        for span, table in zip(spans, tables() if cached is None else cached, strict=True):
             yield CurvedRows(rows.X[span], rows.weight[span], *table)
 
     return parts
 
 
 def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
-    """Mean of each column, (n_features,), rows weighed by their curvature; 0 without intercept."""
+    """Return the mean of each column, (n_features,), with rows weighted by their curvature; 0 without intercept."""
     if not problem.fit_intercept:
         return np.zeros(problem.n_features)
     linear, total = 0.0, 0.0
@@ -204,182 +226,101 @@ def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
 
 
 def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool = False) -> Diagonal:
-    """The diagonal of the Hessian of ``rows``, whose weights sum to about 1, at ``params``.
+    """Return the diagonal of the Hessian of ``rows``, whose weights sum to about 1, at ``params``.
 
-    With ``is_robust`` outlying cells count as if they were nearer to the others: what is left is the curvature that
-    most rows share.
+    With ``is_robust``, outlying entries are clipped, so that the diagonal is the curvature that most rows share.
     """
     part = problem._replace(data=rows)
-    clip = _clipping(rows.X) if is_robust else None
+    clip = _make_clip(rows.X) if is_robust else None
     total, linear = np.zeros(problem.n_outputs), np.zeros((problem.n_outputs, problem.n_features))
-    squares = np.zeros((problem.n_outputs, problem.n_features))
+    sum_squares = np.zeros((problem.n_outputs, problem.n_features))
     is_small = isinstance(rows.X, DeviceArray) or has_finite_squares(rows.X)
     unit = 1.0 if is_small else float(np.abs(rows.X).max())
 
-    def weighed() -> Iterator[tuple[Any, Any]]:
+    def weighted_blocks() -> Iterator[tuple[Any, Any]]:
         for block, proba in zip(iter_blocks(part), probabilities(part, params), strict=True):
             spread = spreads(exact(to_host(proba)))
             X = block.X if clip is None else clip(block.X)
             yield match_device(spread * to_host(block.weight), X), X
 
-    for spread, X in weighed():
+    for spread, X in weighted_blocks():
         total += to_host(spread.sum(axis=1))
         linear += to_host(spread @ X)
         if sp.issparse(X):
-            squares += spread @ (X / unit).power(2)
+            sum_squares += spread @ (X / unit).power(2)
     mean = np.zeros(problem.n_features)
     if problem.fit_intercept and total.sum() > 0:
         mean = linear.sum(axis=0) / total.sum()
     if sp.issparse(rows.X):
         column_offset = mean / unit
-        squares = np.maximum(squares - 2 * column_offset * (linear / unit) + column_offset**2 * total[:, None], 0)
+        sum_squares = np.maximum(
+            sum_squares - 2 * column_offset * (linear / unit) + column_offset**2 * total[:, None], 0
+        )
     else:
-        for spread, X in weighed():
+        for spread, X in weighted_blocks():
             centred = (X - to_device_of(mean, X)) / unit if unit != 1 else X - to_device_of(mean, X)
-            squares += to_host(spread @ (centred * centred))
+            sum_squares += to_host(spread @ (centred * centred))
     ridge = problem.alpha * (1 - problem.l1_ratio) / unit / unit
-    return Diagonal(mean, unit, squares + ridge, total * problem.fit_intercept)
+    return Diagonal(mean, unit, sum_squares + ridge, total * problem.fit_intercept)
 
 
 def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params) -> float:
-    """Return what F falls by along a gradient, by the diagonal of the curvature that most rows share.
+    """Return ``g' D^-1 g / 2``, the decrease of F that a diagonal curvature D predicts for the gradient g.
 
-    Half of ``g' D^-1 g``. The Hessian of all rows may hide a direction that a few outlying rows hold. D is estimated
-    from an eighth of the rows if they are dense and many, so that it costs no more than a pass.
+    D is the diagonal of the curvature that most rows share: a few outlying rows could make the Hessian of all rows so
+    large along a direction that the decrease is missed. For 2000 or more dense rows, D is estimated from every second
+    row, and for more rows from fewer, down to every eighth: it then costs about one pass.
     """
-    every = min(_N_PASSES, len(rows.y) // _N_SOME)
-    if every > 1 and not sp.issparse(rows.X):
-        rows = normalize_weights(Batch(*(column[::every] for column in rows)))
+    stride = min(_DIAGONAL_PASSES, len(rows.y) // _N_SUBSAMPLE)
+    if stride > 1 and not sp.issparse(rows.X):
+        rows = normalize_weights(Batch(*(column[::stride] for column in rows)))
     return 0.5 * dot(grads, diagonal(problem, params, rows, is_robust=True).apply(grads))
 
 
-def _clipping(X: Any) -> Callable[[Any], Any]:
-    """What brings cells nearer that are far from most of their column, by the geometric mean of the distances.
+def _make_clip(X: Any) -> Callable[[Any], Any]:
+    """Return a function that clips a block's entries at ``_OUTLIER_RATIO`` times the typical distance from the center.
 
-    Of dense X from the median, of some rows; of sparse X from 0, of what is stored.
+    The typical distance of a column is the geometric mean of the nonzero distances. For dense X, the center is the
+    median of a subsample of rows; for sparse X, the center is 0 and the mean is over the stored entries.
     """
     if sp.issparse(X):
         n_stored = np.bincount(X.indices, minlength=X.shape[1])
         logs = np.bincount(X.indices, np.log(np.maximum(np.abs(X.data), np.finfo(X.dtype).tiny)), X.shape[1])
-        most = _OUTLYING * np.exp(logs / np.maximum(n_stored, 1))
+        max_distance = _OUTLIER_RATIO * np.exp(logs / np.maximum(n_stored, 1))
 
         def clip_sparse(block: Any) -> Any:
-            limits = most[block.indices]
+            limits = max_distance[block.indices]
             return sp.csr_array((np.clip(block.data, -limits, limits), block.indices, block.indptr), shape=block.shape)
 
         return clip_sparse
-    some = to_host(X[:: -(-X.shape[0] // _N_SOME)]).astype(np.float64)
-    column_offset = np.median(some, axis=0)
-    distance = np.abs(some - column_offset)
+    sample = to_host(X[:: -(-X.shape[0] // _N_SUBSAMPLE)]).astype(np.float64)
+    median = np.median(sample, axis=0)
+    distance = np.abs(sample - median)
     is_off = distance > 0
     logs = np.log(distance, where=is_off, out=np.zeros_like(distance)).sum(axis=0)
     n_off = is_off.sum(axis=0)
-    most = np.where(n_off > 0, _OUTLYING * np.exp(logs / np.maximum(n_off, 1)), np.inf)
-    low, high = (to_device_of(limit, X, X.dtype) for limit in (column_offset - most, column_offset + most))
+    max_distance = np.where(n_off > 0, _OUTLIER_RATIO * np.exp(logs / np.maximum(n_off, 1)), np.inf)
+    low, high = (to_device_of(limit, X, X.dtype) for limit in (median - max_distance, median + max_distance))
     return lambda block: np.minimum(np.maximum(block, low), high)
-
-
-def leverage(problem: Problem, moments: Moments) -> Array:
-    """For each row the mean over the columns of ``(x - mean)^2 / variance``: 1 on average.
-
-    A row with values that are rare has much; the rows that a draw must not miss.
-    """
-    spread = np.diagonal(moments.second_moment) if moments.second_moment.ndim == 2 else moments.second_moment
-    known: Array = np.logical_and(moments.max_deviation > 0, spread > 0)
-    weight = np.zeros(problem.n_features)
-    weight[known] = 1.0 / moments.max_deviation[known] / np.sqrt(spread[known]) / max(1, int(known.sum())) ** 0.5
-    dtype = problem.data.X.dtype
-    weight, column_offset = weight.astype(dtype), moments.mean.astype(dtype)
-    parts = []
-    for block in iter_blocks(problem):
-        if sp.issparse(block.X):
-            scaled = block.X @ sp.diags_array(weight)
-            offset = column_offset * weight
-            parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
-        else:
-            scaled = (block.X - column_offset) * weight
-            parts.append(squares(scaled, axis=1))
-    return np.maximum(to_host(np.concatenate(parts)), 0)
-
-
-def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_drawn: int) -> Batch:
-    """Rows that stand for the curvature of all, with weights that sum to about 1.
-
-    A row is drawn in proportion to what it adds to the curvature of each class, ``p_c (1 - p_c)``, relative to
-    the sum over the rows, times ``1 + leverage``, at most once; systematically (Madow 1949, Ann. Math. Statist.
-    20(3), 333-354), so without a random number. All rows, should there be no more than asked for.
-    """
-    every = normalize_weights(problem.data)
-    if n_drawn >= problem.n_samples:
-        return every
-    X, y, share = every
-    assert rows_leverage is not None
-    kept = list(probabilities(problem, params)) if problem.n_outputs <= problem.n_features else None
-    totals = np.zeros(problem.n_outputs)
-    start = 0
-    for proba in kept or probabilities(problem, params):
-        span = slice(start, start + proba.shape[1])
-        totals += (proba * (1 - proba)) @ share[span]
-        start = span.stop
-    parts = [
-        (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in kept or probabilities(problem, params)
-    ]
-    chance = _inclusion_probabilities(share * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
-    del kept, parts  # before the rows are copied
-    rows = np.unique(np.searchsorted(np.cumsum(chance), np.arange(n_drawn) + 0.5))
-    rows = rows[rows < problem.n_samples]
-    return Batch(X[rows], y[rows], share[rows] / chance[rows])
-
-
-def curvature_ratio(
-    problem: Problem, rows: Batch, start: tuple[Params, Evaluation], end: tuple[Params, Evaluation]
-) -> float:
-    """Share that ``rows`` see of the curvature of F's smooth part along a step, by its height over the tangent."""
-    params, ahead = start[0], end[0]
-    step = add_scaled(ahead, -1.0, params)
-    rise = problem.alpha * problem.l1_ratio * float(np.abs(ahead.coef).sum() - np.abs(params.coef).sum())
-
-    def bend(before: Evaluation, after: Evaluation) -> float:
-        return after.value - before.value - rise - dot(before.grads, step)
-
-    part = problem._replace(data=rows, data_source=None)
-    seen, there = bend(value_and_grad(part, params), value_and_grad(part, ahead)), bend(start[1], end[1])
-    return seen / there if there > 0 else 1.0
-
-
-def next_sample_size(problem: Problem, n_drawn: int) -> int:
-    """Twice as many rows to draw; all instead of most, which are hardly cheaper, and past all where F is of others."""
-    doubled = 2 * n_drawn
-    return problem.n_samples if problem.data_source is None and 2 * doubled > problem.n_samples else doubled
-
-
-def _inclusion_probabilities(height: Array, n_drawn: int) -> Array:
-    """Chances of being drawn, in proportion to ``height``, at most 1, that sum to ``n_drawn``."""
-    height = np.maximum(height, np.finfo(float).tiny)
-    is_confirmed = np.zeros(len(height), dtype=bool)
-    while True:
-        left = n_drawn - np.count_nonzero(is_confirmed)
-        chance = np.where(is_confirmed, 1.0, height * (left / height[~is_confirmed].sum()))
-        too_high = chance > 1.0
-        if not too_high.any():
-            return chance
-        is_confirmed |= too_high
 
 
 def factorize_hessian(
     problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner
 ) -> CholeskyPreconditioner:
-    """Factor of the Hessian of ``rows`` at ``params``, about the curvature's own mean."""
+    """Return the Cholesky preconditioner of the Hessian of ``rows`` at ``params``.
+
+    The columns are centred at their curvature-weighted mean, and scaled as in ``preconditioner``.
+    """
     parts = curved_rows(problem, params, rows)
     preconditioner = preconditioner._replace(mean=curvature_mean(problem, parts()))
     matrix = hessian_matrix(problem, parts(), preconditioner)
     K = problem.n_outputs
     q = len(matrix) // K
-    if K > 1:  # a common shift of all classes, which F hardly sees, is given some curvature
+    if K > 1:  # add curvature along the shift common to all classes, where F has only that of the penalty
         shift = np.diagonal(matrix).reshape(K, q).mean(axis=0) / K
         np.einsum("cjdj->jcd", matrix.reshape(K, q, K, q))[...] += shift[:, None, None]
-    diagonal = np.diagonal(matrix)
-    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    matrix_diagonal = np.diagonal(matrix)
+    unit = 1 / np.sqrt(np.where(matrix_diagonal > 0, matrix_diagonal, 1.0))
     matrix *= unit
     matrix *= unit[:, None]
     return CholeskyPreconditioner(preconditioner.mean, preconditioner.scale, unit, _cholesky(matrix))
@@ -388,16 +329,19 @@ def factorize_hessian(
 def factorize_subsample(
     problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner, *, n_samples: int
 ) -> CholeskyPreconditioner:
-    """``factorize_hessian`` of ``n_samples`` of the rows drawn, evenly spread."""
+    """Return ``factorize_hessian`` of ``n_samples`` of the sampled rows, evenly spaced."""
     if n_samples < len(rows.y):
-        part = np.arange(n_samples) * len(rows.y) // n_samples
-        rows = Batch(*(column[part] for column in rows))
+        index = np.arange(n_samples) * len(rows.y) // n_samples
+        rows = Batch(*(column[index] for column in rows))
         rows = normalize_weights(rows)
     return factorize_hessian(problem, params, rows, preconditioner)
 
 
 def hessian_matrix(problem: Problem, parts: Iterable[CurvedRows], preconditioner: GramPreconditioner) -> Array:
-    """Lower triangle of the Hessian of rows: the sum of ``w (diag(p) - p p') (x) x x'``, and the L2 strength."""
+    """Return the Hessian of the rows: the sum of ``w (diag(p) - p p') (x) x x'``, plus the L2 strength.
+
+    Only the lower triangle is valid. The coordinates are those of ``preconditioner``.
+    """
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
@@ -408,59 +352,59 @@ def hessian_matrix(problem: Problem, parts: Iterable[CurvedRows], preconditioner
 
 
 def _ridge(problem: Problem, preconditioner: GramPreconditioner) -> Array:
-    """The squared norm's curvature along each column, in the metric's coordinates."""
+    """Return the curvature of the L2 penalty along each column, in the preconditioner's coordinates."""
     return problem.alpha * (1 - problem.l1_ratio) / preconditioner.scale / preconditioner.scale
 
 
 def class_block_preconditioner(
     problem: Problem, params: Params, rows: Batch, preconditioner: GramPreconditioner
 ) -> BlockPreconditioner:
-    """Each class's own curvature at ``params``: ``X' diag(p_c (1 - p_c)) X + alpha I``, inverted."""
+    """Return the inverse of each class's Hessian block at ``params``: ``X' diag(w p_c (1 - p_c)) X + alpha I``."""
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     dtype = rows.X.dtype
     ridge = np.zeros(q)
     ridge[:p] = _ridge(problem, preconditioner)
     inverse = np.zeros((K, q, q), dtype)
-    size = max(_CHUNK // q, _ROWS_PER_COLUMN * q) * times_larger(rows.X)
+    size = max(_MIN_BLOCK_ENTRIES // q, _ROWS_PER_COLUMN * q) * block_factor(rows.X)
     n_buffered = 0 if isinstance(rows.X, DeviceArray) else min(size, len(rows.y))
     buffer = np.empty((n_buffered, q), dtype)
     for start in range(0, len(rows.y), size):
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
-        u = _scaled_rows(X, preconditioner, q, dtype)
+        u = _transform_rows(X, preconditioner, q, dtype)
         proba = problem.kernel.proba(params, X)
         spread = np.sqrt(weight * spreads(proba)).astype(dtype)
         for c in range(K):
-            inverse[c] += lower_gram(_times_column(u, spread[c], buffer[: len(u)]))
+            inverse[c] += lower_gram(_scale_rows(u, spread[c], buffer[: len(u)]))
     for c in range(K):
         np.einsum("ii->i", inverse[c])[...] += ridge
-        inverse[c] = _inverted(inverse[c])
-    constraint = _inverted(inverse.sum(axis=0)) if K > 1 else None
+        inverse[c] = _invert(inverse[c])
+    constraint = _invert(inverse.sum(axis=0)) if K > 1 else None
     return BlockPreconditioner(preconditioner.mean, preconditioner.scale, inverse, constraint)
 
 
-def _times_column(u: Any, column: Any, buffer: Array) -> Any:
-    """Each row times its number; of a NumPy array in the buffer."""
+def _scale_rows(u: Any, column: Any, buffer: Array) -> Any:
+    """Return each row of ``u`` times its entry of ``column``; for a NumPy array, in ``buffer``."""
     return np.multiply(u, column[:, None], out=buffer) if isinstance(u, np.ndarray) else u * column[:, None]
 
 
-def _inverted(matrix: Array) -> Array:
-    """Inverse of a positive semi-definite matrix of any diagonal, of which the lower triangle counts."""
-    diagonal = np.diagonal(matrix)
-    unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+def _invert(matrix: Array) -> Array:
+    """Return the inverse of a positive semi-definite matrix with any diagonal; only its lower triangle is read."""
+    matrix_diagonal = np.diagonal(matrix)
+    unit = np.sqrt(np.where(matrix_diagonal > 0, matrix_diagonal, 1))
     inverse = inverse_of_unit_diagonal(matrix / unit / unit[:, None], float(np.finfo(matrix.dtype).eps))
     inverse /= unit
     inverse /= unit[:, None]
     return inverse
 
 
-def _chunk(n_columns: int) -> int:
-    """Rows of a block."""
-    return max(1, _CHUNK // n_columns, n_columns // 2)
+def _block_rows(n_columns: int) -> int:
+    """Return the number of rows per block for a Hessian of ``n_columns`` columns."""
+    return max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns // 2)
 
 
-def _scaled_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:
-    """The rows in the metric's coordinates, dense, with a column of ones if ``q`` asks for it."""
+def _transform_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:
+    """Return the rows in the preconditioner's coordinates, dense; if ``q`` is n_features + 1, with a column of ones."""
     if isinstance(X, DeviceArray):
         u = (X.astype(dtype) - preconditioner.mean.astype(dtype)) * (1 / preconditioner.scale).astype(dtype)
         ones = np.ones((X.shape[0], q - X.shape[1]), dtype)
@@ -475,30 +419,31 @@ def _scaled_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any)
 
 
 def _add_curvature(matrix: Array, K: int, part: CurvedRows, preconditioner: GramPreconditioner) -> None:
-    """Add the curvature of some rows to the lower triangle of ``matrix``."""
+    """Add the curvature of a block of rows to the lower triangle of ``matrix``."""
     X, weight, proba, spread = part
     q = len(matrix) // K
-    u = _scaled_rows(X, preconditioner, q, np.float64)  # sums of columns would hide the penalty in float32
+    u = _transform_rows(X, preconditioner, q, np.float64)  # in float32, rounding of the sums would exceed the penalty
     if K == 1:
         u *= np.sqrt(weight * spread[0])[:, None]
         matrix += lower_gram(u)
         return
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
-    pairs = to_host(lower_gram(coupled.reshape(len(u), K * q)))
-    own = (u.T * (weight * spread)[:, None, :]) @ u  # not as a difference: of a row sure of its class it is 0
-    np.einsum("cicj->cij", pairs.reshape(K, q, K, q))[...] = -to_host(own)
-    matrix -= pairs
+    cross_terms = to_host(lower_gram(coupled.reshape(len(u), K * q)))
+    class_blocks = (u.T * (weight * spread)[:, None, :]) @ u  # not by p - p^2, which rounds to 0 if p is near 1
+    np.einsum("cicj->cij", cross_terms.reshape(K, q, K, q))[...] = -to_host(class_blocks)
+    matrix -= cross_terms
 
 
 def _cholesky(matrix: Array) -> Array:
-    """Upper factor of a positive semi-definite matrix of unit diagonal, with as little added as makes it definite.
+    """Return the upper Cholesky factor of a positive semi-definite matrix with unit diagonal.
 
-    Of ``matrix`` the lower triangle counts. (LAPACK itself: on small data SciPy's checks would take as long.)
+    Adds eps to the diagonal, and ten times more until the matrix is definite. Only the lower triangle of ``matrix`` is
+    read, and its diagonal is overwritten. Calls LAPACK directly: for small data SciPy's checks would take as long.
     """
-    excess = float(np.finfo(np.float64).eps)
+    jitter = float(np.finfo(np.float64).eps)
     while True:
-        np.einsum("ii->i", matrix)[...] = 1.0 + excess
-        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # a view in LAPACK's order, upper triangle
+        np.einsum("ii->i", matrix)[...] = 1.0 + jitter
+        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # .T: a Fortran-order view, upper triangle
         if info == 0:
             return np.asarray(factor)
-        excess *= 10.0
+        jitter *= 10.0

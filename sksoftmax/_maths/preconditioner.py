@@ -1,9 +1,11 @@
-"""The metric that makes a step length near 1 right for every data set: bounds of F's curvature.
+"""Column moments, and preconditioners from bounds of F's curvature, with which a step length near 1 suits all data.
 
-The softmax Hessian is at most ``bound * (I - 11'/K) (x) X'X / n``, bound 1/2, and for two classes, one row,
-1/4: Boehning (1992), Ann. Inst. Statist. Math. 44(1), 197-200. So ``(bound * X'X / n + alpha I)^-1`` times the
-gradient is a step that never overshoots, whatever the scales and correlations of the columns. The columns are
-centred (the intercept absorbs it) and scaled to a curvature of 1, both by a change of variables of the
+The plan makes these preconditioners for the first-order, Newton and L-BFGS solvers.
+
+The softmax Hessian is at most ``bound * (I - 11'/K) (x) X'X / n``, with bound 1/2, or 1/4 for two classes with one row
+of coefficients: Boehning (1992), Ann. Inst. Statist. Math. 44(1), 197-200. So ``(bound * X'X / n + alpha I)^-1`` times
+the gradient is a step that never overshoots, whatever the scales and correlations of the columns. The columns are
+centred (the intercept absorbs the means) and scaled to a curvature of 1. Both are changes of variables of the
 parameters, so that X is neither copied nor changed:
 
     u = coef * scale,   b = intercept + coef @ mean     (raw prediction: u @ (x - mean) / scale + b)
@@ -22,35 +24,49 @@ from sksoftmax._engines.device import DeviceArray, squares, to_device_of, to_hos
 from sksoftmax._maths.objective import iter_blocks
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
-#: X'X is worth at most this many passes over the data; above it, its diagonal is used.
-_GRAM_PASSES = 200
+#: Maximum cost of X'X and its factor, in passes over the data. Above it, only the diagonal of X'X is used.
+_MAX_GRAM_PASSES = 200
+
+#: Cost of a flop of a sparse X'X, in flops of a pass.
 _SPARSE_FACTOR = 10.0
 
-#: Rows a column in a block of a Gram matrix: adding the block up costs little next to its product.
+#: Rows per column in a block of a Gram matrix. Adding up the blocks then costs little next to their products.
 _ROWS_PER_COLUMN = 4
 
-#: Rows a column that tell X'X well enough for a metric: along any direction to some (1 / 20)^(1/2), relative; and
-#: the share of a column's variance below which they have missed the rows that hold it.
+#: Rows per column that estimate X'X well enough for a preconditioner: to a relative error of about sqrt(1 / 20) in any
+#: direction.
 ROWS_PER_VARIANCE = 20
-_SEEN = 0.5
 
-#: Multiples of it, modulo 1, are spread evenly and have no period.
-_GOLDEN = (5**0.5 - 1) / 2
+#: Minimum ratio of a column's variance in the sample to its variance over all rows. Below it, the sample has missed the
+#: rows with most of the variance.
+_MIN_VARIANCE_RATIO = 0.5
 
-#: Operations of X'X, which are fast, that take as long as one of a thin product, times the 4 of a pass.
-_GRAM_PER_PASS = 16
+#: Golden ratio minus 1. Its multiples modulo 1 are evenly spread and have no period.
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
-#: And at most this many columns: 128 MiB.
+#: Flops of X'X per entry of X and output that take as long as a pass: a pass has 4, and X'X is 4 times faster per flop.
+_GRAM_FLOPS_PER_PASS = 16
+
+#: Maximum number of columns for X'X: the matrix then takes 128 MiB.
 _MAX_GRAM_FEATURES = 4096
 
 
 class GramPreconditioner(NamedTuple):
-    """Inverse of the curvature bound, the same for every class; see the module.
+    """Inverse of the curvature bound, the same for every class; the module's docstring has the formula.
 
-    ``inverse`` is (n_features, n_features) or, for the diagonal alone, (n_features,); ``scale`` is inf for a
-    column of one value, which the intercept stands for: its coefficient does not move. ``dimension`` is the mean
-    of ``bound * x' P x`` over the rows, at most n_features: a batch of b rows has up to ``1 + dimension / b``
-    times the curvature of all rows, on average over directions.
+    Attributes
+    ----------
+    mean : ndarray of shape (n_features,)
+        Column means.
+    scale : ndarray of shape (n_features,)
+        Column scales; inf for a constant column, whose coefficient does not move because the intercept replaces it.
+    inverse : ndarray of shape (n_features, n_features) or (n_features,)
+        Inverse P of the bound in the scaled coordinates; (n_features,) for the diagonal alone.
+    intercept_rate : float
+        Inverse of the bound along an intercept; 0 without intercept.
+    dimension : float
+        Mean of ``bound * x' P x`` over the rows, at most n_features. A batch of b rows has up to ``1 + dimension / b``
+        times the curvature of all rows, on average over directions.
     """
 
     mean: Array
@@ -60,7 +76,7 @@ class GramPreconditioner(NamedTuple):
     dimension: float
 
     def apply(self, grads: Params) -> Params:
-        """The inverse times ``grads``, in the coordinates of the parameters."""
+        """Return the inverse times ``grads``, in the coordinates of the parameters."""
         coef = np.outer(grads.intercept, self.mean)
         np.subtract(grads.coef, coef, out=coef)
         coef /= self.scale
@@ -73,9 +89,9 @@ class GramPreconditioner(NamedTuple):
 
 
 class SpectralPreconditioner(NamedTuple):
-    """Inverse of ``v_c X'X / n + alpha I`` for each class c, v_c its mean curvature; see ``Spectrum``.
+    """Inverse of ``v_c X'X / n + alpha I`` for each class c with mean curvature v_c; see ``Spectrum``.
 
-    ``inverse`` is (n_outputs, n_features), of the curvatures along the columns of ``basis``.
+    ``inverse`` has the inverse curvatures along the columns of ``basis``, (n_outputs, n_features).
     """
 
     mean: Array
@@ -85,55 +101,67 @@ class SpectralPreconditioner(NamedTuple):
     intercept_rate: Array
 
     def apply(self, grads: Params) -> Params:
-        """The inverse times ``grads``, in the coordinates of the parameters."""
+        """Return the inverse times ``grads``, in the coordinates of the parameters."""
         u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
         coef = to_host(((u @ self.basis) * self.inverse) @ self.basis.T) / self.scale
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
 
 
 class Spectrum(NamedTuple):
-    """Directions, the columns of ``basis``, along which X'X and the penalty are both diagonal.
+    """Basis in which X'X and the penalty are both diagonal.
 
-    In them ``v X'X / n + alpha I`` is inverted for any v at no cost. ``share`` is X'X's part of the curvature at
-    v = ``curvature``, where it is 1 along each direction. ``basis`` is where X is, for its products.
+    In this basis ``v X'X / n + alpha I`` is inverted for any v at no cost.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of shape (n_features,)
+        As in ``GramPreconditioner``.
+    basis : ndarray or DeviceArray of shape (n_features, n_features)
+        Directions, one per column, on the device of X. At v = ``curvature`` the curvature along each is 1.
+    data_fraction : ndarray of shape (n_features,)
+        Fraction of that curvature that comes from X'X, in [0, 1]; the rest comes from the penalty.
+    curvature : float
+        Mean curvature of the loss at which the basis was computed.
+    has_intercept : bool
     """
 
     mean: Array
     scale: Array
     basis: Any
-    share: Array
+    data_fraction: Array
     curvature: float
     has_intercept: bool
 
     def preconditioner(self, curvatures: Array) -> SpectralPreconditioner:
-        """The metric for each class's mean curvature."""
+        """Return the preconditioner for the mean curvature of each class, (n_outputs,)."""
         relative = (curvatures / self.curvature)[:, None]
-        inverse = 1.0 / (relative * self.share + (1.0 - self.share))
+        inverse = 1.0 / (relative * self.data_fraction + (1.0 - self.data_fraction))
         return SpectralPreconditioner(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
 
 
 class Preconditioner(Protocol):
-    """Anything that turns a gradient into a well-scaled direction."""
+    """Linear operator that maps a gradient to a well-scaled direction."""
 
-    def apply(self, grads: Params) -> Params: ...
+    def apply(self, grads: Params) -> Params:
+        """Return the direction."""
 
 
 def curvature_bound(problem: Problem) -> float:
-    """Largest curvature of the loss by the raw prediction, Boehning's bound."""
+    """Return Boehning's bound of the loss's curvature with respect to the raw prediction."""
     return 0.25 if problem.n_outputs == 1 else 0.5
 
 
 def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
-    """Statistics of some rows, without X'X but for its diagonal."""
+    """Return the moments of the columns of ``rows``, with the diagonal of X'X only."""
     problem = Problem(rows, 2, 0.0, fit_intercept, vectorized, 1.0)
     return compute_moments(problem, full_gram=False)
 
 
 def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
-    """Weighted mean and largest distance from it of each column, in one pass.
+    """Return each column's weighted mean and largest deviation from the mean, computed in one pass.
 
-    A column whose values differ by less than the smallest normal number of X's dtype, whose reciprocal may overflow,
-    counts as one of one value.
+    A column is constant if its values differ by rounding only, or by at most the smallest normal number of X's dtype,
+    whose reciprocal may overflow. Its deviation is 0.
     """
     total = problem.data.weight.sum()
     mean = np.zeros(problem.n_features)
@@ -141,15 +169,15 @@ def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
     for block in iter_blocks(problem):
         X = block.X
         if sp.issparse(X):
-            least, most = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
+            block_low, block_high = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
         else:
-            least, most = to_host(X.min(axis=0)), to_host(X.max(axis=0))
-        low, high = np.minimum(low, least), np.maximum(high, most)
+            block_low, block_high = to_host(X.min(axis=0)), to_host(X.max(axis=0))
+        low, high = np.minimum(low, block_low), np.maximum(high, block_high)
         mean += (block.weight / total).astype(X.dtype) @ X
     size = np.maximum(np.abs(low), np.abs(high))
-    dtype = problem.data.X.dtype if sp.issparse(problem.data.X) else np.float64  # rows of float32 are centred exactly
+    dtype = problem.data.X.dtype if sp.issparse(problem.data.X) else np.float64  # dense float32 is centred exactly
     smallest = np.finfo(problem.data.X.dtype).tiny
-    is_constant = high - low <= np.maximum(2 * np.finfo(dtype).eps * size, smallest)  # one value, or its last digit
+    is_constant = high - low <= np.maximum(2 * np.finfo(dtype).eps * size, smallest)  # differs in the last digit only
     if problem.fit_intercept:
         mean = np.where(is_constant, low, mean)
         return mean, np.where(is_constant, 0.0, np.maximum(high - mean, mean - low))
@@ -157,13 +185,17 @@ def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
 
 
 def compute_moments(problem: Problem, *, full_gram: bool) -> Moments:
-    """Statistics of the columns in two passes; ``full_gram`` asks for all of X'X, not its diagonal.
+    """Return the moments of the columns, computed in two passes; with ``full_gram`` all of X'X, else its diagonal.
 
-    Where X'X of dense rows would cost more than a pass it is that of 20 rows a column or more, spread evenly but with
-    no period; and columns of which these rows see little have the variance that all rows have. Where memory does not
-    hold all rows X'X is the sample's, in the same way.
+    For dense X with many rows, X'X would cost more than a pass, and is estimated:
+
+    1. Draw at least 20 rows per column, evenly spread but without a period.
+    2. Compute X'X of these rows, centred at their own means.
+    3. Replace the variance of a column by its variance over all rows, if the drawn rows have less than half of it.
+
+    If the rows are not all in memory, X'X is estimated in the same way from the rows in memory.
     """
-    n_drawn = _rows_of_gram(problem)
+    n_drawn = _gram_sample_size(problem)
     if problem.data_source is not None:
         mean, max_deviation, spread = problem.data_source.moments
         if not full_gram:
@@ -171,31 +203,41 @@ def compute_moments(problem: Problem, *, full_gram: bool) -> Moments:
     else:
         mean, max_deviation = mean_and_max_deviation(problem)
         if not full_gram or n_drawn == problem.n_samples:
-            return Moments(mean, max_deviation, _second(problem, mean, max_deviation, full_gram=full_gram))
-        spread = _second(problem, mean, max_deviation, full_gram=False)
-    part = problem
+            return Moments(
+                mean, max_deviation, _compute_second_moment(problem, mean, max_deviation, full_gram=full_gram)
+            )
+        spread = _compute_second_moment(problem, mean, max_deviation, full_gram=False)
+    # 1.
+    sample = problem
     if n_drawn < problem.n_samples:
-        rows = np.unique((np.arange(n_drawn) * _GOLDEN % 1.0 * problem.n_samples).astype(np.intp))
-        part = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+        rows = np.unique((np.arange(n_drawn) * _GOLDEN_RATIO % 1.0 * problem.n_samples).astype(np.intp))
+        sample = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+    # 2.
     column_offset = mean
     if problem.fit_intercept:
-        column_offset = sum(to_host(block.weight @ block.X) for block in iter_blocks(part)) / part.data.weight.sum()
-    second_moment = _second(part, column_offset, max_deviation, full_gram=True)
-    seen = np.diagonal(second_moment).copy()
-    np.einsum("ii->i", second_moment)[...] += np.where(seen < _SEEN * spread, spread - seen, 0.0)
+        column_offset = sum(to_host(block.weight @ block.X) for block in iter_blocks(sample)) / sample.data.weight.sum()
+    second_moment = _compute_second_moment(sample, column_offset, max_deviation, full_gram=True)
+    # 3.
+    sampled_variance = np.diagonal(second_moment).copy()
+    np.einsum("ii->i", second_moment)[...] += np.where(
+        sampled_variance < _MIN_VARIANCE_RATIO * spread, spread - sampled_variance, 0.0
+    )
     return Moments(mean, max_deviation, second_moment)
 
 
-def _rows_of_gram(problem: Problem) -> int:
-    """As many rows as make X'X no dearer than a pass, and at least 20 a column; all of them instead of most."""
+def _gram_sample_size(problem: Problem) -> int:
+    """Return the number of rows for X'X: at least 20 per column, and more as long as X'X costs at most a pass.
+
+    Returns all rows if that is more than half of them, or if X is sparse.
+    """
     n, p = problem.n_samples, problem.n_features
-    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_PER_PASS * problem.n_outputs * n // p)
+    n_drawn = max(ROWS_PER_VARIANCE * p, _GRAM_FLOPS_PER_PASS * problem.n_outputs * n // p)
     return n if sp.issparse(problem.data.X) or 2 * n_drawn > n else n_drawn
 
 
-def _second(problem: Problem, mean: Array, max_deviation: Array, *, full_gram: bool) -> Array:
-    """``Moments.second_moment``."""
-    unit = _unit(max_deviation)
+def _compute_second_moment(problem: Problem, mean: Array, max_deviation: Array, *, full_gram: bool) -> Array:
+    """Return ``Moments.second_moment``."""
+    unit = _column_unit(max_deviation)
     p = problem.n_features
     total = problem.data.weight.sum()
     second_moment: Any = zeros((p, p) if full_gram else (p,), problem.data.X)
@@ -221,43 +263,42 @@ def _second(problem: Problem, mean: Array, max_deviation: Array, *, full_gram: b
             second_moment * np.outer(max_deviation > 0, max_deviation > 0)
             if full_gram
             else second_moment * (max_deviation > 0)
-        )  # no rounding of nothing
+        )  # exactly 0 for constant columns, without rounding
     return second_moment
 
 
 def lower_gram(rows: Any) -> Any:
-    """``rows' rows``, of which the lower triangle counts, in their dtype and where they are."""
+    """Return ``rows' rows`` in the dtype and on the device of ``rows``; only the lower triangle is valid."""
     if isinstance(rows, DeviceArray):
         return rows.T @ rows
     syrk = scipy.linalg.blas.ssyrk if rows.dtype == np.float32 else scipy.linalg.blas.dsyrk
     return np.asarray(syrk(1.0, rows.T, lower=1))
 
 
-def _unit(max_deviation: Array) -> Array:
-    """What to divide a column by: its peak, or 1 for a column of one value."""
+def _column_unit(max_deviation: Array) -> Array:
+    """Return the divisor of each column: its largest deviation, or 1 for a constant column."""
     return np.where(max_deviation > 0, max_deviation, 1.0)
 
 
 def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | None = None) -> GramPreconditioner:
-    """Invert the curvature bound.
+    """Return the inverse of the curvature bound.
 
     Parameters
     ----------
     problem : Problem
     moments : Moments
     batch_size : int or None
-        Rows of the batches it is for. The curvature of a batch reaches ``bound * max (x - mean)^2 /
-        batch_size`` along a column whose few large values happen to be in it: this is added, so that rare
-        features cannot make a step overshoot. None for steps that see all rows.
+        Rows per batch. The curvature of a batch reaches ``bound * max (x - mean)^2 / batch_size`` along a column if the
+        batch contains the column's few large values. This is added to the bound, so that rare features cannot make a
+        step overshoot. None for steps that use all rows.
     """
     bound = curvature_bound(problem)
     full_gram = moments.second_moment.ndim == 2
-    smallest = np.finfo(
-        problem.data.X.dtype
-    ).tiny  # as in `mean_and_max_deviation`: means of batches may differ by less
+    # constant columns as in `mean_and_max_deviation`: the means of merged batches may differ by less than `tiny`
+    smallest = np.finfo(problem.data.X.dtype).tiny
     moments = moments._replace(max_deviation=np.where(moments.max_deviation <= smallest, 0.0, moments.max_deviation))
     spread = np.diagonal(moments.second_moment) if full_gram else moments.second_moment
-    unit = _unit(moments.max_deviation)
+    unit = _column_unit(moments.max_deviation)
     curvature = bound * np.maximum(spread, 0.0) + problem.alpha * (1 - problem.l1_ratio) / unit / unit
     if batch_size is not None:
         curvature = curvature + bound / batch_size
@@ -276,89 +317,96 @@ def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | No
 
 
 def spectrum(problem: Problem, moments: Moments, curvature: float) -> Spectrum:
-    """The directions, from all of X'X, for mean curvatures about ``curvature``."""
-    unit = _unit(moments.max_deviation)
+    """Return the spectrum of a full X'X, accurate for mean curvatures near ``curvature``.
+
+    Solves the generalised eigenvalue problem of ``curvature X'X / n`` and ``curvature X'X / n + alpha I``.
+    """
+    unit = _column_unit(moments.max_deviation)
     ridge = problem.alpha / unit / unit
     relative = np.sqrt(curvature * np.maximum(np.diagonal(moments.second_moment), 0.0) + ridge)
     relative[moments.max_deviation == 0] = np.inf
-    of_data = curvature * moments.second_moment / relative / relative[:, None]
-    combined = of_data.copy()
-    np.einsum("ii->i", combined)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
-    share, basis = scipy.linalg.eigh(of_data, combined, check_finite=False)
-    basis, share = to_device_of(basis, problem.data.X, np.float64), np.clip(share, 0, 1)
-    return Spectrum(moments.mean, unit * relative, basis, share, curvature, problem.fit_intercept)
+    data_curvature = curvature * moments.second_moment / relative / relative[:, None]
+    total_curvature = data_curvature.copy()
+    np.einsum("ii->i", total_curvature)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
+    data_fraction, basis = scipy.linalg.eigh(data_curvature, total_curvature, check_finite=False)
+    basis, data_fraction = to_device_of(basis, problem.data.X, np.float64), np.clip(data_fraction, 0, 1)
+    return Spectrum(moments.mean, unit * relative, basis, data_fraction, curvature, problem.fit_intercept)
 
 
 def absorb_constant_columns(preconditioner: GramPreconditioner | Spectrum, params: Params) -> Params:
-    """The parameters with the columns of one value left to the intercept: the same predictions of the rows."""
+    """Return the parameters with the coefficients of constant columns moved into the intercept: same predictions."""
     is_constant = np.isinf(preconditioner.scale)
     absorbed = params.coef[:, is_constant] @ preconditioner.mean[is_constant]
     return Params(np.where(is_constant, 0.0, params.coef), params.intercept + absorbed)
 
 
 def inverse_of_unit_diagonal(matrix: Array, eps: float) -> Array:
-    """Inverse of a symmetric positive semi-definite matrix, whose lower triangle counts, of diagonal 1.
+    """Return the inverse of a symmetric positive semi-definite matrix with unit diagonal; reads its lower triangle.
 
-    At least sqrt(eps) on the diagonal keeps it definite to rounding: columns may be duplicates of each other.
-    Sparse columns far from 0, centred after the product, have lost more digits, and need more.
+    Adds sqrt(eps) to the diagonal, which makes the matrix definite if columns are duplicates of each other. Multiplies
+    this by ten until the factorization succeeds: sparse columns far from 0 lose more digits, because they are centred
+    after the product. Overwrites the diagonal of ``matrix``.
     """
     lapack = scipy.linalg.lapack
     is_single = matrix.dtype == np.float32
     potrf, potri = (lapack.spotrf, lapack.spotri) if is_single else (lapack.dpotrf, lapack.dpotri)
-    excess = float(np.sqrt(eps))
+    jitter = float(np.sqrt(eps))
     while True:
-        np.fill_diagonal(matrix, 1.0 + excess)
+        np.fill_diagonal(matrix, 1.0 + jitter)
         factor, info = potrf(matrix, lower=1, clean=1)
         if info == 0:
             break
-        excess *= 10.0
-    half, _ = potri(factor, lower=1, overwrite_c=1)
-    inverse = half + half.T
+        jitter *= 10.0
+    lower_triangle, _ = potri(factor, lower=1, overwrite_c=1)
+    inverse = lower_triangle + lower_triangle.T
     np.einsum("ii->i", inverse)[...] *= 0.5
     return np.asarray(inverse)
 
 
 def use_full_gram(problem: Problem, *, is_stream: bool = False) -> bool:
-    """Whether X'X and its Cholesky factor cost little next to the passes that they save.
+    """Return whether X'X and its Cholesky factor cost little compared with the passes that they save.
 
-    With s stored entries a row, ``n s^2 + p^3`` operations (sparse ones are some ten times slower), against
-    ``4 n s n_outputs`` for a pass (a loss and gradient). Of a stream, whose end is not known, the factor of the
-    first rows is to cost no more than their X'X would if they were as many as the columns.
+    With s stored entries per row, they cost ``n s^2 + p^3`` flops (sparse ones are about ten times slower). A pass, a
+    loss and gradient, costs ``4 n s n_outputs``. For a stream, whose length is unknown, n is at least p, as if the
+    first rows were at least as many as the columns.
     """
     n, p = problem.n_samples, problem.n_features
     if p > _MAX_GRAM_FEATURES:
         return False
     is_sparse = sp.issparse(problem.data.X)
-    stored = max(1.0, problem.data.X.nnz / n) if is_sparse else float(p)
+    entries_per_row = max(1.0, problem.data.X.nnz / n) if is_sparse else float(p)
     rows = max(n, p) if is_stream else n
-    gram = rows * stored**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
-    return gram + p**3 <= _GRAM_PASSES * 4 * rows * stored * problem.n_outputs
+    gram = rows * entries_per_row**2 * (_SPARSE_FACTOR if is_sparse else 1.0)
+    return gram + p**3 <= _MAX_GRAM_PASSES * 4 * rows * entries_per_row * problem.n_outputs
 
 
-def merge_max_deviation(known: Moments, mean: Array, max_deviation: Array) -> Array:
-    """A bound of the largest ``|x - known.mean|`` of those rows and of some with this mean and peak."""
-    return np.asarray(np.maximum(known.max_deviation, max_deviation + np.abs(mean - known.mean)))
+def merge_max_deviation(moments: Moments, mean: Array, max_deviation: Array) -> Array:
+    """Return a bound of the largest ``|x - moments.mean|`` over two sets of rows.
+
+    The first set has ``moments``; the second set has the given ``mean`` and ``max_deviation``.
+    """
+    return np.asarray(np.maximum(moments.max_deviation, max_deviation + np.abs(mean - moments.mean)))
 
 
 def merge_moments(left: Moments, left_weight: float, right: Moments, right_weight: float) -> Moments:
-    """Statistics of two sets of rows together: Chan, Golub & LeVeque (1983), Am. Stat. 37(3), 242-247.
+    """Return the moments of the union of two sets of rows: Chan, Golub & LeVeque (1983), Am. Stat. 37(3), 242-247.
 
-    ``max_deviation`` becomes a bound of the largest ``|x - mean|``.
+    ``max_deviation`` is then an upper bound of the largest ``|x - mean|``.
     """
-    share = right_weight / (left_weight + right_weight)
-    mean = left.mean + share * (right.mean - left.mean)
+    right_fraction = right_weight / (left_weight + right_weight)
+    mean = left.mean + right_fraction * (right.mean - left.mean)
     max_deviation = merge_max_deviation(
         left._replace(mean=mean, max_deviation=left.max_deviation + np.abs(mean - left.mean)),
         right.mean,
         right.max_deviation,
     )
-    unit = _unit(max_deviation)
+    unit = _column_unit(max_deviation)
     full_gram = left.second_moment.ndim == 2
     second_moment = np.zeros_like(left.second_moment)
-    for part, part_share in ((left, 1 - share), (right, share)):
+    for part, fraction in ((left, 1 - right_fraction), (right, right_fraction)):
         ratio, offset = part.max_deviation / unit, (part.mean - mean) / unit
         if full_gram:
-            second_moment += part_share * (part.second_moment * np.outer(ratio, ratio) + np.outer(offset, offset))
+            second_moment += fraction * (part.second_moment * np.outer(ratio, ratio) + np.outer(offset, offset))
         else:
-            second_moment += part_share * (part.second_moment * ratio**2 + offset**2)
+            second_moment += fraction * (part.second_moment * ratio**2 + offset**2)
     return Moments(mean, max_deviation, second_moment)

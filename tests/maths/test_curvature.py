@@ -8,14 +8,13 @@ from sksoftmax._maths.curvature import (
     curvature_mean,
     curved_rows,
     diagonal,
-    draw_rows,
     exact,
     factorize_hessian,
-    leverage,
     spreads,
 )
 from sksoftmax._maths.objective import hessian_products, prior_params, probabilities
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
+from sksoftmax._maths.row_sampling import draw_rows, leverage
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
 

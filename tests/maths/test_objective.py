@@ -36,7 +36,7 @@ def test_blocks_change_nothing(container, n_classes, monkeypatch):
         return n_blocks, value, *grads, *_objective.hessian_products(case, params)(direction)
 
     one = everything()
-    monkeypatch.setattr(_objective, "_MIN_BLOCK", 5)
+    monkeypatch.setattr(_objective, "_MIN_BLOCK_ROWS", 5)
     monkeypatch.setattr(device, "_BLOCK_SIZE", 1)
     many = everything()
     assert (one[0], many[0]) == (1, 3)

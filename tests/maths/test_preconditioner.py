@@ -4,7 +4,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
-from sksoftmax._maths.curvature import class_block_preconditioner, draw_rows, leverage
+from sksoftmax._maths.curvature import class_block_preconditioner
 from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import (
     absorb_constant_columns,
@@ -15,6 +15,7 @@ from sksoftmax._maths.preconditioner import (
     spectrum,
     use_full_gram,
 )
+from sksoftmax._maths.row_sampling import draw_rows, leverage
 from sksoftmax._types import Params, dot
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
 
