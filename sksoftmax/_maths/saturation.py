@@ -1,24 +1,29 @@
-"""Rows that saturate along a step, and what F may fall by once they have.
+"""Rows that saturate along a Newton step, and the decrease of F that the model overlooks because of them.
 
-Newton's model takes a row's curvature for constant. But a row has no more to give than its residual: along a step the
-model changes its probabilities linearly, and where one of them would leave [0, 1] the row has no curvature any more.
-One outlying row can hold nearly all of the curvature along a direction until then; the step, and the decrease that the
-model predicts, are tiny, whatever the other rows could gain. `saturate_step` finds the step of the model in which no
-probability leaves [0, 1], as follows:
+Called by the Newton solvers, the dual solver and the training loop before an estimate of F - F* may end a fit.
 
-1. Linearise the probabilities along the step. Those that would be negative are 0 from now on: they saturate.
-2. What the others have to make up for is a gradient. Its decrease, estimated by the diagonal of their Hessian, is
-   what the model overlooks. Stop if that is little. If the Hessian is that of all rows, the bound that the penalty
-   gives has to be little as well, or the gap that of the round before: further rows may saturate. Give up if the gap
-   is negative.
-3. Correct the step by conjugate gradients with the Hessian of what has not saturated, or by its factor, and go to 1.
+The quadratic model of a Newton step takes the curvature of a row for constant. But a row contributes no more than its
+residual. Along a step the model changes the probabilities of a row linearly, and where one of them would leave
+[0, 1], the row has no curvature any more. Until then, one outlying row can hold nearly all of the curvature along a
+direction. The step and its predicted decrease are then tiny, however much F could fall for the other rows.
+`saturate_step` finds the step of the model in which no probability leaves [0, 1]:
 
-The linearised probabilities q are a feasible point of F's dual, so that, solved exactly and over all rows, ::
+1. Linearise the probabilities along the step. Set those that would be negative to 0: they saturate.
+2. Compute the gradient that the other probabilities have to make up for, the missed gradient. Estimate the decrease of
+   F along it by the diagonal of their Hessian. Stop if this missed decrease is small. If the Hessian is that of all
+   rows, further rows may saturate: stop only if the bound by the penalty is small as well, or if the duality gap is
+   about that of the previous round.
+3. Give up if the duality gap is negative.
+4. Correct the step, by CG with the Hessian of the probabilities that have not saturated, or by its Cholesky factor.
+   Go to 1.
+
+The linearised probabilities q are a feasible point of the dual of F if the step is solved exactly and over all rows.
+Then ::
 
     F(W) - F* <= sum_i w_i KL(q_i || p_i) / sum_i w_i + alpha_2 / 2 ||step||^2
 
-the duality gap of Newton's step (Boyd & Vandenberghe, 2004, Convex Optimization, 5.5.1; to second order in the step
-half the squared Newton decrement). It holds however far F is from its quadratic model.
+This is the duality gap of the Newton step (Boyd & Vandenberghe, 2004, Convex Optimization, 5.5.1). To second order in
+the step it is half the squared Newton decrement. It holds however far F is from its quadratic model.
 """
 
 from __future__ import annotations
@@ -46,33 +51,41 @@ from sksoftmax._types import (
     scale_params,
 )
 
-#: Rounds of steps, each of which lets further rows saturate.
+#: Largest number of rounds. Each round may let further rows saturate.
 MAX_ROUNDS = 6
 
-#: A round is the last if the model overlooks at most this share of what it predicts, or of what F may be off by.
+#: A missed decrease is small up to this fraction of the duality gap, or of the F - F* at which the fit may end.
 _LITTLE = 0.1
 
-#: Two rounds agree if their gaps differ by at most this fraction of the larger, or of a little.
+#: The gaps of two rounds agree if they differ by at most this fraction of the larger gap, or of a small gap.
 _AGREES = 0.5
 
-#: Accuracy, and products, of a correction of the step.
-_ACCURACY, _MAX_PRODUCTS = 0.1, 50
+#: Relative CG accuracy of a correction of the step.
+_ACCURACY = 0.1
 
-#: Accuracy of a correction by conjugate gradients that are preconditioned by the factor that the step was solved with.
+#: Largest number of Hessian products of such a correction.
+_MAX_PRODUCTS = 50
+
+#: Relative CG accuracy of a correction that is preconditioned by the Cholesky factor that the step was solved with.
 _SOLVED = 1e-3
 
-#: A factor costs as much as one Hessian product for this many unknowns.
+#: A Cholesky factor costs as much as one Hessian product for each group of this many unknowns.
 _UNKNOWNS_PER_PRODUCT = 4
 
-#: Rounding of a change of a raw prediction, in units of the last digit: of an outlying row it may be all that F has.
+#: Rounding error of a change of a raw prediction, in units of machine epsilon. For an outlying row it may be as large
+#: as F.
 _ROUNDING = 4
 
-#: Relative changes of a probability below which their divergence is summed as a series: float32 has no digits left.
+#: Relative change of a probability below which the divergence is computed by its series. In float32 the difference of
+#: its terms would have no digits left.
 _SMALL = 1e-2
 
 
 class Saturating(NamedTuple):
-    """An engine whose probabilities are those that do not saturate along ``direction``; those that do are 0."""
+    """Engine whose probabilities are 0 if they saturate along ``direction``.
+
+    The other probabilities of the row keep their ratios and sum to 1.
+    """
 
     kernel: Kernel
     direction: Params
@@ -81,6 +94,7 @@ class Saturating(NamedTuple):
         return self.kernel.raw_prediction(params, X)
 
     def proba(self, params: Params, X: Any) -> Any:
+        """Return the probabilities with the saturated ones set to 0, (n_outputs, n)."""
         rounded = self.kernel.proba(params, X)
         proba = exact(to_host(rounded))
         change = to_host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
@@ -90,13 +104,20 @@ class Saturating(NamedTuple):
         return self.kernel.hessian_product(proba, direction, X, weight, total)
 
     def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
-        raise NotImplementedError("there are no losses of probabilities that saturate")
+        raise NotImplementedError("probabilities that saturate have no losses")
 
 
 class _LinearizedSums(NamedTuple):
-    """In the place of an engine, what the linearised probabilities along a step add up to.
+    """Engine whose ``loss_grad`` sums the linearised probabilities along a step.
 
-    ``kernel`` is F's engine, ``before`` the one that the step was solved for.
+    It lets a ``DataSource`` compute these sums as it computes a loss and its gradient.
+
+    Attributes
+    ----------
+    kernel : Kernel
+        Engine of F.
+    before : Kernel
+        Engine that the step was solved for.
     """
 
     kernel: Kernel
@@ -112,11 +133,14 @@ class _LinearizedSums(NamedTuple):
         raise NotImplementedError
 
     def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
-        """The divergence of the linearised probabilities, less what they change F by to first order.
+        """Return the divergence of the linearised probabilities minus the first-order change of F, and gradients.
 
-        ``params`` are the parameters and, below them, the step. Two gradients, one above the other: of how they differ
-        from F's probabilities, and of how from those that the step was solved for. Below those by the intercept its
-        curvature.
+        ``params`` holds the parameters and, in the rows below them, the step. The returned rows hold two gradients:
+
+        - first, of the difference between the linearised probabilities and those of F;
+        - below, of their difference from the linearised probabilities of the engine that the step was solved for.
+
+        The intercept part has a third block, the curvature along each intercept.
         """
         params, step = _halves(params)
         proba, share = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
@@ -134,20 +158,23 @@ class _LinearizedSums(NamedTuple):
 
 
 def _halves(both: Params) -> tuple[Params, Params]:
-    """Those in the upper rows, and those in the lower ones."""
+    """Return the parameters in the upper half of the rows, and those in the lower half."""
     n = len(both.coef) // 2
     return Params(both.coef[:n], both.intercept[:n]), Params(both.coef[n:], both.intercept[n : 2 * n])
 
 
 def _linearize(proba: Any, change: Any) -> Any:
-    """Probabilities, (n_outputs, n), to first order after the raw predictions have changed."""
+    """Return the probabilities, (n_outputs, n), after a first-order change of the raw predictions by ``change``."""
     if len(proba) == 1:
         return proba + proba * (1 - proba) * change
     return proba + proba * (change - (proba * change).sum(axis=0))
 
 
 def _saturate(proba: Any, change: Any) -> Any:
-    """The probabilities with those 0 that are negative to first order, and of the others the same ratios."""
+    """Set the probabilities to 0 that are negative to first order in ``change``, (n_outputs, n).
+
+    The other probabilities of a row keep their ratios. With two classes, a probability whose complement saturates is 1.
+    """
     if len(proba) == 1:
         proba = np.where(1 + (1 - proba) * change < 0, 0.0, proba)
         return np.where(1 - proba * change < 0, 1.0, proba)
@@ -161,13 +188,17 @@ def _saturate(proba: Any, change: Any) -> Any:
 
 
 def _sum_divergences(reached: Any, proba: Any) -> Any:
-    """``KL(reached || proba)`` of each row, (n,): ``sum_k p ((1 + e) log(1 + e) - e)``, e the relative change."""
+    """Return ``KL(reached || proba)`` of each row, (n,).
+
+    This is ``sum_k p ((1 + e) log(1 + e) - e)`` with e the relative change of the probability p.
+    """
     if len(proba) == 1:
         return _divergence(reached[0], proba[0]) + _divergence(1 - reached[0], 1 - proba[0])
     return _divergence(reached, proba).sum(axis=0)
 
 
 def _divergence(reached: Any, proba: Any) -> Any:
+    """Return ``p ((1 + e) log(1 + e) - e)``, by its series for small e."""
     tiny = float(np.finfo(proba.dtype).tiny)
     e = np.maximum(reached / np.maximum(proba, tiny) - 1, -1.0)
     series = e * e * (0.5 - e * (1 / 6 - e / 12))
@@ -175,30 +206,34 @@ def _divergence(reached: Any, proba: Any) -> Any:
 
 
 class _SumPreconditioner(NamedTuple):
-    """The sum of two preconditioners: of one for the curvature as it was, and of one for what is left of it."""
+    """Sum of two preconditioners.
+
+    One is for the curvature without saturation, the other for the curvature that remains after it.
+    """
 
     first: Preconditioner
     second: Preconditioner
 
     def apply(self, grads: Params) -> Params:
+        """Return the sum of both preconditioners applied to ``grads``."""
         return add_scaled(self.first.apply(grads), 1.0, self.second.apply(grads))
 
 
 class SaturationCheck(NamedTuple):
-    """What saturation makes of a step.
+    """Duality gap of a step, and what the model overlooks.
 
     Attributes
     ----------
     gap : float
-        The duality gap of the linearised probabilities; without the part of ``missed_gradient``.
+        Duality gap of the linearised probabilities, without the part due to ``missed_gradient``.
     missed_gradient : Params
-        What is left of the model's gradient at the end of the step, once rows have saturated.
+        Gradient of the model at the end of the step once rows have saturated.
     missed_decrease : float
-        Estimate of the decrease along it, or a bound of it.
+        Estimate of the decrease of F along ``missed_gradient``, or a bound on it.
     new : Params
-        That part of it which rows have left that have saturated anew.
+        Part of the missed gradient due to rows that have saturated since the previous check.
     kernel : Kernel
-        The engine for which rows saturate along the step.
+        Engine for which rows saturate along the step.
     """
 
     gap: float
@@ -208,18 +243,18 @@ class SaturationCheck(NamedTuple):
     kernel: Kernel
 
     def is_negligible(self, allowed: float) -> bool:
-        """Return whether the step brings about what it predicts, if F may be ``allowed`` above its minimum."""
+        """Return whether the missed decrease is small; ``allowed`` is the F - F* at which the fit may end."""
         return self.missed_decrease <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
 
     def agrees_with(self, previous: SaturationCheck | None, allowed: float) -> bool:
-        """Return whether the round before has come to the same gap, or both to a little one."""
+        """Return whether the previous round found about the same gap, or both gaps are small."""
         if previous is None:
             return False
         little = _LITTLE * max(self.gap, allowed)
         return abs(self.gap - previous.gap) <= _AGREES * max(self.gap, previous.gap, little)
 
     def is_confirmed(self, previous: SaturationCheck | None, bound: float, allowed: float) -> bool:
-        """Return whether a bound of the decrease shows it as well, or the round before has come to the same."""
+        """Return whether ``bound`` on the missed decrease is small, or the previous round found about the same gap."""
         return bound <= _LITTLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
 
 
@@ -235,26 +270,35 @@ def check_saturation(
     is_exact: bool,
     previous: SaturationCheck | None = None,
 ) -> SaturationCheck:
-    """Linearise the probabilities along ``step``, and see what the model has overlooked.
+    """Linearise the probabilities along ``step``, and compute what the model overlooks.
 
     Parameters
     ----------
-    problem, params, evaluation : Problem, Params, Evaluation
-        F, where the step starts, and F and its gradient there.
+    problem : Problem
+    params : Params
+        Start of the step.
+    evaluation : Evaluation
+        F and its gradient at ``params``.
     rows : Batch or None
-        The rows of the model's Hessian, weights that sum to about 1; None for all.
+        Rows of the model's Hessian, with weights that sum to about 1; None for all rows.
     step : Params
-        Where it leads, less ``params``.
+        End of the step minus ``params``.
     before : Kernel
-        The engine that the step was solved for.
+        Engine that the step was solved for.
     allowed : float
-        How far F may be above its minimum where the fit ends.
+        F - F* at which the fit may end.
     is_exact : bool
-        Whether the model's gradient should be 0 at the end: F is smooth, and the Hessian that of all rows. All that is
-        left of it has then been missed, and otherwise only what has saturated since ``before``.
-    previous : Check or None
-        The check of the round before. If ``is_exact``, the gaps of the two rounds have to agree before the pass that
-        estimates ``missed_decrease`` is worth its time; until then ``missed_decrease`` is the penalty's bound.
+        Whether the gradient of the model should be 0 at the end of the step. This is so if F is smooth and the Hessian
+        is that of all rows. Then all of the remaining gradient counts as missed. Otherwise only the part counts that is
+        due to rows saturated since ``before``.
+    previous : SaturationCheck or None
+        Check of the previous round.
+
+    Returns
+    -------
+    SaturationCheck
+        ``missed_decrease`` is a bound by the penalty if that bound is small, or if ``is_exact`` and the gap does not
+        agree with the gap of the previous round. Otherwise it is estimated, which takes another pass.
     """
     ridge = problem.alpha * (1 - problem.l1_ratio)
     part = problem if rows is None else problem._replace(data=rows, data_source=None)
@@ -285,14 +329,15 @@ def check_saturation(
 
 
 def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
-    """The rows, or all in memory, with weights that sum to about 1."""
+    """Return ``rows``, or all rows in memory if None, with weights that sum to about 1."""
     return normalize_weights(problem.data) if rows is None else rows
 
 
 def _penalty_bound(problem: Problem, value: float, gradient: Params) -> float:
-    """A bound of what F's minimum falls by if a gradient by the coefficients is added to it, from the penalty alone.
+    """Bound the decrease of the minimum of F if ``gradient``, by the coefficients, is added to F.
 
-    By its strong convexity, or as no minimum is further from 0 than the penalty lets F be at 0.
+    The bound uses the penalty alone. It follows from the strong convexity of the L2 term, or from the L1 norm of any
+    minimum, which is limited because F there is at most F at 0.
     """
     ridge, threshold = problem.alpha * (1 - problem.l1_ratio), problem.alpha * problem.l1_ratio
     squared = float(np.vdot(gradient.coef, gradient.coef))
@@ -312,46 +357,52 @@ def saturate_step(
     allowed: float,
     factorise: Callable[[Problem], Preconditioner] | None = None,
 ) -> NewtonStep:
-    """The step of a smooth F with the saturation of rows taken into account, and the duality gap as its decrease.
+    """Correct the Newton step of a smooth F for the saturation of rows; its decrease becomes the duality gap.
+
+    The steps are numbered in the module docstring.
 
     Parameters
     ----------
     problem, params, evaluation, rows
         See `check_saturation`.
-    newton : Newton
-        The step, without regard to saturation.
-    preconditioner : Metric
-        What conjugate gradients are preconditioned by; the factor, if the step was solved by one.
+    newton : NewtonStep
+        Newton step without regard to saturation.
+    preconditioner : Preconditioner
+        Preconditioner of CG. If the step was solved by a Cholesky factor, this factor.
     allowed : float
-        How far F may be above its minimum where the fit ends.
+        F - F* at which the fit may end.
     factorise : callable or None
-        ``problem -> preconditioner``: the factor of its Hessian, if that is how the step was solved. It is made where
-        conjugate gradients, preconditioned by the old one, cost as much.
+        ``problem -> preconditioner``: factorises the Hessian, if the step was solved by a factor. Called only if CG,
+        preconditioned by the old factor, does not converge at the same cost.
 
     Returns
     -------
-    Newton
-        ``newton``, or another step; where the rounds come to no end that at whose end F is least, with infinitely
-        much ``cg_remainder``.
+    NewtonStep
+        ``newton``, or a corrected step. If the rounds do not converge, the step tried that decreases F the most, with
+        ``cg_remainder`` inf.
     """
     is_exact = rows is None or len(rows.y) == problem.n_total_samples
     part = _in_memory(problem, rows)
     found, kernel, tried = newton, problem.kernel, [newton]
     before: SaturationCheck | None = None
     for _ in range(MAX_ROUNDS):
+        # 1.
         seen = check_saturation(
             *(problem, params, evaluation, rows, found.direction, kernel, allowed), is_exact=is_exact, previous=before
         )
+        # 2.
         certified = max(seen.gap, newton.decrease)
         found = found._replace(decrease=certified, cg_remainder=max(found.cg_remainder, seen.missed_decrease))
         if seen.is_negligible(allowed):
-            # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
+            # a factor leaves no gradient of the model, but CG leaves some by its accuracy: count only the new part
             left = seen.new if factorise is None else seen.missed_gradient
             bound = _penalty_bound(problem, evaluation.value, left) if is_exact else 0.0
             if seen.is_confirmed(before, bound, allowed):
                 return _checked_by_all_rows(problem, params, evaluation, rows, found, kernel, seen, allowed)
-        if seen.gap < -allowed:  # far from any duality gap: the corrections lead nowhere
+        # 3. a gap so negative is no duality gap: further corrections do not help
+        if seen.gap < -allowed:
             break
+        # 4.
         before, kernel = seen, seen.kernel
         own = problem._replace(kernel=kernel)
         hessian = hessian_products(own, params, rows)
@@ -386,10 +437,10 @@ def _checked_by_all_rows(
     seen: SaturationCheck,
     allowed: float,
 ) -> NewtonStep:
-    """The step, with infinitely much ``cg_remainder`` if rows that memory does not hold saturate along it.
+    """Check the step by all rows as well, if memory holds only some of them.
 
-    An outlying row may be among the rows that the step was solved for, or among the others; either hides what F can
-    fall by.
+    ``cg_remainder`` becomes inf if rows outside memory saturate along the step. An outlying row may be among the rows
+    that the step was solved for, or among the others. Either hides how much F can decrease.
     """
     if rows is None or problem.data_source is None:
         return found
@@ -401,7 +452,7 @@ def _checked_by_all_rows(
 
 
 def _value_after(problem: Problem, params: Params, step: Params) -> float:
-    """F at the end of a step; inf if it is no number."""
+    """Return F at the end of a step; inf if it is not finite."""
     value = value_and_grad(problem, add_scaled(params, 1.0, step)).value
     return value if np.isfinite(value) else np.inf
 
@@ -415,7 +466,7 @@ def newton_step(
     accuracy: float,
     max_products: int,
 ) -> NewtonStep:
-    """Newton's direction by all rows, their saturation taken into account."""
+    """Return the Newton direction by all rows, corrected for saturation."""
     hessian = hessian_products(problem, params)
     newton = conjugate_gradients(hessian, evaluation.grads, preconditioner, accuracy, max_products)
     return saturate_step(problem, params, evaluation, None, newton, preconditioner, allowed)
