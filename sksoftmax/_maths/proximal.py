@@ -1,17 +1,26 @@
-"""The quadratic model of F with an L1 penalty, and its minimum: what a proximal Newton step goes to.
+"""The quadratic model of F with an L1 penalty, and its minimum, which is the end of a proximal Newton step.
 
-In the coordinates of ``GramPreconditioner``, an array ``theta`` of shape (n_outputs, n_features + 1): the coefficients
-times their column's scale, and the intercept of the centred columns (without intercept one column less). The model is
-::
+Called by the proximal Newton solver and, for an estimate of F - F*, by the training loop.
+
+The coordinates are those of ``GramPreconditioner``. ``theta`` is an array of shape (n_outputs, n_features + 1): the
+coefficients times the scale of their column, and the intercept of the centred columns. Without intercept it has one
+column less. The model is ::
 
     <g, d> + 1/2 <d, H d> + sum_j t_j |theta_j + d_j|
 
-with g and H the gradient and (about) the Hessian of F's smooth part, t_j = alpha l1_ratio / scale_j, 0 for the
-intercept. Where H is known by its products, two ways alternate, as in Byrd, Nocedal & Solntsev (2016), Math. Program.
-160: accelerated proximal gradient steps, which find out what is zero (Beck & Teboulle, 2009, SIAM J. Imaging Sci. 2(1),
-183-202; restarted: O'Donoghue & Candes, 2015, Found. Comput. Math. 15, 715-732), and Newton's step among what is not.
-Once they have cost as much as the matrix and its factors would, H is made a matrix: an interior point method then finds
-out what is zero, whatever the condition of H (``interior_point``).
+with g the gradient and H (about) the Hessian of the smooth part of F. t_j is alpha l1_ratio / scale_j, and 0 for the
+intercept. If H is known by its products only, `minimize_model` repeats:
+
+1. Remove the shift that is common to all classes.
+2. Take accelerated proximal gradient steps, which find the zeros (Beck & Teboulle, 2009, SIAM J. Imaging Sci. 2(1),
+   183-202; restarted: O'Donoghue & Candes, 2015, Found. Comput. Math. 15, 715-732).
+3. Take Newton steps on the support, the coefficients that are not 0. Stop if they converged and the round decreased
+   the model by little.
+4. If the products have cost as much as the matrix H and its factors would, form H and use an interior point method.
+   It finds the zeros whatever the condition of H (``interior_point``).
+5. Give up after `_MAX_PRODUCTS` products.
+
+The alternation of 2 and 3 is that of Byrd, Nocedal & Solntsev (2016), Math. Program. 160.
 """
 
 from __future__ import annotations
@@ -31,33 +40,40 @@ from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.saturation import MAX_ROUNDS, check_saturation
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, add_scaled, normalize_weights
 
-#: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
-_FIRST_ROUND, _GROWTH = 10, 1.5
+#: Proximal gradient steps of the first round, and the largest number of CG products of a Newton step in it.
+_FIRST_ROUND = 10
 
-#: Products of a minimisation.
+#: Growth of these numbers from round to round.
+_GROWTH = 1.5
+
+#: Largest number of Hessian products of a minimisation.
 _MAX_PRODUCTS = 500
 
-#: Factors of the matrix that an interior point takes, about.
+#: Typical number of factors of the matrix that an interior point method takes.
 _N_FACTORS = 15
 
-#: Unknowns up to which the certificate takes H as a matrix.
+#: Largest number of unknowns for which `expected_decrease` forms H as a matrix.
 _SMALL = 256
 
-#: Newton steps among the nonzero before others are let in.
+#: Largest number of Newton steps on the support before coefficients may enter it again.
 _FACES = 10
 
-#: Least of the diagonal, as a share of its largest; and least curvature along a direction, as a share of what the
-#: diagonal gives: below it is rounding.
-_LEAST_DIAGONAL, _LEAST_CURVATURE = 1e-30, 1e-12
+#: Smallest entry of the diagonal of H, relative to its largest entry. Below it is rounding.
+_LEAST_DIAGONAL = 1e-30
+
+#: Smallest curvature along a direction, relative to the curvature by the diagonal. Below it is rounding.
+_LEAST_CURVATURE = 1e-12
 
 
 def to_theta(problem: Problem, preconditioner: GramPreconditioner, params: Params) -> Array:
+    """Return ``params`` as theta."""
     is_constant = np.isinf(preconditioner.scale)
     u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
     return _join(problem, u, params.intercept + params.coef @ preconditioner.mean)
 
 
 def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Params:
+    """Return theta as parameters."""
     coef = theta[:, : problem.n_features] / preconditioner.scale
     if not problem.fit_intercept:
         return Params(coef, np.zeros(len(coef)))
@@ -65,26 +81,30 @@ def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array
 
 
 def gradient_by_theta(problem: Problem, preconditioner: GramPreconditioner, grads: Params) -> Array:
-    """The gradient in theta's coordinates; that of the intercepts sums to 0, rounding apart, and here to the digit."""
+    """Return the gradient in the coordinates of theta.
+
+    The gradient by the intercepts sums to 0 except for rounding; this sum is removed.
+    """
     b = grads.intercept if problem.n_outputs == 1 else grads.intercept - grads.intercept.mean()
     return _join(problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b)
 
 
 def _join(problem: Problem, u: Array, b: Array) -> Array:
+    """Return ``u`` with the column ``b`` of the intercepts appended, if there are intercepts."""
     return np.hstack([u, b[:, None]]) if problem.fit_intercept else u
 
 
 def thresholds(problem: Problem, preconditioner: GramPreconditioner) -> Array:
-    """t of each column of theta."""
+    """Return the threshold t of each column of theta."""
     t = problem.alpha * problem.l1_ratio / preconditioner.scale
     return np.append(t, 0.0) if problem.fit_intercept else t
 
 
 def remove_class_shift(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Array:
-    """Of all that differ by one number a column, which no prediction sees, the theta of least penalty.
+    """Shift each column of theta, by the same number for all classes, to the minimum of the penalty.
 
-    ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is least where s is the median of the x_k and of ``mean(x) + t (K - 2 j) /
-    (a K)``, j from 0 to K; for a = 0 a median of the x_k.
+    No prediction depends on this shift. ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is minimal if s is the median of the
+    x_k and of ``mean(x) + t (K - 2 j) / (a K)``, j from 0 to K; for a = 0, if s is a median of the x_k.
     """
     K, p = len(theta), problem.n_features
     if K == 1:
@@ -103,17 +123,17 @@ def remove_class_shift(problem: Problem, preconditioner: GramPreconditioner, the
 
 
 class QuadraticModel(NamedTuple):
-    """H.
+    """Hessian H of the quadratic model.
 
     Attributes
     ----------
     product : callable
-        ``d -> H d``, both of theta's shape.
-    diagonal : ndarray of theta's shape
+        ``d -> H d``, both of the shape of theta.
+    diagonal : ndarray of the shape of theta
     form : callable
-        ``() -> ndarray of shape (d, d)``: H as a matrix.
+        ``() -> ndarray of shape (d, d)``: forms H as a matrix.
     price : float
-        What the matrix and the factors that it is made for cost, in products; 0 if it is to be formed at once.
+        Cost of the matrix and of its factors, in Hessian products; 0 if the matrix is to be formed at once.
     """
 
     product: Callable[[Array], Array]
@@ -134,9 +154,16 @@ def quadratic_model(
     *,
     is_matrix: bool,
 ) -> QuadraticModel:
-    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix at once if ``is_matrix``.
+    """Return the H of the model at ``params``, estimated from ``rows``.
 
-    ``of_rows`` is its diagonal by the parameters.
+    Parameters
+    ----------
+    rows : Batch
+        Rows of the Hessian, with weights that sum to about 1.
+    of_rows : Diagonal
+        Diagonal of the Hessian of ``rows``, by the parameters.
+    is_matrix : bool
+        Whether to form the matrix at once.
     """
     shape = (problem.n_outputs, problem.n_features + problem.fit_intercept)
 
@@ -144,9 +171,7 @@ def quadratic_model(
     def form() -> Array:
         matrix = hessian_matrix(problem, curved_rows(problem, params, rows)(), preconditioner)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
-        if (
-            problem.fit_intercept and problem.n_outputs > 1
-        ):  # a common shift, which F does not see, is given a curvature
+        if problem.fit_intercept and problem.n_outputs > 1:  # F is constant along a common shift: add curvature there
             intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]
             intercepts += np.trace(intercepts) / problem.n_outputs**2
         return matrix
@@ -164,7 +189,7 @@ def quadratic_model(
 
 
 def add_damping(model: QuadraticModel, damping: Array) -> QuadraticModel:
-    """The model with ``sum_j damping_j ||d_j||^2 / 2`` added."""
+    """Return the model with ``sum_j damping_j ||d_j||^2 / 2`` added."""
     if not damping.any():
         return model
     diagonal = model.diagonal + damping
@@ -176,7 +201,7 @@ def add_damping(model: QuadraticModel, damping: Array) -> QuadraticModel:
 
 
 class ModelPoint(NamedTuple):
-    """Where a minimisation stands: theta, the gradient of the model's smooth part there, and the model's value."""
+    """Point of a minimisation: theta, and there the gradient of the smooth part and the value of the model."""
 
     theta: Array
     grad: Array
@@ -184,16 +209,16 @@ class ModelPoint(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """A minimum of the model, about.
+    """Approximate minimum of the model.
 
     Attributes
     ----------
     theta : ndarray of shape (n_outputs, q)
     decrease : float
-        Of F, as the model expects it, from below.
+        Decrease that the model predicts, approached from below.
     remaining : float
-        What is left of the way to the minimum: a bound where H is a matrix; otherwise as much as the last round
-        brought, or, if the products ran out, as a Newton step would bring from there.
+        How much more the model could decrease. A bound if H is a matrix. Otherwise the gain of the last round or, if
+        `_MAX_PRODUCTS` was reached, the decrease that a Newton step predicts if that is more.
     """
 
     theta: Array
@@ -204,9 +229,21 @@ class Solution(NamedTuple):
 def minimize_model(
     model: QuadraticModel, theta: Array, grad: Array, t: Array, remove_shift: Callable[[Array], Array], accuracy: float
 ) -> Solution:
-    """Minimise the model to ``accuracy`` of what that brings, or until the products are spent.
+    """Minimise the model to a relative accuracy, or until the Hessian products are spent.
 
-    ``theta`` and ``grad`` are where the model stands; ``remove_shift`` is ``remove_class_shift``.
+    The steps are numbered in the module docstring.
+
+    Parameters
+    ----------
+    model : QuadraticModel
+    theta, grad : ndarray of shape (n_outputs, q)
+        Start, and the gradient of the smooth part of the model there.
+    t : ndarray of shape (q,)
+        Thresholds.
+    remove_shift : callable
+        ``theta -> theta``: `remove_class_shift`.
+    accuracy : float
+        Gain of the last round relative to the total decrease at which to stop.
     """
     if model.price == 0:
         return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
@@ -214,20 +251,25 @@ def minimize_model(
     at = _evaluator(theta, grad, t)
     point, n_products, length, n_steps = ModelPoint(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
     while True:
+        # 1.
         before = point.value
         settled = remove_shift(point.theta)
         point = at(settled, point.grad + model.product(settled - point.theta))
         n_products += 1
+        # 2.
         point, length, spent = _fista(model, diagonal, at, point, t, length, int(n_steps))
         n_products += spent
+        # 3.
         by_products = functools.partial(_support_direction_cg, model, diagonal, int(n_steps))
         point, is_whole, spent = _newton_on_support(model.product, by_products, at, point, t)
         n_products += spent
         gain = before - point.value
         if is_whole and gain <= max(accuracy * -point.value, 0.0):
             return Solution(point.theta, -point.value, max(gain, 0.0))
+        # 4.
         if n_products >= model.price:
             return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
+        # 5.
         if n_products >= _MAX_PRODUCTS:
             slope = _least_subgradient(point, t)
             left, _ = by_products(slope, (point.theta != 0) | (slope != 0))
@@ -238,9 +280,12 @@ def minimize_model(
 def _minimize_by_matrix(
     H: Array, theta: Array, grad: Array, t: Array, remove_shift: Callable[[Array], Array], accuracy: float
 ) -> Solution:
-    """The same where H is a matrix: by Newton's steps among what is not 0, and, if others should be, an interior point.
+    """Minimise the model if H is a matrix.
 
-    Coefficients that the interior point leaves next to 0 are 0 unless the model is less without that.
+    1. Take Newton steps on the support, the coefficients that are not 0. Return their end if it is the minimum.
+    2. Otherwise minimise by an interior point method, which also bounds the minimum from below.
+    3. Set the coefficients to 0 that the interior point method leaves close to 0, and take Newton steps on the rest.
+    4. Return the better end of the two Newton runs, unless the interior point is better by more than the accuracy.
     """
     at, rows_of_t = _evaluator(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
 
@@ -257,13 +302,17 @@ def _minimize_by_matrix(
         in_support = (point.theta != 0) | (t == 0)
         return point, is_whole and bool((in_support | (np.abs(point.grad) <= t)).all())
 
+    # 1.
     first, is_minimum = face_from(remove_shift(theta))
     if is_minimum:
         return Solution(first.theta, -first.value, 0.0)
+    # 2.
     c = (grad - product(theta)).ravel()
     z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
     inner = point_at(remove_shift(z.reshape(theta.shape)))
+    # 3.
     sparse, _ = face_from(remove_shift(np.where(is_zero, 0.0, z).reshape(theta.shape)))
+    # 4.
     least = inner.value - gap
     best = min(first, sparse, key=lambda point: point.value)
     best = best if best.value <= inner.value + accuracy * abs(inner.value) else inner
@@ -271,7 +320,9 @@ def _minimize_by_matrix(
 
 
 def _evaluator(theta: Array, grad: Array, t: Array) -> _At:
-    """The function ``(theta, gradient there) -> ModelPoint`` of a model of value 0 and gradient ``grad`` at ``theta``.
+    """Return a function ``(theta, gradient there) -> ModelPoint``.
+
+    The model has the value 0 and the gradient ``grad`` at ``theta``.
     """
     start = float((t * np.abs(theta)).sum())
 
@@ -283,18 +334,18 @@ def _evaluator(theta: Array, grad: Array, t: Array) -> _At:
 
 
 def _least_subgradient(point: ModelPoint, t: Array) -> Array:
-    """The subgradient of the model of least norm."""
+    """Return the subgradient of the model of least norm."""
     in_support = (point.theta != 0) | (t == 0)
     return np.where(in_support, point.grad + t * np.sign(point.theta), point.grad - np.clip(point.grad, -t, t))
 
 
 class Step(NamedTuple):
-    """A step to the minimum of a model.
+    """Step to the minimum of a model.
 
     Attributes
     ----------
     end : Params
-        Where it leads.
+        End of the step.
     decrease, remaining : float
         See `Solution`.
     """
@@ -305,18 +356,18 @@ class Step(NamedTuple):
 
 
 class LocalModel(NamedTuple):
-    """Where steps start: a model of F, in its own coordinates.
+    """Quadratic model of F, in coordinates of its own, and the start of its steps.
 
     Attributes
     ----------
     problem : Problem
-    preconditioner : Preconditioner
-        Centres and scales of the columns.
-    model : Model
+    preconditioner : GramPreconditioner
+        Means and scales of the columns.
+    model : QuadraticModel
     units : ndarray of shape (n_features,)
-        The columns' squared scales by the bound of F's curvature, in units of their own.
+        Squared scales of the columns by the bound on the curvature of F, relative to their own scales.
     params, grads : Params
-        Where a step starts, and the gradient of the model's smooth part there.
+        Start of a step, and the gradient of the smooth part of the model there.
     """
 
     problem: Problem
@@ -327,7 +378,7 @@ class LocalModel(NamedTuple):
     grads: Params
 
     def step(self, accuracy: float, damping: float = 0.0) -> Step:
-        """The step to the minimum of the model, its curvature raised by ``damping`` times its bound."""
+        """Return the step to the minimum of the model, with ``damping`` times the curvature bound added to H."""
         problem, preconditioner = self.problem, self.preconditioner
         theta, grad = (
             to_theta(problem, preconditioner, self.params),
@@ -342,14 +393,17 @@ class LocalModel(NamedTuple):
 def local_model(
     problem: Problem, base: GramPreconditioner, params: Params, grads: Params, rows: Batch, *, is_matrix: bool
 ) -> LocalModel:
-    """F's model at ``params``, of the curvature of ``rows``, by which the columns have a mean of 0 and a scale of 1."""
+    """Return the model of F at ``params``, with the curvature of ``rows``.
+
+    By this curvature, the columns have a mean of 0 and a scale of 1 in its coordinates.
+    """
     of_rows = diagonal(problem, params, rows)
     scale = of_rows.unit * np.sqrt(of_rows.coef.mean(axis=0))
     preconditioner = base._replace(
         mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)
     )
     model = quadratic_model(problem, preconditioner, params, rows, of_rows, is_matrix=is_matrix)
-    with np.errstate(invalid="ignore"):  # of a column of one value, which has no scale
+    with np.errstate(invalid="ignore"):  # a constant column has no scale
         units = np.nan_to_num(base.scale / preconditioner.scale, nan=1.0) ** 2
     return LocalModel(problem, preconditioner, model, units, params, grads)
 
@@ -364,7 +418,10 @@ def saturate_proximal_step(
     *,
     is_matrix: bool,
 ) -> Step:
-    """The step with the saturation of rows taken into account: see ``saturation``."""
+    """Return the step corrected for the saturation of rows: see ``saturation``.
+
+    If the rounds do not converge, this is the first step with ``remaining`` inf.
+    """
     problem, params = start.problem, start.params
     plain = step = start.step(accuracy)
     for _ in range(MAX_ROUNDS):
@@ -388,7 +445,7 @@ def saturate_proximal_step(
 def expected_decrease(
     problem: Problem, base: GramPreconditioner, params: Params, evaluation: Evaluation, accuracy: float, allowed: float
 ) -> float:
-    """By how much F falls from ``params``, as its model by all rows expects it."""
+    """Return the decrease of F from ``params`` that the model by all rows predicts."""
     rows = normalize_weights(problem.data)
     is_matrix = params.coef.size + params.intercept.size <= _SMALL
     start = local_model(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
@@ -399,10 +456,17 @@ def expected_decrease(
 def _fista(
     model: QuadraticModel, diagonal: Array, at: _At, point: ModelPoint, t: Array, length: float, n_steps: int
 ) -> tuple[ModelPoint, float, int]:
-    """Proximal gradient steps of ``length`` over the diagonal, accelerated; the length, and the products spent.
+    """Take accelerated proximal gradient steps of ``length`` over the diagonal.
 
-    The length is halved where the model rises faster than its square allows, and the momentum dropped where the model
-    rises.
+    The length is halved if the model rises faster than its square allows. The momentum is dropped if the model rises.
+
+    Returns
+    -------
+    point : ModelPoint
+    length : float
+        Step length, in units of 1 / diagonal.
+    n_products : int
+        Hessian products.
     """
     momentum, last = 1.0, point
     for k in range(n_steps):
@@ -413,7 +477,7 @@ def _fista(
         scale = length / diagonal
         step = soft_threshold(y - scale * y_grad, scale * t) - y
         product = model.product(step)
-        if np.vdot(step, product) > 1.01 * np.vdot(step, diagonal * step) / length:  # rounding apart
+        if np.vdot(step, product) > 1.01 * np.vdot(step, diagonal * step) / length:  # 1.01 allows for rounding
             length *= 0.5
             continue
         new = at(y + step, y_grad + product)
@@ -433,11 +497,24 @@ def _newton_on_support(
     point: ModelPoint,
     t: Array,
 ) -> tuple[ModelPoint, bool, int]:
-    """Newton's steps among the coefficients that are not 0 (or not penalised), until one is whole.
+    """Take Newton steps on the support, until one meets no sign change.
 
-    A step ends where coefficients that would change their sign are 0, if the model falls so far, and otherwise at the
-    latest where the first of them is: to there it falls. ``direction_from`` makes a step's direction from the slope and
-    what is free, and says how many products that took. Returns whether the last was whole, and the products spent.
+    The support consists of the coefficients that are not 0 or not penalised. Coefficients that would change sign along
+    a step are set to 0. If the model does not decrease, the step is halved, but not below the first sign change, up to
+    which a decrease is guaranteed.
+
+    Parameters
+    ----------
+    direction_from : callable
+        ``(slope, in_support) -> (direction, n_products)``.
+
+    Returns
+    -------
+    point : ModelPoint
+    is_whole : bool
+        Whether the last step met no sign change, or could not decrease the model.
+    n_products : int
+        Hessian products.
     """
     n_products = 0
     for _ in range(_FACES):
@@ -467,6 +544,10 @@ def _newton_on_support(
 
 
 def _support_direction_cholesky(matrix: Array, slope: Array, in_support: Array) -> tuple[Array, int]:
+    """Return the Newton direction on the support, by a Cholesky factor, and 0 products.
+
+    As little as needed is added to the diagonal to make the matrix positive definite.
+    """
     direction = np.zeros(slope.shape)
     free = np.flatnonzero(in_support)
     if not len(free):
@@ -489,7 +570,7 @@ def _support_direction_cholesky(matrix: Array, slope: Array, in_support: Array) 
 def _support_direction_cg(
     model: QuadraticModel, diagonal: Array, n_steps: int, slope: Array, in_support: Array
 ) -> tuple[Array, int]:
-    """Conjugate gradients preconditioned by the diagonal."""
+    """Return the Newton direction on the support, by CG preconditioned by the diagonal, and the products."""
     direction, residual = np.zeros_like(slope), slope
     search = -residual / diagonal
     size = -float(np.vdot(residual, search))

@@ -14,8 +14,8 @@ direction. The step and its predicted decrease are then tiny, however much F cou
    rows, further rows may saturate: stop only if the bound by the penalty is small as well, or if the duality gap is
    about that of the previous round.
 3. Give up if the duality gap is negative.
-4. Correct the step, by CG with the Hessian of the probabilities that have not saturated, or by its Cholesky factor.
-   Go to 1.
+4. Correct the step, by conjugate gradients (CG) with the Hessian of the probabilities that have not saturated, or by
+   its Cholesky factor. Go to 1.
 
 The linearised probabilities q are a feasible point of the dual of F if the step is solved exactly and over all rows.
 Then ::

@@ -1,8 +1,16 @@
-"""The solver for an L1 penalty: proximal Newton steps whose curvature is that of a part of the rows.
+"""Proximal Newton solver for an L1 penalty, with the Hessian of a sample of the rows.
 
-A step goes to the minimum of the quadratic model of F plus the L1 term (``proximal``), or as far towards it as F
-falls: Lee, Sun & Saunders (2014), SIAM J. Optim. 24(3), 1420-1443. What the model expects it to bring is the excess,
-as Newton's decrement is without an L1 term.
+Made by ``plan`` for the last stage of a fit with an L1 penalty. A step of the solver:
+
+1. Search the line to the minimum of the quadratic model of F plus the L1 term (``proximal``).
+2. If F decreased much less than predicted because the sample misses curvature, mark the sample as stale: the next one
+   is twice as large.
+3. Adapt the damping of the model: raise it if the line search had to shorten the step, and lower it otherwise.
+4. Draw a new sample if it is stale, or if F has decreased much since the last draw.
+5. Minimise the new model. Estimate F - F* by its predicted decrease, as by the Newton decrement without an L1 term.
+   If the estimate may end the fit, minimise more accurately, then check for rows that saturate along the step.
+
+Lee, Sun & Saunders (2014), SIAM J. Optim. 24(3), 1420-1443.
 """
 
 from __future__ import annotations
@@ -24,22 +32,35 @@ from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.proximal import Step, local_model, remove_class_shift, saturate_proximal_step, to_params, to_theta
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, interpolate
 
-#: Share of the expected decrease below which the rows drawn are suspected; and the share of the curvature along the
-#: step below which they then are too few.
-_POOR, _TOO_LITTLE = 0.5, 0.5
+#: Fraction of its predicted reduction below which a step was poor, and the sample is checked.
+_POOR = 0.5
 
-#: F's fall since rows were drawn from which others hold the curvature.
+#: The sample is doubled if it has less than this fraction of the curvature along a poor step.
+_TOO_LITTLE = 0.5
+
+#: A new sample is drawn once F is below this fraction of its value at the last draw: other rows hold the curvature.
 _CHANGED = 0.8
 
-#: Accuracy of the model's minimum that a step is worth, and that of the one which ends the fit.
-_LOOSE, _CERTIFYING = 0.3, 0.03
+#: Relative accuracy of the minimum of the model for a step.
+_LOOSE = 0.3
 
-#: Least damping but none, in units of the bound of the loss's curvature (``gram_preconditioner``), and its factor when
-#: a step had to be shortened; by the same it falls when none had to.
-_LEAST_DAMPING, _FACTOR = 0.1, 4.0
+#: The same for the step that ends the fit.
+_CERTIFYING = 0.03
 
-#: Sufficient decrease, as a share of the expected one; halvings of a step; rounding of F, in units of its last digit.
-_ARMIJO, _MAX_HALVINGS, _NOISE = 1e-4, 40, 8
+#: Smallest positive damping, in units of the bound on the curvature of the loss (``gram_preconditioner``).
+_LEAST_DAMPING = 0.1
+
+#: The damping is multiplied by this factor if a step had to be shortened, and divided by it otherwise.
+_FACTOR = 4.0
+
+#: Sufficient decrease, as a fraction of the predicted decrease.
+_ARMIJO = 1e-4
+
+#: Largest number of lengths that a line search tries.
+_MAX_HALVINGS = 40
+
+#: Rounding error of F, in units of machine epsilon times F.
+_NOISE = 8
 
 
 class ProximalState(NamedTuple):
@@ -48,17 +69,18 @@ class ProximalState(NamedTuple):
     Attributes
     ----------
     params, evaluation : Params, Evaluation
-        The parameters, and F and its gradient there.
+        Parameters, and F and its gradient there.
     end : Params
-        The model's minimum.
+        Minimum of the model.
     decrease : float
-        What F is expected to fall by on the way to it.
+        Decrease of F that the model predicts at its minimum.
     excess, ratio, value_before, at_precision
         As in ``newton.NewtonState``.
     damping : float
-        What the model's curvature is raised by. Where the probabilities are near 0 or 1 its own tells little of F.
+        Curvature added to the model, in units of the curvature bound. Where the probabilities are close to 0 or 1, the
+        local curvature describes F poorly.
     n_drawn, rows, sample_is_stale, value_drawn, leverage, n_rounds, next_check, check_interval
-        As there.
+        As in ``newton.NewtonState``.
     """
 
     params: Params
@@ -83,22 +105,23 @@ class ProximalState(NamedTuple):
 def proximal_newton(
     base: GramPreconditioner, moments: Moments, tol: float, *, final_tol: float = 0.0, n_drawn: int, is_matrix: bool
 ) -> Solver:
-    """Solver whose step is one to the minimum of a model.
+    """Return the solver whose step goes to the minimum of a quadratic model plus the L1 term.
 
     Parameters
     ----------
-    base : Preconditioner
-        Centres and scales of the columns.
+    base : GramPreconditioner
+        Means and scales of the columns.
     moments : Moments
-        Of the columns.
+        Moments of the columns.
     tol : float
-        Excess at which the fit is to end: the model's minimum is then found more accurately, to make sure.
+        Excess at which the fit is to end.
     final_tol : float
-        Excess from which on it has to be true, if that is more than ``tol``.
+        Excess that the fit has to reach, if that is larger than ``tol``. Below it the minimum of the model is computed
+        more accurately and checked for saturation.
     n_drawn : int
-        Rows that the curvature is estimated from; doubled when they see too little.
+        First sample size. It is doubled if the sample misses curvature.
     is_matrix : bool
-        Whether their Hessian is formed.
+        Whether the Hessian of the sample is formed as a matrix.
     """
 
     final_tol = max(tol, final_tol)
@@ -125,22 +148,25 @@ def proximal_newton(
         return _with_model_minimum(problem, state)
 
     def step(problem: Problem, state: ProximalState, batch: Batch) -> ProximalState:
+        # 1.
         found = _line_search(problem, state)
         if found is None:
             return state._replace(at_precision=True)
         params, evaluation, halvings = found
         value, expected = state.evaluation.value, state.decrease
+        # 2.
         if value - evaluation.value < _POOR * expected and _misses_curvature(problem, state, params, evaluation):
             state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), sample_is_stale=True)
         at_precision = expected <= _rounding_error(problem, state) and evaluation.value >= value
+        # 3.
         damping = _next_damping(state.damping, is_whole=halvings == 0)
         state = state._replace(params=params, evaluation=evaluation, at_precision=at_precision)
         return _with_model_minimum(problem, state._replace(damping=damping, value_before=value))
 
     def _line_search(problem: Problem, state: ProximalState) -> tuple[Params, Evaluation, int] | None:
-        """The longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to noise, and how often it was halved.
+        """Find the longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to rounding.
 
-        None if none does.
+        Returns the end of the step, F there, and the number of halvings; None if no step decreases F enough.
         """
         expected, noise, params = state.decrease, _rounding_error(problem, state), state.end
         for halvings in range(_MAX_HALVINGS):
@@ -154,11 +180,13 @@ def proximal_newton(
         return None
 
     def _with_model_minimum(problem: Problem, state: ProximalState) -> ProximalState:
-        """The state with the minimum of the model of where it stands, and the excess that it certifies."""
+        """Return the state with the minimum of the model at its parameters, and the estimated excess."""
         value, noise = state.evaluation.value, _rounding_error(problem, state)
         last = StepHistory(state.decrease, max(0.0, state.value_before - value), state.ratio, not state.sample_is_stale)
+        # 4.
         state = _with_rows(problem, state)
         rows = state.rows
+        # 5.
         start = local_model(problem, base, state.params, state.evaluation.grads, rows, is_matrix=is_matrix)
         allowed = absolute_suboptimality(value, final_tol)
         steps: tuple[Callable[[], Step], ...] = (
@@ -169,14 +197,14 @@ def proximal_newton(
             ),
         )
         n_rounds = state.n_rounds + 1
-        for make in steps if n_rounds >= state.next_check else steps[:2]:  # each makes surer that the fit may end
+        for make in steps if n_rounds >= state.next_check else steps[:2]:  # each is more reliable, and more expensive
             step = make()
             left, ratio = estimate_suboptimality(last, step.decrease, step.remaining, noise)
             excess = relative_excess(value, left) if left >= -noise else np.inf
             if excess > final_tol:
                 break
         if n_rounds < state.next_check and excess <= final_tol:
-            excess = np.inf  # not found out
+            excess = np.inf  # unknown without the check for saturation
         interval, next_check = state.check_interval, state.next_check
         if np.isinf(step.remaining):
             interval *= 2
@@ -192,7 +220,7 @@ def proximal_newton(
         )
 
     def _with_rows(problem: Problem, state: ProximalState) -> ProximalState:
-        """The state with rows that hold the curvature where it stands."""
+        """Return the state with a sample for the curvature at its parameters."""
         value = state.evaluation.value
         if not state.sample_is_stale and (value >= _CHANGED * state.value_drawn or not _is_subsampled(problem, state)):
             return state
@@ -208,23 +236,27 @@ def proximal_newton(
 
 
 def _next_damping(damping: float, *, is_whole: bool) -> float:
-    """After Levenberg (1944) and Marquardt (1963): more where the model promised too much, and in the end none."""
+    """Return the damping of the next model.
+
+    After Levenberg (1944) and Marquardt (1963): more if the model predicted too much, and none in the end.
+    """
     if not is_whole:
         return max(_LEAST_DAMPING, _FACTOR * damping)
     return damping / _FACTOR if damping > _LEAST_DAMPING else 0.0
 
 
 def _is_subsampled(problem: Problem, state: ProximalState) -> bool:
-    """Whether the rows drawn are not all."""
+    """Return whether the sample is smaller than the data."""
     return len(state.rows.y) < problem.n_total_samples
 
 
 def _misses_curvature(problem: Problem, state: ProximalState, params: Params, evaluation: Evaluation) -> bool:
-    """Whether the rows drawn see much less curvature along the step to ``params`` than all rows do."""
-    if len(state.rows.y) >= problem.n_samples:  # there are no more to draw
+    """Return whether the sample has much less curvature along the step to ``params`` than all rows."""
+    if len(state.rows.y) >= problem.n_samples:  # all rows in memory are drawn already
         return False
     return curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation)) < _TOO_LITTLE
 
 
 def _rounding_error(problem: Problem, state: ProximalState) -> float:
+    """Return the rounding error of F."""
     return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
