@@ -38,11 +38,11 @@ _BOUNDARY = 0.995
 class Pairs(NamedTuple):
     """Complementary variables: z+ and z- of the penalised z, and s+ and s-.
 
-    ``add_scaled`` is z+ and ``minus`` is z-. Each field is an ndarray of shape (n_penalised,); all are positive. Also
+    ``plus`` is z+ and ``minus`` is z-. Each field is an ndarray of shape (n_penalised,); all are positive. Also
     holds the changes of the variables, of any sign.
     """
 
-    add_scaled: Array
+    plus: Array
     minus: Array
     s_plus: Array
     s_minus: Array
@@ -50,17 +50,17 @@ class Pairs(NamedTuple):
     @property
     def gap(self) -> float:
         """Duality gap."""
-        return float(self.add_scaled @ self.s_plus + self.minus @ self.s_minus)
+        return float(self.plus @ self.s_plus + self.minus @ self.s_minus)
 
-    def moved(self, length: float, step: Pairs) -> Pairs:
+    def after_step(self, length: float, step: Pairs) -> Pairs:
         """Return the variables after ``length`` times ``step``."""
         return Pairs(*(value + length * change for value, change in zip(self, step, strict=True)))
 
-    def longest(self, step: Pairs) -> float:
+    def max_length(self, step: Pairs) -> float:
         """Return the largest length, at most 1, of the step that takes no variable below 0."""
         values, changes = np.concatenate(self), np.concatenate(step)
-        falls = changes < 0
-        return float((values[falls] / -changes[falls]).min(initial=1.0))
+        decreases = changes < 0
+        return float((values[decreases] / -changes[decreases]).min(initial=1.0))
 
 
 def interior_point(H: Array, c: Array, t: Array, gap: float) -> tuple[Array, Array, float]:
@@ -89,76 +89,76 @@ def interior_point(H: Array, c: Array, t: Array, gap: float) -> tuple[Array, Arr
     np.einsum("ii->i", H)[...] += len(c) * float(np.finfo(float).eps)
     size = float(max(np.abs(c).max(), t.max())) or 1.0
     c, t, gap = c / size, t / size, gap / size / size
-    on = np.flatnonzero(t > 0)
-    ones = np.ones(len(on))
-    z, pairs = np.zeros(len(c)), Pairs(ones, ones, t[on], t[on])
-    best, is_zero, least = z, np.zeros(len(c), dtype=bool), np.inf
+    penalized = np.flatnonzero(t > 0)
+    ones = np.ones(len(penalized))
+    z, pairs = np.zeros(len(c)), Pairs(ones, ones, t[penalized], t[penalized])
+    best_z, is_zero, best_gap = z, np.zeros(len(c), dtype=bool), np.inf
     for _ in range(_MAX_ITERATIONS):
-        # 1. ``left`` is the duality gap plus a bound for the residual of the optimality conditions
+        # 1. ``current_gap`` is the duality gap plus a bound for the residual of the optimality conditions
         residual = -(H @ z + c)
-        residual[on] += (pairs.s_plus - pairs.s_minus) / 2
+        residual[penalized] += (pairs.s_plus - pairs.s_minus) / 2
         reach = np.abs(z) + 1
-        reach[on] = pairs.add_scaled + pairs.minus
-        left = pairs.gap + float(np.abs(residual) @ reach)
-        if left < least:
-            best, least = z, left
-            is_zero[on] = (pairs.add_scaled <= pairs.s_plus) & (pairs.minus <= pairs.s_minus)
+        reach[penalized] = pairs.plus + pairs.minus
+        current_gap = pairs.gap + float(np.abs(residual) @ reach)
+        if current_gap < best_gap:
+            best_z, best_gap = z, current_gap
+            is_zero[penalized] = (pairs.plus <= pairs.s_plus) & (pairs.minus <= pairs.s_minus)
         rounding = float(np.finfo(float).eps) * float(np.abs(c) @ reach)
-        is_lost = len(on) > 0 and not (np.concatenate(pairs).min() > 0 and pairs.gap > 0)
-        if is_lost or not max(gap, rounding) < left < np.inf:
+        is_degenerate = len(penalized) > 0 and not (np.concatenate(pairs).min() > 0 and pairs.gap > 0)
+        if is_degenerate or not max(gap, rounding) < current_gap < np.inf:
             break
         # 2.
-        ratio = pairs.add_scaled / pairs.s_plus + pairs.minus / pairs.s_minus
-        factor = _factor(H, on, 1 / ratio)
+        ratio = pairs.plus / pairs.s_plus + pairs.minus / pairs.s_minus
+        factor = _factor(H, penalized, 1 / ratio)
         # 3.
-        off = pairs.add_scaled * pairs.s_plus, pairs.minus * pairs.s_minus
-        step = _step(factor, residual, on, ratio, pairs, off)[1]
-        share = pairs.moved(pairs.longest(step), step).gap / pairs.gap if len(on) else 0.0
-        sigma = share * share * share  # ``**`` raises an error on overflow
+        products = pairs.plus * pairs.s_plus, pairs.minus * pairs.s_minus
+        step = _step(factor, residual, penalized, ratio, pairs, products)[1]
+        fraction = pairs.after_step(pairs.max_length(step), step).gap / pairs.gap if len(penalized) else 0.0
+        sigma = fraction * fraction * fraction  # ``**`` raises an error on overflow
         # 4.
-        aim = sigma * pairs.gap / max(1, 2 * len(on))
-        off = off[0] + step.add_scaled * step.s_plus - aim, off[1] + step.minus * step.s_minus - aim
-        dz, step = _step(factor, residual, on, ratio, pairs, off)
-        length = pairs.longest(step)
+        target = sigma * pairs.gap / max(1, 2 * len(penalized))
+        products = products[0] + step.plus * step.s_plus - target, products[1] + step.minus * step.s_minus - target
+        dz, step = _step(factor, residual, penalized, ratio, pairs, products)
+        length = pairs.max_length(step)
         length = length if length == 1 else _BOUNDARY * length
-        z, pairs = z + length * dz, pairs.moved(length, step)
-    return best * size / unit, is_zero, least * size * size
+        z, pairs = z + length * dz, pairs.after_step(length, step)
+    return best_z * size / unit, is_zero, best_gap * size * size
 
 
 _Factor = tuple[Array, Array]
 
 
-def _factor(H: Array, on: Array, stiffness: Array) -> _Factor:
+def _factor(H: Array, penalized: Array, stiffness: Array) -> _Factor:
     """Return the Cholesky factor of H plus ``stiffness``, scaled to a diagonal of 1, and the scale.
 
     As little as needed is added to the diagonal to make the matrix positive definite.
     """
     matrix = H.copy()
-    matrix[on, on] += stiffness
+    matrix[penalized, penalized] += stiffness
     unit = 1 / np.sqrt(np.where(np.diagonal(matrix) > 0, np.diagonal(matrix), 1.0))
     matrix *= unit
     matrix *= unit[:, None]
-    raised = float(np.finfo(float).eps)
+    jitter = float(np.finfo(float).eps)
     while True:
-        np.einsum("ii->i", matrix)[...] = 1.0 + raised
+        np.einsum("ii->i", matrix)[...] = 1.0 + jitter
         factor, info = scipy.linalg.lapack.dpotrf(matrix, lower=True, clean=False)
         if info == 0:
             return factor, unit
-        raised *= 10
+        jitter *= 10
 
 
 def _step(
-    factor: _Factor, residual: Array, on: Array, ratio: Array, pairs: Pairs, off: tuple[Array, Array]
+    factor: _Factor, residual: Array, penalized: Array, ratio: Array, pairs: Pairs, decreases: tuple[Array, Array]
 ) -> tuple[Array, Pairs]:
     """Return the changes of z and of the pairs along the Newton direction of the optimality conditions.
 
-    To first order, these changes close ``residual`` and subtract ``off`` from the products ``z+ s+`` and ``z- s-``.
+    To first order, they close ``residual`` and subtract ``decreases`` from the products ``z+ s+`` and ``z- s-``.
     """
-    add_scaled, minus, s_plus, s_minus = pairs
-    b = off[1] / s_minus - off[0] / s_plus
-    right = residual.copy()
-    right[on] += b / ratio
+    plus, minus, s_plus, s_minus = pairs
+    b = decreases[1] / s_minus - decreases[0] / s_plus
+    rhs = residual.copy()
+    rhs[penalized] += b / ratio
     cholesky, unit = factor
-    dz = unit * scipy.linalg.lapack.dpotrs(cholesky, unit * right, lower=True)[0]
-    dv = (b - dz[on]) / ratio
-    return dz, Pairs(-(off[0] + add_scaled * dv) / s_plus, -(off[1] - minus * dv) / s_minus, dv, -dv)
+    dz = unit * scipy.linalg.lapack.dpotrs(cholesky, unit * rhs, lower=True)[0]
+    dv = (b - dz[penalized]) / ratio
+    return dz, Pairs(-(decreases[0] + plus * dv) / s_plus, -(decreases[1] - minus * dv) / s_minus, dv, -dv)

@@ -17,22 +17,22 @@ from sksoftmax._maths.preconditioner import Preconditioner
 from sksoftmax._types import Params, add_scaled, dot, scale_params, zeros_like
 
 #: Largest ratio of the geometric series that estimates F - F*.
-_GREATEST_RATIO = 0.9
+_MAX_RATIO = 0.9
 
 #: Largest relative difference between actual and predicted reduction at which the prediction counts as right.
-_AGREEMENT = 0.2
+_REDUCTION_RTOL = 0.2
 
 #: CG accuracy of a preconditioner that is itself a CG solve. High, because the preconditioner has to be nearly linear.
-_SOLVED = 1e-2
+_INNER_CG_RTOL = 1e-2
 
 #: Largest number of Hessian products of a sample for one application of such a preconditioner.
-_MAX_SOLVING = 50
+_MAX_INNER_PRODUCTS = 50
 
 #: Value of F below which float64 keeps no digits of it.
-_NOTHING = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+_ZERO_OBJECTIVE = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 
 #: Largest factor on the estimate of F - F* after a step that achieved less than its predicted reduction.
-_GREATEST_DOUBT = 4.0
+_MAX_SAFETY = 4.0
 
 
 class NewtonStep(NamedTuple):
@@ -110,7 +110,9 @@ def conjugate_gradients(
     search = scale_params(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = cg_remainder = 0.0
-    longest = 1 / least if least else np.inf  # step length that is exact along an eigenvector of eigenvalue ``least``
+    radau_length = (
+        1 / least if least else np.inf
+    )  # step length that is exact along an eigenvector of eigenvalue ``least``
     for k in range(1, max_products + 1):
         # 1.
         product = hessian(search)
@@ -124,23 +126,25 @@ def conjugate_gradients(
         gain = 0.5 * length * slope
         decrease += gain
         # 3.
-        cg_remainder, enough = k * gain, max(accuracy * decrease, most)
-        if not least and cg_remainder <= enough:  # before another, perhaps expensive, application
+        cg_remainder, tolerance = k * gain, max(accuracy * decrease, most)
+        if not least and cg_remainder <= tolerance:  # before another, perhaps expensive, application
             return NewtonStep(direction, decrease, cg_remainder, k)
         # 4.
-        whitened = preconditioner.apply(residual)
-        new_slope = dot(residual, whitened)
+        preconditioned = preconditioner.apply(residual)
+        new_slope = dot(residual, preconditioned)
         if new_slope < 0:  # not positive definite, to rounding
             return NewtonStep(direction, decrease, np.inf, k)
         # 5.
         if least:
-            beyond = longest - length
-            longest = 1 / (least + new_slope / slope / beyond) if 0 < beyond < np.inf else np.inf
-            cg_remainder = 0.5 * longest * new_slope
-            if cg_remainder <= enough:
+            length_difference = radau_length - length
+            radau_length = (
+                1 / (least + new_slope / slope / length_difference) if 0 < length_difference < np.inf else np.inf
+            )
+            cg_remainder = 0.5 * radau_length * new_slope
+            if cg_remainder <= tolerance:
                 return NewtonStep(direction, decrease, cg_remainder, k)
         # 6.
-        search = add_scaled(scale_params(-1.0, whitened), new_slope / slope, search)
+        search = add_scaled(scale_params(-1.0, preconditioned), new_slope / slope, search)
         slope = new_slope
     return NewtonStep(direction, decrease, cg_remainder, max_products)
 
@@ -156,8 +160,8 @@ class SampledHessianPreconditioner(NamedTuple):
 
     def apply(self, grads: Params) -> Params:
         """Return the approximate product of the inverse Hessian and ``grads``."""
-        solved = conjugate_gradients(self.hessian, grads, self.preconditioner, _SOLVED, _MAX_SOLVING)
-        return scale_params(-1.0, solved.direction)
+        newton = conjugate_gradients(self.hessian, grads, self.preconditioner, _INNER_CG_RTOL, _MAX_INNER_PRODUCTS)
+        return scale_params(-1.0, newton.direction)
 
 
 def lbfgs_correct(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], NewtonStep]) -> NewtonStep:
@@ -168,16 +172,16 @@ def lbfgs_correct(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params]
     """
     if not pairs:
         return solve(grads)
-    rest, shares = grads, []
+    gradient, coefficients = grads, []
     for step, change in reversed(pairs):
-        inverse = 1.0 / dot(step, change)
-        share = inverse * dot(step, rest)
-        rest = add_scaled(rest, -share, change)
-        shares.append((share, inverse))
-    newton = solve(rest)
+        rho = 1.0 / dot(step, change)
+        alpha = rho * dot(step, gradient)
+        gradient = add_scaled(gradient, -alpha, change)
+        coefficients.append((alpha, rho))
+    newton = solve(gradient)
     direction = newton.direction
-    for (step, change), (share, inverse) in zip(pairs, reversed(shares), strict=True):
-        direction = add_scaled(direction, -share - inverse * dot(change, direction), step)
+    for (step, change), (alpha, rho) in zip(pairs, reversed(coefficients), strict=True):
+        direction = add_scaled(direction, -alpha - rho * dot(change, direction), step)
     return newton._replace(direction=direction, decrease=-0.5 * dot(direction, grads))
 
 
@@ -215,7 +219,7 @@ def estimate_suboptimality(
     - Its ratio is ``decrease`` over the last predicted reduction, if the last step achieved about its prediction.
       Otherwise it is the larger of this ratio and the previous one.
     - If the last step achieved less than predicted and the sample is the same, the estimate is multiplied by predicted
-      over actual reduction, at most `_GREATEST_DOUBT`.
+      over actual reduction, at most `_MAX_SAFETY`.
 
     Parameters
     ----------
@@ -232,25 +236,23 @@ def estimate_suboptimality(
     suboptimality : float
         Estimate of F - F*.
     ratio : float
-        Ratio of ``decrease`` to the last predicted reduction, at most `_GREATEST_RATIO`.
+        Ratio of ``decrease`` to the last predicted reduction, at most `_MAX_RATIO`.
     """
     predicted_reduction, actual_reduction = last.predicted_reduction, last.actual_reduction
-    ratio = min(decrease / predicted_reduction, _GREATEST_RATIO) if predicted_reduction > 0 else 0.0
-    left = decrease + cg_remainder
-    if left > noise:
-        slowest = (
+    ratio = min(decrease / predicted_reduction, _MAX_RATIO) if predicted_reduction > 0 else 0.0
+    suboptimality = decrease + cg_remainder
+    if suboptimality > noise:
+        series_ratio = (
             ratio
-            if abs(actual_reduction - predicted_reduction) <= _AGREEMENT * predicted_reduction
+            if abs(actual_reduction - predicted_reduction) <= _REDUCTION_RTOL * predicted_reduction
             else max(ratio, last.ratio)
         )
-        left = max(left, slowest * actual_reduction) / (1 - slowest)
+        suboptimality = max(suboptimality, series_ratio * actual_reduction) / (1 - series_ratio)
         if last.same_sample and actual_reduction < predicted_reduction:
-            left *= (
-                min(predicted_reduction / actual_reduction, _GREATEST_DOUBT)
-                if actual_reduction > 0
-                else _GREATEST_DOUBT
+            suboptimality *= (
+                min(predicted_reduction / actual_reduction, _MAX_SAFETY) if actual_reduction > 0 else _MAX_SAFETY
             )
-    return left, ratio
+    return suboptimality, ratio
 
 
 def relative_excess(value: float, decrease: float) -> float:
@@ -258,7 +260,7 @@ def relative_excess(value: float, decrease: float) -> float:
 
     Returns inf if ``decrease`` is at least F, and 0 if ``decrease`` is not positive or F is 0 to rounding.
     """
-    if decrease <= 0 or value <= _NOTHING:
+    if decrease <= 0 or value <= _ZERO_OBJECTIVE:
         return 0.0
     return decrease / (value - decrease) if decrease < value else float("inf")
 

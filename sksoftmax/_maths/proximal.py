@@ -41,35 +41,35 @@ from sksoftmax._maths.saturation import MAX_ROUNDS, check_saturation
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, add_scaled, normalize_weights
 
 #: Proximal gradient steps of the first round, and the largest number of CG products of a Newton step in it.
-_FIRST_ROUND = 10
+_FIRST_ROUND_STEPS = 10
 
 #: Growth of these numbers from round to round.
-_GROWTH = 1.5
+_ROUND_GROWTH = 1.5
 
 #: Largest number of Hessian products of a minimisation.
 _MAX_PRODUCTS = 500
 
 #: Typical number of factors of the matrix that an interior point method takes.
-_N_FACTORS = 15
+_INTERIOR_POINT_FACTORS = 15
 
 #: Largest number of unknowns for which `expected_decrease` forms H as a matrix.
-_SMALL = 256
+_MAX_MATRIX_UNKNOWNS = 256
 
 #: Largest number of Newton steps on the support before coefficients may enter it again.
-_FACES = 10
+_MAX_SUPPORT_STEPS = 10
 
 #: Smallest entry of the diagonal of H, relative to its largest entry. Below it is rounding.
-_LEAST_DIAGONAL = 1e-30
+_MIN_DIAGONAL = 1e-30
 
 #: Smallest curvature along a direction, relative to the curvature by the diagonal. Below it is rounding.
-_LEAST_CURVATURE = 1e-12
+_MIN_CURVATURE = 1e-12
 
 
 def to_theta(problem: Problem, preconditioner: GramPreconditioner, params: Params) -> Array:
     """Return ``params`` as theta."""
     is_constant = np.isinf(preconditioner.scale)
     u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
-    return _join(problem, u, params.intercept + params.coef @ preconditioner.mean)
+    return _append_intercept(problem, u, params.intercept + params.coef @ preconditioner.mean)
 
 
 def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Params:
@@ -86,10 +86,12 @@ def gradient_by_theta(problem: Problem, preconditioner: GramPreconditioner, grad
     The gradient by the intercepts sums to 0 except for rounding; this sum is removed.
     """
     b = grads.intercept if problem.n_outputs == 1 else grads.intercept - grads.intercept.mean()
-    return _join(problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b)
+    return _append_intercept(
+        problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b
+    )
 
 
-def _join(problem: Problem, u: Array, b: Array) -> Array:
+def _append_intercept(problem: Problem, u: Array, b: Array) -> Array:
     """Return ``u`` with the column ``b`` of the intercepts appended, if there are intercepts."""
     return np.hstack([u, b[:, None]]) if problem.fit_intercept else u
 
@@ -110,16 +112,16 @@ def remove_class_shift(problem: Problem, preconditioner: GramPreconditioner, the
     if K == 1:
         return theta
     coef = theta[:, :p] / preconditioner.scale
-    candidates, middle = coef, (K - 1) // 2
+    candidates, median_index = coef, (K - 1) // 2
     if problem.l1_ratio < 1:
         offset = problem.l1_ratio / (1 - problem.l1_ratio) * (1 - 2 * np.arange(K + 1) / K)
-        candidates, middle = np.vstack([coef, coef.mean(axis=0) + offset[:, None]]), K
-    shift = np.sort(candidates, axis=0)[middle]
-    moved = theta.copy()
-    moved[:, :p] = np.where(
+        candidates, median_index = np.vstack([coef, coef.mean(axis=0) + offset[:, None]]), K
+    shift = np.sort(candidates, axis=0)[median_index]
+    shifted = theta.copy()
+    shifted[:, :p] = np.where(
         shift == coef, 0.0, theta[:, :p] - shift * np.where(np.isinf(preconditioner.scale), 0, preconditioner.scale)
     )
-    return moved
+    return shifted
 
 
 class QuadraticModel(NamedTuple):
@@ -130,19 +132,19 @@ class QuadraticModel(NamedTuple):
     product : callable
         ``d -> H d``, both of the shape of theta.
     diagonal : ndarray of the shape of theta
-    form : callable
+    form_matrix : callable
         ``() -> ndarray of shape (d, d)``: forms H as a matrix.
-    price : float
+    matrix_cost : float
         Cost of the matrix and of its factors, in Hessian products; 0 if the matrix is to be formed at once.
     """
 
     product: Callable[[Array], Array]
     diagonal: Array
-    form: Callable[[], Array]
-    price: float
+    form_matrix: Callable[[], Array]
+    matrix_cost: float
 
 
-_At = Callable[[Array, Array], "ModelPoint"]
+_Evaluate = Callable[[Array, Array], "ModelPoint"]
 
 
 def quadratic_model(
@@ -150,7 +152,7 @@ def quadratic_model(
     preconditioner: GramPreconditioner,
     params: Params,
     rows: Batch,
-    of_rows: Diagonal,
+    rows_diagonal: Diagonal,
     *,
     is_matrix: bool,
 ) -> QuadraticModel:
@@ -160,7 +162,7 @@ def quadratic_model(
     ----------
     rows : Batch
         Rows of the Hessian, with weights that sum to about 1.
-    of_rows : Diagonal
+    rows_diagonal : Diagonal
         Diagonal of the Hessian of ``rows``, by the parameters.
     is_matrix : bool
         Whether to form the matrix at once.
@@ -168,7 +170,7 @@ def quadratic_model(
     shape = (problem.n_outputs, problem.n_features + problem.fit_intercept)
 
     @functools.cache
-    def form() -> Array:
+    def form_matrix() -> Array:
         matrix = hessian_matrix(problem, curved_rows(problem, params, rows)(), preconditioner)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
         if problem.fit_intercept and problem.n_outputs > 1:  # F is constant along a common shift: add curvature there
@@ -181,11 +183,18 @@ def quadratic_model(
     def product(direction: Array) -> Array:
         return gradient_by_theta(problem, preconditioner, hessian(to_params(problem, preconditioner, direction)))
 
-    by_scale = of_rows.unit / preconditioner.scale
+    unit_over_scale = rows_diagonal.unit / preconditioner.scale
     n, d = len(rows.y), shape[0] * shape[1]
     n_stored = rows.X.nnz if sp.issparse(rows.X) else n * problem.n_features
-    price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_outputs * max(1, n_stored))
-    return QuadraticModel(product, _join(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), form, price)
+    matrix_cost = (
+        0.0 if is_matrix else d * d * (n + _INTERIOR_POINT_FACTORS * d / 3) / (4 * problem.n_outputs * max(1, n_stored))
+    )
+    return QuadraticModel(
+        product,
+        _append_intercept(problem, rows_diagonal.coef * unit_over_scale * unit_over_scale, rows_diagonal.intercept),
+        form_matrix,
+        matrix_cost,
+    )
 
 
 def add_damping(model: QuadraticModel, damping: Array) -> QuadraticModel:
@@ -194,10 +203,10 @@ def add_damping(model: QuadraticModel, damping: Array) -> QuadraticModel:
         return model
     diagonal = model.diagonal + damping
 
-    def form() -> Array:
-        return model.form() + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
+    def form_matrix() -> Array:
+        return model.form_matrix() + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
 
-    return QuadraticModel(lambda d: model.product(d) + damping * d, diagonal, form, model.price)
+    return QuadraticModel(lambda d: model.product(d) + damping * d, diagonal, form_matrix, model.matrix_cost)
 
 
 class ModelPoint(NamedTuple):
@@ -245,36 +254,36 @@ def minimize_model(
     accuracy : float
         Gain of the last round relative to the total decrease at which to stop.
     """
-    if model.price == 0:
-        return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
-    diagonal = np.maximum(model.diagonal, _LEAST_DIAGONAL * max(float(model.diagonal.max()), 1e-300))
-    at = _evaluator(theta, grad, t)
-    point, n_products, length, n_steps = ModelPoint(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
+    if model.matrix_cost == 0:
+        return _minimize_by_matrix(model.form_matrix(), theta, grad, t, remove_shift, accuracy)
+    diagonal = np.maximum(model.diagonal, _MIN_DIAGONAL * max(float(model.diagonal.max()), 1e-300))
+    evaluate = _evaluator(theta, grad, t)
+    point, n_products, length, n_steps = ModelPoint(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND_STEPS)
     while True:
         # 1.
-        before = point.value
-        settled = remove_shift(point.theta)
-        point = at(settled, point.grad + model.product(settled - point.theta))
+        start_value = point.value
+        shifted = remove_shift(point.theta)
+        point = evaluate(shifted, point.grad + model.product(shifted - point.theta))
         n_products += 1
         # 2.
-        point, length, spent = _fista(model, diagonal, at, point, t, length, int(n_steps))
-        n_products += spent
+        point, length, n_used = _fista(model, diagonal, evaluate, point, t, length, int(n_steps))
+        n_products += n_used
         # 3.
-        by_products = functools.partial(_support_direction_cg, model, diagonal, int(n_steps))
-        point, is_whole, spent = _newton_on_support(model.product, by_products, at, point, t)
-        n_products += spent
-        gain = before - point.value
-        if is_whole and gain <= max(accuracy * -point.value, 0.0):
+        direction_from = functools.partial(_support_direction_cg, model, diagonal, int(n_steps))
+        point, has_converged, n_used = _newton_on_support(model.product, direction_from, evaluate, point, t)
+        n_products += n_used
+        gain = start_value - point.value
+        if has_converged and gain <= max(accuracy * -point.value, 0.0):
             return Solution(point.theta, -point.value, max(gain, 0.0))
         # 4.
-        if n_products >= model.price:
-            return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
+        if n_products >= model.matrix_cost:
+            return _minimize_by_matrix(model.form_matrix(), theta, grad, t, remove_shift, accuracy)
         # 5.
         if n_products >= _MAX_PRODUCTS:
-            slope = _least_subgradient(point, t)
-            left, _ = by_products(slope, (point.theta != 0) | (slope != 0))
-            return Solution(point.theta, -point.value, max(gain, -0.5 * float(np.vdot(slope, left))))
-        n_steps *= _GROWTH
+            subgradient = _min_norm_subgradient(point, t)
+            direction, _ = direction_from(subgradient, (point.theta != 0) | (subgradient != 0))
+            return Solution(point.theta, -point.value, max(gain, -0.5 * float(np.vdot(subgradient, direction))))
+        n_steps *= _ROUND_GROWTH
 
 
 def _minimize_by_matrix(
@@ -287,53 +296,53 @@ def _minimize_by_matrix(
     3. Set the coefficients to 0 that the interior point method leaves close to 0, and take Newton steps on the rest.
     4. Return the better end of the two Newton runs, unless the interior point is better by more than the accuracy.
     """
-    at, rows_of_t = _evaluator(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
+    evaluate, flat_t = _evaluator(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
 
     def product(d: Array) -> Array:
         return np.asarray(H @ d.ravel()).reshape(d.shape)
 
-    def point_at(there: Array) -> ModelPoint:
-        return at(there, grad + product(there - theta))
+    def point_at(position: Array) -> ModelPoint:
+        return evaluate(position, grad + product(position - theta))
 
-    def face_from(start: Array) -> tuple[ModelPoint, bool]:
-        point, is_whole, _ = _newton_on_support(
-            product, functools.partial(_support_direction_cholesky, H), at, point_at(start), t
+    def newton_from(start: Array) -> tuple[ModelPoint, bool]:
+        point, has_converged, _ = _newton_on_support(
+            product, functools.partial(_support_direction_cholesky, H), evaluate, point_at(start), t
         )
         in_support = (point.theta != 0) | (t == 0)
-        return point, is_whole and bool((in_support | (np.abs(point.grad) <= t)).all())
+        return point, has_converged and bool((in_support | (np.abs(point.grad) <= t)).all())
 
     # 1.
-    first, is_minimum = face_from(remove_shift(theta))
+    support_point, is_minimum = newton_from(remove_shift(theta))
     if is_minimum:
-        return Solution(first.theta, -first.value, 0.0)
+        return Solution(support_point.theta, -support_point.value, 0.0)
     # 2.
     c = (grad - product(theta)).ravel()
-    z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
-    inner = point_at(remove_shift(z.reshape(theta.shape)))
+    z, is_zero, gap = interior_point(H, c, flat_t, 0.5 * accuracy * -support_point.value)
+    interior = point_at(remove_shift(z.reshape(theta.shape)))
     # 3.
-    sparse, _ = face_from(remove_shift(np.where(is_zero, 0.0, z).reshape(theta.shape)))
+    sparse_point, _ = newton_from(remove_shift(np.where(is_zero, 0.0, z).reshape(theta.shape)))
     # 4.
-    least = inner.value - gap
-    best = min(first, sparse, key=lambda point: point.value)
-    best = best if best.value <= inner.value + accuracy * abs(inner.value) else inner
-    return Solution(best.theta, -best.value, max(best.value - least, 0.0))
+    lower_bound = interior.value - gap
+    best = min(support_point, sparse_point, key=lambda point: point.value)
+    best = best if best.value <= interior.value + accuracy * abs(interior.value) else interior
+    return Solution(best.theta, -best.value, max(best.value - lower_bound, 0.0))
 
 
-def _evaluator(theta: Array, grad: Array, t: Array) -> _At:
+def _evaluator(theta: Array, grad: Array, t: Array) -> _Evaluate:
     """Return a function ``(theta, gradient there) -> ModelPoint``.
 
     The model has the value 0 and the gradient ``grad`` at ``theta``.
     """
     start = float((t * np.abs(theta)).sum())
 
-    def at(theta_now: Array, grad_now: Array) -> ModelPoint:
+    def evaluate(theta_now: Array, grad_now: Array) -> ModelPoint:
         smooth = 0.5 * float(np.vdot(theta_now - theta, grad + grad_now))
         return ModelPoint(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
 
-    return at
+    return evaluate
 
 
-def _least_subgradient(point: ModelPoint, t: Array) -> Array:
+def _min_norm_subgradient(point: ModelPoint, t: Array) -> Array:
     """Return the subgradient of the model of least norm."""
     in_support = (point.theta != 0) | (t == 0)
     return np.where(in_support, point.grad + t * np.sign(point.theta), point.grad - np.clip(point.grad, -t, t))
@@ -386,8 +395,8 @@ class LocalModel(NamedTuple):
         )
         remove_shift = functools.partial(remove_class_shift, problem, preconditioner)
         model = add_damping(self.model, damping * (np.append(self.units, 1.0) if problem.fit_intercept else self.units))
-        found = minimize_model(model, theta, grad, thresholds(problem, preconditioner), remove_shift, accuracy)
-        return Step(to_params(problem, preconditioner, found.theta), found.decrease, found.remaining)
+        solution = minimize_model(model, theta, grad, thresholds(problem, preconditioner), remove_shift, accuracy)
+        return Step(to_params(problem, preconditioner, solution.theta), solution.decrease, solution.remaining)
 
 
 def local_model(
@@ -397,12 +406,12 @@ def local_model(
 
     By this curvature, the columns have a mean of 0 and a scale of 1 in its coordinates.
     """
-    of_rows = diagonal(problem, params, rows)
-    scale = of_rows.unit * np.sqrt(of_rows.coef.mean(axis=0))
+    rows_diagonal = diagonal(problem, params, rows)
+    scale = rows_diagonal.unit * np.sqrt(rows_diagonal.coef.mean(axis=0))
     preconditioner = base._replace(
-        mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)
+        mean=rows_diagonal.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)
     )
-    model = quadratic_model(problem, preconditioner, params, rows, of_rows, is_matrix=is_matrix)
+    model = quadratic_model(problem, preconditioner, params, rows, rows_diagonal, is_matrix=is_matrix)
     with np.errstate(invalid="ignore"):  # a constant column has no scale
         units = np.nan_to_num(base.scale / preconditioner.scale, nan=1.0) ** 2
     return LocalModel(problem, preconditioner, model, units, params, grads)
@@ -423,23 +432,27 @@ def saturate_proximal_step(
     If the rounds do not converge, this is the first step with ``remaining`` inf.
     """
     problem, params = start.problem, start.params
-    plain = step = start.step(accuracy)
+    uncorrected = step = start.step(accuracy)
     for _ in range(MAX_ROUNDS):
-        moved = add_scaled(step.end, -1.0, params)
-        seen = check_saturation(problem, params, evaluation, rows, moved, start.problem.kernel, allowed, is_exact=False)
-        step = step._replace(decrease=max(seen.gap, step.decrease), remaining=max(step.remaining, seen.missed_decrease))
-        if seen.is_negligible(allowed):
-            return step
-        bent = hessian_products(start.problem, params, rows)(add_scaled(step.end, -1.0, start.params))
-        there = add_scaled(add_scaled(start.grads, 1.0, bent), 1.0, seen.missed_gradient)
-        own = local_model(
-            problem._replace(kernel=seen.kernel), base, params, seen.missed_gradient, rows, is_matrix=is_matrix
+        direction = add_scaled(step.end, -1.0, params)
+        check = check_saturation(
+            problem, params, evaluation, rows, direction, start.problem.kernel, allowed, is_exact=False
         )
-        start = own._replace(params=step.end, grads=there)
+        step = step._replace(
+            decrease=max(check.gap, step.decrease), remaining=max(step.remaining, check.missed_decrease)
+        )
+        if check.is_negligible(allowed):
+            return step
+        curvature_term = hessian_products(start.problem, params, rows)(add_scaled(step.end, -1.0, start.params))
+        end_grads = add_scaled(add_scaled(start.grads, 1.0, curvature_term), 1.0, check.missed_gradient)
+        saturated = local_model(
+            problem._replace(kernel=check.kernel), base, params, check.missed_gradient, rows, is_matrix=is_matrix
+        )
+        start = saturated._replace(params=step.end, grads=end_grads)
         step = start.step(accuracy)
         if not np.isfinite(step.decrease):
             break
-    return plain._replace(remaining=np.inf)
+    return uncorrected._replace(remaining=np.inf)
 
 
 def expected_decrease(
@@ -447,14 +460,20 @@ def expected_decrease(
 ) -> float:
     """Return the decrease of F from ``params`` that the model by all rows predicts."""
     rows = normalize_weights(problem.data)
-    is_matrix = params.coef.size + params.intercept.size <= _SMALL
+    is_matrix = params.coef.size + params.intercept.size <= _MAX_MATRIX_UNKNOWNS
     start = local_model(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
-    found = saturate_proximal_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
-    return found.decrease + found.remaining
+    step = saturate_proximal_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
+    return step.decrease + step.remaining
 
 
 def _fista(
-    model: QuadraticModel, diagonal: Array, at: _At, point: ModelPoint, t: Array, length: float, n_steps: int
+    model: QuadraticModel,
+    diagonal: Array,
+    evaluate: _Evaluate,
+    point: ModelPoint,
+    t: Array,
+    length: float,
+    n_steps: int,
 ) -> tuple[ModelPoint, float, int]:
     """Take accelerated proximal gradient steps of ``length`` over the diagonal.
 
@@ -468,32 +487,32 @@ def _fista(
     n_products : int
         Hessian products.
     """
-    momentum, last = 1.0, point
+    momentum, previous = 1.0, point
     for k in range(n_steps):
-        following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
-        share = (momentum - 1) / following
-        y = point.theta + share * (point.theta - last.theta)
-        y_grad = point.grad + share * (point.grad - last.grad)
+        next_momentum = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
+        extrapolation = (momentum - 1) / next_momentum
+        y = point.theta + extrapolation * (point.theta - previous.theta)
+        y_grad = point.grad + extrapolation * (point.grad - previous.grad)
         scale = length / diagonal
         step = soft_threshold(y - scale * y_grad, scale * t) - y
         product = model.product(step)
         if np.vdot(step, product) > 1.01 * np.vdot(step, diagonal * step) / length:  # 1.01 allows for rounding
             length *= 0.5
             continue
-        new = at(y + step, y_grad + product)
-        if new.value >= point.value:
-            if share == 0:
+        trial = evaluate(y + step, y_grad + product)
+        if trial.value >= point.value:
+            if extrapolation == 0:
                 return point, length, k + 1
-            momentum, last = 1.0, point
+            momentum, previous = 1.0, point
             continue
-        point, last, momentum = new, point, following
+        point, previous, momentum = trial, point, next_momentum
     return point, length, n_steps
 
 
 def _newton_on_support(
     product: Callable[[Array], Array],
     direction_from: Callable[[Array, Array], tuple[Array, int]],
-    at: _At,
+    evaluate: _Evaluate,
     point: ModelPoint,
     t: Array,
 ) -> tuple[ModelPoint, bool, int]:
@@ -511,34 +530,34 @@ def _newton_on_support(
     Returns
     -------
     point : ModelPoint
-    is_whole : bool
+    has_converged : bool
         Whether the last step met no sign change, or could not decrease the model.
     n_products : int
         Hessian products.
     """
     n_products = 0
-    for _ in range(_FACES):
+    for _ in range(_MAX_SUPPORT_STEPS):
         in_support = (point.theta != 0) | (t == 0)
         slope = np.where(in_support, point.grad + t * np.sign(point.theta), 0.0)
-        direction, spent = direction_from(slope, in_support)
-        n_products += spent
+        direction, n_used = direction_from(slope, in_support)
+        n_products += n_used
         if not np.isfinite(direction).all():
             return point, True, n_products
         shrinks = (t > 0) & (direction * point.theta < 0)
         reach = np.where(shrinks, np.abs(point.theta), np.inf) / np.where(shrinks, np.abs(direction), 1.0)
-        first = min(1.0, float(reach.min()))
-        length, new = 1.0, point
+        first_change = min(1.0, float(reach.min()))
+        length, trial = 1.0, point
         while True:
-            moved = np.where(reach <= length, 0.0, point.theta + length * direction)
-            new = at(moved, point.grad + product(moved - point.theta))
+            position = np.where(reach <= length, 0.0, point.theta + length * direction)
+            trial = evaluate(position, point.grad + product(position - point.theta))
             n_products += 1
-            if new.value < point.value or length == first:
+            if trial.value < point.value or length == first_change:
                 break
-            length = max(0.5 * length, first)
-        if not new.value < point.value:
+            length = max(0.5 * length, first_change)
+        if not trial.value < point.value:
             return point, True, n_products
-        point = new
-        if first == 1.0:
+        point = trial
+        if first_change == 1.0:
             return point, True, n_products
     return point, False, n_products
 
@@ -549,21 +568,23 @@ def _support_direction_cholesky(matrix: Array, slope: Array, in_support: Array) 
     As little as needed is added to the diagonal to make the matrix positive definite.
     """
     direction = np.zeros(slope.shape)
-    free = np.flatnonzero(in_support)
-    if not len(free):
+    support = np.flatnonzero(in_support)
+    if not len(support):
         return direction, 0
-    part = matrix[np.ix_(free, free)]
-    unit = np.sqrt(np.maximum(np.diagonal(part), np.finfo(float).tiny))
-    part = part / unit / unit[:, None]
-    excess = float(np.finfo(float).eps)
+    block = matrix[np.ix_(support, support)]
+    unit = np.sqrt(np.maximum(np.diagonal(block), np.finfo(float).tiny))
+    block = block / unit / unit[:, None]
+    jitter = float(np.finfo(float).eps)
     while True:
-        np.fill_diagonal(part, 1.0 + excess)
+        np.fill_diagonal(block, 1.0 + jitter)
         try:
-            factor = scipy.linalg.cho_factor(part, lower=True, check_finite=False)
+            factor = scipy.linalg.cho_factor(block, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
-            excess *= 10
+            jitter *= 10
             continue
-        direction.ravel()[free] = -scipy.linalg.cho_solve(factor, slope.ravel()[free] / unit, check_finite=False) / unit
+        direction.ravel()[support] = (
+            -scipy.linalg.cho_solve(factor, slope.ravel()[support] / unit, check_finite=False) / unit
+        )
         return direction, 0
 
 
@@ -573,17 +594,17 @@ def _support_direction_cg(
     """Return the Newton direction on the support, by CG preconditioned by the diagonal, and the products."""
     direction, residual = np.zeros_like(slope), slope
     search = -residual / diagonal
-    size = -float(np.vdot(residual, search))
+    squared_norm = -float(np.vdot(residual, search))
     for k in range(n_steps):
         product = np.where(in_support, model.product(search), 0.0)
         curvature = float(np.vdot(search, product))
-        if not curvature > _LEAST_CURVATURE * float(np.vdot(search, diagonal * search)):
+        if not curvature > _MIN_CURVATURE * float(np.vdot(search, diagonal * search)):
             return direction, k + 1
-        length = size / curvature
+        length = squared_norm / curvature
         direction = direction + length * search
         residual = residual + length * product
-        whitened = residual / diagonal
-        new_size = float(np.vdot(residual, whitened))
-        search = new_size / size * search - whitened
-        size = new_size
+        preconditioned = residual / diagonal
+        new_squared_norm = float(np.vdot(residual, preconditioned))
+        search = new_squared_norm / squared_norm * search - preconditioned
+        squared_norm = new_squared_norm
     return direction, n_steps

@@ -55,19 +55,19 @@ from sksoftmax._types import (
 MAX_ROUNDS = 6
 
 #: A missed decrease is small up to this fraction of the duality gap, or of the F - F* at which the fit may end.
-_LITTLE = 0.1
+_NEGLIGIBLE = 0.1
 
 #: The gaps of two rounds agree if they differ by at most this fraction of the larger gap, or of a small gap.
-_AGREES = 0.5
+_GAP_RTOL = 0.5
 
 #: Relative CG accuracy of a correction of the step.
-_ACCURACY = 0.1
+_CG_RTOL = 0.1
 
 #: Largest number of Hessian products of such a correction.
 _MAX_PRODUCTS = 50
 
 #: Relative CG accuracy of a correction that is preconditioned by the Cholesky factor that the step was solved with.
-_SOLVED = 1e-3
+_FACTOR_CG_RTOL = 1e-3
 
 #: A Cholesky factor costs as much as one Hessian product for each group of this many unknowns.
 _UNKNOWNS_PER_PRODUCT = 4
@@ -78,7 +78,7 @@ _ROUNDING = 4
 
 #: Relative change of a probability below which the divergence is computed by its series. In float32 the difference of
 #: its terms would have no digits left.
-_SMALL = 1e-2
+_SERIES_BELOW = 1e-2
 
 
 class Saturating(NamedTuple):
@@ -116,12 +116,12 @@ class _LinearizedSums(NamedTuple):
     ----------
     kernel : Kernel
         Engine of F.
-    before : Kernel
+    step_kernel : Kernel
         Engine that the step was solved for.
     """
 
     kernel: Kernel
-    before: Kernel
+    step_kernel: Kernel
 
     def raw_prediction(self, params: Params, X: Any) -> Any:
         raise NotImplementedError
@@ -142,25 +142,25 @@ class _LinearizedSums(NamedTuple):
 
         The intercept part has a third block, the curvature along each intercept.
         """
-        params, step = _halves(params)
-        proba, share = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
+        params, step = _split_halves(params)
+        proba, norm_weight = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
         change = to_host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
-        left = _saturate(proba, change)
-        reached = _linearize(left, change)
-        solved = proba if self.before is self.kernel else exact(to_host(self.before.proba(params, X)))
-        moved = reached - proba
-        linear = moved * change
+        unsaturated = _saturate(proba, change)
+        linearized = _linearize(unsaturated, change)
+        step_proba = proba if self.step_kernel is self.kernel else exact(to_host(self.step_kernel.proba(params, X)))
+        proba_change = linearized - proba
+        linear = proba_change * change
         rounding = _ROUNDING * float(np.finfo(X.dtype).eps) * np.abs(linear)
-        sums = _sum_divergences(reached, proba) - (linear - rounding).sum(axis=0)
-        both = np.concatenate([moved, reached - _linearize(solved, change)]) * share
-        intercept = np.concatenate([both.sum(axis=1), spreads(left) @ share])
-        return float(sums @ share), Params(match_device(both, X) @ X, match_device(intercept, X))
+        sums = _sum_divergences(linearized, proba) - (linear - rounding).sum(axis=0)
+        differences = np.concatenate([proba_change, linearized - _linearize(step_proba, change)]) * norm_weight
+        intercept = np.concatenate([differences.sum(axis=1), spreads(unsaturated) @ norm_weight])
+        return float(sums @ norm_weight), Params(match_device(differences, X) @ X, match_device(intercept, X))
 
 
-def _halves(both: Params) -> tuple[Params, Params]:
+def _split_halves(stacked: Params) -> tuple[Params, Params]:
     """Return the parameters in the upper half of the rows, and those in the lower half."""
-    n = len(both.coef) // 2
-    return Params(both.coef[:n], both.intercept[:n]), Params(both.coef[n:], both.intercept[n : 2 * n])
+    n = len(stacked.coef) // 2
+    return Params(stacked.coef[:n], stacked.intercept[:n]), Params(stacked.coef[n:], stacked.intercept[n : 2 * n])
 
 
 def _linearize(proba: Any, change: Any) -> Any:
@@ -179,30 +179,30 @@ def _saturate(proba: Any, change: Any) -> Any:
         proba = np.where(1 + (1 - proba) * change < 0, 0.0, proba)
         return np.where(1 - proba * change < 0, 1.0, proba)
     for _ in range(len(proba)):
-        is_spent = np.logical_and(1 + change - (proba * change).sum(axis=0) < 0, proba > 0)
-        if not is_spent.any():
+        saturates = np.logical_and(1 + change - (proba * change).sum(axis=0) < 0, proba > 0)
+        if not saturates.any():
             return proba
-        proba = np.where(is_spent, 0.0, proba)
+        proba = np.where(saturates, 0.0, proba)
         proba = proba / proba.sum(axis=0)
     return proba
 
 
-def _sum_divergences(reached: Any, proba: Any) -> Any:
-    """Return ``KL(reached || proba)`` of each row, (n,).
+def _sum_divergences(linearized: Any, proba: Any) -> Any:
+    """Return ``KL(linearized || proba)`` of each row, (n,).
 
     This is ``sum_k p ((1 + e) log(1 + e) - e)`` with e the relative change of the probability p.
     """
     if len(proba) == 1:
-        return _divergence(reached[0], proba[0]) + _divergence(1 - reached[0], 1 - proba[0])
-    return _divergence(reached, proba).sum(axis=0)
+        return _divergence(linearized[0], proba[0]) + _divergence(1 - linearized[0], 1 - proba[0])
+    return _divergence(linearized, proba).sum(axis=0)
 
 
-def _divergence(reached: Any, proba: Any) -> Any:
+def _divergence(linearized: Any, proba: Any) -> Any:
     """Return ``p ((1 + e) log(1 + e) - e)``, by its series for small e."""
     tiny = float(np.finfo(proba.dtype).tiny)
-    e = np.maximum(reached / np.maximum(proba, tiny) - 1, -1.0)
+    e = np.maximum(linearized / np.maximum(proba, tiny) - 1, -1.0)
     series = e * e * (0.5 - e * (1 / 6 - e / 12))
-    return proba * np.where(np.abs(e) < _SMALL, series, (1 + e) * np.log(np.maximum(1 + e, tiny)) - e)
+    return proba * np.where(np.abs(e) < _SERIES_BELOW, series, (1 + e) * np.log(np.maximum(1 + e, tiny)) - e)
 
 
 class _SumPreconditioner(NamedTuple):
@@ -230,7 +230,7 @@ class SaturationCheck(NamedTuple):
         Gradient of the model at the end of the step once rows have saturated.
     missed_decrease : float
         Estimate of the decrease of F along ``missed_gradient``, or a bound on it.
-    new : Params
+    newly_missed : Params
         Part of the missed gradient due to rows that have saturated since the previous check.
     kernel : Kernel
         Engine for which rows saturate along the step.
@@ -239,23 +239,23 @@ class SaturationCheck(NamedTuple):
     gap: float
     missed_gradient: Params
     missed_decrease: float
-    new: Params
+    newly_missed: Params
     kernel: Kernel
 
     def is_negligible(self, allowed: float) -> bool:
         """Return whether the missed decrease is small; ``allowed`` is the F - F* at which the fit may end."""
-        return self.missed_decrease <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
+        return self.missed_decrease <= _NEGLIGIBLE * max(self.gap, allowed) and self.gap >= -_NEGLIGIBLE * allowed
 
     def agrees_with(self, previous: SaturationCheck | None, allowed: float) -> bool:
         """Return whether the previous round found about the same gap, or both gaps are small."""
         if previous is None:
             return False
-        little = _LITTLE * max(self.gap, allowed)
-        return abs(self.gap - previous.gap) <= _AGREES * max(self.gap, previous.gap, little)
+        negligible = _NEGLIGIBLE * max(self.gap, allowed)
+        return abs(self.gap - previous.gap) <= _GAP_RTOL * max(self.gap, previous.gap, negligible)
 
     def is_confirmed(self, previous: SaturationCheck | None, bound: float, allowed: float) -> bool:
         """Return whether ``bound`` on the missed decrease is small, or the previous round found about the same gap."""
-        return bound <= _LITTLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
+        return bound <= _NEGLIGIBLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
 
 
 def check_saturation(
@@ -264,7 +264,7 @@ def check_saturation(
     evaluation: Evaluation,
     rows: Batch | None,
     step: Params,
-    before: Kernel,
+    step_kernel: Kernel,
     allowed: float,
     *,
     is_exact: bool,
@@ -283,14 +283,14 @@ def check_saturation(
         Rows of the model's Hessian, with weights that sum to about 1; None for all rows.
     step : Params
         End of the step minus ``params``.
-    before : Kernel
+    step_kernel : Kernel
         Engine that the step was solved for.
     allowed : float
         F - F* at which the fit may end.
     is_exact : bool
         Whether the gradient of the model should be 0 at the end of the step. This is so if F is smooth and the Hessian
         is that of all rows. Then all of the remaining gradient counts as missed. Otherwise only the part counts that is
-        due to rows saturated since ``before``.
+        due to rows saturated since ``step_kernel``.
     previous : SaturationCheck or None
         Check of the previous round.
 
@@ -301,34 +301,38 @@ def check_saturation(
         agree with the gap of the previous round. Otherwise it is estimated, which takes another pass.
     """
     ridge = problem.alpha * (1 - problem.l1_ratio)
-    part = problem if rows is None else problem._replace(data=rows, data_source=None)
+    sample_problem = problem if rows is None else problem._replace(data=rows, data_source=None)
     total = total_weight(problem) if rows is None else 1.0
-    sums = loss_grad if part.data_source is None else part.data_source.loss_grad
+    sum_loss_grad = loss_grad if sample_problem.data_source is None else sample_problem.data_source.loss_grad
     intercepts = np.concatenate([params.intercept, step.intercept, np.zeros(problem.n_outputs)])
-    both = Params(np.concatenate([params.coef, step.coef]), intercepts)
-    divergence, both = sums(part._replace(kernel=_LinearizedSums(problem.kernel, before)), both, total)
-    if not problem.fit_intercept:
-        both.intercept[:] = 0
-    moved, new = _halves(both)
-    grads, missed_gradient = evaluation.grads, new
-    if is_exact:
-        missed_gradient = add_scaled(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
-    end = params.coef + step.coef
-    fall = penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
-    gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
-    kernel = Saturating(problem.kernel, step)
-    of_intercept = ratio(missed_gradient.intercept**2, both.intercept[2 * problem.n_outputs :])
-    bound = _penalty_bound(problem, evaluation.value, missed_gradient) + 0.5 * float(of_intercept.sum())
-    seen = SaturationCheck(gap, missed_gradient, bound, new, kernel)
-    if bound <= _LITTLE * allowed or (is_exact and not seen.agrees_with(previous, allowed)):
-        return seen
-    missed_decrease = shared_decrease(
-        problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed_gradient
+    stacked = Params(np.concatenate([params.coef, step.coef]), intercepts)
+    divergence, stacked = sum_loss_grad(
+        sample_problem._replace(kernel=_LinearizedSums(problem.kernel, step_kernel)), stacked, total
     )
-    return seen._replace(missed_decrease=missed_decrease)
+    if not problem.fit_intercept:
+        stacked.intercept[:] = 0
+    proba_gradient, newly_missed = _split_halves(stacked)
+    grads, missed_gradient = evaluation.grads, newly_missed
+    if is_exact:
+        missed_gradient = add_scaled(proba_gradient, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
+    end = params.coef + step.coef
+    penalty_decrease = (
+        penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
+    )
+    gap = float(divergence + penalty_decrease) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
+    kernel = Saturating(problem.kernel, step)
+    intercept_decrease = ratio(missed_gradient.intercept**2, stacked.intercept[2 * problem.n_outputs :])
+    bound = _penalty_bound(problem, evaluation.value, missed_gradient) + 0.5 * float(intercept_decrease.sum())
+    check = SaturationCheck(gap, missed_gradient, bound, newly_missed, kernel)
+    if bound <= _NEGLIGIBLE * allowed or (is_exact and not check.agrees_with(previous, allowed)):
+        return check
+    missed_decrease = shared_decrease(
+        problem._replace(kernel=kernel), params, _normalized_rows(problem, rows), missed_gradient
+    )
+    return check._replace(missed_decrease=missed_decrease)
 
 
-def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
+def _normalized_rows(problem: Problem, rows: Batch | None) -> Batch:
     """Return ``rows``, or all rows in memory if None, with weights that sum to about 1."""
     return normalize_weights(problem.data) if rows is None else rows
 
@@ -343,8 +347,8 @@ def _penalty_bound(problem: Problem, value: float, gradient: Params) -> float:
     squared = float(np.vdot(gradient.coef, gradient.coef))
     if squared == 0:
         return 0.0
-    by_square = 0.5 * squared / ridge if ridge else np.inf
-    return min(by_square, 2 * value * float(np.abs(gradient.coef).max()) / threshold if threshold else np.inf)
+    l2_bound = 0.5 * squared / ridge if ridge else np.inf
+    return min(l2_bound, 2 * value * float(np.abs(gradient.coef).max()) / threshold if threshold else np.inf)
 
 
 def saturate_step(
@@ -355,7 +359,7 @@ def saturate_step(
     newton: NewtonStep,
     preconditioner: Preconditioner,
     allowed: float,
-    factorise: Callable[[Problem], Preconditioner] | None = None,
+    factorize: Callable[[Problem], Preconditioner] | None = None,
 ) -> NewtonStep:
     """Correct the Newton step of a smooth F for the saturation of rows; its decrease becomes the duality gap.
 
@@ -371,8 +375,8 @@ def saturate_step(
         Preconditioner of CG. If the step was solved by a Cholesky factor, this factor.
     allowed : float
         F - F* at which the fit may end.
-    factorise : callable or None
-        ``problem -> preconditioner``: factorises the Hessian, if the step was solved by a factor. Called only if CG,
+    factorize : callable or None
+        ``problem -> preconditioner``: factorizes the Hessian, if the step was solved by a factor. Called only if CG,
         preconditioned by the old factor, does not converge at the same cost.
 
     Returns
@@ -382,59 +386,61 @@ def saturate_step(
         ``cg_remainder`` inf.
     """
     is_exact = rows is None or len(rows.y) == problem.n_total_samples
-    part = _in_memory(problem, rows)
-    found, kernel, tried = newton, problem.kernel, [newton]
-    before: SaturationCheck | None = None
+    normalized = _normalized_rows(problem, rows)
+    trial, kernel, trials = newton, problem.kernel, [newton]
+    previous: SaturationCheck | None = None
     for _ in range(MAX_ROUNDS):
         # 1.
-        seen = check_saturation(
-            *(problem, params, evaluation, rows, found.direction, kernel, allowed), is_exact=is_exact, previous=before
+        check = check_saturation(
+            *(problem, params, evaluation, rows, trial.direction, kernel, allowed), is_exact=is_exact, previous=previous
         )
         # 2.
-        certified = max(seen.gap, newton.decrease)
-        found = found._replace(decrease=certified, cg_remainder=max(found.cg_remainder, seen.missed_decrease))
-        if seen.is_negligible(allowed):
+        gap_decrease = max(check.gap, newton.decrease)
+        trial = trial._replace(decrease=gap_decrease, cg_remainder=max(trial.cg_remainder, check.missed_decrease))
+        if check.is_negligible(allowed):
             # a factor leaves no gradient of the model, but CG leaves some by its accuracy: count only the new part
-            left = seen.new if factorise is None else seen.missed_gradient
-            bound = _penalty_bound(problem, evaluation.value, left) if is_exact else 0.0
-            if seen.is_confirmed(before, bound, allowed):
-                return _checked_by_all_rows(problem, params, evaluation, rows, found, kernel, seen, allowed)
+            remaining_gradient = check.newly_missed if factorize is None else check.missed_gradient
+            bound = _penalty_bound(problem, evaluation.value, remaining_gradient) if is_exact else 0.0
+            if check.is_confirmed(previous, bound, allowed):
+                return _check_all_rows(problem, params, evaluation, rows, trial, kernel, check, allowed)
         # 3. a gap so negative is no duality gap: further corrections do not help
-        if seen.gap < -allowed:
+        if check.gap < -allowed:
             break
         # 4.
-        before, kernel = seen, seen.kernel
-        own = problem._replace(kernel=kernel)
-        hessian = hessian_products(own, params, rows)
-        if factorise is None:
-            both = _SumPreconditioner(preconditioner, diagonal(own, params, part))
-            correction = conjugate_gradients(hessian, seen.missed_gradient, both, _ACCURACY, _MAX_PRODUCTS)
+        previous, kernel = check, check.kernel
+        saturated_problem = problem._replace(kernel=kernel)
+        hessian = hessian_products(saturated_problem, params, rows)
+        if factorize is None:
+            summed = _SumPreconditioner(preconditioner, diagonal(saturated_problem, params, normalized))
+            correction = conjugate_gradients(hessian, check.missed_gradient, summed, _CG_RTOL, _MAX_PRODUCTS)
         else:
-            n_products = max(1, seen.missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
-            correction = conjugate_gradients(hessian, seen.missed_gradient, preconditioner, _SOLVED, n_products)
-            if not correction.cg_remainder <= _SOLVED * correction.decrease:
+            n_products = max(1, check.missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
+            correction = conjugate_gradients(
+                hessian, check.missed_gradient, preconditioner, _FACTOR_CG_RTOL, n_products
+            )
+            if not correction.cg_remainder <= _FACTOR_CG_RTOL * correction.decrease:
                 correction = NewtonStep(
-                    scale_params(-1.0, factorise(own).apply(seen.missed_gradient)), 0.0, 0.0, n_products
+                    scale_params(-1.0, factorize(saturated_problem).apply(check.missed_gradient)), 0.0, 0.0, n_products
                 )
-        direction = add_scaled(found.direction, 1.0, correction.direction)
+        direction = add_scaled(trial.direction, 1.0, correction.direction)
         if not is_finite(direction):
             break
-        n_products = found.n_products + correction.n_products
-        found = NewtonStep(direction, seen.gap, correction.cg_remainder, n_products)
-        tried.append(found)
-    best = min(tried, key=lambda one: _value_after(problem, params, one.direction))
+        n_products = trial.n_products + correction.n_products
+        trial = NewtonStep(direction, check.gap, correction.cg_remainder, n_products)
+        trials.append(trial)
+    best = min(trials, key=lambda candidate: _value_after(problem, params, candidate.direction))
     expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
-    return NewtonStep(best.direction, expected, np.inf, found.n_products)
+    return NewtonStep(best.direction, expected, np.inf, trial.n_products)
 
 
-def _checked_by_all_rows(
+def _check_all_rows(
     problem: Problem,
     params: Params,
     evaluation: Evaluation,
     rows: Batch | None,
-    found: NewtonStep,
+    trial: NewtonStep,
     kernel: Kernel,
-    seen: SaturationCheck,
+    check: SaturationCheck,
     allowed: float,
 ) -> NewtonStep:
     """Check the step by all rows as well, if memory holds only some of them.
@@ -443,12 +449,12 @@ def _checked_by_all_rows(
     that the step was solved for, or among the others. Either hides how much F can decrease.
     """
     if rows is None or problem.data_source is None:
-        return found
-    of_all = check_saturation(
-        *(problem, params, evaluation, None, found.direction, kernel, allowed), is_exact=True, previous=seen
+        return trial
+    full_check = check_saturation(
+        *(problem, params, evaluation, None, trial.direction, kernel, allowed), is_exact=True, previous=check
     )
-    remainder = max(found.cg_remainder, of_all.missed_decrease) if of_all.is_negligible(allowed) else np.inf
-    return found._replace(decrease=max(found.decrease, of_all.gap), cg_remainder=remainder)
+    remainder = max(trial.cg_remainder, full_check.missed_decrease) if full_check.is_negligible(allowed) else np.inf
+    return trial._replace(decrease=max(trial.decrease, full_check.gap), cg_remainder=remainder)
 
 
 def _value_after(problem: Problem, params: Params, step: Params) -> float:

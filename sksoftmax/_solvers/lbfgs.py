@@ -47,13 +47,13 @@ _ARMIJO = 1e-4
 _MAX_HALVINGS = 8
 
 #: Largest ratio of the geometric series that estimates F - F*.
-_GREATEST_RATIO = 0.9
+_MAX_RATIO = 0.9
 
 #: Safety factor on this estimate: slow directions hide behind fast ones. (Measured: up to 1.4 times the estimate.)
-_DOUBT = 2.0
+_SAFETY = 2.0
 
 #: Rounding error of F, in units of machine epsilon times F.
-_NOISE = 8
+_ROUNDING_EPS = 8
 
 
 class LbfgsState(NamedTuple):
@@ -118,7 +118,7 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
         params = absorb_constant_columns(basis, params)
         evaluation = value_and_grad(problem, params)
         start = LbfgsState(params, evaluation, evaluation.grads, 0.0, 0.0, 0.0, np.inf, False, (), rows, basis)
-        return _with_saturation_check(problem, _with_direction(problem, start))
+        return _with_shared_decrease(problem, _with_direction(problem, start))
 
     def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
         if state.at_precision:
@@ -130,20 +130,20 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
             params = add_scaled(state.params, length, state.step)
             evaluation = value_and_grad(problem, params)
             if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
-                return _with_saturation_check(
+                return _with_shared_decrease(
                     problem, _with_direction(problem, _accept_step(problem, state, params, evaluation, n_pairs))
                 )
         return state._replace(at_precision=True)
 
-    def _with_saturation_check(problem: Problem, state: LbfgsState) -> LbfgsState:
+    def _with_shared_decrease(problem: Problem, state: LbfgsState) -> LbfgsState:
         """Return the state with an excess that is at least the decrease along the gradient.
 
         The decrease is that by the curvature that most rows share: see ``shared_decrease``.
         """
         if state.excess > tol:
             return state
-        left = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
-        return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, left)))
+        shared = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
+        return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, shared)))
 
     def evaluate(problem: Problem, state: LbfgsState) -> Report:
         return Report(state.evaluation.value, state.excess, False)  # the next solver goes on where this one stalls
@@ -153,8 +153,8 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
 
 def _evenly_spaced_rows(problem: Problem, n_drawn: int) -> Batch:
     """Return about ``n_drawn`` evenly spaced rows, with weights that sum to 1."""
-    every = slice(None, None, max(1, problem.n_samples // n_drawn))
-    X, y, weight = (part[every] for part in problem.data)
+    spaced = slice(None, None, max(1, problem.n_samples // n_drawn))
+    X, y, weight = (column[spaced] for column in problem.data)
     return normalize_weights(Batch(np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X, y, weight))
 
 
@@ -169,7 +169,7 @@ def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
 
 def _rounding_error(problem: Problem, state: LbfgsState) -> float:
     """Return the rounding error of F."""
-    return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
+    return _ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
 
 
 def _accept_step(
@@ -207,12 +207,12 @@ def _with_direction(problem: Problem, state: LbfgsState) -> LbfgsState:
         return state._replace(at_precision=True, excess=0.0 if slope == 0 else np.inf)
     decrease = 0.5 * slope * slope / curvature
     # 4.
-    ratio = min(decrease / state.decrease, _GREATEST_RATIO) if state.decrease > 0 else _GREATEST_RATIO
-    slowest = max(ratio, state.ratio)
-    left = _DOUBT * max(decrease, slowest * state.actual_reduction) / (1 - slowest)
+    ratio = min(decrease / state.decrease, _MAX_RATIO) if state.decrease > 0 else _MAX_RATIO
+    series_ratio = max(ratio, state.ratio)
+    suboptimality = _SAFETY * max(decrease, series_ratio * state.actual_reduction) / (1 - series_ratio)
     return state._replace(
         step=scale_params(slope / curvature, direction),
         decrease=decrease,
         ratio=ratio,
-        excess=relative_excess(state.evaluation.value, left),
+        excess=relative_excess(state.evaluation.value, suboptimality),
     )

@@ -69,10 +69,10 @@ _N_PAIRS = 20
 
 #: Largest relative difference between actual and predicted reduction at which the pairs are kept. Beyond it F is not
 #: close to quadratic, and older pairs do not describe its curvature here.
-_PARABOLA = 0.5
+_QUADRATIC_RTOL = 0.5
 
 #: Fraction of its predicted reduction below which a step was poor, and the sample is checked.
-_POOR = 0.5
+_POOR_REDUCTION = 0.5
 
 #: The sample is doubled if it has less than this fraction of the curvature along a poor step.
 _MIN_CURVATURE_RATIO = 0.5
@@ -81,28 +81,28 @@ _MIN_CURVATURE_RATIO = 0.5
 _MIN_CURVATURE_RATIO_OUT_OF_CORE = 0.1
 
 #: A new sample is drawn once F is below this fraction of its value at the last draw: other rows hold the curvature.
-_CHANGED = 0.8
+_REDRAW_BELOW = 0.8
 
 #: Loosest relative accuracy of CG: the first steps need little.
-_LOOSEST = 0.3
+_MAX_CG_RTOL = 0.3
 
 #: Tightest relative accuracy of CG: rounding allows little more.
-_TIGHTEST = 1e-4
+_MIN_CG_RTOL = 1e-4
 
 #: Tightest relative accuracy of CG with a sample: more would exceed the accuracy of its Hessian.
-_SAMPLED = 0.1
+_MIN_SAMPLED_CG_RTOL = 0.1
 
 #: Relative CG accuracy of the direction that ends the fit. The first iterations hardly see the small eigenvalues.
-_CERTIFYING = 0.03
+_FINAL_CG_RTOL = 0.03
 
 #: Safety factor on an excess by the factor of the previous step: the curvature falls where classes separate.
 _STALE_FACTOR_SAFETY = 4.0
 
 #: F - F* where F decays exponentially, in units of the predicted reduction.
-_EXPONENTIAL = 2.0
+_EXPONENTIAL_FACTOR = 2.0
 
 #: Ratio of two successive predicted reductions above which F may decay exponentially. For a quadratic it is close to 0.
-_PARABOLIC = 0.02
+_MAX_QUADRATIC_RATIO = 0.02
 
 #: Largest number of Hessian products of a step, as in scikit-learn's newton-cg.
 MAX_PRODUCTS = 200
@@ -112,16 +112,16 @@ _ARMIJO = 1e-4
 
 #: Fraction of the slope that must be left at the end of a step to try twice its length. For a quadratic, twice the
 #: length is better from 1/3 on. For an exponential, of whose slope 1/e is left, it is better at smaller fractions too.
-_STEEP = 0.25
+_STEEP_SLOPE = 0.25
 
 #: Largest number of lengths that a line search tries.
 _MAX_HALVINGS = 40
 
 #: The same along a direction by the factor of a sample, which CG may replace.
-_FEW_HALVINGS = 4
+_MAX_RISKY_HALVINGS = 4
 
 #: Rounding error of F, in units of machine epsilon times F.
-_NOISE = 8
+_ROUNDING_EPS = 8
 
 
 class NewtonState(NamedTuple):
@@ -275,11 +275,11 @@ def newton(
     def init(problem: Problem, params: Params) -> NewtonState:
         assert problem.l1_ratio == 0, "F is not smooth"
         params, evaluation = better_start(problem, absorb_constant_columns(base, params))
-        unknown = NewtonStep(evaluation.grads, 0.0, 0.0, 0)
+        no_step = NewtonStep(evaluation.grads, 0.0, 0.0, 0)
         state = NewtonState(
             params=params,
             evaluation=evaluation,
-            newton=unknown,
+            newton=no_step,
             excess=np.inf,
             ratio=0.0,
             predicted_reduction=0.0,
@@ -310,23 +310,23 @@ def newton(
                 if 2 * state.newton.decrease <= tol * state.evaluation.value:
                     break
             # 2.
-            found = _line_search(problem, state)
-            if found is None:
+            trial = _line_search(problem, state)
+            if trial is None:
                 if i == 0 and not (state.is_factorised and _is_subsampled(problem, state)):
                     return state._replace(at_precision=True)
                 state = state._replace(is_factorised=i > 0)
                 break
             # 3.
-            state = _accept_step(problem, state, *found)
+            state = _accept_step(problem, state, *trial)
             if state.sample_is_stale:
                 break
             # 4.
             if i == 0 and is_near and state.factor is not None:  # a new factor would hardly differ
-                aimed = _with_direction(problem, state, _direction(problem, state), same_sample=True)
-                if _STALE_FACTOR_SAFETY * aimed.excess <= tol:
-                    aimed = _with_saturation_check(problem, state, aimed, same_sample=True)
-                if _STALE_FACTOR_SAFETY * aimed.excess <= tol:
-                    return aimed._replace(excess=_STALE_FACTOR_SAFETY * aimed.excess)
+                renewed = _with_direction(problem, state, _direction(problem, state), same_sample=True)
+                if _STALE_FACTOR_SAFETY * renewed.excess <= tol:
+                    renewed = _with_saturation_check(problem, state, renewed, same_sample=True)
+                if _STALE_FACTOR_SAFETY * renewed.excess <= tol:
+                    return renewed._replace(excess=_STALE_FACTOR_SAFETY * renewed.excess)
         return _refresh_curvature(problem, state)
 
     def evaluate(problem: Problem, state: NewtonState) -> Report:
@@ -348,47 +348,51 @@ def newton(
         if not _is_subsampled(problem, state):
             state = state._replace(pairs=())
         # 7.
-        aimed = _with_direction(problem, state, _direction(problem, state), same_sample=same_sample)
-        if aimed.excess <= tol and aimed.newton.cg_remainder > _CERTIFYING * aimed.newton.decrease:  # solve accurately
-            aimed = _with_direction(problem, state, _direction(problem, state, _CERTIFYING), same_sample=same_sample)
+        renewed = _with_direction(problem, state, _direction(problem, state), same_sample=same_sample)
+        if renewed.excess <= tol and renewed.newton.cg_remainder > _FINAL_CG_RTOL * renewed.newton.decrease:
+            renewed = _with_direction(
+                problem, state, _direction(problem, state, _FINAL_CG_RTOL), same_sample=same_sample
+            )
         # 8.
-        may_end = aimed.excess <= tol and state.n_rounds > 0  # no fit ends before its first step
-        return _with_saturation_check(problem, state, aimed, same_sample=same_sample) if may_end else aimed
+        may_end = renewed.excess <= tol and state.n_rounds > 0  # no fit ends before its first step
+        return _with_saturation_check(problem, state, renewed, same_sample=same_sample) if may_end else renewed
 
     def _with_saturation_check(
-        problem: Problem, state: NewtonState, aimed: NewtonState, *, same_sample: bool
+        problem: Problem, state: NewtonState, renewed: NewtonState, *, same_sample: bool
     ) -> NewtonState:
-        """Return the state ``aimed`` with an excess that holds once rows have saturated, and maybe another direction.
+        """Return the state ``renewed`` with an excess that holds once rows have saturated, and maybe another direction.
 
         If the check fails, some rounds are taken before the next one: two, and twice as many after each failed check.
         """
         if state.n_rounds < state.next_check:
-            return aimed._replace(excess=np.inf)
-        aimed = _with_direction(problem, state, _saturated_step(problem, aimed), same_sample=same_sample, is_gap=True)
-        is_known = np.isfinite(aimed.newton.cg_remainder)
+            return renewed._replace(excess=np.inf)
+        renewed = _with_direction(
+            problem, state, _saturated_step(problem, renewed), same_sample=same_sample, is_gap=True
+        )
+        is_known = np.isfinite(renewed.newton.cg_remainder)
         if is_known:
-            return aimed
+            return renewed
         interval = 2 * state.check_interval
-        return aimed._replace(check_interval=interval, next_check=state.n_rounds + interval)
+        return renewed._replace(check_interval=interval, next_check=state.n_rounds + interval)
 
     def _saturated_step(problem: Problem, state: NewtonState) -> NewtonStep:
         """Return the direction, corrected for the saturation of rows."""
-        rows, preconditioner, factorise = state.rows, state.preconditioner, None
+        rows, preconditioner, factorize = state.rows, state.preconditioner, None
         if state.factor is not None:
             assert rows is not None
             preconditioner = state.factor
 
-            def factorise(own: Problem) -> Preconditioner:
-                return factorize_hessian(own, state.params, rows, base)
+            def factorize(saturated_problem: Problem) -> Preconditioner:
+                return factorize_hessian(saturated_problem, state.params, rows, base)
 
         allowed = absolute_suboptimality(state.evaluation.value, final_tol)
         return saturate_step(
-            problem, state.params, state.evaluation, rows, state.newton, preconditioner, allowed, factorise
+            problem, state.params, state.evaluation, rows, state.newton, preconditioner, allowed, factorize
         )
 
     def _with_preconditioner(problem: Problem, state: NewtonState, rows: Batch) -> NewtonState:
         """Return the state with the most expensive candidate that is due, if any."""
-        due = [i for i, offer in enumerate(candidates) if state.products_since_build[i] > offer.products]
+        due = [i for i, candidate in enumerate(candidates) if state.products_since_build[i] > candidate.products]
         if not due:
             return state
         preconditioner = candidates[due[-1]].make(problem, state.params, rows, base)
@@ -408,7 +412,9 @@ def newton(
     def _with_rows(problem: Problem, state: NewtonState) -> NewtonState:
         """Return the state with a sample for the curvature at its parameters."""
         value = state.evaluation.value
-        if not state.sample_is_stale and (value >= _CHANGED * state.value_drawn or not _is_subsampled(problem, state)):
+        if not state.sample_is_stale and (
+            value >= _REDRAW_BELOW * state.value_drawn or not _is_subsampled(problem, state)
+        ):
             return state
         if problem.data_source is not None and state.n_drawn > problem.n_samples:
             return state._replace(rows=None, sample_is_stale=False, is_factorised=False, pairs=())
@@ -421,31 +427,35 @@ def newton(
 
 
 def _with_direction(
-    problem: Problem, state: NewtonState, aim: NewtonStep, *, same_sample: bool, is_gap: bool = False
+    problem: Problem, state: NewtonState, newton_step: NewtonStep, *, same_sample: bool, is_gap: bool = False
 ) -> NewtonState:
-    """Return the state with the direction ``aim`` and the excess estimated from it.
+    """Return the state with the direction ``newton_step`` and the excess estimated from it.
 
     Parameters
     ----------
     same_sample : bool
         Whether the sample is that of the last direction.
     is_gap : bool
-        Whether ``aim.decrease`` is a duality gap, which needs no factor for exponential decay.
+        Whether ``newton_step.decrease`` is a duality gap, which needs no factor for exponential decay.
     """
     value = state.evaluation.value
-    last = StepHistory(state.predicted_reduction, max(0.0, state.value_before - value), state.ratio, same_sample)
+    history = StepHistory(state.predicted_reduction, max(0.0, state.value_before - value), state.ratio, same_sample)
     is_exponential = (
-        not is_gap and not _is_subsampled(problem, state) and aim.decrease > _PARABOLIC * state.predicted_reduction > 0
+        not is_gap
+        and not _is_subsampled(problem, state)
+        and newton_step.decrease > _MAX_QUADRATIC_RATIO * state.predicted_reduction > 0
     )
-    expected = aim.decrease * (_EXPONENTIAL if is_exponential else 1.0)
-    left, ratio = estimate_suboptimality(last, expected, aim.cg_remainder, _rounding_error(problem, state))
+    expected = newton_step.decrease * (_EXPONENTIAL_FACTOR if is_exponential else 1.0)
+    suboptimality, ratio = estimate_suboptimality(
+        history, expected, newton_step.cg_remainder, _rounding_error(problem, state)
+    )
     return state._replace(
-        newton=aim,
-        excess=relative_excess(value, left),
+        newton=newton_step,
+        excess=relative_excess(value, suboptimality),
         ratio=ratio,
-        predicted_reduction=aim.decrease,
+        predicted_reduction=newton_step.decrease,
         value_before=value,
-        products_since_build=tuple(n + aim.n_products for n in state.products_since_build),
+        products_since_build=tuple(n + newton_step.n_products for n in state.products_since_build),
     )
 
 
@@ -470,8 +480,8 @@ def _direction(problem: Problem, state: NewtonState, accuracy: float | None = No
         if accuracy is None:
             # 1/2 g' P g is about F - F*; relative to F, its root is the accuracy that pays
             expected = 0.5 * dot(grads, preconditioner.apply(grads)) / max(state.evaluation.value, 1e-300)
-            tightest = _SAMPLED if _is_subsampled(problem, state) else _TIGHTEST
-            accuracy = min(_LOOSEST, max(tightest, float(np.sqrt(max(0.0, expected)))))
+            tightest = _MIN_SAMPLED_CG_RTOL if _is_subsampled(problem, state) else _MIN_CG_RTOL
+            accuracy = min(_MAX_CG_RTOL, max(tightest, float(np.sqrt(max(0.0, expected)))))
 
         def solve(gradient: Params) -> NewtonStep:
             return conjugate_gradients(hessian, gradient, preconditioner, accuracy, MAX_PRODUCTS)
@@ -481,22 +491,24 @@ def _direction(problem: Problem, state: NewtonState, accuracy: float | None = No
 
 def _rounding_error(problem: Problem, state: NewtonState) -> float:
     """Return the rounding error of F."""
-    return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
+    return _ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
 
 
 def _accept_step(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> NewtonState:
     """Return the state at the end of a step; its sample is stale if it misled the step."""
-    before, aim = state.evaluation, state.newton
-    actual_reduction = before.value - evaluation.value
-    pair = Pair(add_scaled(params, -1.0, state.params), add_scaled(evaluation.grads, -1.0, before.grads))
+    start, predicted = state.evaluation, state.newton
+    actual_reduction = start.value - evaluation.value
+    pair = Pair(add_scaled(params, -1.0, state.params), add_scaled(evaluation.grads, -1.0, start.grads))
     eps = float(np.finfo(problem.data.X.dtype).eps)
     pairs = state.pairs
-    if abs(actual_reduction - aim.decrease) > _PARABOLA * aim.decrease:
+    if abs(actual_reduction - predicted.decrease) > _QUADRATIC_RTOL * predicted.decrease:
         pairs = ()
     elif dot(*pair) > eps * np.sqrt(dot(pair.step, pair.step) * dot(pair.change, pair.change)):
         pairs = (*pairs, pair)[-_N_PAIRS:]
-    at_precision = aim.decrease <= _rounding_error(problem, state) and actual_reduction <= 0
-    if actual_reduction < _POOR * aim.decrease and _misses_curvature(problem, state, params, evaluation):
+    at_precision = predicted.decrease <= _rounding_error(problem, state) and actual_reduction <= 0
+    if actual_reduction < _POOR_REDUCTION * predicted.decrease and _misses_curvature(
+        problem, state, params, evaluation
+    ):
         state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), sample_is_stale=True)
     return state._replace(params=params, evaluation=evaluation, pairs=pairs, at_precision=at_precision)
 
@@ -508,22 +520,25 @@ def _misses_curvature(problem: Problem, state: NewtonState, params: Params, eval
     """
     if state.rows is None or not _is_subsampled(problem, state):
         return False
-    share = curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
-    return share < (_MIN_CURVATURE_RATIO if problem.data_source is None else _MIN_CURVATURE_RATIO_OUT_OF_CORE)
+    ratio = curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
+    return ratio < (_MIN_CURVATURE_RATIO if problem.data_source is None else _MIN_CURVATURE_RATIO_OUT_OF_CORE)
 
 
 def _lengthen_step(
-    found: tuple[Params, Evaluation], at: Callable[[float], tuple[Params, Evaluation]], aim: NewtonStep, noise: float
+    trial: tuple[Params, Evaluation],
+    evaluate_at: Callable[[float], tuple[Params, Evaluation]],
+    newton_step: NewtonStep,
+    noise: float,
 ) -> tuple[Params, Evaluation]:
     """Return the step, doubled while F falls steeply at its end and is less at twice the length."""
     length = 1.0
-    while -dot(found[1].grads, aim.direction) > _STEEP * 2 * aim.decrease > noise:
+    while -dot(trial[1].grads, newton_step.direction) > _STEEP_SLOPE * 2 * newton_step.decrease > noise:
         length *= 2
-        longer = at(length)
-        if not longer[1].value < found[1].value:
+        longer = evaluate_at(length)
+        if not longer[1].value < trial[1].value:
             break
-        found = longer
-    return found
+        trial = longer
+    return trial
 
 
 def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluation] | None:
@@ -531,18 +546,18 @@ def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluati
 
     If the first step decreases F enough, it is lengthened while F falls steeply. Returns None if no step does.
     """
-    value, aim, noise = state.evaluation.value, state.newton, _rounding_error(problem, state)
+    value, newton_step, noise = state.evaluation.value, state.newton, _rounding_error(problem, state)
 
-    def at(length: float) -> tuple[Params, Evaluation]:
-        new = add_scaled(state.params, length, aim.direction)
-        return new, value_and_grad(problem, new)
+    def evaluate_at(length: float) -> tuple[Params, Evaluation]:
+        end = add_scaled(state.params, length, newton_step.direction)
+        return end, value_and_grad(problem, end)
 
     is_risky = state.factor is not None and _is_subsampled(problem, state)
-    for halvings in range(_FEW_HALVINGS if is_risky else _MAX_HALVINGS):
+    for halvings in range(_MAX_RISKY_HALVINGS if is_risky else _MAX_HALVINGS):
         length = 0.5**halvings
-        found = at(length)
-        if found[1].value <= value - _ARMIJO * length * 2 * aim.decrease + noise:
-            return _lengthen_step(found, at, aim, noise) if halvings == 0 else found
-        if length * aim.decrease <= noise:
+        trial = evaluate_at(length)
+        if trial[1].value <= value - _ARMIJO * length * 2 * newton_step.decrease + noise:
+            return _lengthen_step(trial, evaluate_at, newton_step, noise) if halvings == 0 else trial
+        if length * newton_step.decrease <= noise:
             break
     return None

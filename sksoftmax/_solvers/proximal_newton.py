@@ -33,25 +33,25 @@ from sksoftmax._maths.proximal import Step, local_model, remove_class_shift, sat
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, interpolate
 
 #: Fraction of its predicted reduction below which a step was poor, and the sample is checked.
-_POOR = 0.5
+_POOR_REDUCTION = 0.5
 
 #: The sample is doubled if it has less than this fraction of the curvature along a poor step.
-_TOO_LITTLE = 0.5
+_MIN_CURVATURE_RATIO = 0.5
 
 #: A new sample is drawn once F is below this fraction of its value at the last draw: other rows hold the curvature.
-_CHANGED = 0.8
+_REDRAW_BELOW = 0.8
 
 #: Relative accuracy of the minimum of the model for a step.
-_LOOSE = 0.3
+_STEP_RTOL = 0.3
 
 #: The same for the step that ends the fit.
-_CERTIFYING = 0.03
+_FINAL_RTOL = 0.03
 
 #: Smallest positive damping, in units of the bound on the curvature of the loss (``gram_preconditioner``).
-_LEAST_DAMPING = 0.1
+_MIN_DAMPING = 0.1
 
 #: The damping is multiplied by this factor if a step had to be shortened, and divided by it otherwise.
-_FACTOR = 4.0
+_DAMPING_FACTOR = 4.0
 
 #: Sufficient decrease, as a fraction of the predicted decrease.
 _ARMIJO = 1e-4
@@ -60,7 +60,7 @@ _ARMIJO = 1e-4
 _MAX_HALVINGS = 40
 
 #: Rounding error of F, in units of machine epsilon times F.
-_NOISE = 8
+_ROUNDING_EPS = 8
 
 
 class ProximalState(NamedTuple):
@@ -127,8 +127,8 @@ def proximal_newton(
     final_tol = max(tol, final_tol)
 
     def init(problem: Problem, params: Params) -> ProximalState:
-        settled = to_params(problem, base, remove_class_shift(problem, base, to_theta(problem, base, params)))
-        params, evaluation = better_start(problem, settled)
+        shifted = to_params(problem, base, remove_class_shift(problem, base, to_theta(problem, base, params)))
+        params, evaluation = better_start(problem, shifted)
         state = ProximalState(
             params=params,
             evaluation=evaluation,
@@ -149,17 +149,19 @@ def proximal_newton(
 
     def step(problem: Problem, state: ProximalState, batch: Batch) -> ProximalState:
         # 1.
-        found = _line_search(problem, state)
-        if found is None:
+        trial = _line_search(problem, state)
+        if trial is None:
             return state._replace(at_precision=True)
-        params, evaluation, halvings = found
+        params, evaluation, halvings = trial
         value, expected = state.evaluation.value, state.decrease
         # 2.
-        if value - evaluation.value < _POOR * expected and _misses_curvature(problem, state, params, evaluation):
+        if value - evaluation.value < _POOR_REDUCTION * expected and _misses_curvature(
+            problem, state, params, evaluation
+        ):
             state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), sample_is_stale=True)
         at_precision = expected <= _rounding_error(problem, state) and evaluation.value >= value
         # 3.
-        damping = _next_damping(state.damping, is_whole=halvings == 0)
+        damping = _next_damping(state.damping, is_full_step=halvings == 0)
         state = state._replace(params=params, evaluation=evaluation, at_precision=at_precision)
         return _with_model_minimum(problem, state._replace(damping=damping, value_before=value))
 
@@ -182,25 +184,28 @@ def proximal_newton(
     def _with_model_minimum(problem: Problem, state: ProximalState) -> ProximalState:
         """Return the state with the minimum of the model at its parameters, and the estimated excess."""
         value, noise = state.evaluation.value, _rounding_error(problem, state)
-        last = StepHistory(state.decrease, max(0.0, state.value_before - value), state.ratio, not state.sample_is_stale)
+        history = StepHistory(
+            state.decrease, max(0.0, state.value_before - value), state.ratio, not state.sample_is_stale
+        )
         # 4.
         state = _with_rows(problem, state)
         rows = state.rows
         # 5.
-        start = local_model(problem, base, state.params, state.evaluation.grads, rows, is_matrix=is_matrix)
+        model = local_model(problem, base, state.params, state.evaluation.grads, rows, is_matrix=is_matrix)
         allowed = absolute_suboptimality(value, final_tol)
         steps: tuple[Callable[[], Step], ...] = (
-            lambda: start.step(_LOOSE, state.damping),
-            lambda: start.step(_CERTIFYING),
+            lambda: model.step(_STEP_RTOL, state.damping),
+            lambda: model.step(_FINAL_RTOL),
             lambda: saturate_proximal_step(
-                start, base, state.evaluation, rows, _CERTIFYING, allowed, is_matrix=is_matrix
+                model, base, state.evaluation, rows, _FINAL_RTOL, allowed, is_matrix=is_matrix
             ),
         )
         n_rounds = state.n_rounds + 1
-        for make in steps if n_rounds >= state.next_check else steps[:2]:  # each is more reliable, and more expensive
-            step = make()
-            left, ratio = estimate_suboptimality(last, step.decrease, step.remaining, noise)
-            excess = relative_excess(value, left) if left >= -noise else np.inf
+        # each is more reliable, and more expensive
+        for make_step in steps if n_rounds >= state.next_check else steps[:2]:
+            step = make_step()
+            suboptimality, ratio = estimate_suboptimality(history, step.decrease, step.remaining, noise)
+            excess = relative_excess(value, suboptimality) if suboptimality >= -noise else np.inf
             if excess > final_tol:
                 break
         if n_rounds < state.next_check and excess <= final_tol:
@@ -222,7 +227,9 @@ def proximal_newton(
     def _with_rows(problem: Problem, state: ProximalState) -> ProximalState:
         """Return the state with a sample for the curvature at its parameters."""
         value = state.evaluation.value
-        if not state.sample_is_stale and (value >= _CHANGED * state.value_drawn or not _is_subsampled(problem, state)):
+        if not state.sample_is_stale and (
+            value >= _REDRAW_BELOW * state.value_drawn or not _is_subsampled(problem, state)
+        ):
             return state
         if state.leverage is None and state.n_drawn < problem.n_samples:
             state = state._replace(leverage=leverage(problem, moments))
@@ -235,14 +242,14 @@ def proximal_newton(
     return Solver("proximal_newton", init, step, evaluate, None)
 
 
-def _next_damping(damping: float, *, is_whole: bool) -> float:
+def _next_damping(damping: float, *, is_full_step: bool) -> float:
     """Return the damping of the next model.
 
     After Levenberg (1944) and Marquardt (1963): more if the model predicted too much, and none in the end.
     """
-    if not is_whole:
-        return max(_LEAST_DAMPING, _FACTOR * damping)
-    return damping / _FACTOR if damping > _LEAST_DAMPING else 0.0
+    if not is_full_step:
+        return max(_MIN_DAMPING, _DAMPING_FACTOR * damping)
+    return damping / _DAMPING_FACTOR if damping > _MIN_DAMPING else 0.0
 
 
 def _is_subsampled(problem: Problem, state: ProximalState) -> bool:
@@ -254,9 +261,12 @@ def _misses_curvature(problem: Problem, state: ProximalState, params: Params, ev
     """Return whether the sample has much less curvature along the step to ``params`` than all rows."""
     if len(state.rows.y) >= problem.n_samples:  # all rows in memory are drawn already
         return False
-    return curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation)) < _TOO_LITTLE
+    return (
+        curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
+        < _MIN_CURVATURE_RATIO
+    )
 
 
 def _rounding_error(problem: Problem, state: ProximalState) -> float:
     """Return the rounding error of F."""
-    return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
+    return _ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
