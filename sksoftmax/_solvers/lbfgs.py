@@ -25,6 +25,7 @@ from sksoftmax._maths.curvature import shared_decrease
 from sksoftmax._maths.newton_direction import NewtonStep, Pair, lbfgs_correct, relative_excess
 from sksoftmax._maths.objective import hessian_products, iter_blocks, probabilities, value_and_grad
 from sksoftmax._maths.preconditioner import Spectrum, absorb_constant_columns, spectrum
+from sksoftmax._solvers._line_search import ARMIJO, rounding_error
 from sksoftmax._types import (
     Array,
     Batch,
@@ -40,9 +41,6 @@ from sksoftmax._types import (
     scale_params,
 )
 
-#: Sufficient decrease, as a fraction of the slope.
-_ARMIJO = 1e-4
-
 #: Largest number of lengths that a line search tries.
 _MAX_HALVINGS = 8
 
@@ -51,9 +49,6 @@ _MAX_RATIO = 0.9
 
 #: Safety factor on this estimate: slow directions hide behind fast ones. (Measured: up to 1.4 times the estimate.)
 _SAFETY = 2.0
-
-#: Rounding error of F, in units of machine epsilon times F.
-_ROUNDING_EPS = 8
 
 
 class LbfgsState(NamedTuple):
@@ -123,13 +118,13 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
     def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
         if state.at_precision:
             return state
-        noise = _rounding_error(problem, state)
+        noise = rounding_error(problem, state.evaluation.value)
         # 1.
         for halvings in range(_MAX_HALVINGS):
             length = 0.5**halvings
             params = add_scaled(state.params, length, state.step)
             evaluation = value_and_grad(problem, params)
-            if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
+            if evaluation.value <= state.evaluation.value - ARMIJO * length * 2 * state.decrease + noise:
                 return _with_shared_decrease(
                     problem, _with_direction(problem, _accept_step(problem, state, params, evaluation, n_pairs))
                 )
@@ -167,11 +162,6 @@ def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
     return np.maximum(spread, np.finfo(rows.X.dtype).eps)
 
 
-def _rounding_error(problem: Problem, state: LbfgsState) -> float:
-    """Return the rounding error of F."""
-    return _ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
-
-
 def _accept_step(
     problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation, n_pairs: int
 ) -> LbfgsState:
@@ -180,7 +170,7 @@ def _accept_step(
     pair = Pair(add_scaled(params, -1.0, state.params), add_scaled(evaluation.grads, -1.0, state.evaluation.grads))
     pairs = (*state.pairs, pair)[-n_pairs:] if dot(*pair) > 0 else state.pairs
     actual_reduction = state.evaluation.value - evaluation.value
-    at_precision = state.decrease <= _rounding_error(problem, state) and actual_reduction <= 0
+    at_precision = state.decrease <= rounding_error(problem, state.evaluation.value) and actual_reduction <= 0
     return state._replace(
         params=params, evaluation=evaluation, actual_reduction=actual_reduction, at_precision=at_precision, pairs=pairs
     )

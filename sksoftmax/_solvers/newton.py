@@ -4,8 +4,8 @@ Made by ``plan`` for the last stage of a fit without an L1 penalty. A step of th
 repeat, up to ``n_steps`` times, with the Cholesky factor at hand. Steps 5 to 8 renew the curvature.
 
 1. From the second time on, compute the direction. End the repetition if its predicted decrease is small.
-2. Search the line along the direction. If no step decreases F, stop at the limit of precision, or give up the factor
-   if it may have misled the step.
+2. Search the line along the direction. If no step decreases F, end the repetition. The first time, give up the factor
+   if it is that of a sample, which may have misled the step. Otherwise F is at its limit of precision: stop.
 3. Accept the step. If it achieved much less than its predicted reduction because the sample misses curvature, mark
    the sample as stale: the next one is larger.
 4. If the round began close to the minimum, estimate F - F* by the factor at hand, the first time only. If the
@@ -23,19 +23,13 @@ Roosta-Khorasani & Mahoney (2019), Math. Program. 174, 293-326.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._maths.curvature import (
-    CholeskyPreconditioner,
-    curvature_ratio,
-    draw_rows,
-    factorize_hessian,
-    leverage,
-    next_sample_size,
-)
+from sksoftmax._maths.curvature import CholeskyPreconditioner, draw_rows, factorize_hessian, next_sample_size
 from sksoftmax._maths.newton_direction import (
     NewtonStep,
     Pair,
@@ -47,9 +41,11 @@ from sksoftmax._maths.newton_direction import (
     lbfgs_correct,
     relative_excess,
 )
-from sksoftmax._maths.objective import better_start, hessian_products, value_and_grad
+from sksoftmax._maths.objective import better_start, hessian_products
 from sksoftmax._maths.preconditioner import GramPreconditioner, Preconditioner, absorb_constant_columns
 from sksoftmax._maths.saturation import saturate_step
+from sksoftmax._solvers._hessian_sample import draw_sample, is_outdated, is_subsampled, misses_curvature
+from sksoftmax._solvers._line_search import rounding_error, search_direction
 from sksoftmax._types import (
     Array,
     Batch,
@@ -70,18 +66,6 @@ _N_PAIRS = 20
 #: Largest relative difference between actual and predicted reduction at which the pairs are kept. Beyond it F is not
 #: close to quadratic, and older pairs do not describe its curvature here.
 _QUADRATIC_RTOL = 0.5
-
-#: Fraction of its predicted reduction below which a step was poor, and the sample is checked.
-_POOR_REDUCTION = 0.5
-
-#: The sample is doubled if it has less than this fraction of the curvature along a poor step.
-_MIN_CURVATURE_RATIO = 0.5
-
-#: The same if memory holds only part of the rows. Lower, because beyond these rows each product reads all of the data.
-_MIN_CURVATURE_RATIO_OUT_OF_CORE = 0.1
-
-#: A new sample is drawn once F is below this fraction of its value at the last draw: other rows hold the curvature.
-_REDRAW_BELOW = 0.8
 
 #: Loosest relative accuracy of CG: the first steps need little.
 _MAX_CG_RTOL = 0.3
@@ -106,22 +90,6 @@ _MAX_QUADRATIC_RATIO = 0.02
 
 #: Largest number of Hessian products of a step, as in scikit-learn's newton-cg.
 MAX_PRODUCTS = 200
-
-#: Sufficient decrease, as a fraction of the slope: Nocedal & Wright (2006), Numerical Optimization, 3.1.
-_ARMIJO = 1e-4
-
-#: Fraction of the slope that must be left at the end of a step to try twice its length. For a quadratic, twice the
-#: length is better from 1/3 on. For an exponential, of whose slope 1/e is left, it is better at smaller fractions too.
-_STEEP_SLOPE = 0.25
-
-#: Largest number of lengths that a line search tries.
-_MAX_HALVINGS = 40
-
-#: The same along a direction by the factor of a sample, which CG may replace.
-_MAX_RISKY_HALVINGS = 4
-
-#: Rounding error of F, in units of machine epsilon times F.
-_ROUNDING_EPS = 8
 
 
 class NewtonState(NamedTuple):
@@ -231,6 +199,20 @@ class PreconditionerCache(NamedTuple):
     products_since_build: tuple[float, ...]
 
 
+class NewtonSettings(NamedTuple):
+    """Settings of the Newton solver: see `newton`; ``final_tol`` is at least ``tol``."""
+
+    base: GramPreconditioner
+    moments: Moments
+    tol: float
+    final_tol: float
+    n_drawn: int
+    is_factorised: bool
+    n_steps: int
+    candidates: Sequence[PreconditionerCandidate]
+    path_cache: PreconditionerCache | None
+
+
 def newton(
     base: GramPreconditioner,
     moments: Moments,
@@ -269,161 +251,169 @@ def newton(
     path_cache : PreconditionerCache or None
         Preconditioner to start with. The curvature is similar under a penalty that is not much weaker.
     """
+    settings = NewtonSettings(
+        base, moments, tol, max(tol, final_tol), n_drawn, is_factorised, n_steps, candidates, path_cache
+    )
+    return Solver("newton", functools.partial(_init, settings), functools.partial(_step, settings), _evaluate, None)
 
-    final_tol = max(tol, final_tol)
 
-    def init(problem: Problem, params: Params) -> NewtonState:
-        assert problem.l1_ratio == 0, "F is not smooth"
-        params, evaluation = better_start(problem, absorb_constant_columns(base, params))
-        no_step = NewtonStep(evaluation.grads, 0.0, 0.0, 0)
-        state = NewtonState(
-            params=params,
-            evaluation=evaluation,
-            newton=no_step,
-            excess=np.inf,
-            ratio=0.0,
-            predicted_reduction=0.0,
-            value_before=evaluation.value,
-            at_precision=False,
-            pairs=(),
-            n_drawn=min(n_drawn, problem.n_samples),
-            rows=problem.data,
-            sample_is_stale=True,
-            value_drawn=np.inf,
-            leverage=None,
-            is_factorised=is_factorised,
-            factor=None,
-            preconditioner=base
-            if path_cache is None or isinstance(path_cache.preconditioner, GramPreconditioner)
-            else path_cache.preconditioner,
-            products_since_build=(0.0,) * len(candidates) if path_cache is None else path_cache.products_since_build,
-        )
-        return _refresh_curvature(problem, state)
+def _init(settings: NewtonSettings, problem: Problem, params: Params) -> NewtonState:
+    """Return the state at ``params``, or at the class priors if F is less there."""
+    assert problem.l1_ratio == 0, "F is not smooth"
+    params, evaluation = better_start(problem, absorb_constant_columns(settings.base, params))
+    no_step = NewtonStep(evaluation.grads, 0.0, 0.0, 0)
+    state = NewtonState(
+        params=params,
+        evaluation=evaluation,
+        newton=no_step,
+        excess=np.inf,
+        ratio=0.0,
+        predicted_reduction=0.0,
+        value_before=evaluation.value,
+        at_precision=False,
+        pairs=(),
+        n_drawn=min(settings.n_drawn, problem.n_samples),
+        rows=problem.data,
+        sample_is_stale=True,
+        value_drawn=np.inf,
+        leverage=None,
+        is_factorised=settings.is_factorised,
+        factor=None,
+        preconditioner=settings.base
+        if settings.path_cache is None or isinstance(settings.path_cache.preconditioner, GramPreconditioner)
+        else settings.path_cache.preconditioner,
+        products_since_build=(0.0,) * len(settings.candidates)
+        if settings.path_cache is None
+        else settings.path_cache.products_since_build,
+    )
+    return _refresh_curvature(settings, problem, state)
 
-    def step(problem: Problem, state: NewtonState, batch: Batch) -> NewtonState:
-        is_near = state.excess <= np.sqrt(tol)
-        state = state._replace(n_rounds=state.n_rounds + 1)
-        for i in range(n_steps if state.is_factorised else 1):
-            # 1.
-            if i > 0:
-                state = state._replace(newton=_direction(problem, state))
-                if 2 * state.newton.decrease <= tol * state.evaluation.value:
-                    break
-            # 2.
-            trial = _line_search(problem, state)
-            if trial is None:
-                if i == 0 and not (state.is_factorised and _is_subsampled(problem, state)):
-                    return state._replace(at_precision=True)
-                state = state._replace(is_factorised=i > 0)
+
+def _step(settings: NewtonSettings, problem: Problem, state: NewtonState, batch: Batch) -> NewtonState:
+    """Take a round: steps 1 to 8 of the module docstring."""
+    is_near = state.excess <= np.sqrt(settings.tol)
+    state = state._replace(n_rounds=state.n_rounds + 1)
+    for i in range(settings.n_steps if state.is_factorised else 1):
+        # 1.
+        if i > 0:
+            state = state._replace(newton=_direction(problem, state))
+            if 2 * state.newton.decrease <= settings.tol * state.evaluation.value:
                 break
-            # 3.
-            state = _accept_step(problem, state, *trial)
-            if state.sample_is_stale:
-                break
-            # 4.
-            if i == 0 and is_near and state.factor is not None:  # a new factor would hardly differ
-                renewed = _with_direction(problem, state, _direction(problem, state), same_sample=True)
-                if _STALE_FACTOR_SAFETY * renewed.excess <= tol:
-                    renewed = _with_saturation_check(problem, state, renewed, same_sample=True)
-                if _STALE_FACTOR_SAFETY * renewed.excess <= tol:
-                    return renewed._replace(excess=_STALE_FACTOR_SAFETY * renewed.excess)
-        return _refresh_curvature(problem, state)
+        # 2.
+        is_risky = state.factor is not None and is_subsampled(problem, state.rows)
+        trial = search_direction(problem, state.params, state.evaluation.value, state.newton, is_risky=is_risky)
+        if trial is None:
+            if i == 0 and not (state.is_factorised and is_subsampled(problem, state.rows)):
+                return state._replace(at_precision=True)
+            state = state._replace(is_factorised=i > 0)
+            break
+        # 3.
+        state = _accept_step(problem, state, *trial)
+        if state.sample_is_stale:
+            break
+        # 4.
+        if i == 0 and is_near and state.factor is not None:  # a new factor would hardly differ
+            renewed = _with_direction(problem, state, _direction(problem, state), same_sample=True)
+            if _STALE_FACTOR_SAFETY * renewed.excess <= settings.tol:
+                renewed = _with_saturation_check(settings, problem, state, renewed, same_sample=True)
+            if _STALE_FACTOR_SAFETY * renewed.excess <= settings.tol:
+                return renewed._replace(excess=_STALE_FACTOR_SAFETY * renewed.excess)
+    return _refresh_curvature(settings, problem, state)
 
-    def evaluate(problem: Problem, state: NewtonState) -> Report:
-        return Report(state.evaluation.value, state.excess, state.at_precision)
 
-    def _refresh_curvature(problem: Problem, state: NewtonState) -> NewtonState:
-        """Return the state with the curvature at its parameters, the direction, and its estimated excess."""
-        # 5.
-        same_sample = not state.sample_is_stale  # a stale sample is replaced
-        state = _with_rows(problem, state)
-        # 6.
-        rows = state.rows
-        if rows is None:
-            state = state._replace(preconditioner=_sample_preconditioner(problem, state), factor=None)
-        elif state.is_factorised:
-            state = state._replace(factor=factorize_hessian(problem, state.params, rows, base), pairs=())
-        else:
-            state = _with_preconditioner(problem, state._replace(factor=None), rows)
-        if not _is_subsampled(problem, state):
-            state = state._replace(pairs=())
-        # 7.
-        renewed = _with_direction(problem, state, _direction(problem, state), same_sample=same_sample)
-        if renewed.excess <= tol and renewed.newton.cg_remainder > _FINAL_CG_RTOL * renewed.newton.decrease:
-            renewed = _with_direction(
-                problem, state, _direction(problem, state, _FINAL_CG_RTOL), same_sample=same_sample
-            )
-        # 8.
-        may_end = renewed.excess <= tol and state.n_rounds > 0  # no fit ends before its first step
-        return _with_saturation_check(problem, state, renewed, same_sample=same_sample) if may_end else renewed
+def _evaluate(problem: Problem, state: NewtonState) -> Report:
+    """Return F and its estimated excess."""
+    return Report(state.evaluation.value, state.excess, state.at_precision)
 
-    def _with_saturation_check(
-        problem: Problem, state: NewtonState, renewed: NewtonState, *, same_sample: bool
-    ) -> NewtonState:
-        """Return the state ``renewed`` with an excess that holds once rows have saturated, and maybe another direction.
 
-        If the check fails, some rounds are taken before the next one: two, and twice as many after each failed check.
-        """
-        if state.n_rounds < state.next_check:
-            return renewed._replace(excess=np.inf)
-        renewed = _with_direction(
-            problem, state, _saturated_step(problem, renewed), same_sample=same_sample, is_gap=True
-        )
-        is_known = np.isfinite(renewed.newton.cg_remainder)
-        if is_known:
-            return renewed
-        interval = 2 * state.check_interval
-        return renewed._replace(check_interval=interval, next_check=state.n_rounds + interval)
+def _refresh_curvature(settings: NewtonSettings, problem: Problem, state: NewtonState) -> NewtonState:
+    """Return the state with the curvature at its parameters and the direction: steps 5 to 8."""
+    # 5.
+    same_sample = not state.sample_is_stale  # a stale sample is replaced
+    state = _with_rows(settings, problem, state)
+    # 6.
+    rows = state.rows
+    if rows is None:
+        state = state._replace(preconditioner=_sample_preconditioner(settings, problem, state), factor=None)
+    elif state.is_factorised:
+        state = state._replace(factor=factorize_hessian(problem, state.params, rows, settings.base), pairs=())
+    else:
+        state = _with_preconditioner(settings, problem, state._replace(factor=None), rows)
+    if not is_subsampled(problem, state.rows):
+        state = state._replace(pairs=())
+    # 7.
+    renewed = _with_direction(problem, state, _direction(problem, state), same_sample=same_sample)
+    if renewed.excess <= settings.tol and renewed.newton.cg_remainder > _FINAL_CG_RTOL * renewed.newton.decrease:
+        renewed = _with_direction(problem, state, _direction(problem, state, _FINAL_CG_RTOL), same_sample=same_sample)
+    # 8.
+    may_end = renewed.excess <= settings.tol and state.n_rounds > 0  # no fit ends before its first step
+    return _with_saturation_check(settings, problem, state, renewed, same_sample=same_sample) if may_end else renewed
 
-    def _saturated_step(problem: Problem, state: NewtonState) -> NewtonStep:
-        """Return the direction, corrected for the saturation of rows."""
-        rows, preconditioner, factorize = state.rows, state.preconditioner, None
-        if state.factor is not None:
-            assert rows is not None
-            preconditioner = state.factor
 
-            def factorize(saturated_problem: Problem) -> Preconditioner:
-                return factorize_hessian(saturated_problem, state.params, rows, base)
+def _with_saturation_check(
+    settings: NewtonSettings, problem: Problem, state: NewtonState, renewed: NewtonState, *, same_sample: bool
+) -> NewtonState:
+    """Return the state ``renewed`` with an excess that holds once rows have saturated, and maybe another direction.
 
-        allowed = absolute_suboptimality(state.evaluation.value, final_tol)
-        return saturate_step(
-            problem, state.params, state.evaluation, rows, state.newton, preconditioner, allowed, factorize
-        )
+    If the check fails, some rounds are taken before the next one: two, and twice as many after each failed check.
+    """
+    if state.n_rounds < state.next_check:
+        return renewed._replace(excess=np.inf)
+    renewed = _with_direction(
+        problem, state, _saturated_step(settings, problem, renewed), same_sample=same_sample, is_gap=True
+    )
+    if np.isfinite(renewed.newton.cg_remainder):
+        return renewed
+    interval = 2 * state.check_interval
+    return renewed._replace(check_interval=interval, next_check=state.n_rounds + interval)
 
-    def _with_preconditioner(problem: Problem, state: NewtonState, rows: Batch) -> NewtonState:
-        """Return the state with the most expensive candidate that is due, if any."""
-        due = [i for i, candidate in enumerate(candidates) if state.products_since_build[i] > candidate.products]
-        if not due:
-            return state
-        preconditioner = candidates[due[-1]].make(problem, state.params, rows, base)
-        cheaper = (-np.inf,) * due[-1]
-        return state._replace(
-            preconditioner=preconditioner,
-            products_since_build=(*cheaper, 0.0, *state.products_since_build[due[-1] + 1 :]),
-        )
 
-    def _sample_preconditioner(problem: Problem, state: NewtonState) -> Preconditioner:
-        """Return the inverse Hessian of the rows in memory, as a preconditioner."""
-        rows = draw_rows(problem, state.params, None, problem.n_samples)
-        if is_factorised:
-            return factorize_hessian(problem, state.params, rows, base)
-        return SampledHessianPreconditioner(hessian_products(problem, state.params, rows), base)
+def _saturated_step(settings: NewtonSettings, problem: Problem, state: NewtonState) -> NewtonStep:
+    """Return the direction, corrected for the saturation of rows."""
+    rows, preconditioner, factorize = state.rows, state.preconditioner, None
+    if state.factor is not None:
+        assert rows is not None
+        preconditioner = state.factor
 
-    def _with_rows(problem: Problem, state: NewtonState) -> NewtonState:
-        """Return the state with a sample for the curvature at its parameters."""
-        value = state.evaluation.value
-        if not state.sample_is_stale and (
-            value >= _REDRAW_BELOW * state.value_drawn or not _is_subsampled(problem, state)
-        ):
-            return state
-        if problem.data_source is not None and state.n_drawn > problem.n_samples:
-            return state._replace(rows=None, sample_is_stale=False, is_factorised=False, pairs=())
-        if state.leverage is None and state.n_drawn < problem.n_samples:
-            state = state._replace(leverage=leverage(problem, moments))
-        rows = draw_rows(problem, state.params, state.leverage, state.n_drawn)
-        return state._replace(rows=rows, sample_is_stale=False, value_drawn=value)
+        def factorize(saturated_problem: Problem) -> Preconditioner:
+            return factorize_hessian(saturated_problem, state.params, rows, settings.base)
 
-    return Solver("newton", init, step, evaluate, None)
+    allowed = absolute_suboptimality(state.evaluation.value, settings.final_tol)
+    return saturate_step(
+        problem, state.params, state.evaluation, rows, state.newton, preconditioner, allowed, factorize
+    )
+
+
+def _with_preconditioner(settings: NewtonSettings, problem: Problem, state: NewtonState, rows: Batch) -> NewtonState:
+    """Return the state with the most expensive candidate that is due, if any."""
+    due = [i for i, candidate in enumerate(settings.candidates) if state.products_since_build[i] > candidate.products]
+    if not due:
+        return state
+    preconditioner = settings.candidates[due[-1]].make(problem, state.params, rows, settings.base)
+    cheaper = (-np.inf,) * due[-1]
+    return state._replace(
+        preconditioner=preconditioner,
+        products_since_build=(*cheaper, 0.0, *state.products_since_build[due[-1] + 1 :]),
+    )
+
+
+def _sample_preconditioner(settings: NewtonSettings, problem: Problem, state: NewtonState) -> Preconditioner:
+    """Return the inverse Hessian of the rows in memory, as a preconditioner."""
+    rows = draw_rows(problem, state.params, None, problem.n_samples)
+    if settings.is_factorised:
+        return factorize_hessian(problem, state.params, rows, settings.base)
+    return SampledHessianPreconditioner(hessian_products(problem, state.params, rows), settings.base)
+
+
+def _with_rows(settings: NewtonSettings, problem: Problem, state: NewtonState) -> NewtonState:
+    """Return the state with a sample for the curvature at its parameters."""
+    value = state.evaluation.value
+    if not state.sample_is_stale and not is_outdated(problem, state.rows, value, state.value_drawn):
+        return state
+    if problem.data_source is not None and state.n_drawn > problem.n_samples:
+        return state._replace(rows=None, sample_is_stale=False, is_factorised=False, pairs=())
+    rows, leverage = draw_sample(problem, state.params, settings.moments, state.leverage, state.n_drawn)
+    return state._replace(rows=rows, leverage=leverage, sample_is_stale=False, value_drawn=value)
 
 
 def _with_direction(
@@ -442,12 +432,12 @@ def _with_direction(
     history = StepHistory(state.predicted_reduction, max(0.0, state.value_before - value), state.ratio, same_sample)
     is_exponential = (
         not is_gap
-        and not _is_subsampled(problem, state)
+        and not is_subsampled(problem, state.rows)
         and newton_step.decrease > _MAX_QUADRATIC_RATIO * state.predicted_reduction > 0
     )
     expected = newton_step.decrease * (_EXPONENTIAL_FACTOR if is_exponential else 1.0)
     suboptimality, ratio = estimate_suboptimality(
-        history, expected, newton_step.cg_remainder, _rounding_error(problem, state)
+        history, expected, newton_step.cg_remainder, rounding_error(problem, state.evaluation.value)
     )
     return state._replace(
         newton=newton_step,
@@ -457,11 +447,6 @@ def _with_direction(
         value_before=value,
         products_since_build=tuple(n + newton_step.n_products for n in state.products_since_build),
     )
-
-
-def _is_subsampled(problem: Problem, state: NewtonState) -> bool:
-    """Return whether the sample is smaller than the data."""
-    return state.rows is not None and len(state.rows.y) < problem.n_total_samples
 
 
 def _direction(problem: Problem, state: NewtonState, accuracy: float | None = None) -> NewtonStep:
@@ -480,18 +465,13 @@ def _direction(problem: Problem, state: NewtonState, accuracy: float | None = No
         if accuracy is None:
             # 1/2 g' P g is about F - F*; relative to F, its root is the accuracy that pays
             expected = 0.5 * dot(grads, preconditioner.apply(grads)) / max(state.evaluation.value, 1e-300)
-            tightest = _MIN_SAMPLED_CG_RTOL if _is_subsampled(problem, state) else _MIN_CG_RTOL
+            tightest = _MIN_SAMPLED_CG_RTOL if is_subsampled(problem, state.rows) else _MIN_CG_RTOL
             accuracy = min(_MAX_CG_RTOL, max(tightest, float(np.sqrt(max(0.0, expected)))))
 
         def solve(gradient: Params) -> NewtonStep:
             return conjugate_gradients(hessian, gradient, preconditioner, accuracy, MAX_PRODUCTS)
 
     return lbfgs_correct(state.pairs, grads, solve)
-
-
-def _rounding_error(problem: Problem, state: NewtonState) -> float:
-    """Return the rounding error of F."""
-    return _ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
 
 
 def _accept_step(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> NewtonState:
@@ -505,59 +485,8 @@ def _accept_step(problem: Problem, state: NewtonState, params: Params, evaluatio
         pairs = ()
     elif dot(*pair) > eps * np.sqrt(dot(pair.step, pair.step) * dot(pair.change, pair.change)):
         pairs = (*pairs, pair)[-_N_PAIRS:]
-    at_precision = predicted.decrease <= _rounding_error(problem, state) and actual_reduction <= 0
-    if actual_reduction < _POOR_REDUCTION * predicted.decrease and _misses_curvature(
-        problem, state, params, evaluation
-    ):
+    at_precision = predicted.decrease <= rounding_error(problem, state.evaluation.value) and actual_reduction <= 0
+    ends = (state.params, start), (params, evaluation)
+    if misses_curvature(problem, state.rows, *ends, predicted.decrease, may_exceed_memory=True):
         state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), sample_is_stale=True)
     return state._replace(params=params, evaluation=evaluation, pairs=pairs, at_precision=at_precision)
-
-
-def _misses_curvature(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> bool:
-    """Return whether the sample has much less curvature along the step to ``params`` than all rows.
-
-    If not, it is the curvature of F that changes along the step, and a larger sample would not help.
-    """
-    if state.rows is None or not _is_subsampled(problem, state):
-        return False
-    ratio = curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
-    return ratio < (_MIN_CURVATURE_RATIO if problem.data_source is None else _MIN_CURVATURE_RATIO_OUT_OF_CORE)
-
-
-def _lengthen_step(
-    trial: tuple[Params, Evaluation],
-    evaluate_at: Callable[[float], tuple[Params, Evaluation]],
-    newton_step: NewtonStep,
-    noise: float,
-) -> tuple[Params, Evaluation]:
-    """Return the step, doubled while F falls steeply at its end and is less at twice the length."""
-    length = 1.0
-    while -dot(trial[1].grads, newton_step.direction) > _STEEP_SLOPE * 2 * newton_step.decrease > noise:
-        length *= 2
-        longer = evaluate_at(length)
-        if not longer[1].value < trial[1].value:
-            break
-        trial = longer
-    return trial
-
-
-def _line_search(problem: Problem, state: NewtonState) -> tuple[Params, Evaluation] | None:
-    """Return the end of the longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to rounding.
-
-    If the first step decreases F enough, it is lengthened while F falls steeply. Returns None if no step does.
-    """
-    value, newton_step, noise = state.evaluation.value, state.newton, _rounding_error(problem, state)
-
-    def evaluate_at(length: float) -> tuple[Params, Evaluation]:
-        end = add_scaled(state.params, length, newton_step.direction)
-        return end, value_and_grad(problem, end)
-
-    is_risky = state.factor is not None and _is_subsampled(problem, state)
-    for halvings in range(_MAX_RISKY_HALVINGS if is_risky else _MAX_HALVINGS):
-        length = 0.5**halvings
-        trial = evaluate_at(length)
-        if trial[1].value <= value - _ARMIJO * length * 2 * newton_step.decrease + noise:
-            return _lengthen_step(trial, evaluate_at, newton_step, noise) if halvings == 0 else trial
-        if length * newton_step.decrease <= noise:
-            break
-    return None

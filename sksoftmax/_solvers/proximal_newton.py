@@ -15,31 +15,25 @@ Lee, Sun & Saunders (2014), SIAM J. Optim. 24(3), 1420-1443.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._maths.curvature import curvature_ratio, draw_rows, leverage, next_sample_size
+from sksoftmax._maths.curvature import next_sample_size
 from sksoftmax._maths.newton_direction import (
     StepHistory,
     absolute_suboptimality,
     estimate_suboptimality,
     relative_excess,
 )
-from sksoftmax._maths.objective import better_start, value_and_grad
+from sksoftmax._maths.objective import better_start
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.proximal import Step, local_model, remove_class_shift, saturate_proximal_step, to_params, to_theta
-from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver, interpolate
-
-#: Fraction of its predicted reduction below which a step was poor, and the sample is checked.
-_POOR_REDUCTION = 0.5
-
-#: The sample is doubled if it has less than this fraction of the curvature along a poor step.
-_MIN_CURVATURE_RATIO = 0.5
-
-#: A new sample is drawn once F is below this fraction of its value at the last draw: other rows hold the curvature.
-_REDRAW_BELOW = 0.8
+from sksoftmax._solvers._hessian_sample import draw_sample, is_outdated, misses_curvature
+from sksoftmax._solvers._line_search import rounding_error, search_segment
+from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, Report, Solver
 
 #: Relative accuracy of the minimum of the model for a step.
 _STEP_RTOL = 0.3
@@ -52,15 +46,6 @@ _MIN_DAMPING = 0.1
 
 #: The damping is multiplied by this factor if a step had to be shortened, and divided by it otherwise.
 _DAMPING_FACTOR = 4.0
-
-#: Sufficient decrease, as a fraction of the predicted decrease.
-_ARMIJO = 1e-4
-
-#: Largest number of lengths that a line search tries.
-_MAX_HALVINGS = 40
-
-#: Rounding error of F, in units of machine epsilon times F.
-_ROUNDING_EPS = 8
 
 
 class ProximalState(NamedTuple):
@@ -102,6 +87,16 @@ class ProximalState(NamedTuple):
     check_interval: int = 1
 
 
+class ProximalSettings(NamedTuple):
+    """Settings of the solver: see `proximal_newton`; ``final_tol`` is at least ``tol``."""
+
+    base: GramPreconditioner
+    moments: Moments
+    final_tol: float
+    n_drawn: int
+    is_matrix: bool
+
+
 def proximal_newton(
     base: GramPreconditioner, moments: Moments, tol: float, *, final_tol: float = 0.0, n_drawn: int, is_matrix: bool
 ) -> Solver:
@@ -123,123 +118,111 @@ def proximal_newton(
     is_matrix : bool
         Whether the Hessian of the sample is formed as a matrix.
     """
+    settings = ProximalSettings(base, moments, max(tol, final_tol), n_drawn, is_matrix)
+    init, step = functools.partial(_init, settings), functools.partial(_step, settings)
+    return Solver("proximal_newton", init, step, _evaluate, None)
 
-    final_tol = max(tol, final_tol)
 
-    def init(problem: Problem, params: Params) -> ProximalState:
-        shifted = to_params(problem, base, remove_class_shift(problem, base, to_theta(problem, base, params)))
-        params, evaluation = better_start(problem, shifted)
-        state = ProximalState(
-            params=params,
-            evaluation=evaluation,
-            end=params,
-            decrease=0.0,
-            excess=np.inf,
-            ratio=0.0,
-            damping=0.0,
-            value_before=evaluation.value,
-            at_precision=False,
-            n_drawn=min(n_drawn, problem.n_samples),
-            rows=problem.data,
-            sample_is_stale=True,
-            value_drawn=np.inf,
-            leverage=None,
-        )
-        return _with_model_minimum(problem, state)
+def _init(settings: ProximalSettings, problem: Problem, params: Params) -> ProximalState:
+    """Return the state at ``params``, or at the class priors if F is less there."""
+    shifted = to_params(
+        problem, settings.base, remove_class_shift(problem, settings.base, to_theta(problem, settings.base, params))
+    )
+    params, evaluation = better_start(problem, shifted)
+    state = ProximalState(
+        params=params,
+        evaluation=evaluation,
+        end=params,
+        decrease=0.0,
+        excess=np.inf,
+        ratio=0.0,
+        damping=0.0,
+        value_before=evaluation.value,
+        at_precision=False,
+        n_drawn=min(settings.n_drawn, problem.n_samples),
+        rows=problem.data,
+        sample_is_stale=True,
+        value_drawn=np.inf,
+        leverage=None,
+    )
+    return _with_model_minimum(settings, problem, state)
 
-    def step(problem: Problem, state: ProximalState, batch: Batch) -> ProximalState:
-        # 1.
-        trial = _line_search(problem, state)
-        if trial is None:
-            return state._replace(at_precision=True)
-        params, evaluation, halvings = trial
-        value, expected = state.evaluation.value, state.decrease
-        # 2.
-        if value - evaluation.value < _POOR_REDUCTION * expected and _misses_curvature(
-            problem, state, params, evaluation
-        ):
-            state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), sample_is_stale=True)
-        at_precision = expected <= _rounding_error(problem, state) and evaluation.value >= value
-        # 3.
-        damping = _next_damping(state.damping, is_full_step=halvings == 0)
-        state = state._replace(params=params, evaluation=evaluation, at_precision=at_precision)
-        return _with_model_minimum(problem, state._replace(damping=damping, value_before=value))
 
-    def _line_search(problem: Problem, state: ProximalState) -> tuple[Params, Evaluation, int] | None:
-        """Find the longest of the steps 1, 1/2, 1/4, ... that decreases F enough, up to rounding.
+def _step(settings: ProximalSettings, problem: Problem, state: ProximalState, batch: Batch) -> ProximalState:
+    # 1.
+    """Take a step: steps 1 to 5 of the module docstring."""
+    trial = search_segment(problem, state.params, state.evaluation.value, state.end, state.decrease)
+    if trial is None:
+        return state._replace(at_precision=True)
+    params, evaluation, halvings = trial
+    value, expected = state.evaluation.value, state.decrease
+    # 2.
+    ends = (state.params, state.evaluation), (params, evaluation)
+    if misses_curvature(problem, state.rows, *ends, expected, may_exceed_memory=False):
+        state = state._replace(n_drawn=next_sample_size(problem, state.n_drawn), sample_is_stale=True)
+    at_precision = expected <= rounding_error(problem, state.evaluation.value) and evaluation.value >= value
+    # 3.
+    damping = _next_damping(state.damping, is_full_step=halvings == 0)
+    state = state._replace(params=params, evaluation=evaluation, at_precision=at_precision)
+    return _with_model_minimum(settings, problem, state._replace(damping=damping, value_before=value))
 
-        Returns the end of the step, F there, and the number of halvings; None if no step decreases F enough.
-        """
-        expected, noise, params = state.decrease, _rounding_error(problem, state), state.end
-        for halvings in range(_MAX_HALVINGS):
-            length = 0.5**halvings
-            evaluation = value_and_grad(problem, params)
-            if evaluation.value <= state.evaluation.value - _ARMIJO * length * expected + noise:
-                return params, evaluation, halvings
-            if length * expected <= noise:
-                break
-            params = interpolate(state.params, 0.5, params)
-        return None
 
-    def _with_model_minimum(problem: Problem, state: ProximalState) -> ProximalState:
-        """Return the state with the minimum of the model at its parameters, and the estimated excess."""
-        value, noise = state.evaluation.value, _rounding_error(problem, state)
-        history = StepHistory(
-            state.decrease, max(0.0, state.value_before - value), state.ratio, not state.sample_is_stale
-        )
-        # 4.
-        state = _with_rows(problem, state)
-        rows = state.rows
-        # 5.
-        model = local_model(problem, base, state.params, state.evaluation.grads, rows, is_matrix=is_matrix)
-        allowed = absolute_suboptimality(value, final_tol)
-        steps: tuple[Callable[[], Step], ...] = (
-            lambda: model.step(_STEP_RTOL, state.damping),
-            lambda: model.step(_FINAL_RTOL),
-            lambda: saturate_proximal_step(
-                model, base, state.evaluation, rows, _FINAL_RTOL, allowed, is_matrix=is_matrix
-            ),
-        )
-        n_rounds = state.n_rounds + 1
-        # each is more reliable, and more expensive
-        for make_step in steps if n_rounds >= state.next_check else steps[:2]:
-            step = make_step()
-            suboptimality, ratio = estimate_suboptimality(history, step.decrease, step.remaining, noise)
-            excess = relative_excess(value, suboptimality) if suboptimality >= -noise else np.inf
-            if excess > final_tol:
-                break
-        if n_rounds < state.next_check and excess <= final_tol:
-            excess = np.inf  # unknown without the check for saturation
-        interval, next_check = state.check_interval, state.next_check
-        if np.isinf(step.remaining):
-            interval *= 2
-            next_check = n_rounds + interval
-        return state._replace(
-            end=step.end,
-            decrease=step.decrease,
-            ratio=ratio,
-            excess=excess,
-            n_rounds=n_rounds,
-            next_check=next_check,
-            check_interval=interval,
-        )
+def _with_model_minimum(settings: ProximalSettings, problem: Problem, state: ProximalState) -> ProximalState:
+    """Return the state with the minimum of the model at its parameters: steps 4 and 5."""
+    value, noise = state.evaluation.value, rounding_error(problem, state.evaluation.value)
+    history = StepHistory(state.decrease, max(0.0, state.value_before - value), state.ratio, not state.sample_is_stale)
+    # 4.
+    state = _with_rows(settings, problem, state)
+    rows = state.rows
+    # 5.
+    model = local_model(
+        problem, settings.base, state.params, state.evaluation.grads, rows, is_matrix=settings.is_matrix
+    )
+    allowed = absolute_suboptimality(value, settings.final_tol)
+    steps: tuple[Callable[[], Step], ...] = (
+        lambda: model.step(_STEP_RTOL, state.damping),
+        lambda: model.step(_FINAL_RTOL),
+        lambda: saturate_proximal_step(
+            model, settings.base, state.evaluation, rows, _FINAL_RTOL, allowed, is_matrix=settings.is_matrix
+        ),
+    )
+    n_rounds = state.n_rounds + 1
+    # each is more reliable, and more expensive
+    for make_step in steps if n_rounds >= state.next_check else steps[:2]:
+        step = make_step()
+        suboptimality, ratio = estimate_suboptimality(history, step.decrease, step.remaining, noise)
+        excess = relative_excess(value, suboptimality) if suboptimality >= -noise else np.inf
+        if excess > settings.final_tol:
+            break
+    if n_rounds < state.next_check and excess <= settings.final_tol:
+        excess = np.inf  # unknown without the check for saturation
+    interval, next_check = state.check_interval, state.next_check
+    if np.isinf(step.remaining):
+        interval *= 2
+        next_check = n_rounds + interval
+    return state._replace(
+        end=step.end,
+        decrease=step.decrease,
+        ratio=ratio,
+        excess=excess,
+        n_rounds=n_rounds,
+        next_check=next_check,
+        check_interval=interval,
+    )
 
-    def _with_rows(problem: Problem, state: ProximalState) -> ProximalState:
-        """Return the state with a sample for the curvature at its parameters."""
-        value = state.evaluation.value
-        if not state.sample_is_stale and (
-            value >= _REDRAW_BELOW * state.value_drawn or not _is_subsampled(problem, state)
-        ):
-            return state
-        if state.leverage is None and state.n_drawn < problem.n_samples:
-            state = state._replace(leverage=leverage(problem, moments))
-        rows = draw_rows(problem, state.params, state.leverage, state.n_drawn)
-        return state._replace(rows=rows, sample_is_stale=False, value_drawn=value)
 
-    def evaluate(problem: Problem, state: ProximalState) -> Report:
-        return Report(state.evaluation.value, state.excess, state.at_precision)
+def _with_rows(settings: ProximalSettings, problem: Problem, state: ProximalState) -> ProximalState:
+    """Return the state with a sample for the curvature at its parameters."""
+    value = state.evaluation.value
+    if not state.sample_is_stale and not is_outdated(problem, state.rows, value, state.value_drawn):
+        return state
+    rows, leverage = draw_sample(problem, state.params, settings.moments, state.leverage, state.n_drawn)
+    return state._replace(rows=rows, leverage=leverage, sample_is_stale=False, value_drawn=value)
 
-    return Solver("proximal_newton", init, step, evaluate, None)
+
+def _evaluate(problem: Problem, state: ProximalState) -> Report:
+    """Return F and its estimated excess."""
+    return Report(state.evaluation.value, state.excess, state.at_precision)
 
 
 def _next_damping(damping: float, *, is_full_step: bool) -> float:
@@ -250,23 +233,3 @@ def _next_damping(damping: float, *, is_full_step: bool) -> float:
     if not is_full_step:
         return max(_MIN_DAMPING, _DAMPING_FACTOR * damping)
     return damping / _DAMPING_FACTOR if damping > _MIN_DAMPING else 0.0
-
-
-def _is_subsampled(problem: Problem, state: ProximalState) -> bool:
-    """Return whether the sample is smaller than the data."""
-    return len(state.rows.y) < problem.n_total_samples
-
-
-def _misses_curvature(problem: Problem, state: ProximalState, params: Params, evaluation: Evaluation) -> bool:
-    """Return whether the sample has much less curvature along the step to ``params`` than all rows."""
-    if len(state.rows.y) >= problem.n_samples:  # all rows in memory are drawn already
-        return False
-    return (
-        curvature_ratio(problem, state.rows, (state.params, state.evaluation), (params, evaluation))
-        < _MIN_CURVATURE_RATIO
-    )
-
-
-def _rounding_error(problem: Problem, state: ProximalState) -> float:
-    """Return the rounding error of F."""
-    return _ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
