@@ -28,6 +28,7 @@ WINGS = {
     "_maths": [
         "objective",
         "interior_point",
+        "quadratic_l1",
         "preconditioner",
         "reduction",
         "curvature",
