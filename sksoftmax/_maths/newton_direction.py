@@ -84,26 +84,12 @@ def conjugate_gradients(
     5. If ``least`` is positive, bound the remainder. Return if it is small.
     6. Update the search direction.
 
-    The remainder is small if it is at most ``accuracy`` times the decrease so far, or at most ``most``. The estimate
-    assumes that every iteration so far decreased the model as much as the last one: Nash & Sofer (1990), Oper. Res.
-    Lett. 9(4), 219-221. The bound needs ``least``, a lower bound > 0 on the eigenvalues of the preconditioned H, and is
-    that of Gauss-Radau quadrature: Meurant & Tichy (2013), Numer. Algorithms 62(2), 163-191.
+    The remainder is small if it is at most ``accuracy`` times the decrease so far, or at most ``most``, in units of F.
 
-    Parameters
-    ----------
-    hessian : callable
-        ``direction -> H direction``.
-    grads : Params
-        The gradient g.
-    preconditioner : Preconditioner
-    accuracy : float
-        Relative accuracy of the decrease, >= 0.
-    max_products : int
-        Largest number of Hessian products.
-    least : float, default=0.0
-        Lower bound on the eigenvalues of the preconditioned H; 0 if none is known.
-    most : float, default=0.0
-        Remainder at which to stop, in units of F.
+    The estimate assumes that as many further iterations as so far would each decrease the model as much as the last:
+    Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221. The bound needs ``least``, a lower bound > 0 on the eigenvalues
+    of the preconditioned H; 0 if none is known. It is that of Gauss-Radau quadrature: Meurant & Tichy (2013), Numer.
+    Algorithms 62(2), 163-191.
     """
     direction = zeros_like(grads)
     residual = grads

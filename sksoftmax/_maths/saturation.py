@@ -386,7 +386,6 @@ def saturate_step(
         ``cg_remainder`` inf.
     """
     is_exact = rows is None or len(rows.y) == problem.n_total_samples
-    normalized = _normalized_rows(problem, rows)
     trial, kernel, trials = newton, problem.kernel, [newton]
     previous: SaturationCheck | None = None
     for _ in range(MAX_ROUNDS):
@@ -409,19 +408,7 @@ def saturate_step(
         # 4.
         previous, kernel = check, check.kernel
         saturated_problem = problem._replace(kernel=kernel)
-        hessian = hessian_products(saturated_problem, params, rows)
-        if factorize is None:
-            summed = _SumPreconditioner(preconditioner, diagonal(saturated_problem, params, normalized))
-            correction = conjugate_gradients(hessian, check.missed_gradient, summed, _CG_RTOL, _MAX_PRODUCTS)
-        else:
-            n_products = max(1, check.missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
-            correction = conjugate_gradients(
-                hessian, check.missed_gradient, preconditioner, _FACTOR_CG_RTOL, n_products
-            )
-            if not correction.cg_remainder <= _FACTOR_CG_RTOL * correction.decrease:
-                correction = NewtonStep(
-                    scale_params(-1.0, factorize(saturated_problem).apply(check.missed_gradient)), 0.0, 0.0, n_products
-                )
+        correction = _correction(saturated_problem, params, rows, check.missed_gradient, preconditioner, factorize)
         direction = add_scaled(trial.direction, 1.0, correction.direction)
         if not is_finite(direction):
             break
@@ -431,6 +418,30 @@ def saturate_step(
     best = min(trials, key=lambda candidate: _value_after(problem, params, candidate.direction))
     expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
     return NewtonStep(best.direction, expected, np.inf, trial.n_products)
+
+
+def _correction(
+    problem: Problem,
+    params: Params,
+    rows: Batch | None,
+    missed_gradient: Params,
+    preconditioner: Preconditioner,
+    factorize: Callable[[Problem], Preconditioner] | None,
+) -> NewtonStep:
+    """Return the Newton direction for the missed gradient, by the Hessian of ``problem`` with saturated rows.
+
+    The parameters are those of `saturate_step`.
+    """
+    hessian = hessian_products(problem, params, rows)
+    if factorize is None:
+        summed = _SumPreconditioner(preconditioner, diagonal(problem, params, _normalized_rows(problem, rows)))
+        return conjugate_gradients(hessian, missed_gradient, summed, _CG_RTOL, _MAX_PRODUCTS)
+    n_products = max(1, missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
+    correction = conjugate_gradients(hessian, missed_gradient, preconditioner, _FACTOR_CG_RTOL, n_products)
+    if correction.cg_remainder <= _FACTOR_CG_RTOL * correction.decrease:
+        return correction
+    direction = scale_params(-1.0, factorize(problem).apply(missed_gradient))
+    return NewtonStep(direction, 0.0, 0.0, n_products)
 
 
 def _check_all_rows(
