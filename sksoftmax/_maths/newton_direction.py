@@ -96,9 +96,8 @@ def conjugate_gradients(
     search = scale_params(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = cg_remainder = 0.0
-    radau_length = (
-        1 / least if least else np.inf
-    )  # step length that is exact along an eigenvector of eigenvalue ``least``
+    # the step length that is exact along an eigenvector of eigenvalue ``least``
+    radau_length = 1 / least if least else np.inf
     for k in range(1, max_products + 1):
         # 1.
         product = hessian(search)
@@ -113,7 +112,7 @@ def conjugate_gradients(
         decrease += gain
         # 3.
         cg_remainder, tolerance = k * gain, max(accuracy * decrease, most)
-        if not least and cg_remainder <= tolerance:  # before another, perhaps expensive, application
+        if not least and cg_remainder <= tolerance:  # before 4., which may be expensive
             return NewtonStep(direction, decrease, cg_remainder, k)
         # 4.
         preconditioned = preconditioner.apply(residual)
@@ -122,10 +121,8 @@ def conjugate_gradients(
             return NewtonStep(direction, decrease, np.inf, k)
         # 5.
         if least:
-            length_difference = radau_length - length
-            radau_length = (
-                1 / (least + new_slope / slope / length_difference) if 0 < length_difference < np.inf else np.inf
-            )
+            difference = radau_length - length
+            radau_length = 1 / (least + new_slope / slope / difference) if 0 < difference < np.inf else np.inf
             cg_remainder = 0.5 * radau_length * new_slope
             if cg_remainder <= tolerance:
                 return NewtonStep(direction, decrease, cg_remainder, k)

@@ -13,9 +13,10 @@ direction. The step and its predicted decrease are then tiny, however much F cou
    F along it by the diagonal of their Hessian. Stop if this missed decrease is small. If the Hessian is that of all
    rows, further rows may saturate: stop only if the bound by the penalty is small as well, or if the duality gap is
    about that of the previous round.
-3. Give up if the duality gap is negative.
+3. Give up if the duality gap is below minus the F - F* at which the fit may end.
 4. Correct the step, by conjugate gradients (CG) with the Hessian of the probabilities that have not saturated, or by
-   its Cholesky factor. Go to 1.
+   its Cholesky factor. Go to 1, at most `MAX_ROUNDS` times.
+5. If memory holds only some of the rows, check the step by all rows as well.
 
 The linearised probabilities q are a feasible point of the dual of F if the step is solved exactly and over all rows.
 Then ::
@@ -401,6 +402,7 @@ def saturate_step(
             remaining_gradient = check.newly_missed if factorize is None else check.missed_gradient
             bound = _penalty_bound(problem, evaluation.value, remaining_gradient) if is_exact else 0.0
             if check.is_confirmed(previous, bound, allowed):
+                # 5.
                 return _check_all_rows(problem, params, evaluation, rows, trial, kernel, check, allowed)
         # 3. a gap so negative is no duality gap: further corrections do not help
         if check.gap < -allowed:

@@ -133,7 +133,7 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
     def _with_shared_decrease(problem: Problem, state: LbfgsState) -> LbfgsState:
         """Return the state with an excess that is at least the decrease along the gradient.
 
-        The decrease is that by the curvature that most rows share: see ``shared_decrease``.
+        It is estimated by the curvature that most rows share: see ``shared_decrease``.
         """
         if state.excess > tol:
             return state

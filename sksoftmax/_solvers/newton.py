@@ -130,7 +130,7 @@ class NewtonState(NamedTuple):
         Its Cholesky factor.
     preconditioner : Preconditioner
         Preconditioner of CG.
-    products_since_build : tuple of int
+    products_since_build : tuple of float
         For each candidate, the Hessian products since it was built, or since the start. -inf for candidates that are
         cheaper than the current preconditioner: they are not built again.
     n_rounds : int
