@@ -28,6 +28,7 @@ WINGS = {
     "_maths": [
         "objective",
         "interior_point",
+        "quadratic_l1",
         "preconditioner",
         "reduction",
         "row_sampling",
@@ -44,7 +45,9 @@ WINGS = {
         "adam",
         "preconditioned_sgd",
         "schedule_free",
+        "_line_search",
         "lbfgs",
+        "_hessian_sample",
         "newton",
         "proximal_newton",
         "_dual_data",

@@ -1,4 +1,4 @@
-"""One rival on one problem, in a process of its own: ``python -m benchmarks.race.worker`` with a job on its standard
+"""One rival on one problem, in a process of its own.
 input.
 
 Of its own, so that threads are pinned before NumPy loads, nobody's patches or memory touch another's, and a crash

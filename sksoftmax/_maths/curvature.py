@@ -16,12 +16,6 @@ import scipy.sparse as sp
 from sksoftmax._engines.device import DeviceArray, block_factor, match_device, to_device_of, to_host
 from sksoftmax._maths.objective import has_finite_squares, iter_blocks, probabilities
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
-
-# re-exported for the solvers
-from sksoftmax._maths.row_sampling import curvature_ratio as curvature_ratio
-from sksoftmax._maths.row_sampling import draw_rows as draw_rows
-from sksoftmax._maths.row_sampling import leverage as leverage
-from sksoftmax._maths.row_sampling import next_sample_size as next_sample_size
 from sksoftmax._types import Array, Batch, Params, Problem, dot, normalize_weights
 
 #: Minimum entries of a block (rows x parameters) while a Hessian is accumulated. A large Hessian uses blocks of

@@ -1,7 +1,9 @@
-"""Newton's direction, and the excess of F that it certifies.
+"""Newton's direction by conjugate gradients (CG), and estimates of the suboptimality F - F*.
+
+Called by the Newton solvers, the certificate of the dual solver, `saturation` and the training loop.
 
 Near the minimum ``F - F* = 1/2 g' H^-1 g``, half the squared Newton decrement: Boyd & Vandenberghe (2004),
-Convex Optimization, 9.5.1. Conjugate gradients approach it from below; what they would still add is estimated.
+Convex Optimization, 9.5.1. CG approaches it from below. The part that CG has not found is estimated or bounded.
 """
 
 from __future__ import annotations
@@ -14,37 +16,40 @@ import numpy as np
 from sksoftmax._maths.preconditioner import Preconditioner
 from sksoftmax._types import Params, add_scaled, dot, scale_params, zeros_like
 
-#: The excess is that of a geometric series of expected decreases, of at most this ratio.
-_GREATEST_RATIO = 0.9
+#: Largest ratio of the geometric series that estimates F - F*.
+_MAX_RATIO = 0.9
 
-#: What a step brought agrees with what it had promised, relative.
-_AGREEMENT = 0.2
+#: Largest relative difference between actual and predicted reduction at which the prediction counts as right.
+_REDUCTION_RTOL = 0.2
 
-#: Accuracy of a metric that is itself solved for, which has to be nearly linear, and its products.
-_SOLVED, _MAX_SOLVING = 1e-2, 50
+#: CG accuracy of a preconditioner that is itself a CG solve. High, because the preconditioner has to be nearly linear.
+_INNER_CG_RTOL = 1e-2
 
-#: F below which float64 keeps no digits of it.
-_NOTHING = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+#: Largest number of Hessian products of a sample for one application of such a preconditioner.
+_MAX_INNER_PRODUCTS = 50
 
-#: How much more than promised may be left after a step that brought less than promised.
-_GREATEST_DOUBT = 4.0
+#: Value of F below which float64 keeps no digits of it.
+_ZERO_OBJECTIVE = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+
+#: Largest factor on the estimate of F - F* after a step that achieved less than its predicted reduction.
+_MAX_SAFETY = 4.0
 
 
 class NewtonStep(NamedTuple):
-    """A Newton direction and what it tells.
+    """Newton direction, its predicted decrease, and what CG left unsolved.
 
     Attributes
     ----------
     direction : Params
-        Approximately ``-H^-1 g``, in any case a direction of descent.
+        Approximately ``-H^-1 g``; always a descent direction.
     decrease : float
-        Decrease of F that the quadratic model expects, ``1/2 g' H^-1 g`` from below.
+        Decrease of F that the quadratic model predicts: ``1/2 g' H^-1 g``, approached from below.
     cg_remainder : float
-        What more iterations would add to it, should they bring as much as the last for as long as it took, Nash &
-        Sofer's estimate; or at most, where the least eigenvalue is known. Small as asked for unless the products ran
-        out; inf if conjugate gradients broke down, or an eigenvalue was less.
+        How much more the model could decrease with further CG iterations. Nash and Sofer's estimate by default; an
+        upper bound if a lower bound on the eigenvalues is given. At most the requested accuracy unless `max_products`
+        was reached. inf if CG broke down or an eigenvalue violated the bound.
     n_products : int
-        Hessian products.
+        Number of Hessian products.
     """
 
     direction: Params
@@ -54,7 +59,7 @@ class NewtonStep(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A step and the change of the gradient along it: what F's own curvature is there."""
+    """L-BFGS pair: a step, and the change of the gradient of F along it."""
 
     step: Params
     change: Params
@@ -72,47 +77,63 @@ def conjugate_gradients(
 ) -> NewtonStep:
     """Solve ``H d = -g`` by preconditioned conjugate gradients.
 
-    Ends when the decrease that the model expects would grow by less than ``accuracy`` of itself, or by less than
-    ``most``, should every iteration so far have brought as much as the last: Nash & Sofer (1990), Oper. Res. Lett.
-    9(4), 219-221. Where the eigenvalues of H by the metric are known to be at least ``least``, what it would grow by
-    is bounded instead, by Gauss-Radau quadrature: Meurant & Tichy (2013), Numer. Algorithms 62(2), 163-191.
+    1. Compute the product of H with the search direction. Return if the curvature along it is not positive.
+    2. Take the step that minimises the model along the search direction.
+    3. If ``least`` is 0, estimate the remainder from the decrease of this iteration. Return if it is small.
+    4. Apply the preconditioner to the residual. Return if the result shows that it is not positive definite.
+    5. If ``least`` is positive, bound the remainder. Return if it is small.
+    6. Update the search direction.
+
+    The remainder is small if it is at most ``accuracy`` times the decrease so far, or at most ``most``, in units of F.
+
+    The estimate assumes that as many further iterations as so far would each decrease the model as much as the last:
+    Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221. The bound needs ``least``, a lower bound > 0 on the eigenvalues
+    of the preconditioned H; 0 if none is known. It is that of Gauss-Radau quadrature: Meurant & Tichy (2013), Numer.
+    Algorithms 62(2), 163-191.
     """
     direction = zeros_like(grads)
     residual = grads
     search = scale_params(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = cg_remainder = 0.0
-    longest = 1 / least if least else np.inf  # the step that would bring all that is left, were it along ``least``
+    # the step length that is exact along an eigenvector of eigenvalue ``least``
+    radau_length = 1 / least if least else np.inf
     for k in range(1, max_products + 1):
+        # 1.
         product = hessian(search)
         curvature = dot(search, product)
-        if not curvature > 0 or not 0 <= slope < np.inf:  # flat to rounding, or nothing left to solve
+        if not curvature > 0 or not 0 <= slope < np.inf:  # flat to rounding, or the residual is 0
             return NewtonStep(direction, decrease, 0.0 if slope == 0 else np.inf, k)
+        # 2.
         length = slope / curvature
         direction = add_scaled(direction, length, search)
         residual = add_scaled(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
-        cg_remainder, enough = k * gain, max(accuracy * decrease, most)
-        if not least and cg_remainder <= enough:  # before the metric is applied once more, which may be dear
+        # 3.
+        cg_remainder, tolerance = k * gain, max(accuracy * decrease, most)
+        if not least and cg_remainder <= tolerance:  # before 4., which may be expensive
             return NewtonStep(direction, decrease, cg_remainder, k)
-        whitened = preconditioner.apply(residual)
-        new_slope = dot(residual, whitened)
-        if new_slope < 0:  # to rounding the metric is none
+        # 4.
+        preconditioned = preconditioner.apply(residual)
+        new_slope = dot(residual, preconditioned)
+        if new_slope < 0:  # not positive definite, to rounding
             return NewtonStep(direction, decrease, np.inf, k)
+        # 5.
         if least:
-            beyond = longest - length
-            longest = 1 / (least + new_slope / slope / beyond) if 0 < beyond < np.inf else np.inf
-            cg_remainder = 0.5 * longest * new_slope
-            if cg_remainder <= enough:
+            difference = radau_length - length
+            radau_length = 1 / (least + new_slope / slope / difference) if 0 < difference < np.inf else np.inf
+            cg_remainder = 0.5 * radau_length * new_slope
+            if cg_remainder <= tolerance:
                 return NewtonStep(direction, decrease, cg_remainder, k)
-        search = add_scaled(scale_params(-1.0, whitened), new_slope / slope, search)
+        # 6.
+        search = add_scaled(scale_params(-1.0, preconditioned), new_slope / slope, search)
         slope = new_slope
     return NewtonStep(direction, decrease, cg_remainder, max_products)
 
 
 class SampledHessianPreconditioner(NamedTuple):
-    """The inverse Hessian of some rows, by conjugate gradients: what those of all rows are preconditioned by.
+    """Inverse Hessian of a sample of rows, applied by CG; it preconditions CG with the Hessian of all rows.
 
     Zhang & Lin (2015), DiSCO: Distributed optimization for self-concordant empirical loss, ICML.
     """
@@ -121,42 +142,45 @@ class SampledHessianPreconditioner(NamedTuple):
     preconditioner: Preconditioner
 
     def apply(self, grads: Params) -> Params:
-        solved = conjugate_gradients(self.hessian, grads, self.preconditioner, _SOLVED, _MAX_SOLVING)
-        return scale_params(-1.0, solved.direction)
+        """Return the approximate product of the inverse Hessian and ``grads``."""
+        newton = conjugate_gradients(self.hessian, grads, self.preconditioner, _INNER_CG_RTOL, _MAX_INNER_PRODUCTS)
+        return scale_params(-1.0, newton.direction)
 
 
 def lbfgs_correct(pairs: Sequence[Pair], grads: Params, solve: Callable[[Params], NewtonStep]) -> NewtonStep:
-    """The direction of ``solve``, an approximate inverse Hessian, corrected so that it is exact along the pairs.
+    """Correct the direction of ``solve``, an approximate inverse Hessian, so that it is exact along the pairs.
 
     The L-BFGS two-loop recursion: Nocedal & Wright (2006), Numerical Optimization, algorithm 7.4, with ``solve``
-    for the initial matrix.
+    in place of the initial matrix.
     """
     if not pairs:
         return solve(grads)
-    rest, shares = grads, []
+    gradient, coefficients = grads, []
     for step, change in reversed(pairs):
-        inverse = 1.0 / dot(step, change)
-        share = inverse * dot(step, rest)
-        rest = add_scaled(rest, -share, change)
-        shares.append((share, inverse))
-    newton = solve(rest)
+        rho = 1.0 / dot(step, change)
+        alpha = rho * dot(step, gradient)
+        gradient = add_scaled(gradient, -alpha, change)
+        coefficients.append((alpha, rho))
+    newton = solve(gradient)
     direction = newton.direction
-    for (step, change), (share, inverse) in zip(pairs, reversed(shares), strict=True):
-        direction = add_scaled(direction, -share - inverse * dot(change, direction), step)
+    for (step, change), (alpha, rho) in zip(pairs, reversed(coefficients), strict=True):
+        direction = add_scaled(direction, -alpha - rho * dot(change, direction), step)
     return newton._replace(direction=direction, decrease=-0.5 * dot(direction, grads))
 
 
 class StepHistory(NamedTuple):
-    """What the step before tells of the next.
+    """Predicted and actual reduction of the last step.
 
     Attributes
     ----------
-    predicted_reduction, actual_reduction : float
-        Decrease of F that its model expected, and that there was.
+    predicted_reduction : float
+        Decrease of F that the quadratic model predicted.
+    actual_reduction : float
+        Decrease of F that the step achieved.
     ratio : float
-        Of ``predicted_reduction`` to what was promised before it.
+        Ratio of ``predicted_reduction`` to the predicted reduction before it.
     same_sample : bool
-        Whether the next promise is made by the same rows.
+        Whether the next prediction uses the same sample of rows.
     """
 
     predicted_reduction: float
@@ -168,40 +192,62 @@ class StepHistory(NamedTuple):
 def estimate_suboptimality(
     last: StepHistory, decrease: float, cg_remainder: float, noise: float
 ) -> tuple[float, float]:
-    """Estimate of F - F* where a model expects ``decrease``, and what it has not looked for; and the new ratio.
+    """Estimate F - F* from the predicted decrease of the next step.
 
-    Were H the Hessian, and F quadratic, F would fall by what the model expects. Where part of the rows stands for
-    all, or F falls like an exponential, it falls from step to step by some ratio instead: what is left is the sum
-    of a geometric series, of what the next step is to bring or of what the last has brought, whichever is more.
-    Where the last step brought what it had promised the ratio is the last one, and otherwise the greater of the
-    last two; where it brought less, the next promise of the same rows is as doubtful.
+    If H were the Hessian and F quadratic, F - F* would be ``decrease + cg_remainder``. With the Hessian of a sample,
+    or where F falls like an exponential, F - F* shrinks by some ratio from step to step instead. It is then estimated
+    by the sum of a geometric series:
+
+    - Its first term is ``decrease + cg_remainder``, or the last actual reduction times the ratio if that is larger.
+    - Its ratio is ``decrease`` over the last predicted reduction, if the last step achieved about its prediction.
+      Otherwise it is the larger of this ratio and the previous one.
+    - If the last step achieved less than predicted and the sample is the same, the estimate is multiplied by predicted
+      over actual reduction, at most `_MAX_SAFETY`.
+
+    Parameters
+    ----------
+    last : StepHistory
+    decrease : float
+        Decrease of F that the model predicts for the next step.
+    cg_remainder : float
+        See `NewtonStep`.
+    noise : float
+        Rounding error of F. An estimate at or below it is returned as it is.
+
+    Returns
+    -------
+    suboptimality : float
+        Estimate of F - F*.
+    ratio : float
+        Ratio of ``decrease`` to the last predicted reduction, at most `_MAX_RATIO`.
     """
     predicted_reduction, actual_reduction = last.predicted_reduction, last.actual_reduction
-    ratio = min(decrease / predicted_reduction, _GREATEST_RATIO) if predicted_reduction > 0 else 0.0
-    left = decrease + cg_remainder
-    if left > noise:
-        slowest = (
+    ratio = min(decrease / predicted_reduction, _MAX_RATIO) if predicted_reduction > 0 else 0.0
+    suboptimality = decrease + cg_remainder
+    if suboptimality > noise:
+        series_ratio = (
             ratio
-            if abs(actual_reduction - predicted_reduction) <= _AGREEMENT * predicted_reduction
+            if abs(actual_reduction - predicted_reduction) <= _REDUCTION_RTOL * predicted_reduction
             else max(ratio, last.ratio)
         )
-        left = max(left, slowest * actual_reduction) / (1 - slowest)
+        suboptimality = max(suboptimality, series_ratio * actual_reduction) / (1 - series_ratio)
         if last.same_sample and actual_reduction < predicted_reduction:
-            left *= (
-                min(predicted_reduction / actual_reduction, _GREATEST_DOUBT)
-                if actual_reduction > 0
-                else _GREATEST_DOUBT
+            suboptimality *= (
+                min(predicted_reduction / actual_reduction, _MAX_SAFETY) if actual_reduction > 0 else _MAX_SAFETY
             )
-    return left, ratio
+    return suboptimality, ratio
 
 
 def relative_excess(value: float, decrease: float) -> float:
-    """``(F - F*) / F*`` for an estimate ``decrease`` of F - F*; inf if that is F itself or more, 0 where F is 0."""
-    if decrease <= 0 or value <= _NOTHING:
+    """Return ``(F - F*) / F*``, given F as ``value`` and an estimate ``decrease`` of F - F*.
+
+    Returns inf if ``decrease`` is at least F, and 0 if ``decrease`` is not positive or F is 0 to rounding.
+    """
+    if decrease <= 0 or value <= _ZERO_OBJECTIVE:
         return 0.0
     return decrease / (value - decrease) if decrease < value else float("inf")
 
 
 def absolute_suboptimality(value: float, excess: float) -> float:
-    """The decrease whose ``relative_excess`` is ``excess``."""
+    """Return the F - F* whose ``relative_excess`` is ``excess``."""
     return excess * value / (1 + excess)

@@ -1,63 +1,49 @@
-"""The quadratic model of F with an L1 penalty, and its minimum: what a proximal Newton step goes to.
+"""The quadratic model of F with an L1 penalty, whose minimum is the end of a proximal Newton step.
 
-In the coordinates of ``GramPreconditioner``, an array ``theta`` of shape (n_outputs, n_features + 1): the coefficients
-times their column's scale, and the intercept of the centred columns (without intercept one column less). The model is
-::
+Called by the proximal Newton solver and, for an estimate of F - F*, by the training loop. `quadratic_l1` minimises the
+model.
+
+The coordinates are those of ``GramPreconditioner``. ``theta`` is an array of shape (n_outputs, n_features + 1): the
+coefficients times the scale of their column, and the intercept of the centred columns. Without intercept it has one
+column less. The model is ::
 
     <g, d> + 1/2 <d, H d> + sum_j t_j |theta_j + d_j|
 
-with g and H the gradient and (about) the Hessian of F's smooth part, t_j = alpha l1_ratio / scale_j, 0 for the
-intercept. Where H is known by its products, two ways alternate, as in Byrd, Nocedal & Solntsev (2016), Math. Program.
-160: accelerated proximal gradient steps, which find out what is zero (Beck & Teboulle, 2009, SIAM J. Imaging Sci. 2(1),
-183-202; restarted: O'Donoghue & Candes, 2015, Found. Comput. Math. 15, 715-732), and Newton's step among what is not.
-Once they have cost as much as the matrix and its factors would, H is made a matrix: an interior point method then finds
-out what is zero, whatever the condition of H (``interior_point``).
+with g the gradient and H (about) the Hessian of the smooth part of F. t_j is alpha l1_ratio / scale_j, and 0 for the
+intercept.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._maths.curvature import Diagonal, curved_rows, diagonal, hessian_matrix
-from sksoftmax._maths.interior_point import interior_point
-from sksoftmax._maths.objective import hessian_products, soft_threshold
+from sksoftmax._maths.objective import hessian_products
 from sksoftmax._maths.preconditioner import GramPreconditioner
+from sksoftmax._maths.quadratic_l1 import QuadraticModel, add_damping, minimize_model
 from sksoftmax._maths.saturation import MAX_ROUNDS, check_saturation
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem, add_scaled, normalize_weights
 
-#: Proximal steps, and products of conjugate gradients, of the first round; growth from round to round.
-_FIRST_ROUND, _GROWTH = 10, 1.5
+#: Typical number of factors of the matrix that an interior point method takes.
+_INTERIOR_POINT_FACTORS = 15
 
-#: Products of a minimisation.
-_MAX_PRODUCTS = 500
-
-#: Factors of the matrix that an interior point takes, about.
-_N_FACTORS = 15
-
-#: Unknowns up to which the certificate takes H as a matrix.
-_SMALL = 256
-
-#: Newton steps among the nonzero before others are let in.
-_FACES = 10
-
-#: Least of the diagonal, as a share of its largest; and least curvature along a direction, as a share of what the
-#: diagonal gives: below it is rounding.
-_LEAST_DIAGONAL, _LEAST_CURVATURE = 1e-30, 1e-12
+#: Largest number of unknowns for which `expected_decrease` forms H as a matrix.
+_MAX_MATRIX_UNKNOWNS = 256
 
 
 def to_theta(problem: Problem, preconditioner: GramPreconditioner, params: Params) -> Array:
+    """Return ``params`` as theta."""
     is_constant = np.isinf(preconditioner.scale)
     u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
-    return _join(problem, u, params.intercept + params.coef @ preconditioner.mean)
+    return _append_intercept(problem, u, params.intercept + params.coef @ preconditioner.mean)
 
 
 def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Params:
+    """Return theta as parameters."""
     coef = theta[:, : problem.n_features] / preconditioner.scale
     if not problem.fit_intercept:
         return Params(coef, np.zeros(len(coef)))
@@ -65,64 +51,47 @@ def to_params(problem: Problem, preconditioner: GramPreconditioner, theta: Array
 
 
 def gradient_by_theta(problem: Problem, preconditioner: GramPreconditioner, grads: Params) -> Array:
-    """The gradient in theta's coordinates; that of the intercepts sums to 0, rounding apart, and here to the digit."""
+    """Return the gradient in the coordinates of theta.
+
+    The gradient by the intercepts sums to 0 except for rounding; this sum is removed.
+    """
     b = grads.intercept if problem.n_outputs == 1 else grads.intercept - grads.intercept.mean()
-    return _join(problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b)
+    return _append_intercept(
+        problem, (grads.coef - np.outer(grads.intercept, preconditioner.mean)) / preconditioner.scale, b
+    )
 
 
-def _join(problem: Problem, u: Array, b: Array) -> Array:
+def _append_intercept(problem: Problem, u: Array, b: Array) -> Array:
+    """Return ``u`` with the column ``b`` of the intercepts appended, if there are intercepts."""
     return np.hstack([u, b[:, None]]) if problem.fit_intercept else u
 
 
 def thresholds(problem: Problem, preconditioner: GramPreconditioner) -> Array:
-    """t of each column of theta."""
+    """Return the threshold t of each column of theta."""
     t = problem.alpha * problem.l1_ratio / preconditioner.scale
     return np.append(t, 0.0) if problem.fit_intercept else t
 
 
 def remove_class_shift(problem: Problem, preconditioner: GramPreconditioner, theta: Array) -> Array:
-    """Of all that differ by one number a column, which no prediction sees, the theta of least penalty.
+    """Shift each column of theta, by the same number for all classes, to the minimum of the penalty.
 
-    ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is least where s is the median of the x_k and of ``mean(x) + t (K - 2 j) /
-    (a K)``, j from 0 to K; for a = 0 a median of the x_k.
+    No prediction depends on this shift. ``sum_k a/2 (x_k - s)^2 + t |x_k - s|`` is minimal if s is the median of the
+    x_k and of ``mean(x) + t (K - 2 j) / (a K)``, j from 0 to K; for a = 0, if s is a median of the x_k.
     """
     K, p = len(theta), problem.n_features
     if K == 1:
         return theta
     coef = theta[:, :p] / preconditioner.scale
-    candidates, middle = coef, (K - 1) // 2
+    candidates, median_index = coef, (K - 1) // 2
     if problem.l1_ratio < 1:
         offset = problem.l1_ratio / (1 - problem.l1_ratio) * (1 - 2 * np.arange(K + 1) / K)
-        candidates, middle = np.vstack([coef, coef.mean(axis=0) + offset[:, None]]), K
-    shift = np.sort(candidates, axis=0)[middle]
-    moved = theta.copy()
-    moved[:, :p] = np.where(
+        candidates, median_index = np.vstack([coef, coef.mean(axis=0) + offset[:, None]]), K
+    shift = np.sort(candidates, axis=0)[median_index]
+    shifted = theta.copy()
+    shifted[:, :p] = np.where(
         shift == coef, 0.0, theta[:, :p] - shift * np.where(np.isinf(preconditioner.scale), 0, preconditioner.scale)
     )
-    return moved
-
-
-class QuadraticModel(NamedTuple):
-    """H.
-
-    Attributes
-    ----------
-    product : callable
-        ``d -> H d``, both of theta's shape.
-    diagonal : ndarray of theta's shape
-    form : callable
-        ``() -> ndarray of shape (d, d)``: H as a matrix.
-    price : float
-        What the matrix and the factors that it is made for cost, in products; 0 if it is to be formed at once.
-    """
-
-    product: Callable[[Array], Array]
-    diagonal: Array
-    form: Callable[[], Array]
-    price: float
-
-
-_At = Callable[[Array, Array], "ModelPoint"]
+    return shifted
 
 
 def quadratic_model(
@@ -130,23 +99,28 @@ def quadratic_model(
     preconditioner: GramPreconditioner,
     params: Params,
     rows: Batch,
-    of_rows: Diagonal,
+    rows_diagonal: Diagonal,
     *,
     is_matrix: bool,
 ) -> QuadraticModel:
-    """The model's H at ``params`` from the rows given, whose weights sum to about 1; a matrix at once if ``is_matrix``.
+    """Return the H of the model at ``params``, estimated from ``rows``.
 
-    ``of_rows`` is its diagonal by the parameters.
+    Parameters
+    ----------
+    rows : Batch
+        Rows of the Hessian, with weights that sum to about 1.
+    rows_diagonal : Diagonal
+        Diagonal of the Hessian of ``rows``, by the parameters.
+    is_matrix : bool
+        Whether to form the matrix at once.
     """
     shape = (problem.n_outputs, problem.n_features + problem.fit_intercept)
 
     @functools.cache
-    def form() -> Array:
+    def form_matrix() -> Array:
         matrix = hessian_matrix(problem, curved_rows(problem, params, rows)(), preconditioner)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
-        if (
-            problem.fit_intercept and problem.n_outputs > 1
-        ):  # a common shift, which F does not see, is given a curvature
+        if problem.fit_intercept and problem.n_outputs > 1:  # F is constant along a common shift: add curvature there
             intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]
             intercepts += np.trace(intercepts) / problem.n_outputs**2
         return matrix
@@ -156,144 +130,27 @@ def quadratic_model(
     def product(direction: Array) -> Array:
         return gradient_by_theta(problem, preconditioner, hessian(to_params(problem, preconditioner, direction)))
 
-    by_scale = of_rows.unit / preconditioner.scale
+    unit_over_scale = rows_diagonal.unit / preconditioner.scale
     n, d = len(rows.y), shape[0] * shape[1]
     n_stored = rows.X.nnz if sp.issparse(rows.X) else n * problem.n_features
-    price = 0.0 if is_matrix else d * d * (n + _N_FACTORS * d / 3) / (4 * problem.n_outputs * max(1, n_stored))
-    return QuadraticModel(product, _join(problem, of_rows.coef * by_scale * by_scale, of_rows.intercept), form, price)
-
-
-def add_damping(model: QuadraticModel, damping: Array) -> QuadraticModel:
-    """The model with ``sum_j damping_j ||d_j||^2 / 2`` added."""
-    if not damping.any():
-        return model
-    diagonal = model.diagonal + damping
-
-    def form() -> Array:
-        return model.form() + np.diag(np.broadcast_to(damping, diagonal.shape).ravel())
-
-    return QuadraticModel(lambda d: model.product(d) + damping * d, diagonal, form, model.price)
-
-
-class ModelPoint(NamedTuple):
-    """Where a minimisation stands: theta, the gradient of the model's smooth part there, and the model's value."""
-
-    theta: Array
-    grad: Array
-    value: float
-
-
-class Solution(NamedTuple):
-    """A minimum of the model, about.
-
-    Attributes
-    ----------
-    theta : ndarray of shape (n_outputs, q)
-    decrease : float
-        Of F, as the model expects it, from below.
-    remaining : float
-        What is left of the way to the minimum: a bound where H is a matrix; otherwise as much as the last round
-        brought, or, if the products ran out, as a Newton step would bring from there.
-    """
-
-    theta: Array
-    decrease: float
-    remaining: float
-
-
-def minimize_model(
-    model: QuadraticModel, theta: Array, grad: Array, t: Array, remove_shift: Callable[[Array], Array], accuracy: float
-) -> Solution:
-    """Minimise the model to ``accuracy`` of what that brings, or until the products are spent.
-
-    ``theta`` and ``grad`` are where the model stands; ``remove_shift`` is ``remove_class_shift``.
-    """
-    if model.price == 0:
-        return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
-    diagonal = np.maximum(model.diagonal, _LEAST_DIAGONAL * max(float(model.diagonal.max()), 1e-300))
-    at = _evaluator(theta, grad, t)
-    point, n_products, length, n_steps = ModelPoint(theta, grad, 0.0), 0, 1.0, float(_FIRST_ROUND)
-    while True:
-        before = point.value
-        settled = remove_shift(point.theta)
-        point = at(settled, point.grad + model.product(settled - point.theta))
-        n_products += 1
-        point, length, spent = _fista(model, diagonal, at, point, t, length, int(n_steps))
-        n_products += spent
-        by_products = functools.partial(_support_direction_cg, model, diagonal, int(n_steps))
-        point, is_whole, spent = _newton_on_support(model.product, by_products, at, point, t)
-        n_products += spent
-        gain = before - point.value
-        if is_whole and gain <= max(accuracy * -point.value, 0.0):
-            return Solution(point.theta, -point.value, max(gain, 0.0))
-        if n_products >= model.price:
-            return _minimize_by_matrix(model.form(), theta, grad, t, remove_shift, accuracy)
-        if n_products >= _MAX_PRODUCTS:
-            slope = _least_subgradient(point, t)
-            left, _ = by_products(slope, (point.theta != 0) | (slope != 0))
-            return Solution(point.theta, -point.value, max(gain, -0.5 * float(np.vdot(slope, left))))
-        n_steps *= _GROWTH
-
-
-def _minimize_by_matrix(
-    H: Array, theta: Array, grad: Array, t: Array, remove_shift: Callable[[Array], Array], accuracy: float
-) -> Solution:
-    """The same where H is a matrix: by Newton's steps among what is not 0, and, if others should be, an interior point.
-
-    Coefficients that the interior point leaves next to 0 are 0 unless the model is less without that.
-    """
-    at, rows_of_t = _evaluator(theta, grad, t), np.broadcast_to(t, theta.shape).ravel()
-
-    def product(d: Array) -> Array:
-        return np.asarray(H @ d.ravel()).reshape(d.shape)
-
-    def point_at(there: Array) -> ModelPoint:
-        return at(there, grad + product(there - theta))
-
-    def face_from(start: Array) -> tuple[ModelPoint, bool]:
-        point, is_whole, _ = _newton_on_support(
-            product, functools.partial(_support_direction_cholesky, H), at, point_at(start), t
-        )
-        in_support = (point.theta != 0) | (t == 0)
-        return point, is_whole and bool((in_support | (np.abs(point.grad) <= t)).all())
-
-    first, is_minimum = face_from(remove_shift(theta))
-    if is_minimum:
-        return Solution(first.theta, -first.value, 0.0)
-    c = (grad - product(theta)).ravel()
-    z, is_zero, gap = interior_point(H, c, rows_of_t, 0.5 * accuracy * -first.value)
-    inner = point_at(remove_shift(z.reshape(theta.shape)))
-    sparse, _ = face_from(remove_shift(np.where(is_zero, 0.0, z).reshape(theta.shape)))
-    least = inner.value - gap
-    best = min(first, sparse, key=lambda point: point.value)
-    best = best if best.value <= inner.value + accuracy * abs(inner.value) else inner
-    return Solution(best.theta, -best.value, max(best.value - least, 0.0))
-
-
-def _evaluator(theta: Array, grad: Array, t: Array) -> _At:
-    """The function ``(theta, gradient there) -> ModelPoint`` of a model of value 0 and gradient ``grad`` at ``theta``."""
-    start = float((t * np.abs(theta)).sum())
-
-    def at(theta_now: Array, grad_now: Array) -> ModelPoint:
-        smooth = 0.5 * float(np.vdot(theta_now - theta, grad + grad_now))
-        return ModelPoint(theta_now, grad_now, smooth + float((t * np.abs(theta_now)).sum()) - start)
-
-    return at
-
-
-def _least_subgradient(point: ModelPoint, t: Array) -> Array:
-    """The subgradient of the model of least norm."""
-    in_support = (point.theta != 0) | (t == 0)
-    return np.where(in_support, point.grad + t * np.sign(point.theta), point.grad - np.clip(point.grad, -t, t))
+    matrix_cost = (
+        0.0 if is_matrix else d * d * (n + _INTERIOR_POINT_FACTORS * d / 3) / (4 * problem.n_outputs * max(1, n_stored))
+    )
+    return QuadraticModel(
+        product,
+        _append_intercept(problem, rows_diagonal.coef * unit_over_scale * unit_over_scale, rows_diagonal.intercept),
+        form_matrix,
+        matrix_cost,
+    )
 
 
 class Step(NamedTuple):
-    """A step to the minimum of a model.
+    """Step to the minimum of a model.
 
     Attributes
     ----------
     end : Params
-        Where it leads.
+        End of the step.
     decrease, remaining : float
         See `Solution`.
     """
@@ -304,18 +161,18 @@ class Step(NamedTuple):
 
 
 class LocalModel(NamedTuple):
-    """Where steps start: a model of F, in its own coordinates.
+    """Quadratic model of F, in coordinates of its own, and the start of its steps.
 
     Attributes
     ----------
     problem : Problem
-    preconditioner : Preconditioner
-        Centres and scales of the columns.
-    model : Model
+    preconditioner : GramPreconditioner
+        Means and scales of the columns.
+    model : QuadraticModel
     units : ndarray of shape (n_features,)
-        The columns' squared scales by the bound of F's curvature, in units of their own.
+        Squared scales of the columns by the bound on the curvature of F, relative to their own scales.
     params, grads : Params
-        Where a step starts, and the gradient of the model's smooth part there.
+        Start of a step, and the gradient of the smooth part of the model there.
     """
 
     problem: Problem
@@ -326,7 +183,7 @@ class LocalModel(NamedTuple):
     grads: Params
 
     def step(self, accuracy: float, damping: float = 0.0) -> Step:
-        """The step to the minimum of the model, its curvature raised by ``damping`` times its bound."""
+        """Return the step to the minimum of the model, with ``damping`` times the curvature bound added to H."""
         problem, preconditioner = self.problem, self.preconditioner
         theta, grad = (
             to_theta(problem, preconditioner, self.params),
@@ -334,21 +191,24 @@ class LocalModel(NamedTuple):
         )
         remove_shift = functools.partial(remove_class_shift, problem, preconditioner)
         model = add_damping(self.model, damping * (np.append(self.units, 1.0) if problem.fit_intercept else self.units))
-        found = minimize_model(model, theta, grad, thresholds(problem, preconditioner), remove_shift, accuracy)
-        return Step(to_params(problem, preconditioner, found.theta), found.decrease, found.remaining)
+        solution = minimize_model(model, theta, grad, thresholds(problem, preconditioner), remove_shift, accuracy)
+        return Step(to_params(problem, preconditioner, solution.theta), solution.decrease, solution.remaining)
 
 
 def local_model(
     problem: Problem, base: GramPreconditioner, params: Params, grads: Params, rows: Batch, *, is_matrix: bool
 ) -> LocalModel:
-    """F's model at ``params``, of the curvature of ``rows``, by which the columns have a mean of 0 and a scale of 1."""
-    of_rows = diagonal(problem, params, rows)
-    scale = of_rows.unit * np.sqrt(of_rows.coef.mean(axis=0))
+    """Return the model of F at ``params``, with the curvature of ``rows``.
+
+    By this curvature, the columns have a mean of 0 and a scale of 1 in its coordinates.
+    """
+    rows_diagonal = diagonal(problem, params, rows)
+    scale = rows_diagonal.unit * np.sqrt(rows_diagonal.coef.mean(axis=0))
     preconditioner = base._replace(
-        mean=of_rows.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)
+        mean=rows_diagonal.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)
     )
-    model = quadratic_model(problem, preconditioner, params, rows, of_rows, is_matrix=is_matrix)
-    with np.errstate(invalid="ignore"):  # of a column of one value, which has no scale
+    model = quadratic_model(problem, preconditioner, params, rows, rows_diagonal, is_matrix=is_matrix)
+    with np.errstate(invalid="ignore"):  # a constant column has no scale
         units = np.nan_to_num(base.scale / preconditioner.scale, nan=1.0) ** 2
     return LocalModel(problem, preconditioner, model, units, params, grads)
 
@@ -363,145 +223,40 @@ def saturate_proximal_step(
     *,
     is_matrix: bool,
 ) -> Step:
-    """The step with the saturation of rows taken into account: see ``saturation``."""
+    """Return the step corrected for the saturation of rows: see ``saturation``.
+
+    If the rounds do not converge, this is the first step with ``remaining`` inf.
+    """
     problem, params = start.problem, start.params
-    plain = step = start.step(accuracy)
+    uncorrected = step = start.step(accuracy)
     for _ in range(MAX_ROUNDS):
-        moved = add_scaled(step.end, -1.0, params)
-        seen = check_saturation(problem, params, evaluation, rows, moved, start.problem.kernel, allowed, is_exact=False)
-        step = step._replace(decrease=max(seen.gap, step.decrease), remaining=max(step.remaining, seen.missed_decrease))
-        if seen.is_negligible(allowed):
-            return step
-        bent = hessian_products(start.problem, params, rows)(add_scaled(step.end, -1.0, start.params))
-        there = add_scaled(add_scaled(start.grads, 1.0, bent), 1.0, seen.missed_gradient)
-        own = local_model(
-            problem._replace(kernel=seen.kernel), base, params, seen.missed_gradient, rows, is_matrix=is_matrix
+        direction = add_scaled(step.end, -1.0, params)
+        check = check_saturation(
+            problem, params, evaluation, rows, direction, start.problem.kernel, allowed, is_exact=False
         )
-        start = own._replace(params=step.end, grads=there)
+        step = step._replace(
+            decrease=max(check.gap, step.decrease), remaining=max(step.remaining, check.missed_decrease)
+        )
+        if check.is_negligible(allowed):
+            return step
+        curvature_term = hessian_products(start.problem, params, rows)(add_scaled(step.end, -1.0, start.params))
+        end_grads = add_scaled(add_scaled(start.grads, 1.0, curvature_term), 1.0, check.missed_gradient)
+        saturated = local_model(
+            problem._replace(kernel=check.kernel), base, params, check.missed_gradient, rows, is_matrix=is_matrix
+        )
+        start = saturated._replace(params=step.end, grads=end_grads)
         step = start.step(accuracy)
         if not np.isfinite(step.decrease):
             break
-    return plain._replace(remaining=np.inf)
+    return uncorrected._replace(remaining=np.inf)
 
 
 def expected_decrease(
     problem: Problem, base: GramPreconditioner, params: Params, evaluation: Evaluation, accuracy: float, allowed: float
 ) -> float:
-    """By how much F falls from ``params``, as its model by all rows expects it."""
+    """Return the decrease of F from ``params`` that the model by all rows predicts."""
     rows = normalize_weights(problem.data)
-    is_matrix = params.coef.size + params.intercept.size <= _SMALL
+    is_matrix = params.coef.size + params.intercept.size <= _MAX_MATRIX_UNKNOWNS
     start = local_model(problem, base, params, evaluation.grads, rows, is_matrix=is_matrix)
-    found = saturate_proximal_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
-    return found.decrease + found.remaining
-
-
-def _fista(
-    model: QuadraticModel, diagonal: Array, at: _At, point: ModelPoint, t: Array, length: float, n_steps: int
-) -> tuple[ModelPoint, float, int]:
-    """Proximal gradient steps of ``length`` over the diagonal, accelerated; the length, and the products spent.
-
-    The length is halved where the model rises faster than its square allows, and the momentum dropped where the model
-    rises.
-    """
-    momentum, last = 1.0, point
-    for k in range(n_steps):
-        following = 0.5 * (1 + np.sqrt(1 + 4 * momentum**2))
-        share = (momentum - 1) / following
-        y = point.theta + share * (point.theta - last.theta)
-        y_grad = point.grad + share * (point.grad - last.grad)
-        scale = length / diagonal
-        step = soft_threshold(y - scale * y_grad, scale * t) - y
-        product = model.product(step)
-        if np.vdot(step, product) > 1.01 * np.vdot(step, diagonal * step) / length:  # rounding apart
-            length *= 0.5
-            continue
-        new = at(y + step, y_grad + product)
-        if new.value >= point.value:
-            if share == 0:
-                return point, length, k + 1
-            momentum, last = 1.0, point
-            continue
-        point, last, momentum = new, point, following
-    return point, length, n_steps
-
-
-def _newton_on_support(
-    product: Callable[[Array], Array],
-    direction_from: Callable[[Array, Array], tuple[Array, int]],
-    at: _At,
-    point: ModelPoint,
-    t: Array,
-) -> tuple[ModelPoint, bool, int]:
-    """Newton's steps among the coefficients that are not 0 (or not penalised), until one is whole.
-
-    A step ends where coefficients that would change their sign are 0, if the model falls so far, and otherwise at the
-    latest where the first of them is: to there it falls. ``direction_from`` makes a step's direction from the slope and
-    what is free, and says how many products that took. Returns whether the last was whole, and the products spent.
-    """
-    n_products = 0
-    for _ in range(_FACES):
-        in_support = (point.theta != 0) | (t == 0)
-        slope = np.where(in_support, point.grad + t * np.sign(point.theta), 0.0)
-        direction, spent = direction_from(slope, in_support)
-        n_products += spent
-        if not np.isfinite(direction).all():
-            return point, True, n_products
-        shrinks = (t > 0) & (direction * point.theta < 0)
-        reach = np.where(shrinks, np.abs(point.theta), np.inf) / np.where(shrinks, np.abs(direction), 1.0)
-        first = min(1.0, float(reach.min()))
-        length, new = 1.0, point
-        while True:
-            moved = np.where(reach <= length, 0.0, point.theta + length * direction)
-            new = at(moved, point.grad + product(moved - point.theta))
-            n_products += 1
-            if new.value < point.value or length == first:
-                break
-            length = max(0.5 * length, first)
-        if not new.value < point.value:
-            return point, True, n_products
-        point = new
-        if first == 1.0:
-            return point, True, n_products
-    return point, False, n_products
-
-
-def _support_direction_cholesky(matrix: Array, slope: Array, in_support: Array) -> tuple[Array, int]:
-    direction = np.zeros(slope.shape)
-    free = np.flatnonzero(in_support)
-    if not len(free):
-        return direction, 0
-    part = matrix[np.ix_(free, free)]
-    unit = np.sqrt(np.maximum(np.diagonal(part), np.finfo(float).tiny))
-    part = part / unit / unit[:, None]
-    excess = float(np.finfo(float).eps)
-    while True:
-        np.fill_diagonal(part, 1.0 + excess)
-        try:
-            factor = scipy.linalg.cho_factor(part, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            excess *= 10
-            continue
-        direction.ravel()[free] = -scipy.linalg.cho_solve(factor, slope.ravel()[free] / unit, check_finite=False) / unit
-        return direction, 0
-
-
-def _support_direction_cg(
-    model: QuadraticModel, diagonal: Array, n_steps: int, slope: Array, in_support: Array
-) -> tuple[Array, int]:
-    """Conjugate gradients preconditioned by the diagonal."""
-    direction, residual = np.zeros_like(slope), slope
-    search = -residual / diagonal
-    size = -float(np.vdot(residual, search))
-    for k in range(n_steps):
-        product = np.where(in_support, model.product(search), 0.0)
-        curvature = float(np.vdot(search, product))
-        if not curvature > _LEAST_CURVATURE * float(np.vdot(search, diagonal * search)):
-            return direction, k + 1
-        length = size / curvature
-        direction = direction + length * search
-        residual = residual + length * product
-        whitened = residual / diagonal
-        new_size = float(np.vdot(residual, whitened))
-        search = new_size / size * search - whitened
-        size = new_size
-    return direction, n_steps
+    step = saturate_proximal_step(start, base, evaluation, rows, accuracy, allowed, is_matrix=is_matrix)
+    return step.decrease + step.remaining

@@ -1,24 +1,30 @@
-"""Rows that saturate along a step, and what F may fall by once they have.
+"""Rows that saturate along a Newton step, and the decrease of F that the model overlooks because of them.
 
-Newton's model takes a row's curvature for constant. But a row has no more to give than its residual: along a step the
-model changes its probabilities linearly, and where one of them would leave [0, 1] the row has no curvature any more.
-One outlying row can hold nearly all of the curvature along a direction until then; the step, and the decrease that the
-model predicts, are tiny, whatever the other rows could gain. `saturate_step` finds the step of the model in which no
-probability leaves [0, 1], as follows:
+Called by the Newton solvers, the dual solver and the training loop before an estimate of F - F* may end a fit.
 
-1. Linearise the probabilities along the step. Those that would be negative are 0 from now on: they saturate.
-2. What the others have to make up for is a gradient. Its decrease, estimated by the diagonal of their Hessian, is
-   what the model overlooks. Stop if that is little. If the Hessian is that of all rows, the bound that the penalty
-   gives has to be little as well, or the gap that of the round before: further rows may saturate. Give up if the gap
-   is negative.
-3. Correct the step by conjugate gradients with the Hessian of what has not saturated, or by its factor, and go to 1.
+The quadratic model of a Newton step takes the curvature of a row for constant. But a row contributes no more than its
+residual. Along a step the model changes the probabilities of a row linearly, and where one of them would leave
+[0, 1], the row has no curvature any more. Until then, one outlying row can hold nearly all of the curvature along a
+direction. The step and its predicted decrease are then tiny, however much F could fall for the other rows.
+`saturate_step` finds the step of the model in which no probability leaves [0, 1]:
 
-The linearised probabilities q are a feasible point of F's dual, so that, solved exactly and over all rows, ::
+1. Linearise the probabilities along the step. Set those that would be negative to 0: they saturate.
+2. Compute the gradient that the other probabilities have to make up for, the missed gradient. Estimate the decrease of
+   F along it by the diagonal of their Hessian. Stop if this missed decrease is small. If the Hessian is that of all
+   rows, further rows may saturate: stop only if the bound by the penalty is small as well, or if the duality gap is
+   about that of the previous round.
+3. Give up if the duality gap is below minus the F - F* at which the fit may end.
+4. Correct the step, by conjugate gradients (CG) with the Hessian of the probabilities that have not saturated, or by
+   its Cholesky factor. Go to 1, at most `MAX_ROUNDS` times.
+5. If memory holds only some of the rows, check the step by all rows as well.
+
+The linearised probabilities q are a feasible point of the dual of F if the step is solved exactly and over all rows.
+Then ::
 
     F(W) - F* <= sum_i w_i KL(q_i || p_i) / sum_i w_i + alpha_2 / 2 ||step||^2
 
-the duality gap of Newton's step (Boyd & Vandenberghe, 2004, Convex Optimization, 5.5.1; to second order in the step
-half the squared Newton decrement). It holds however far F is from its quadratic model.
+This is the duality gap of the Newton step (Boyd & Vandenberghe, 2004, Convex Optimization, 5.5.1). To second order in
+the step it is half the squared Newton decrement. It holds however far F is from its quadratic model.
 """
 
 from __future__ import annotations
@@ -46,33 +52,41 @@ from sksoftmax._types import (
     scale_params,
 )
 
-#: Rounds of steps, each of which lets further rows saturate.
+#: Largest number of rounds. Each round may let further rows saturate.
 MAX_ROUNDS = 6
 
-#: A round is the last if the model overlooks at most this share of what it predicts, or of what F may be off by.
-_LITTLE = 0.1
+#: A missed decrease is small up to this fraction of the duality gap, or of the F - F* at which the fit may end.
+_NEGLIGIBLE = 0.1
 
-#: Two rounds agree if their gaps differ by at most this fraction of the larger, or of a little.
-_AGREES = 0.5
+#: The gaps of two rounds agree if they differ by at most this fraction of the larger gap, or of a small gap.
+_GAP_RTOL = 0.5
 
-#: Accuracy, and products, of a correction of the step.
-_ACCURACY, _MAX_PRODUCTS = 0.1, 50
+#: Relative CG accuracy of a correction of the step.
+_CG_RTOL = 0.1
 
-#: Accuracy of a correction by conjugate gradients that are preconditioned by the factor that the step was solved with.
-_SOLVED = 1e-3
+#: Largest number of Hessian products of such a correction.
+_MAX_PRODUCTS = 50
 
-#: A factor costs as much as one Hessian product for this many unknowns.
+#: Relative CG accuracy of a correction that is preconditioned by the Cholesky factor that the step was solved with.
+_FACTOR_CG_RTOL = 1e-3
+
+#: A Cholesky factor costs as much as one Hessian product for each group of this many unknowns.
 _UNKNOWNS_PER_PRODUCT = 4
 
-#: Rounding of a change of a raw prediction, in units of the last digit: of an outlying row it may be all that F has.
+#: Rounding error of a change of a raw prediction, in units of machine epsilon. For an outlying row it may be as large
+#: as F.
 _ROUNDING = 4
 
-#: Relative changes of a probability below which their divergence is summed as a series: float32 has no digits left.
-_SMALL = 1e-2
+#: Relative change of a probability below which the divergence is computed by its series. In float32 the difference of
+#: its terms would have no digits left.
+_SERIES_BELOW = 1e-2
 
 
 class Saturating(NamedTuple):
-    """An engine whose probabilities are those that do not saturate along ``direction``; those that do are 0."""
+    """Engine whose probabilities are 0 if they saturate along ``direction``.
+
+    The other probabilities of the row keep their ratios and sum to 1.
+    """
 
     kernel: Kernel
     direction: Params
@@ -81,6 +95,7 @@ class Saturating(NamedTuple):
         return self.kernel.raw_prediction(params, X)
 
     def proba(self, params: Params, X: Any) -> Any:
+        """Return the probabilities with the saturated ones set to 0, (n_outputs, n)."""
         rounded = self.kernel.proba(params, X)
         proba = exact(to_host(rounded))
         change = to_host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
@@ -90,17 +105,24 @@ class Saturating(NamedTuple):
         return self.kernel.hessian_product(proba, direction, X, weight, total)
 
     def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
-        raise NotImplementedError("there are no losses of probabilities that saturate")
+        raise NotImplementedError("probabilities that saturate have no losses")
 
 
 class _LinearizedSums(NamedTuple):
-    """In the place of an engine, what the linearised probabilities along a step add up to.
+    """Engine whose ``loss_grad`` sums the linearised probabilities along a step.
 
-    ``kernel`` is F's engine, ``before`` the one that the step was solved for.
+    It lets a ``DataSource`` compute these sums as it computes a loss and its gradient.
+
+    Attributes
+    ----------
+    kernel : Kernel
+        Engine of F.
+    step_kernel : Kernel
+        Engine that the step was solved for.
     """
 
     kernel: Kernel
-    before: Kernel
+    step_kernel: Kernel
 
     def raw_prediction(self, params: Params, X: Any) -> Any:
         raise NotImplementedError
@@ -112,115 +134,129 @@ class _LinearizedSums(NamedTuple):
         raise NotImplementedError
 
     def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]:
-        """The divergence of the linearised probabilities, less what they change F by to first order.
+        """Return the divergence of the linearised probabilities minus the first-order change of F, and gradients.
 
-        ``params`` are the parameters and, below them, the step. Two gradients, one above the other: of how they differ
-        from F's probabilities, and of how from those that the step was solved for. Below those by the intercept its
-        curvature.
+        ``params`` holds the parameters and, in the rows below them, the step. The returned rows hold two gradients:
+
+        - first, of the difference between the linearised probabilities and those of F;
+        - below, of their difference from the linearised probabilities of the engine that the step was solved for.
+
+        The intercept part has a third block, the curvature along each intercept.
         """
-        params, step = _halves(params)
-        proba, share = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
+        params, step = _split_halves(params)
+        proba, norm_weight = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
         change = to_host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
-        left = _saturate(proba, change)
-        reached = _linearize(left, change)
-        solved = proba if self.before is self.kernel else exact(to_host(self.before.proba(params, X)))
-        moved = reached - proba
-        linear = moved * change
+        unsaturated = _saturate(proba, change)
+        linearized = _linearize(unsaturated, change)
+        step_proba = proba if self.step_kernel is self.kernel else exact(to_host(self.step_kernel.proba(params, X)))
+        proba_change = linearized - proba
+        linear = proba_change * change
         rounding = _ROUNDING * float(np.finfo(X.dtype).eps) * np.abs(linear)
-        sums = _sum_divergences(reached, proba) - (linear - rounding).sum(axis=0)
-        both = np.concatenate([moved, reached - _linearize(solved, change)]) * share
-        intercept = np.concatenate([both.sum(axis=1), spreads(left) @ share])
-        return float(sums @ share), Params(match_device(both, X) @ X, match_device(intercept, X))
+        sums = _sum_divergences(linearized, proba) - (linear - rounding).sum(axis=0)
+        differences = np.concatenate([proba_change, linearized - _linearize(step_proba, change)]) * norm_weight
+        intercept = np.concatenate([differences.sum(axis=1), spreads(unsaturated) @ norm_weight])
+        return float(sums @ norm_weight), Params(match_device(differences, X) @ X, match_device(intercept, X))
 
 
-def _halves(both: Params) -> tuple[Params, Params]:
-    """Those in the upper rows, and those in the lower ones."""
-    n = len(both.coef) // 2
-    return Params(both.coef[:n], both.intercept[:n]), Params(both.coef[n:], both.intercept[n : 2 * n])
+def _split_halves(stacked: Params) -> tuple[Params, Params]:
+    """Return the parameters in the upper half of the rows, and those in the lower half."""
+    n = len(stacked.coef) // 2
+    return Params(stacked.coef[:n], stacked.intercept[:n]), Params(stacked.coef[n:], stacked.intercept[n : 2 * n])
 
 
 def _linearize(proba: Any, change: Any) -> Any:
-    """Probabilities, (n_outputs, n), to first order after the raw predictions have changed."""
+    """Return the probabilities, (n_outputs, n), after a first-order change of the raw predictions by ``change``."""
     if len(proba) == 1:
         return proba + proba * (1 - proba) * change
     return proba + proba * (change - (proba * change).sum(axis=0))
 
 
 def _saturate(proba: Any, change: Any) -> Any:
-    """The probabilities with those 0 that are negative to first order, and of the others the same ratios."""
+    """Set the probabilities to 0 that are negative to first order in ``change``, (n_outputs, n).
+
+    The other probabilities of a row keep their ratios. With two classes, a probability whose complement saturates is 1.
+    """
     if len(proba) == 1:
         proba = np.where(1 + (1 - proba) * change < 0, 0.0, proba)
         return np.where(1 - proba * change < 0, 1.0, proba)
     for _ in range(len(proba)):
-        is_spent = np.logical_and(1 + change - (proba * change).sum(axis=0) < 0, proba > 0)
-        if not is_spent.any():
+        saturates = np.logical_and(1 + change - (proba * change).sum(axis=0) < 0, proba > 0)
+        if not saturates.any():
             return proba
-        proba = np.where(is_spent, 0.0, proba)
+        proba = np.where(saturates, 0.0, proba)
         proba = proba / proba.sum(axis=0)
     return proba
 
 
-def _sum_divergences(reached: Any, proba: Any) -> Any:
-    """``KL(reached || proba)`` of each row, (n,): ``sum_k p ((1 + e) log(1 + e) - e)``, e the relative change."""
+def _sum_divergences(linearized: Any, proba: Any) -> Any:
+    """Return ``KL(linearized || proba)`` of each row, (n,).
+
+    This is ``sum_k p ((1 + e) log(1 + e) - e)`` with e the relative change of the probability p.
+    """
     if len(proba) == 1:
-        return _divergence(reached[0], proba[0]) + _divergence(1 - reached[0], 1 - proba[0])
-    return _divergence(reached, proba).sum(axis=0)
+        return _divergence(linearized[0], proba[0]) + _divergence(1 - linearized[0], 1 - proba[0])
+    return _divergence(linearized, proba).sum(axis=0)
 
 
-def _divergence(reached: Any, proba: Any) -> Any:
+def _divergence(linearized: Any, proba: Any) -> Any:
+    """Return ``p ((1 + e) log(1 + e) - e)``, by its series for small e."""
     tiny = float(np.finfo(proba.dtype).tiny)
-    e = np.maximum(reached / np.maximum(proba, tiny) - 1, -1.0)
+    e = np.maximum(linearized / np.maximum(proba, tiny) - 1, -1.0)
     series = e * e * (0.5 - e * (1 / 6 - e / 12))
-    return proba * np.where(np.abs(e) < _SMALL, series, (1 + e) * np.log(np.maximum(1 + e, tiny)) - e)
+    return proba * np.where(np.abs(e) < _SERIES_BELOW, series, (1 + e) * np.log(np.maximum(1 + e, tiny)) - e)
 
 
 class _SumPreconditioner(NamedTuple):
-    """The sum of two preconditioners: of one for the curvature as it was, and of one for what is left of it."""
+    """Sum of two preconditioners.
+
+    One is for the curvature without saturation, the other for the curvature that remains after it.
+    """
 
     first: Preconditioner
     second: Preconditioner
 
     def apply(self, grads: Params) -> Params:
+        """Return the sum of both preconditioners applied to ``grads``."""
         return add_scaled(self.first.apply(grads), 1.0, self.second.apply(grads))
 
 
 class SaturationCheck(NamedTuple):
-    """What saturation makes of a step.
+    """Duality gap of a step, and what the model overlooks.
 
     Attributes
     ----------
     gap : float
-        The duality gap of the linearised probabilities; without the part of ``missed_gradient``.
+        Duality gap of the linearised probabilities, without the part due to ``missed_gradient``.
     missed_gradient : Params
-        What is left of the model's gradient at the end of the step, once rows have saturated.
+        Gradient of the model at the end of the step once rows have saturated.
     missed_decrease : float
-        Estimate of the decrease along it, or a bound of it.
-    new : Params
-        That part of it which rows have left that have saturated anew.
+        Estimate of the decrease of F along ``missed_gradient``, or a bound on it.
+    newly_missed : Params
+        Part of the missed gradient due to rows that have saturated since the previous check.
     kernel : Kernel
-        The engine for which rows saturate along the step.
+        Engine for which rows saturate along the step.
     """
 
     gap: float
     missed_gradient: Params
     missed_decrease: float
-    new: Params
+    newly_missed: Params
     kernel: Kernel
 
     def is_negligible(self, allowed: float) -> bool:
-        """Return whether the step brings about what it predicts, if F may be ``allowed`` above its minimum."""
-        return self.missed_decrease <= _LITTLE * max(self.gap, allowed) and self.gap >= -_LITTLE * allowed
+        """Return whether the missed decrease is small; ``allowed`` is the F - F* at which the fit may end."""
+        return self.missed_decrease <= _NEGLIGIBLE * max(self.gap, allowed) and self.gap >= -_NEGLIGIBLE * allowed
 
     def agrees_with(self, previous: SaturationCheck | None, allowed: float) -> bool:
-        """Return whether the round before has come to the same gap, or both to a little one."""
+        """Return whether the previous round found about the same gap, or both gaps are small."""
         if previous is None:
             return False
-        little = _LITTLE * max(self.gap, allowed)
-        return abs(self.gap - previous.gap) <= _AGREES * max(self.gap, previous.gap, little)
+        negligible = _NEGLIGIBLE * max(self.gap, allowed)
+        return abs(self.gap - previous.gap) <= _GAP_RTOL * max(self.gap, previous.gap, negligible)
 
     def is_confirmed(self, previous: SaturationCheck | None, bound: float, allowed: float) -> bool:
-        """Return whether a bound of the decrease shows it as well, or the round before has come to the same."""
-        return bound <= _LITTLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
+        """Return whether ``bound`` on the missed decrease is small, or the previous round found about the same gap."""
+        return bound <= _NEGLIGIBLE * max(self.gap, allowed) or self.agrees_with(previous, allowed)
 
 
 def check_saturation(
@@ -229,77 +265,91 @@ def check_saturation(
     evaluation: Evaluation,
     rows: Batch | None,
     step: Params,
-    before: Kernel,
+    step_kernel: Kernel,
     allowed: float,
     *,
     is_exact: bool,
     previous: SaturationCheck | None = None,
 ) -> SaturationCheck:
-    """Linearise the probabilities along ``step``, and see what the model has overlooked.
+    """Linearise the probabilities along ``step``, and compute what the model overlooks.
 
     Parameters
     ----------
-    problem, params, evaluation : Problem, Params, Evaluation
-        F, where the step starts, and F and its gradient there.
+    problem : Problem
+    params : Params
+        Start of the step.
+    evaluation : Evaluation
+        F and its gradient at ``params``.
     rows : Batch or None
-        The rows of the model's Hessian, weights that sum to about 1; None for all.
+        Rows of the model's Hessian, with weights that sum to about 1; None for all rows.
     step : Params
-        Where it leads, less ``params``.
-    before : Kernel
-        The engine that the step was solved for.
+        End of the step minus ``params``.
+    step_kernel : Kernel
+        Engine that the step was solved for.
     allowed : float
-        How far F may be above its minimum where the fit ends.
+        F - F* at which the fit may end.
     is_exact : bool
-        Whether the model's gradient should be 0 at the end: F is smooth, and the Hessian that of all rows. All that is
-        left of it has then been missed, and otherwise only what has saturated since ``before``.
-    previous : Check or None
-        The check of the round before. If ``is_exact``, the gaps of the two rounds have to agree before the pass that
-        estimates ``missed_decrease`` is worth its time; until then ``missed_decrease`` is the penalty's bound.
+        Whether the gradient of the model should be 0 at the end of the step. This is so if F is smooth and the Hessian
+        is that of all rows. Then all of the remaining gradient counts as missed. Otherwise only the part counts that is
+        due to rows saturated since ``step_kernel``.
+    previous : SaturationCheck or None
+        Check of the previous round.
+
+    Returns
+    -------
+    SaturationCheck
+        ``missed_decrease`` is a bound by the penalty if that bound is small, or if ``is_exact`` and the gap does not
+        agree with the gap of the previous round. Otherwise it is estimated, which takes another pass.
     """
     ridge = problem.alpha * (1 - problem.l1_ratio)
-    part = problem if rows is None else problem._replace(data=rows, data_source=None)
+    sample_problem = problem if rows is None else problem._replace(data=rows, data_source=None)
     total = total_weight(problem) if rows is None else 1.0
-    sums = loss_grad if part.data_source is None else part.data_source.loss_grad
+    sum_loss_grad = loss_grad if sample_problem.data_source is None else sample_problem.data_source.loss_grad
     intercepts = np.concatenate([params.intercept, step.intercept, np.zeros(problem.n_outputs)])
-    both = Params(np.concatenate([params.coef, step.coef]), intercepts)
-    divergence, both = sums(part._replace(kernel=_LinearizedSums(problem.kernel, before)), both, total)
-    if not problem.fit_intercept:
-        both.intercept[:] = 0
-    moved, new = _halves(both)
-    grads, missed_gradient = evaluation.grads, new
-    if is_exact:
-        missed_gradient = add_scaled(moved, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
-    end = params.coef + step.coef
-    fall = penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
-    gap = float(divergence + fall) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
-    kernel = Saturating(problem.kernel, step)
-    of_intercept = ratio(missed_gradient.intercept**2, both.intercept[2 * problem.n_outputs :])
-    bound = _penalty_bound(problem, evaluation.value, missed_gradient) + 0.5 * float(of_intercept.sum())
-    seen = SaturationCheck(gap, missed_gradient, bound, new, kernel)
-    if bound <= _LITTLE * allowed or (is_exact and not seen.agrees_with(previous, allowed)):
-        return seen
-    missed_decrease = shared_decrease(
-        problem._replace(kernel=kernel), params, _in_memory(problem, rows), missed_gradient
+    stacked = Params(np.concatenate([params.coef, step.coef]), intercepts)
+    divergence, stacked = sum_loss_grad(
+        sample_problem._replace(kernel=_LinearizedSums(problem.kernel, step_kernel)), stacked, total
     )
-    return seen._replace(missed_decrease=missed_decrease)
+    if not problem.fit_intercept:
+        stacked.intercept[:] = 0
+    proba_gradient, newly_missed = _split_halves(stacked)
+    grads, missed_gradient = evaluation.grads, newly_missed
+    if is_exact:
+        missed_gradient = add_scaled(proba_gradient, 1.0, grads._replace(coef=grads.coef + ridge * step.coef))
+    end = params.coef + step.coef
+    penalty_decrease = (
+        penalty(params.coef, problem.alpha, problem.l1_ratio)[0] - penalty(end, problem.alpha, problem.l1_ratio)[0]
+    )
+    gap = float(divergence + penalty_decrease) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
+    kernel = Saturating(problem.kernel, step)
+    intercept_decrease = ratio(missed_gradient.intercept**2, stacked.intercept[2 * problem.n_outputs :])
+    bound = _penalty_bound(problem, evaluation.value, missed_gradient) + 0.5 * float(intercept_decrease.sum())
+    check = SaturationCheck(gap, missed_gradient, bound, newly_missed, kernel)
+    if bound <= _NEGLIGIBLE * allowed or (is_exact and not check.agrees_with(previous, allowed)):
+        return check
+    missed_decrease = shared_decrease(
+        problem._replace(kernel=kernel), params, _normalized_rows(problem, rows), missed_gradient
+    )
+    return check._replace(missed_decrease=missed_decrease)
 
 
-def _in_memory(problem: Problem, rows: Batch | None) -> Batch:
-    """The rows, or all in memory, with weights that sum to about 1."""
+def _normalized_rows(problem: Problem, rows: Batch | None) -> Batch:
+    """Return ``rows``, or all rows in memory if None, with weights that sum to about 1."""
     return normalize_weights(problem.data) if rows is None else rows
 
 
 def _penalty_bound(problem: Problem, value: float, gradient: Params) -> float:
-    """A bound of what F's minimum falls by if a gradient by the coefficients is added to it, from the penalty alone.
+    """Bound the decrease of the minimum of F if ``gradient``, by the coefficients, is added to F.
 
-    By its strong convexity, or as no minimum is further from 0 than the penalty lets F be at 0.
+    The bound uses the penalty alone. It follows from the strong convexity of the L2 term, or from the L1 norm of any
+    minimum, which is limited because F there is at most F at 0.
     """
     ridge, threshold = problem.alpha * (1 - problem.l1_ratio), problem.alpha * problem.l1_ratio
     squared = float(np.vdot(gradient.coef, gradient.coef))
     if squared == 0:
         return 0.0
-    by_square = 0.5 * squared / ridge if ridge else np.inf
-    return min(by_square, 2 * value * float(np.abs(gradient.coef).max()) / threshold if threshold else np.inf)
+    l2_bound = 0.5 * squared / ridge if ridge else np.inf
+    return min(l2_bound, 2 * value * float(np.abs(gradient.coef).max()) / threshold if threshold else np.inf)
 
 
 def saturate_step(
@@ -310,98 +360,118 @@ def saturate_step(
     newton: NewtonStep,
     preconditioner: Preconditioner,
     allowed: float,
-    factorise: Callable[[Problem], Preconditioner] | None = None,
+    factorize: Callable[[Problem], Preconditioner] | None = None,
 ) -> NewtonStep:
-    """The step of a smooth F with the saturation of rows taken into account, and the duality gap as its decrease.
+    """Correct the Newton step of a smooth F for the saturation of rows; its decrease becomes the duality gap.
+
+    The steps are numbered in the module docstring.
 
     Parameters
     ----------
     problem, params, evaluation, rows
         See `check_saturation`.
-    newton : Newton
-        The step, without regard to saturation.
-    preconditioner : Metric
-        What conjugate gradients are preconditioned by; the factor, if the step was solved by one.
+    newton : NewtonStep
+        Newton step without regard to saturation.
+    preconditioner : Preconditioner
+        Preconditioner of CG. If the step was solved by a Cholesky factor, this factor.
     allowed : float
-        How far F may be above its minimum where the fit ends.
-    factorise : callable or None
-        ``problem -> preconditioner``: the factor of its Hessian, if that is how the step was solved. It is made where
-        conjugate gradients, preconditioned by the old one, cost as much.
+        F - F* at which the fit may end.
+    factorize : callable or None
+        ``problem -> preconditioner``: factorizes the Hessian, if the step was solved by a factor. Called only if CG,
+        preconditioned by the old factor, does not converge at the same cost.
 
     Returns
     -------
-    Newton
-        ``newton``, or another step; where the rounds come to no end that at whose end F is least, with infinitely
-        much ``cg_remainder``.
+    NewtonStep
+        ``newton``, or a corrected step. If the rounds do not converge, the step tried that decreases F the most, with
+        ``cg_remainder`` inf.
     """
     is_exact = rows is None or len(rows.y) == problem.n_total_samples
-    part = _in_memory(problem, rows)
-    found, kernel, tried = newton, problem.kernel, [newton]
-    before: SaturationCheck | None = None
+    trial, kernel, trials = newton, problem.kernel, [newton]
+    previous: SaturationCheck | None = None
     for _ in range(MAX_ROUNDS):
-        seen = check_saturation(
-            *(problem, params, evaluation, rows, found.direction, kernel, allowed), is_exact=is_exact, previous=before
+        # 1.
+        check = check_saturation(
+            *(problem, params, evaluation, rows, trial.direction, kernel, allowed), is_exact=is_exact, previous=previous
         )
-        certified = max(seen.gap, newton.decrease)
-        found = found._replace(decrease=certified, cg_remainder=max(found.cg_remainder, seen.missed_decrease))
-        if seen.is_negligible(allowed):
-            # a factor leaves nothing of the model's gradient, conjugate gradients as much as they are asked for
-            left = seen.new if factorise is None else seen.missed_gradient
-            bound = _penalty_bound(problem, evaluation.value, left) if is_exact else 0.0
-            if seen.is_confirmed(before, bound, allowed):
-                return _checked_by_all_rows(problem, params, evaluation, rows, found, kernel, seen, allowed)
-        if seen.gap < -allowed:  # far from any duality gap: the corrections lead nowhere
+        # 2.
+        gap_decrease = max(check.gap, newton.decrease)
+        trial = trial._replace(decrease=gap_decrease, cg_remainder=max(trial.cg_remainder, check.missed_decrease))
+        if check.is_negligible(allowed):
+            # a factor leaves no gradient of the model, but CG leaves some by its accuracy: count only the new part
+            remaining_gradient = check.newly_missed if factorize is None else check.missed_gradient
+            bound = _penalty_bound(problem, evaluation.value, remaining_gradient) if is_exact else 0.0
+            if check.is_confirmed(previous, bound, allowed):
+                # 5.
+                return _check_all_rows(problem, params, evaluation, rows, trial, kernel, check, allowed)
+        # 3. a gap so negative is no duality gap: further corrections do not help
+        if check.gap < -allowed:
             break
-        before, kernel = seen, seen.kernel
-        own = problem._replace(kernel=kernel)
-        hessian = hessian_products(own, params, rows)
-        if factorise is None:
-            both = _SumPreconditioner(preconditioner, diagonal(own, params, part))
-            correction = conjugate_gradients(hessian, seen.missed_gradient, both, _ACCURACY, _MAX_PRODUCTS)
-        else:
-            n_products = max(1, seen.missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
-            correction = conjugate_gradients(hessian, seen.missed_gradient, preconditioner, _SOLVED, n_products)
-            if not correction.cg_remainder <= _SOLVED * correction.decrease:
-                correction = NewtonStep(
-                    scale_params(-1.0, factorise(own).apply(seen.missed_gradient)), 0.0, 0.0, n_products
-                )
-        direction = add_scaled(found.direction, 1.0, correction.direction)
+        # 4.
+        previous, kernel = check, check.kernel
+        saturated_problem = problem._replace(kernel=kernel)
+        correction = _correction(saturated_problem, params, rows, check.missed_gradient, preconditioner, factorize)
+        direction = add_scaled(trial.direction, 1.0, correction.direction)
         if not is_finite(direction):
             break
-        n_products = found.n_products + correction.n_products
-        found = NewtonStep(direction, seen.gap, correction.cg_remainder, n_products)
-        tried.append(found)
-    best = min(tried, key=lambda one: _value_after(problem, params, one.direction))
+        n_products = trial.n_products + correction.n_products
+        trial = NewtonStep(direction, check.gap, correction.cg_remainder, n_products)
+        trials.append(trial)
+    best = min(trials, key=lambda candidate: _value_after(problem, params, candidate.direction))
     expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
-    return NewtonStep(best.direction, expected, np.inf, found.n_products)
+    return NewtonStep(best.direction, expected, np.inf, trial.n_products)
 
 
-def _checked_by_all_rows(
+def _correction(
+    problem: Problem,
+    params: Params,
+    rows: Batch | None,
+    missed_gradient: Params,
+    preconditioner: Preconditioner,
+    factorize: Callable[[Problem], Preconditioner] | None,
+) -> NewtonStep:
+    """Return the Newton direction for the missed gradient, by the Hessian of ``problem`` with saturated rows.
+
+    The parameters are those of `saturate_step`.
+    """
+    hessian = hessian_products(problem, params, rows)
+    if factorize is None:
+        summed = _SumPreconditioner(preconditioner, diagonal(problem, params, _normalized_rows(problem, rows)))
+        return conjugate_gradients(hessian, missed_gradient, summed, _CG_RTOL, _MAX_PRODUCTS)
+    n_products = max(1, missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
+    correction = conjugate_gradients(hessian, missed_gradient, preconditioner, _FACTOR_CG_RTOL, n_products)
+    if correction.cg_remainder <= _FACTOR_CG_RTOL * correction.decrease:
+        return correction
+    direction = scale_params(-1.0, factorize(problem).apply(missed_gradient))
+    return NewtonStep(direction, 0.0, 0.0, n_products)
+
+
+def _check_all_rows(
     problem: Problem,
     params: Params,
     evaluation: Evaluation,
     rows: Batch | None,
-    found: NewtonStep,
+    trial: NewtonStep,
     kernel: Kernel,
-    seen: SaturationCheck,
+    check: SaturationCheck,
     allowed: float,
 ) -> NewtonStep:
-    """The step, with infinitely much ``cg_remainder`` if rows that memory does not hold saturate along it.
+    """Check the step by all rows as well, if memory holds only some of them.
 
-    An outlying row may be among the rows that the step was solved for, or among the others; either hides what F can
-    fall by.
+    ``cg_remainder`` becomes inf if rows outside memory saturate along the step. An outlying row may be among the rows
+    that the step was solved for, or among the others. Either hides how much F can decrease.
     """
     if rows is None or problem.data_source is None:
-        return found
-    of_all = check_saturation(
-        *(problem, params, evaluation, None, found.direction, kernel, allowed), is_exact=True, previous=seen
+        return trial
+    full_check = check_saturation(
+        *(problem, params, evaluation, None, trial.direction, kernel, allowed), is_exact=True, previous=check
     )
-    remainder = max(found.cg_remainder, of_all.missed_decrease) if of_all.is_negligible(allowed) else np.inf
-    return found._replace(decrease=max(found.decrease, of_all.gap), cg_remainder=remainder)
+    remainder = max(trial.cg_remainder, full_check.missed_decrease) if full_check.is_negligible(allowed) else np.inf
+    return trial._replace(decrease=max(trial.decrease, full_check.gap), cg_remainder=remainder)
 
 
 def _value_after(problem: Problem, params: Params, step: Params) -> float:
-    """F at the end of a step; inf if it is no number."""
+    """Return F at the end of a step; inf if it is not finite."""
     value = value_and_grad(problem, add_scaled(params, 1.0, step)).value
     return value if np.isfinite(value) else np.inf
 
@@ -415,7 +485,7 @@ def newton_step(
     accuracy: float,
     max_products: int,
 ) -> NewtonStep:
-    """Newton's direction by all rows, their saturation taken into account."""
+    """Return the Newton direction by all rows, corrected for saturation."""
     hessian = hessian_products(problem, params)
     newton = conjugate_gradients(hessian, evaluation.grads, preconditioner, accuracy, max_products)
     return saturate_step(problem, params, evaluation, None, newton, preconditioner, allowed)

@@ -1,11 +1,18 @@
-"""L-BFGS in the metric of each class's mean curvature: for more unknowns than part of the rows can tell apart.
+"""L-BFGS preconditioned by the mean curvature of each class.
 
-A part of the rows gives a Hessian of no more rank than it has rows. Where the unknowns are as many as the rows, or
-more, ``E[p_c (1 - p_c)] X'X / n`` stands for each class's curvature instead, and the last steps correct it. A step
-costs one pass over the data: its length is exact for the curvature along it, a number that part of the rows does
-tell.
+Made by ``plan`` if the unknowns are about as many as the rows. The Hessian of a sample has no higher rank than the
+sample has rows. So ``E[p_c (1 - p_c)] X'X / n`` takes the place of the curvature of class c, and L-BFGS pairs correct
+it. A step:
 
-Nocedal & Wright (2006), Numerical Optimization, algorithm 7.4; the initial matrix may change from step to step.
+1. Try the length that is exact for the curvature along the direction, which a sample estimates well; halve it until F
+   decreases enough.
+2. Add the pair of the step.
+3. Estimate the mean curvature of each class from the sample. Compute the direction by the L-BFGS recursion, with the
+   preconditioner by these curvatures as the initial matrix, which may change from step to step.
+4. Estimate F - F*. If the estimate may end the fit, take the maximum with the decrease along the gradient by the
+   curvature that most rows share.
+
+So a step costs one pass over the data. Nocedal & Wright (2006), Numerical Optimization, algorithm 7.4.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ from sksoftmax._maths.curvature import shared_decrease
 from sksoftmax._maths.newton_direction import NewtonStep, Pair, lbfgs_correct, relative_excess
 from sksoftmax._maths.objective import hessian_products, iter_blocks, probabilities, value_and_grad
 from sksoftmax._maths.preconditioner import Spectrum, absorb_constant_columns, spectrum
+from sksoftmax._solvers._line_search import ARMIJO, rounding_error
 from sksoftmax._types import (
     Array,
     Batch,
@@ -33,17 +41,14 @@ from sksoftmax._types import (
     scale_params,
 )
 
-#: Sufficient decrease, as a share of the slope, and halvings of a step.
-_ARMIJO, _MAX_HALVINGS = 1e-4, 8
+#: Largest number of lengths that a line search tries.
+_MAX_HALVINGS = 8
 
-#: The excess is that of a geometric series of decreases, of at most this ratio.
-_GREATEST_RATIO = 0.9
+#: Largest ratio of the geometric series that estimates F - F*.
+_MAX_RATIO = 0.9
 
-#: How much more than that may be left: slow directions hide behind fast ones. (Measured: up to 1.4 times.)
-_DOUBT = 2.0
-
-#: Rounding of F, in units of F's last digit.
-_NOISE = 8
+#: Safety factor on this estimate: slow directions hide behind fast ones. (Measured: up to 1.4 times the estimate.)
+_SAFETY = 2.0
 
 
 class LbfgsState(NamedTuple):
@@ -55,22 +60,23 @@ class LbfgsState(NamedTuple):
     evaluation : Evaluation
         F and its gradient at ``params``.
     step : Params
-        The next step.
+        Next step.
     decrease : float
-        What F is expected to fall by along it.
+        Decrease of F that the quadratic model predicts along the next step.
     ratio : float
-        Of the decrease expected to that expected of the last step.
+        Ratio of ``decrease`` to the predicted decrease of the last step, capped.
     actual_reduction : float
-        What the last step brought.
+        Decrease of F that the last step achieved.
     excess : float
         Estimate of ``(F - F*) / F*``.
     at_precision : bool
-        No step decreases F by more than rounding.
+        Whether no step decreases F by more than rounding.
     pairs : tuple of Pair
-        The last steps.
+        L-BFGS pairs of the last steps.
     rows : Batch
-        Rows that tell the classes' mean curvature, and the curvature along a step; weights that sum to 1.
+        Sample that estimates the mean curvature of each class and the curvature along a step; its weights sum to 1.
     spectrum : Spectrum
+        Directions along which X'X and the penalty are both diagonal.
     """
 
     params: Params
@@ -87,19 +93,18 @@ class LbfgsState(NamedTuple):
 
 
 def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Solver:
-    """Solver whose step is one of L-BFGS.
+    """Return the solver whose step is a step of L-BFGS.
 
     Parameters
     ----------
     moments : Moments
-        Of the columns, with all of X'X.
+        Moments of the columns, with all of X'X.
     n_drawn : int
-        Rows, evenly spread, that tell a curvature.
+        Sample size. The sample is evenly spaced.
     n_pairs : int
-        Pairs that are kept, each of two sets of parameters.
+        Largest number of L-BFGS pairs, each of two sets of parameters.
     tol : float
-        Excess at which the fit is to end: F is then looked at along its gradient, too, by the curvature that most rows
-        share.
+        Excess at which the fit is to end. From there on F - F* is estimated along the gradient as well.
     """
 
     def init(problem: Problem, params: Params) -> LbfgsState:
@@ -108,42 +113,48 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
         params = absorb_constant_columns(basis, params)
         evaluation = value_and_grad(problem, params)
         start = LbfgsState(params, evaluation, evaluation.grads, 0.0, 0.0, 0.0, np.inf, False, (), rows, basis)
-        return _with_saturation_check(problem, _with_direction(problem, start))
+        return _with_shared_decrease(problem, _with_direction(problem, start))
 
     def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
         if state.at_precision:
             return state
-        noise = _rounding_error(problem, state)
+        noise = rounding_error(problem, state.evaluation.value)
+        # 1.
         for halvings in range(_MAX_HALVINGS):
             length = 0.5**halvings
             params = add_scaled(state.params, length, state.step)
             evaluation = value_and_grad(problem, params)
-            if evaluation.value <= state.evaluation.value - _ARMIJO * length * 2 * state.decrease + noise:
-                return _with_saturation_check(
+            if evaluation.value <= state.evaluation.value - ARMIJO * length * 2 * state.decrease + noise:
+                return _with_shared_decrease(
                     problem, _with_direction(problem, _accept_step(problem, state, params, evaluation, n_pairs))
                 )
         return state._replace(at_precision=True)
 
-    def _with_saturation_check(problem: Problem, state: LbfgsState) -> LbfgsState:
+    def _with_shared_decrease(problem: Problem, state: LbfgsState) -> LbfgsState:
+        """Return the state with an excess that is at least the decrease along the gradient.
+
+        It is estimated by the curvature that most rows share: see ``shared_decrease``.
+        """
         if state.excess > tol:
             return state
-        left = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
-        return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, left)))
+        shared = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
+        return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, shared)))
 
     def evaluate(problem: Problem, state: LbfgsState) -> Report:
-        return Report(state.evaluation.value, state.excess, False)  # what is stuck is left to the next solver
+        return Report(state.evaluation.value, state.excess, False)  # the next solver goes on where this one stalls
 
     return Solver("lbfgs", init, step, evaluate, None)
 
 
 def _evenly_spaced_rows(problem: Problem, n_drawn: int) -> Batch:
-    every = slice(None, None, max(1, problem.n_samples // n_drawn))
-    X, y, weight = (part[every] for part in problem.data)
+    """Return about ``n_drawn`` evenly spaced rows, with weights that sum to 1."""
+    spaced = slice(None, None, max(1, problem.n_samples // n_drawn))
+    X, y, weight = (column[spaced] for column in problem.data)
     return normalize_weights(Batch(np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X, y, weight))
 
 
 def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
-    """Each class's mean ``p_c (1 - p_c)``."""
+    """Return the mean of ``p_c (1 - p_c)`` of each class, (n_outputs,)."""
     part = problem._replace(data=rows)
     spread = np.zeros(problem.n_outputs)
     for block, proba in zip(iter_blocks(part), probabilities(part, params), strict=True):
@@ -151,28 +162,28 @@ def _mean_curvature(problem: Problem, params: Params, rows: Batch) -> Array:
     return np.maximum(spread, np.finfo(rows.X.dtype).eps)
 
 
-def _rounding_error(problem: Problem, state: LbfgsState) -> float:
-    return _NOISE * float(np.finfo(problem.data.X.dtype).eps) * abs(state.evaluation.value)
-
-
 def _accept_step(
     problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation, n_pairs: int
 ) -> LbfgsState:
+    """Return the state at the end of a step, with the pair of the step."""
+    # 2.
     pair = Pair(add_scaled(params, -1.0, state.params), add_scaled(evaluation.grads, -1.0, state.evaluation.grads))
     pairs = (*state.pairs, pair)[-n_pairs:] if dot(*pair) > 0 else state.pairs
     actual_reduction = state.evaluation.value - evaluation.value
-    at_precision = state.decrease <= _rounding_error(problem, state) and actual_reduction <= 0
+    at_precision = state.decrease <= rounding_error(problem, state.evaluation.value) and actual_reduction <= 0
     return state._replace(
         params=params, evaluation=evaluation, actual_reduction=actual_reduction, at_precision=at_precision, pairs=pairs
     )
 
 
 def _with_direction(problem: Problem, state: LbfgsState) -> LbfgsState:
-    """The state with the next step, as long as the curvature along it asks for, and the excess that it tells.
+    """Return the state with the next step, of the length that is exact for the curvature along it, and the excess.
 
-    F falls by some ratio from step to step: what is left is the sum of a geometric series, of what the next step is
-    to bring or of what the last has brought, whichever is more, at the greater of the last two ratios.
+    F - F* is assumed to shrink by a ratio from step to step and estimated by the sum of a geometric series. Its first
+    term is the next predicted decrease, or the last actual reduction times the ratio if that is larger. Its ratio is
+    the larger of the last two.
     """
+    # 3.
     params, grads, rows = state.params, state.evaluation.grads, state.rows
     preconditioner = state.spectrum.preconditioner(_mean_curvature(problem, params, rows))
 
@@ -185,12 +196,13 @@ def _with_direction(problem: Problem, state: LbfgsState) -> LbfgsState:
     if not (slope > 0 and curvature > 0):
         return state._replace(at_precision=True, excess=0.0 if slope == 0 else np.inf)
     decrease = 0.5 * slope * slope / curvature
-    ratio = min(decrease / state.decrease, _GREATEST_RATIO) if state.decrease > 0 else _GREATEST_RATIO
-    slowest = max(ratio, state.ratio)
-    left = _DOUBT * max(decrease, slowest * state.actual_reduction) / (1 - slowest)
+    # 4.
+    ratio = min(decrease / state.decrease, _MAX_RATIO) if state.decrease > 0 else _MAX_RATIO
+    series_ratio = max(ratio, state.ratio)
+    suboptimality = _SAFETY * max(decrease, series_ratio * state.actual_reduction) / (1 - series_ratio)
     return state._replace(
         step=scale_params(slope / curvature, direction),
         decrease=decrease,
         ratio=ratio,
-        excess=relative_excess(state.evaluation.value, left),
+        excess=relative_excess(state.evaluation.value, suboptimality),
     )
