@@ -1,7 +1,7 @@
-"""``DaskSoftmaxClassifier``: the same model of rows that lie on the workers of a Dask cluster.
+"""``DaskSoftmaxClassifier``: a ``SoftmaxClassifier`` for rows that are distributed over a Dask cluster.
 
-A fit asks the workers for sums over their rows, as ``fit`` asks a file for them: of a ``DataSource`` these are the only
-questions. What travels is said by ``communication_``; see docs/scaling.md.
+A fit only needs sums over all rows, which the workers compute; this is the interface of ``DataSource``, as for a fit to
+a file. ``communication_`` reports the network traffic; see docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -48,29 +48,30 @@ from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._training.callbacks import task_of
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
-#: Results that a worker adds up at a time: a tree of them, in the order of the partitions.
+#: Number of results that one task adds, in the order of the partitions: the fan-in of the reduction tree.
 _BRANCHES = 8
 
-#: Share of the sample's size that is asked for: chance may bring more.
+#: Expected size of the sample, as a fraction of its maximum size: the number of rows drawn is random.
 _FULL = 0.9
 
-#: Seconds between two looks at whether there is still a worker.
+#: Seconds between two checks of whether the cluster has a worker.
 _LOOK = 1.0
 
 
 class Communication(NamedTuple):
-    """What a fit sent.
+    """Network traffic of a fit.
 
     Attributes
     ----------
     rounds : int
-        Times that the workers were asked and had answered.
+        Number of requests to all workers whose results the client waited for.
     bytes_sent, bytes_received : int
-        By the client: a round's parameters, once to each worker, and its sums, one from each; the sample.
+        Bytes of arrays, by an estimate: in each round the parameters, once to each worker, and the sums, once from each
+        worker; the results of the checks of the partitions; and the sample.
     n_sampled : int
-        Rows that came to the client.
+        Number of rows that the client received.
     n_workers : int
-        When the fit began.
+        Number of workers at the start of the fit.
     """
 
     rounds: int
@@ -81,7 +82,7 @@ class Communication(NamedTuple):
 
 
 class _PartitionSummary(NamedTuple):
-    """What a partition says of its rows."""
+    """Classes, weights, column moments and type of the rows of a partition, or of all partitions."""
 
     n_samples: int
     labels: Array
@@ -95,14 +96,17 @@ class _PartitionSummary(NamedTuple):
     n_bytes: int
 
 
-# --- what the workers do: pure functions, so that a lost result is computed anew ----------------------------------
+# --- functions that run on the workers: they are pure, so that Dask can recompute a lost result --------------------
 
 
 @np.errstate(all="ignore")
 def _summarize_partition(
     X: Any, y: Any, sample_weight: Any, fit_intercept: bool
 ) -> tuple[Batch | None, _PartitionSummary | None]:
-    """Return the rows of a partition that count, and what they are, with all labels; None if it has no row."""
+    """Check a partition; return its rows of positive weight and its summary, or (None, None) if it has no row.
+
+    The labels of the summary include those of rows of weight 0.
+    """
     if _validation.n_samples_of(X) == 0:
         return None, None
     seen = SoftmaxClassifier()
@@ -117,6 +121,7 @@ def _summarize_partition(
 
 
 def _get_summary(checked: tuple[Batch | None, _PartitionSummary | None]) -> _PartitionSummary | None:
+    """Return the summary of a checked partition, which the client receives without the rows."""
     return checked[1]
 
 
@@ -124,7 +129,7 @@ def _get_summary(checked: tuple[Batch | None, _PartitionSummary | None]) -> _Par
 def _encode_partition(
     checked: tuple[Batch | None, _PartitionSummary | None], classes: Array, factors: Array, dtype: Any
 ) -> Batch | None:
-    """The rows, coded, with class weights multiplied in."""
+    """Return the rows of a checked partition in ``dtype``, with y as codes and class weights applied."""
     rows = checked[0]
     if rows is None:
         return None
@@ -135,7 +140,7 @@ def _encode_partition(
 
 @np.errstate(all="ignore")
 def _sample_partition(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch | None:
-    """Of each class a share of the rows, each with the weight of those that it stands for."""
+    """Draw rows of a partition at the sampling rate of their class; weights are divided by the rates."""
     if rows is None:
         return None
     is_kept = uniform(len(rows.y), generator(seed)) < rates[rows.y]
@@ -145,6 +150,7 @@ def _sample_partition(rows: Batch | None, rates: Array, seed: tuple[int, int]) -
 
 @np.errstate(all="ignore")
 def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return (loss, gradient of coef, gradient of intercept), summed over the rows of a partition."""
     column_offset, seen, *rest = asked
     with one_blas_thread():
         loss, grads = sum_loss_grad(_chunks_of(rows, column_offset, seen), *rest)
@@ -153,29 +159,39 @@ def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @np.errstate(all="ignore")
 def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the Hessian product (coef, intercept), summed over the rows of a partition."""
     column_offset, seen, *rest = asked
     with one_blas_thread():
         return tuple(sum_hessian_product(_chunks_of(rows, column_offset, seen), *rest))
 
 
 def _chunks_of(rows: Batch | None, column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
+    """Return the chunks of a partition's rows as `center_chunks`; none for a partition without rows."""
     return iter(()) if rows is None else center_chunks(split_rows(rows), column_offset, seen)
 
 
 def _sum_results(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Number by number, in this order."""
+    """Add tuples of numbers and arrays elementwise, in the given order."""
     return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*results, strict=True))
 
 
 def _same(value: Any) -> Any:
+    """Return the value."""
     return value
 
 
-# --- what the client does -----------------------------------------------------------------------------------------
+# --- functions that run on the client -----------------------------------------------------------------------------
 
 
 class _Cluster:
-    """Asks the workers, and counts what travels; ``workers_timeout`` are the seconds without any that it bears."""
+    """Client of a cluster that counts its traffic and releases its futures.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    workers_timeout : float
+        Seconds without any worker after which `gather` raises RuntimeError.
+    """
 
     def __init__(self, client: Client, workers_timeout: float) -> None:
         self.client, self.workers_timeout = client, workers_timeout
@@ -185,10 +201,10 @@ class _Cluster:
 
     @contextlib.contextmanager
     def releasing(self) -> Iterator[None]:
-        """Release on exit the futures made inside.
+        """Release on exit the futures made inside the context.
 
-        After an error they would stay, with the workers' data: the client keeps the error of a future, its traceback
-        keeps the frames of the fit, and these keep the futures.
+        Without it an error would leave the futures alive, and with them the workers' data: the client holds the error
+        of a future, the error's traceback holds the frames of the fit, and the frames hold the futures.
         """
         n_before = len(self._futures)
         try:
@@ -199,40 +215,41 @@ class _Cluster:
                     self._futures.pop().release()
 
     def compute(self, lazy: Sequence[Any]) -> list[Future]:
-        """Have the workers compute dask's delayed values."""
+        """Compute Dask's delayed values on the workers."""
         futures: list[Future] = self.client.compute(list(lazy))
         self._futures += futures
         return futures
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future:
-        """Have a worker call a function."""
+        """Call a function on a worker."""
         future = self.client.submit(function, *args, pure=False)
         self._futures.append(future)
         return future
 
     def each(self, function: Callable[..., Any], chunks: Sequence[Future], *args: Any) -> list[Future]:
+        """Call a function on the workers, once for each partition."""
         return [self.submit(function, chunk, *args) for chunk in chunks]
 
     def sum_over(self, function: Callable[..., Any], chunks: Sequence[Future], asked: tuple[Any, ...]) -> Any:
-        """The sum over the pieces: a round."""
+        """Return the sum of the function's results over all partitions; counts as one round."""
         with self.releasing():
-            sent = self.submit(_same, asked)  # a task, so that it survives its worker
+            sent = self.submit(_same, asked)  # a task, so that Dask recomputes it if its worker dies
             parts = self.each(function, chunks, sent)
             while len(parts) > 1:
                 groups = [parts[i : i + _BRANCHES] for i in range(0, len(parts), _BRANCHES)]
                 parts = [self.submit(_sum_results, group) for group in groups]
             self.bytes_sent += self.n_workers * _size(asked)
             (result,) = self.gather(parts)
-        self.bytes_received += (self.n_workers - 1) * _size(result)  # from worker to worker
+        self.bytes_received += (self.n_workers - 1) * _size(result)  # between workers; gather counted one result
         return result
 
     def gather(self, futures: Sequence[Future]) -> list[Any]:
-        """Their results, here: a round.
+        """Wait for the futures and return their results; counts as one round.
 
         Raises
         ------
         RuntimeError
-            If for ``workers_timeout`` seconds there is no worker.
+            If the cluster has no worker for ``workers_timeout`` seconds.
         """
         lonely_since = None
         while waiting := [future for future in futures if not future.done()]:
@@ -258,7 +275,7 @@ class _Cluster:
 
 
 def _size(value: Any) -> int:
-    """Bytes of the arrays in it."""
+    """Return the bytes of all arrays in a value or in nested tuples and lists."""
     if isinstance(value, np.ndarray):
         return value.nbytes
     if sp.issparse(value):
@@ -267,7 +284,21 @@ def _size(value: Any) -> int:
 
 
 class _ClusterSource(NamedTuple):
-    """All rows, on the workers: a ``DataSource``."""
+    """All rows of a cluster; implements ``DataSource``, without batches.
+
+    Attributes
+    ----------
+    cluster : _Cluster
+    chunks : list of Future
+        Rows of each partition, with y as codes and class weights applied; None for a partition without rows.
+    n_samples : int
+    class_weights : ndarray of shape (n_classes,)
+    moments : Moments
+    column_offset : ndarray of shape (n_features,) or None
+        Subtracted from each row of X; None for nothing.
+    seen : ndarray of int or None
+        Sorted codes of the classes that have rows; y becomes positions in it. None if all classes have rows.
+    """
 
     cluster: _Cluster
     chunks: list[Future]
@@ -299,31 +330,37 @@ class _ClusterSource(NamedTuple):
 
 
 def _without_rows(problem: Problem) -> Problem:
+    """Return the problem without data, so that the client sends only its constants."""
     nothing = np.zeros((0, problem.n_features), problem.data.X.dtype)
     return problem._replace(data=Batch(nothing, np.zeros(0, np.intp), np.zeros(0)), data_source=None)
 
 
 class DaskSoftmaxClassifier(SoftmaxClassifier):
-    """``SoftmaxClassifier`` of rows that lie on the workers of a Dask cluster, where they stay.
+    """``SoftmaxClassifier`` for rows on the workers of a Dask cluster, where they stay.
 
-    The same parameters, the same minimum whatever the partitions, and the same stop. ``fit`` takes dask arrays of dense
-    or CSR blocks, or dask dataframes; ``predict*`` of such are lazy, of anything else as ``SoftmaxClassifier``'s. Only
-    ``solver="auto"`` without ``early_stopping`` fits a cluster's rows. For the parameters and the other attributes see
-    ``SoftmaxClassifier``.
+    It has the parameters, the objective and the stopping rule of ``SoftmaxClassifier``, which documents the parameters
+    and all other attributes. The minimum does not depend on the partitions. Differences:
 
-    Each worker checks its rows and says what their columns and classes are; a sample of the rows, of at most 128 MiB
-    over all, comes to the client, which fits it; and from there Newton steps lead to the minimum of all rows, by the
-    gradient of all rows, a round each, and the curvature of the sample: docs/scaling.md. If the sample is all rows, the
-    fit is the client's alone.
+    - ``fit`` takes dask arrays of dense or CSR blocks, or dask dataframes.
+    - Predictions for dask collections are lazy; for any other X they are those of ``SoftmaxClassifier``.
+    - ``fit`` requires ``solver="auto"`` and ``early_stopping=False``.
+
+    A fit has three steps; see docs/scaling.md:
+
+    1. Each worker checks its rows, and returns their classes and the moments of their columns.
+    2. The workers send a sample of their rows, together at most 128 MiB, to the client, which fits a model to it. If
+       the sample has all rows, the fit ends here.
+    3. Newton steps from this model lead to the minimum over all rows. They use the gradient of all rows, which takes a
+       round per evaluation, and the curvature of the sample.
 
     Attributes
     ----------
     client : distributed.Client
-        The cluster; if none was set, the one that is current.
+        Client of the cluster; the current client if none was set.
     workers_timeout : float
-        Seconds without any worker, > 0, after which a fit gives up; 60 to begin with.
+        Seconds without any worker, > 0, after which a fit raises RuntimeError; 60 by default.
     communication_ : Communication
-        Rounds of the last fit, bytes that travelled, rows of the sample.
+        Network traffic of the last fit.
 
     References
     ----------
@@ -371,16 +408,16 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
     @_validation.with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the model to the rows of X, where they are.
+        """Fit the model to distributed rows, which stay on their workers except for a sample.
 
         Parameters
         ----------
         X : dask array of shape (n_samples, n_features), or dask dataframe
-            Blocks are ndarrays or CSR matrices of finite numbers.
+            Finite numbers; blocks are ndarrays or CSR matrices.
         y : dask array of shape (n_samples,), or dask series
-            Labels of at least two classes, in the partitions of X.
+            Labels of at least two classes, with the partitions of X.
         sample_weight : dask array of shape (n_samples,), or dask series, default=None
-            Weights, >= 0.
+            Weights, >= 0, with the partitions of X; None for 1.
 
         Returns
         -------
@@ -389,13 +426,13 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         Raises
         ------
         TypeError
-            If X is no dask collection.
+            If X, y or the weights are not a dask collection.
         ValueError
-            As ``SoftmaxClassifier.fit``, for any partition; if y or the weights are in other partitions than X; if
-            all partitions are empty; if the solver is not "auto", or ``early_stopping`` is set; or if there is no
-            client.
+            As ``SoftmaxClassifier.fit``, for any partition; if y or the weights have other partitions than X; if some
+            partitions are sparse and some dense, or differ in their columns; if all partitions are empty; if
+            ``solver`` is not "auto", or ``early_stopping`` is True; or if there is no client.
         RuntimeError
-            If for ``workers_timeout`` seconds there is no worker.
+            If the cluster has no worker for ``workers_timeout`` seconds.
         ImportError
             As ``SoftmaxClassifier.fit``.
 
@@ -406,7 +443,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
         Notes
         -----
-        After an error or an interrupt no future of the fit is left with the client, and no data with the workers.
+        After a fit, an error or an interrupt, the client has no future and the workers have no data of the fit.
         """
         self._validate_params()
         task = task_of(self)
@@ -443,18 +480,18 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         return self
 
     def to_local(self) -> SoftmaxClassifier:
-        """The same model, of its own coefficients, as a ``SoftmaxClassifier``.
+        """Return the model as a ``SoftmaxClassifier``.
 
         Returns
         -------
         SoftmaxClassifier
-            Its parameters and fitted attributes are copies, but for ``communication_``.
+            Has copies of the parameters and fitted attributes, except ``communication_``.
         """
         return _as_kind(SoftmaxClassifier, self)
 
     @classmethod
     def from_local(cls, model: SoftmaxClassifier) -> Self:
-        """A model of this class with ``model``'s parameters and coefficients.
+        """Return a model of this class with the parameters and fitted attributes of ``model``.
 
         Parameters
         ----------
@@ -464,7 +501,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         Returns
         -------
         DaskSoftmaxClassifier
-            Its parameters and fitted attributes are copies.
+            Has copies of the parameters and fitted attributes.
         """
         return _as_kind(cls, model)
 
@@ -557,16 +594,16 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         return self._lazily("predict_log_proba", X, self.coef_.dtype)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy: the share of the rows whose label is predicted; computed at once.
+        """Return the accuracy, the weighted fraction of rows whose label is predicted; not lazy.
 
         Parameters
         ----------
         X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
             Finite numbers, in the columns of the fit.
         y : dask array of shape (n_samples,), or dask series
-            Labels, in the partitions of X. Or an array, as ``SoftmaxClassifier.score``'s.
+            Labels, with the partitions of X. Or any y that ``SoftmaxClassifier.score`` takes.
         sample_weight : dask array of shape (n_samples,), or dask series, default=None
-            Weights, as in ``fit``. Or an array, if y is one.
+            Weights, as in ``fit``. Or an array, if y is not a dask collection.
 
         Returns
         -------
@@ -580,8 +617,8 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         TypeError
             If y is a dask collection, and X or the weights are not.
         ValueError
-            As ``SoftmaxClassifier.score``, for any partition; if y or the weights are in other partitions than X; or if
-            all partitions are empty, or all weights 0.
+            As ``SoftmaxClassifier.score``, for any partition; if y or the weights have other partitions than X; if all
+            partitions are empty; or if all weights are 0.
         """
         check_is_fitted(self)
         if not hasattr(y, "to_delayed"):
@@ -597,6 +634,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         return float(hits) / float(weights)
 
     def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
+        """Return the predictions of this method of the local model, as a dask array if X is a dask collection."""
         check_is_fitted(self)
         predict = getattr(self.to_local(), method)
         if not _is_dask(X):
@@ -616,7 +654,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
 
 def _predict(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
-    """A block's predictions; it may have no row."""
+    """Return the predictions for a block, which may have no row; ``shape`` is the shape of one prediction."""
     if _validation.n_samples_of(X) == 0:
         return np.empty((0, *shape))
     return predict(X)
@@ -629,7 +667,7 @@ def _delayed_prediction(predict: Callable[[Any], Array], X: Any, shape: tuple[in
 
 @delayed
 def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[float, float, int]:
-    """Weight of the rows of a partition whose label is predicted, of all its rows, and their number."""
+    """Return the weight of the correctly predicted rows of a partition, the weight of all rows, and their number."""
     if _validation.n_samples_of(X) == 0:
         return 0.0, 0.0, 0
     rows = _validation.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
@@ -638,7 +676,7 @@ def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) 
 
 
 def _as_kind(kind: type[Any], model: SoftmaxClassifier) -> Any:
-    """A model of the other class."""
+    """Return a model of class ``kind`` with copies of the parameters and fitted attributes of ``model``."""
     new = kind(**model.get_params(deep=False))
     state = {name: value for name, value in vars(model).items() if name not in ("_client", "communication_")}
     vars(new).update(copy.deepcopy(state))
@@ -650,14 +688,14 @@ def _is_dask(X: Any) -> bool:
 
 
 def _partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
-    """Return X, y and the weights (None for 1) of each partition, delayed.
+    """Return the delayed (X, y, sample_weight) of each partition; None stands for weights of 1.
 
     Raises
     ------
     TypeError
-        If one of them is no dask collection.
+        If X, y or the weights are not a dask collection.
     ValueError
-        If they have not the same number of partitions.
+        If they differ in their number of partitions.
     """
     if not _is_dask(X):
         raise TypeError(
@@ -687,7 +725,7 @@ def _partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
 
 
 def _futures_of(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return the partitions as futures, which the workers hold."""
+    """Compute the partitions on the workers; return them as futures."""
     columns = (
         [None] * len(column) if column[0] is None else cluster.compute(column)
         for column in zip(*partitions, strict=True)
@@ -696,12 +734,13 @@ def _futures_of(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tu
 
 
 def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _PartitionSummary:
-    """What all partitions say, in their order.
+    """Merge the summaries of all partitions, in their order; None stands for a partition without rows.
 
     Raises
     ------
     ValueError
-        If they have not the same columns, no row counts, or there is one class only.
+        If the partitions differ in their columns, or in being sparse; if no row has a positive weight; if the weights
+        overflow; or if there is only one class.
     """
     found = [one for one in all_found if one is not None]
     _validation.check_any_rows(
@@ -731,7 +770,7 @@ def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _Partitio
 
 
 def _rates(found: _PartitionSummary) -> Array:
-    """Of each class the share of its rows that the sample is to have; rare classes are not thinned."""
+    """Return the sampling rate of each class; at least ``LEAST_OF_CLASS`` rows of a class are expected, or all."""
     share = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes)
     return (
         np.minimum(1.0, np.maximum(share, LEAST_OF_CLASS / np.maximum(found.counts, 1)))
