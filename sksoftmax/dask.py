@@ -11,7 +11,7 @@ import copy
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -47,6 +47,8 @@ from sksoftmax._engines.threads import one_blas_thread
 from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._training.callbacks import task_of
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 #: Number of results that one task adds, in the order of the partitions: the fan-in of the reduction tree.
 _BRANCHES = 8
@@ -335,6 +337,39 @@ def _without_rows(problem: Problem) -> Problem:
     return problem._replace(data=Batch(nothing, np.zeros(0, np.intp), np.zeros(0)), data_source=None)
 
 
+#: Sections of the docstring of every prediction method.
+_PREDICTION_SECTIONS = """
+
+Parameters
+----------
+X : dask array of shape (n_samples, n_features), dask dataframe, or any X that ``SoftmaxClassifier`` takes
+    Finite numbers, with the columns of the fit.
+
+Returns
+-------
+dask array or ndarray of shape {shape}
+    As ``SoftmaxClassifier.{name}``; for a dask collection a dask array with the partitions of X.
+
+Raises
+------
+NotFittedError
+    If the model is not fitted.
+ValueError
+    As ``SoftmaxClassifier.{name}``; for a dask collection when the result is computed.
+"""
+
+
+def _document_prediction(shape: str) -> Callable[[_Method], _Method]:
+    """Decorate a prediction method: append the common sections to its docstring; ``shape`` is that of the result."""
+
+    def decorate(method: _Method) -> _Method:
+        sections = _PREDICTION_SECTIONS.format(shape=shape, name=method.__name__)
+        method.__doc__ = f"{method.__doc__}{sections}"
+        return method
+
+    return decorate
+
+
 class DaskSoftmaxClassifier(SoftmaxClassifier):
     """``SoftmaxClassifier`` for rows on the workers of a Dask cluster, where they stay.
 
@@ -505,92 +540,24 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         """
         return _as_kind(cls, model)
 
+    @_document_prediction("(n_samples, n_classes), or (n_samples,) for two classes")
     def decision_function(self, X: Any) -> Any:
-        """Raw predictions; lazy, if X is.
-
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            As ``SoftmaxClassifier.decision_function``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.decision_function``; of a dask collection when it is computed.
-        """
+        """Return raw predictions; lazy if X is a dask collection."""
         return self._lazily("decision_function", X, self.coef_.dtype)
 
+    @_document_prediction("(n_samples,)")
     def predict(self, X: Any) -> Any:
-        """Most probable class of each row; lazy, if X is.
-
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples,)
-            As ``SoftmaxClassifier.predict``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.predict``; of a dask collection when it is computed.
-        """
+        """Return the most probable class of each row; lazy if X is a dask collection."""
         return self._lazily("predict", X, self.classes_.dtype)
 
+    @_document_prediction("(n_samples, n_classes)")
     def predict_proba(self, X: Any) -> Any:
-        """Probability of each class; lazy, if X is.
-
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples, n_classes)
-            As ``SoftmaxClassifier.predict_proba``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.predict_proba``; of a dask collection when it is computed.
-        """
+        """Return the probability of each class; lazy if X is a dask collection."""
         return self._lazily("predict_proba", X, self.coef_.dtype)
 
+    @_document_prediction("(n_samples, n_classes)")
     def predict_log_proba(self, X: Any) -> Any:
-        """Natural logarithm of the probabilities; lazy, if X is.
-
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples, n_classes)
-            As ``SoftmaxClassifier.predict_log_proba``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.predict_log_proba``; of a dask collection when it is computed.
-        """
+        """Return the natural logarithm of the probabilities; lazy if X is a dask collection."""
         return self._lazily("predict_log_proba", X, self.coef_.dtype)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
