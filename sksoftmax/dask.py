@@ -34,7 +34,7 @@ from sksoftmax._data import chunks as _chunks
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.batches import generator, uniform
 from sksoftmax._data.chunks import (
-    LEAST_OF_CLASS,
+    MIN_CLASS_ROWS,
     center_chunks,
     concatenate_rows,
     n_bytes,
@@ -42,7 +42,7 @@ from sksoftmax._data.chunks import (
     sum_hessian_product,
     sum_loss_grad,
 )
-from sksoftmax._data.out_of_core import stratified
+from sksoftmax._data.out_of_core import match_class_weights
 from sksoftmax._engines.threads import one_blas_thread
 from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._training.callbacks import task_of
@@ -499,7 +499,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
                 drawn = [cluster.submit(_sample_partition, chunk, rates, (seed, i)) for i, chunk in enumerate(chunks)]
                 parts = [rows for rows in cluster.gather(drawn) if rows is not None and len(rows.y)]
                 class_weights = factors * found.weights
-                sample, data_source = stratified(concatenate_rows(parts), class_weights), None
+                sample, data_source = match_class_weights(concatenate_rows(parts), class_weights), None
                 if (rates < 1).any():
                     assert found.moments is not None
                     n_samples = int(found.counts[factors > 0].sum())
@@ -737,10 +737,10 @@ def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _Partitio
 
 
 def _rates(found: _PartitionSummary) -> Array:
-    """Return the sampling rate of each class; at least ``LEAST_OF_CLASS`` rows of a class are expected, or all."""
+    """Return the sampling rate of each class; at least ``MIN_CLASS_ROWS`` rows of a class are expected, or all."""
     share = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes)
     return (
-        np.minimum(1.0, np.maximum(share, LEAST_OF_CLASS / np.maximum(found.counts, 1)))
+        np.minimum(1.0, np.maximum(share, MIN_CLASS_ROWS / np.maximum(found.counts, 1)))
         if share < 1
         else np.ones(len(found.counts))
     )

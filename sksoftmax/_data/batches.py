@@ -46,9 +46,9 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
         if order is None:
             yield Batch(X[span], y[span], weight[span])
             continue
-        rows = order[span]
-        drawn = X[rows] if buffer is None else np.take(X, rows, 0, buffer[: len(rows)], "clip")
-        yield Batch(drawn, y[rows], weight[rows])
+        indices = order[span]
+        X_batch = X[indices] if buffer is None else np.take(X, indices, 0, buffer[: len(indices)], "clip")
+        yield Batch(X_batch, y[indices], weight[indices])
 
 
 def row_order(n_samples: int, rng: np.random.RandomState, *, shuffle: bool) -> Array:

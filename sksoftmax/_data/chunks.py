@@ -27,10 +27,10 @@ CHUNK_SIZE = 2**20
 _WINDOW_SIZE = 2**25
 
 #: Fraction of the rows of a class that one thinning of the sample keeps, so that a thinned sample stays nearly full.
-_KEPT_SHARE = 0.8
+_THINNING_FRACTION = 0.8
 
 #: A class with at most this number of rows in the sample is not thinned, so that rare classes are not lost.
-LEAST_OF_CLASS = 64
+MIN_CLASS_ROWS = 64
 
 
 class ChunkedSource(NamedTuple):
@@ -46,7 +46,7 @@ class ChunkedSource(NamedTuple):
     moments : Moments
     column_offset : ndarray of shape (n_features,) or None
         Subtracted from each row of X; None for nothing.
-    seen : ndarray of int or None
+    present_classes : ndarray of int or None
         Sorted codes of the classes that have rows; y becomes positions in it. None if all classes have rows.
     may_change : bool
         Whether the arrays of a chunk may be overwritten when the next chunk is read.
@@ -57,7 +57,7 @@ class ChunkedSource(NamedTuple):
     class_weights: Array
     moments: Moments
     column_offset: Array | None = None
-    seen: Array | None = None
+    present_classes: Array | None = None
     may_change: bool = False
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
@@ -71,7 +71,7 @@ class ChunkedSource(NamedTuple):
 
         With ``shuffle`` a window has chunks from random places, if the source supports random access.
         """
-        for window in _windows(self._chunks(rng if shuffle else None), may_change=self.may_change):
+        for window in _iter_windows(self._chunks(rng if shuffle else None), may_change=self.may_change):
             yield from epoch_batches(window, batch_size, rng, shuffle=shuffle)
 
     def center_columns(self, column_offset: Array) -> Self:
@@ -79,18 +79,20 @@ class ChunkedSource(NamedTuple):
             column_offset=column_offset, moments=self.moments._replace(mean=self.moments.mean - column_offset)
         )
 
-    def of_classes(self, seen: Array) -> Self:
-        return self._replace(seen=seen, class_weights=self.class_weights[seen])
+    def of_classes(self, present_classes: Array) -> Self:
+        return self._replace(present_classes=present_classes, class_weights=self.class_weights[present_classes])
 
     def _chunks(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
-        return center_chunks(self.read(rng), self.column_offset, self.seen)
+        return center_chunks(self.read(rng), self.column_offset, self.present_classes)
 
 
-def center_chunks(chunks: Iterable[Batch], column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
-    """Yield the chunks with ``column_offset`` subtracted from X, and y as positions in ``seen``."""
+def center_chunks(
+    chunks: Iterable[Batch], column_offset: Array | None, present_classes: Array | None
+) -> Iterator[Batch]:
+    """Yield the chunks with ``column_offset`` subtracted from X, and y as positions in ``present_classes``."""
     for chunk in chunks:
         X = chunk.X if column_offset is None else chunk.X - column_offset
-        y = chunk.y if seen is None else np.searchsorted(seen, chunk.y)
+        y = chunk.y if present_classes is None else np.searchsorted(present_classes, chunk.y)
         yield Batch(X, y, chunk.weight)
 
 
@@ -155,19 +157,19 @@ def copy_rows(rows: Batch) -> Batch:
     return Batch(*(column.copy() for column in rows))
 
 
-def _windows(chunks: Iterator[Batch], *, may_change: bool) -> Iterator[Batch]:
+def _iter_windows(chunks: Iterator[Batch], *, may_change: bool) -> Iterator[Batch]:
     """Yield consecutive chunks joined into windows; copies a chunk if it may change before its window is full."""
-    waiting: list[Batch] = []
+    pending: list[Batch] = []
     size = 0
     for chunk in chunks:
         size += n_bytes(chunk.X)
         is_full = size >= _WINDOW_SIZE
-        waiting.append(copy_rows(chunk) if may_change and not is_full else chunk)
+        pending.append(copy_rows(chunk) if may_change and not is_full else chunk)
         if is_full:
-            yield concatenate_rows(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield concatenate_rows(waiting)
+            yield concatenate_rows(pending)
+            pending, size = [], 0
+    if pending:
+        yield concatenate_rows(pending)
 
 
 class StratifiedSampler:
@@ -175,7 +177,7 @@ class StratifiedSampler:
 
     Each class has a sampling rate, 1 at first. When the sample is too large, the classes with the highest rate are
     thinned: their rate is multiplied by 0.8. So all classes end with similar rates, in whatever order the rows come.
-    A class with at most ``LEAST_OF_CLASS`` rows is not thinned while any other class has more. A row has the weight of
+    A class with at most ``MIN_CLASS_ROWS`` rows is not thinned while any other class has more. A row has the weight of
     ``1 / rate`` rows of its class.
 
     ``is_all`` is True while no row has been left out; no random number is drawn until then.
@@ -184,7 +186,7 @@ class StratifiedSampler:
     def __init__(self, rng: np.random.RandomState) -> None:
         self._rng = rng
         self._rows: list[Batch] = []
-        self._heights: list[Array] = []
+        self._uniforms: list[Array] = []
         self._rate = np.ones(0)
         self._size = 0
         self.is_all = True
@@ -198,27 +200,27 @@ class StratifiedSampler:
         self._rows.append(rows)
         self._size += n_bytes(rows.X)
         if not self.is_all:
-            self._heights.append(uniform(len(rows.y), self._rng))
+            self._uniforms.append(uniform(len(rows.y), self._rng))
             self._thin(-1)
         while self._size > SAMPLE_SIZE:
             if self.is_all:
                 self.is_all = False
-                self._heights = [uniform(len(chunk.y), self._rng) for chunk in self._rows]
+                self._uniforms = [uniform(len(chunk.y), self._rng) for chunk in self._rows]
             counts = np.sum([np.bincount(chunk.y, minlength=n_classes) for chunk in self._rows], axis=0)
-            is_common = counts > LEAST_OF_CLASS if (counts > LEAST_OF_CLASS).any() else counts > 0
-            self._rate[is_common & (self._rate == self._rate[is_common].max())] *= _KEPT_SHARE
+            is_common = counts > MIN_CLASS_ROWS if (counts > MIN_CLASS_ROWS).any() else counts > 0
+            self._rate[is_common & (self._rate == self._rate[is_common].max())] *= _THINNING_FRACTION
             for i in range(len(self._rows)):
                 self._thin(i)
         if may_change and self._rows[-1] is rows:
             self._rows[-1] = copy_rows(rows)
 
     def _thin(self, i: int) -> None:
-        chunk, height = self._rows[i], self._heights[i]
-        is_kept = height < self._rate[chunk.y]
+        chunk, uniforms = self._rows[i], self._uniforms[i]
+        is_kept = uniforms < self._rate[chunk.y]
         if not is_kept.all():
             self._rows[i] = Batch(*(column[is_kept] for column in chunk))
             self._size -= n_bytes(chunk.X) - n_bytes(self._rows[i].X)
-            self._heights[i] = height[is_kept]
+            self._uniforms[i] = uniforms[is_kept]
 
     def rows(self) -> Batch:
         """Return the sample with weights divided by the sampling rates; the sampler is then empty."""

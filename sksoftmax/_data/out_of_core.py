@@ -85,17 +85,17 @@ class Survey(NamedTuple):
 
 def is_on_disk(X: Any) -> bool:
     """Return whether X is read from a file when it is sliced, and is larger than the sample may be."""
-    is_read = isinstance(X, np.memmap) or (hasattr(X, "chunks") and hasattr(X, "dtype") and hasattr(X, "shape"))
-    return is_read and len(X.shape) == 2 and int(np.prod(X.shape)) * X.dtype.itemsize > _chunks.SAMPLE_SIZE
+    is_lazy = isinstance(X, np.memmap) or (hasattr(X, "chunks") and hasattr(X, "dtype") and hasattr(X, "shape"))
+    return is_lazy and len(X.shape) == 2 and int(np.prod(X.shape)) * X.dtype.itemsize > _chunks.SAMPLE_SIZE
 
 
-def slices(X: Any) -> list[slice]:
+def chunk_slices(X: Any) -> list[slice]:
     """Return the slices of consecutive chunks of about 1 MiB; multiples of the chunks that X is stored in, if any."""
     n_samples = X.shape[0]
     size = max(1, _chunks.CHUNK_SIZE // max(1, X.shape[1] * X.dtype.itemsize))
-    stored = (getattr(X, "chunks", None) or [1])[0]
-    if isinstance(stored, int):
-        size = -(-size // stored) * stored
+    stored_length = (getattr(X, "chunks", None) or [1])[0]
+    if isinstance(stored_length, int):
+        size = -(-size // stored_length) * stored_length
     return [slice(start, min(start + size, n_samples)) for start in range(0, n_samples, size)]
 
 
@@ -112,7 +112,7 @@ def by_chunks(predict: _Predict) -> _Predict:
             device_of_fit(self, X, predict.__name__)
             with np.errstate(all="ignore"):
                 return predict(self, X)
-        return np.concatenate([predict(self, np.asarray(X[rows])) for rows in slices(X)])
+        return np.concatenate([predict(self, np.asarray(X[rows])) for rows in chunk_slices(X)])
 
     return cast(_Predict, predict_chunks)
 
@@ -128,11 +128,11 @@ def of_array(X: Any, y: Any, sample_weight: Any) -> Source:
     y = _validation.check_labels(y)
     weight = sample_weight if sample_weight is None or np.ndim(sample_weight) == 0 else np.asarray(sample_weight)
     _validation.check_same_length(X, y, weight if np.ndim(weight) else None)
-    spans = slices(X)
+    slices = chunk_slices(X)
 
     def read(rng: np.random.RandomState | None) -> Iterator[tuple[Any, Any, Any]]:
-        for i in chunk_order(len(spans), rng):
-            rows = spans[i]
+        for i in chunk_order(len(slices), rng):
+            rows = slices[i]
             yield np.asarray(X[rows]), y[rows], weight[rows] if np.ndim(weight) else weight
 
     return Source(read, False)
@@ -249,13 +249,13 @@ def _column_sums(rows: Batch) -> Array:
     return sums
 
 
-def stratified(sample: Batch, class_weights: Array) -> Batch:
+def match_class_weights(sample: Batch, class_weights: Array) -> Batch:
     """Return the sample with weights scaled so that they sum to ``class_weights``, for each class that it has."""
     sampled = np.bincount(sample.y, sample.weight, len(class_weights))
     return sample._replace(weight=sample.weight * (class_weights / np.where(sampled > 0, sampled, 1.0))[sample.y])
 
 
-def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple[Batch, ChunkedSource]:
+def with_class_weight(first_pass: Survey, source: Source, class_weight: Any) -> tuple[Batch, ChunkedSource]:
     """Return the sample and the source of all rows, both with class weights applied.
 
     The weights of the sample are scaled, so that each class has the same total weight in the sample as in all rows.
@@ -265,28 +265,28 @@ def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple
     - the sum of the weights of each class, if the rows may change;
     - the sums of the columns, if the rows may change, in passes 2, 3, 4, 8, 16, ...
     """
-    factors = _validation.class_factors(class_weight, found.classes, found.class_weights)
-    class_weights = factors * found.class_weights
-    data = stratified(
-        _validation.drop_zero_weight(found.data._replace(weight=found.data.weight * factors[found.data.y])),
-        class_weights,
+    factors = _validation.class_factors(class_weight, first_pass.classes, first_pass.class_weights)
+    class_weights = factors * first_pass.class_weights
+    sample, n_expected = first_pass.data, first_pass.n_read
+    data = match_class_weights(
+        _validation.drop_zero_weight(sample._replace(weight=sample.weight * factors[sample.y])), class_weights
     )
     dtype = data.X.dtype
     passes = itertools.count(2)  # the survey was pass 1
 
-    def coded(rng: np.random.RandomState | None) -> Iterator[Batch]:
-        number = next(passes)
-        is_summed = source.may_change and (number == 3 or number & (number - 1) == 0)  # up to a tenth of a pass
-        n_read, weights, sums = 0, np.zeros(len(found.classes)), np.zeros(1)
+    def read_coded(rng: np.random.RandomState | None) -> Iterator[Batch]:
+        i_pass = next(passes)
+        is_summed = source.may_change and (i_pass == 3 or i_pass & (i_pass - 1) == 0)  # up to a tenth of a pass
+        n_read, weights, sums = 0, np.zeros(len(first_pass.classes)), np.zeros(1)
         for X, labels, sample_weight in source.read(rng):
             X, y = _validation.as_rows(X, dtype), _validation.check_labels(labels, warn=False)
-            y, classes = _validation.to_common_dtype(y, found.classes, "y", "the batches before")
+            y, classes = _validation.to_common_dtype(y, first_pass.classes, "y", "the batches before")
             if X.shape[1] != data.X.shape[1]:
                 _raise_for_change(f"{X.shape[1]} columns, not {data.X.shape[1]},")
             n_read += len(y)
             codes = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
-            if n_read > found.n_read or (classes[codes] != y).any():
-                _raise_for_change("other labels" if n_read <= found.n_read else f"more than {found.n_read} rows")
+            if n_read > n_expected or (classes[codes] != y).any():
+                _raise_for_change("other labels" if n_read <= n_expected else f"more than {n_expected} rows")
             weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, float)
             rows = _validation.drop_zero_weight(Batch(X, codes, weight))
             if source.may_change:
@@ -294,30 +294,30 @@ def with_class_weight(found: Survey, source: Source, class_weight: Any) -> tuple
             if is_summed:
                 sums = sums + _column_sums(rows)
             yield _validation.drop_zero_weight(rows._replace(weight=factors[rows.y] * rows.weight))
-        if n_read < found.n_read:
-            _raise_for_change(f"{n_read} rows, not {found.n_read},")
+        if n_read < n_expected:
+            _raise_for_change(f"{n_read} rows, not {n_expected},")
         if source.may_change:
-            _check_same_weights(found, weights)
+            _check_same_weights(first_pass, weights)
         if is_summed:
-            _check_same_sums(found, sums)
+            _check_same_sums(first_pass, sums)
 
-    n_samples = int(found.class_counts[factors > 0].sum())
-    return data, ChunkedSource(coded, n_samples, class_weights, found.moments, may_change=source.may_change)
+    n_samples = int(first_pass.class_counts[factors > 0].sum())
+    return data, ChunkedSource(read_coded, n_samples, class_weights, first_pass.moments, may_change=source.may_change)
 
 
-def _check_same_weights(found: Survey, weights: Array) -> None:
+def _check_same_weights(first_pass: Survey, weights: Array) -> None:
     """Raise ValueError if the sums of the weights by class differ from those of the first pass, beyond rounding."""
-    if not (np.abs(weights - found.class_weights) <= _ROUNDING["float64"] * found.class_weights.sum()).all():
+    if not (np.abs(weights - first_pass.class_weights) <= _ROUNDING["float64"] * first_pass.class_weights.sum()).all():
         _raise_for_change("other numbers of rows, or weights, in a class")
 
 
-def _check_same_sums(found: Survey, sums: Array) -> None:
+def _check_same_sums(first_pass: Survey, sums: Array) -> None:
     """Raise ValueError if the sums of the columns differ from those of the first pass, beyond rounding."""
-    first, scale = found.sums
-    is_known = np.isfinite(first)
-    if not np.isfinite(sums[is_known]).all():
+    first, scale = first_pass.sums
+    is_finite = np.isfinite(first)
+    if not np.isfinite(sums[is_finite]).all():
         _raise_for_change("NaN or inf in X")
-    if not (np.abs(sums - first) <= _ROUNDING[found.data.X.dtype.name] * scale)[is_known].all():
+    if not (np.abs(sums - first) <= _ROUNDING[first_pass.data.X.dtype.name] * scale)[is_finite].all():
         _raise_for_change("other numbers in X")
 
 

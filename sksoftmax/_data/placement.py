@@ -45,11 +45,12 @@ def device_of_fit(estimator: Any, X: Any, method: str) -> None:
             f"coef_ is of {type(coef).__module__}: {method} needs sklearn.config_context(array_api_dispatch=True), as "
             "fit did, or coef_ and intercept_ as NumPy arrays."
         )
-    given, of_fit = _place(X), _place(coef)
-    if given != of_fit:
+    X_place, fit_place = _place(X), _place(coef)
+    if X_place != fit_place:
         raise ValueError(
             f"inputs passed to {type(estimator).__name__}.{method}() must use the same namespace and the same device "
-            f"as those passed to fit, {_named(of_fit)}, got {_named(given)}; convert X, or coef_ and intercept_."
+            f"as those passed to fit, {_describe_place(fit_place)}, got {_describe_place(X_place)}; convert X, or "
+            "coef_ and intercept_."
         )
 
 
@@ -59,5 +60,6 @@ def _place(X: Any) -> tuple[Any, ...]:
     return ("numpy",) if xp is None else (xp.__name__.split(".")[-1], X.device)
 
 
-def _named(place: tuple[Any, ...]) -> str:
+def _describe_place(place: tuple[Any, ...]) -> str:
+    """Return a place as text, such as "torch on cpu"."""
     return " on ".join(map(str, place))

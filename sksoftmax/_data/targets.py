@@ -79,7 +79,7 @@ def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Arr
             f"{name} must have the shape (n_samples, n_classes) with soft_targets=True, got {np.ndim(y)} dimensions; "
             "set soft_targets=False for labels."
         )
-    of_frame = _of_columns(np.asarray(y.columns), name) if hasattr(y, "columns") else None
+    frame_columns = _classes_of_columns(np.asarray(y.columns), name) if hasattr(y, "columns") else None
     table = _validation.check_table(y, name)
     n_classes = table.shape[1]
     if n_classes < 2:
@@ -87,19 +87,19 @@ def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Arr
     if (table < 0).any():
         raise ValueError(f"{name} must hold shares >= 0 of each class, got {table.min():g}.")
     sums = table.sum(axis=1, dtype=np.float64)
-    worst = int(np.abs(sums - 1).argmax())
-    if abs(sums[worst] - 1) > _ROUNDING_OF_TARGETS:
+    i_worst = int(np.abs(sums - 1).argmax())
+    if abs(sums[i_worst] - 1) > _ROUNDING_OF_TARGETS:
         raise ValueError(
-            f"the rows of {name} must sum to 1, got {sums[worst]:g} in row {worst}; divide each row by its sum, which "
-            "sample_weight can take."
+            f"the rows of {name} must sum to 1, got {sums[i_worst]:g} in row {i_worst}; divide each row by its sum, "
+            "which sample_weight can take."
         )
-    classes, order = of_frame or (np.arange(n_classes), slice(None))
+    classes, order = frame_columns or (np.arange(n_classes), slice(None))
     table = table[:, order].astype(dtype, order="C")
     table /= table.sum(axis=1, keepdims=True, dtype=np.float64)
     return table, classes
 
 
-def _of_columns(names: Array, argument: str) -> tuple[Array, Array]:
+def _classes_of_columns(names: Array, argument: str) -> tuple[Array, Array]:
     """Return the names of the columns, sorted, and the position of each; raise ValueError as `target_table`."""
     try:
         classes, order = np.unique(names, return_index=True)
@@ -112,10 +112,12 @@ def _of_columns(names: Array, argument: str) -> tuple[Array, Array]:
     return classes, order
 
 
-def check_same_classes(given: Array, known: Array, name: str = "y") -> None:
-    """Raise ValueError if the classes of soft targets differ from the known classes."""
-    if not np.array_equal(given, known):
-        raise ValueError(f"{name} must have a column for each of the classes {known.tolist()}, got {given.tolist()}.")
+def check_same_classes(target_classes: Array, classes: Array, name: str = "y") -> None:
+    """Raise ValueError if the classes of soft targets differ from ``classes``."""
+    if not np.array_equal(target_classes, classes):
+        raise ValueError(
+            f"{name} must have a column for each of the classes {classes.tolist()}, got {target_classes.tolist()}."
+        )
 
 
 def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any) -> tuple[Batch, Array]:
@@ -133,16 +135,17 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
             _validation.check_hard_labels(
                 estimator, "allow_new_classes=True", "give y a column for each class that will ever come."
             )
-        rows, own = soft_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
-        known = _validation.stream_classes(estimator, own if is_first and classes is None else classes, own)
-        check_same_classes(own, known)
-        return _validation.drop_zero_weight(rows), known
+        rows, target_classes = soft_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
+        given = target_classes if is_first and classes is None else classes
+        classes = _validation.stream_classes(estimator, given, target_classes)
+        check_same_classes(target_classes, classes)
+        return _validation.drop_zero_weight(rows), classes
     rows = _validation.all_rows(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
-    known = _validation.stream_classes(estimator, classes, rows.y)
+    classes = _validation.stream_classes(estimator, classes, rows.y)
     codes = _validation.codes_of(
-        rows.y, known, "give all classes that will ever come in the first call, or set allow_new_classes=True."
+        rows.y, classes, "give all classes that will ever come in the first call, or set allow_new_classes=True."
     )
-    return _validation.drop_zero_weight(rows._replace(y=codes)), known
+    return _validation.drop_zero_weight(rows._replace(y=codes)), classes
 
 
 def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
@@ -182,8 +185,8 @@ def validation_data(estimator: Any, validation: Validation | None, classes: Arra
         return None
     X, y, sample_weight = validation
     if estimator.soft_targets:
-        rows, own = soft_data(estimator, X, y, sample_weight, reset=False, suffix="_val")
-        check_same_classes(own, classes, "y_val")
+        rows, target_classes = soft_data(estimator, X, y, sample_weight, reset=False, suffix="_val")
+        check_same_classes(target_classes, classes, "y_val")
     else:
         rows = _validation.all_rows(estimator, X, y, sample_weight, reset=False, is_stream=True, suffix="_val")
         codes = _validation.codes_of(rows.y, classes, "leave rows of other classes out.", name="y_val")
@@ -203,20 +206,20 @@ def split_validation(data: Batch, classes: Array, fraction: float, rng: np.rando
     counts = np.bincount(data.y, minlength=len(classes)) if has_labels else np.empty(0, dtype=np.intp)
     advice = "give fit X_val and y_val, or set early_stopping=False."
     if (counts == 1).any():
-        lonely = classes[counts == 1].tolist()
+        single = classes[counts == 1].tolist()
         raise ValueError(
             "early_stopping=True sets a part of each class aside, and needs at least 2 rows of positive weight of "
-            f"each, got 1 of {', '.join(map(repr, lonely))}; {advice}"
+            f"each, got 1 of {', '.join(map(repr, single))}; {advice}"
         )
-    n_held = int(np.ceil(fraction * n_samples))
-    n_least = max(1, int(np.count_nonzero(counts)))
-    if min(n_held, n_samples - n_held) < n_least:
+    n_held_out = int(np.ceil(fraction * n_samples))
+    min_rows = max(1, int(np.count_nonzero(counts)))
+    if min(n_held_out, n_samples - n_held_out) < min_rows:
         raise ValueError(
-            f"early_stopping=True must have a row of each class, {n_least} rows, to train on and to set aside, got "
-            f"{n_samples - n_held} and {n_held} by validation_fraction={fraction:g} of {n_samples} rows; change "
-            f"validation_fraction, {advice}"
+            f"early_stopping=True must have a row of each class, {min_rows} rows, to train on and to set aside, got "
+            f"{n_samples - n_held_out} and {n_held_out} by validation_fraction={fraction:g} of {n_samples} rows; "
+            f"change validation_fraction, {advice}"
         )
-    rows, held = train_test_split(
+    rows, held_out = train_test_split(
         np.arange(n_samples), test_size=fraction, stratify=data.y if has_labels else None, random_state=rng
     )
-    return Batch(*(part[rows] for part in data)), Batch(*(part[held] for part in data))
+    return Batch(*(part[rows] for part in data)), Batch(*(part[held_out] for part in data))

@@ -65,7 +65,7 @@ class PredictionsMixin:
         if self._has_more_digits and X.dtype == np.float32:
             parts = [
                 _raw_prediction(X[rows].astype(self.coef_.dtype), self.coef_, self.intercept_)
-                for rows in out_of_core.slices(X)
+                for rows in out_of_core.chunk_slices(X)
             ]
             raw = np.concatenate(parts)
         else:

@@ -86,7 +86,7 @@ def from_state(state: dict[str, Any], cls: type) -> dict[str, Any]:
     """
     version, number = state.get(_VERSION), state.get(_FORMAT)
     if number != STATE_FORMAT:
-        raise ValueError(_refusal(cls, version, number))
+        raise ValueError(_format_error(cls, version, number))
     if version != __version__:
         warnings.warn(
             OtherVersionWarning(
@@ -95,10 +95,10 @@ def from_state(state: dict[str, Any], cls: type) -> dict[str, Any]:
             stacklevel=3,  # the caller of __setstate__
         )
     attributes = {name: _from_plain(value) for name, value in state.items() if name not in (_VERSION, _FORMAT)}
-    return {**_defaults(cls), **attributes}
+    return {**_default_params(cls), **attributes}
 
 
-def _refusal(cls: type, version: str | None, number: int | None) -> str:
+def _format_error(cls: type, version: str | None, number: int | None) -> str:
     """Return the error message for a state of another format."""
     if number is None:
         writer, advice = "has no format, as none had at first", "Fit the model again."
@@ -109,7 +109,7 @@ def _refusal(cls: type, version: str | None, number: int | None) -> str:
     return f"{reader}; this one {writer}. {advice}"
 
 
-def _defaults(cls: type) -> dict[str, Any]:
+def _default_params(cls: type) -> dict[str, Any]:
     """Return the defaults of the constructor's parameters, for those that the version of the state did not have."""
     parameters = inspect.signature(cls).parameters.values()
     return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
