@@ -43,8 +43,8 @@ from sksoftmax._data.chunks import (
     sum_loss_grad,
 )
 from sksoftmax._data.out_of_core import match_class_weights
+from sksoftmax._data.totals import Statistics, Totals, summarize
 from sksoftmax._engines.threads import one_blas_thread
-from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._training.callbacks import task_of
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
@@ -84,13 +84,26 @@ class Communication(NamedTuple):
 
 
 class _PartitionSummary(NamedTuple):
-    """Classes, weights, column moments and type of the rows of a partition, or of all partitions."""
+    """Statistics, size and type of the rows of a partition, or of all partitions.
 
+    Attributes
+    ----------
+    statistics : Statistics
+    n_samples : int
+        Number of rows of positive weight.
+    n_features : int
+    names : ndarray of shape (n_features,) or None
+        Names of the columns of a data frame.
+    dtype : dtype
+        Dtype of X.
+    is_sparse : bool
+        Whether X is sparse.
+    n_bytes : int
+        Size of X in bytes.
+    """
+
+    statistics: Statistics
     n_samples: int
-    labels: Array
-    weights: Array
-    counts: Array
-    moments: Moments | None
     n_features: int
     names: Array | None
     dtype: Any
@@ -105,21 +118,15 @@ class _PartitionSummary(NamedTuple):
 def _summarize_partition(
     X: Any, y: Any, sample_weight: Any, fit_intercept: bool
 ) -> tuple[Batch | None, _PartitionSummary | None]:
-    """Check a partition; return its rows of positive weight and its summary, or (None, None) if it has no row.
-
-    The labels of the summary include those of rows of weight 0.
-    """
+    """Check a partition; return its rows as `summarize`, and its summary; (None, None) if it has no row."""
     if _validation.n_samples_of(X) == 0:
         return None, None
     seen = SoftmaxClassifier()
     rows = _validation.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
-    labels, codes = np.unique(rows.y, return_inverse=True)
-    weights, counts = (np.bincount(codes, weight, len(labels)) for weight in (rows.weight, rows.weight > 0))
-    rows = _validation.drop_zero_weight(rows)
-    moments = moments_of(rows, fit_intercept=fit_intercept) if len(rows.y) else None
+    rows, statistics = summarize(rows, fit_intercept=fit_intercept)
     names = getattr(seen, "feature_names_in_", None)
     kind = (seen.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
-    return rows, _PartitionSummary(len(rows.y), labels, weights, counts, moments, *kind)
+    return rows, _PartitionSummary(statistics, len(rows.y), *kind)
 
 
 def _get_summary(checked: tuple[Batch | None, _PartitionSummary | None]) -> _PartitionSummary | None:
@@ -132,11 +139,11 @@ def _encode_partition(
     checked: tuple[Batch | None, _PartitionSummary | None], classes: Array, factors: Array, dtype: Any
 ) -> Batch | None:
     """Return the rows of a checked partition in ``dtype``, with y as codes and class weights applied."""
-    rows = checked[0]
-    if rows is None:
+    rows, summary = checked
+    if rows is None or summary is None:
         return None
-    y, classes = _validation.to_common_dtype(rows.y, classes, "y", "the classes")
-    codes = np.searchsorted(classes, y)
+    labels, classes = _validation.to_common_dtype(summary.statistics.labels, classes, "y", "the classes")
+    codes = np.searchsorted(classes, labels)[rows.y]
     return _validation.drop_zero_weight(Batch(_validation.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
 
 
@@ -492,23 +499,24 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
                 partitions = _futures_of(cluster, _partitions(X, y, sample_weight))
                 checked = [cluster.submit(_summarize_partition, *parts, self.fit_intercept) for parts in partitions]
                 found = _merge_summaries(cluster.gather(cluster.each(_get_summary, checked)))
-                factors = _validation.class_factors(self.class_weight, found.labels, found.weights)
-                chunks = cluster.each(_encode_partition, checked, found.labels, factors, found.dtype)
+                classes, weights, counts, moments = found.statistics
+                factors = _validation.class_factors(self.class_weight, classes, weights)
+                chunks = cluster.each(_encode_partition, checked, classes, factors, found.dtype)
                 rates = _rates(found)
                 seed = int(check_random_state(self.random_state).randint(2**31))
                 drawn = [cluster.submit(_sample_partition, chunk, rates, (seed, i)) for i, chunk in enumerate(chunks)]
                 parts = [rows for rows in cluster.gather(drawn) if rows is not None and len(rows.y)]
-                class_weights = factors * found.weights
+                class_weights = factors * weights
                 sample, data_source = match_class_weights(concatenate_rows(parts), class_weights), None
                 if (rates < 1).any():
-                    assert found.moments is not None
-                    n_samples = int(found.counts[factors > 0].sum())
-                    data_source = _ClusterSource(cluster, chunks, n_samples, class_weights, found.moments)
+                    assert moments is not None
+                    n_samples = int(counts[factors > 0].sum())
+                    data_source = _ClusterSource(cluster, chunks, n_samples, class_weights, moments)
                 self.n_features_in_ = found.n_features
                 self.__dict__.pop("feature_names_in_", None)
                 if found.names is not None:
                     self.feature_names_in_ = found.names
-                result = self._fit_coded(sample, found.labels, data_source, None, task)
+                result = self._fit_coded(sample, classes, data_source, None, task)
                 told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
                 self.communication_ = Communication(*told)
         self._warn_if_above_tol(result)
@@ -719,28 +727,29 @@ def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _Partitio
         raise ValueError(
             f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, kinds))}."
         )
-    labels = functools.reduce(_validation.union_classes, [one.labels for one in found])
+    parts = [one.statistics for one in found]
+    labels = functools.reduce(_validation.union_classes, [part.labels for part in parts])
     _validation.check_two_classes(labels)
-    _validation.check_finite_sum(np.concatenate([one.weights for one in found]))
-    weights, counts = np.zeros(len(labels)), np.zeros(len(labels))
-    moments: Moments | None = None
-    for one in found:
-        if one.moments is not None:
-            of_rows = one.moments, one.weights.sum()
-            moments = one.moments if moments is None else merge_moments(moments, weights.sum(), *of_rows)
-        where = np.searchsorted(labels, one.labels.astype(labels.dtype))
-        weights[where] += one.weights
-        counts[where] += one.counts
-    sizes = (sum(one.n_samples for one in found), labels, weights, counts, moments, found[0].n_features, found[0].names)
-    dtype = np.result_type(*(one.dtype for one in found))
-    return _PartitionSummary(*sizes, dtype, found[0].is_sparse, sum(one.n_bytes for one in found))
+    _validation.check_finite_sum(np.concatenate([part.weights for part in parts]))
+    totals = Totals(labels)
+    for part in parts:
+        totals.add(part._replace(labels=part.labels.astype(labels.dtype)), part.weights.sum())
+    return _PartitionSummary(
+        Statistics(labels, totals.class_weights, totals.class_counts, totals.moments),
+        sum(one.n_samples for one in found),
+        found[0].n_features,
+        found[0].names,
+        np.result_type(*(one.dtype for one in found)),
+        found[0].is_sparse,
+        sum(one.n_bytes for one in found),
+    )
 
 
 def _rates(found: _PartitionSummary) -> Array:
     """Return the sampling rate of each class; at least ``MIN_CLASS_ROWS`` rows of a class are expected, or all."""
-    share = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes)
+    share, counts = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes), found.statistics.counts
     return (
-        np.minimum(1.0, np.maximum(share, MIN_CLASS_ROWS / np.maximum(found.counts, 1)))
+        np.minimum(1.0, np.maximum(share, MIN_CLASS_ROWS / np.maximum(counts, 1)))
         if share < 1
-        else np.ones(len(found.counts))
+        else np.ones(len(counts))
     )

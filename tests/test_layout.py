@@ -52,7 +52,7 @@ WINGS = {
         "_certificate",
         "dual",
     ],
-    "_data": ["batches", "chunks", "validation", "placement", "targets", "out_of_core"],
+    "_data": ["batches", "chunks", "validation", "placement", "targets", "totals", "out_of_core"],
     "_training": ["stopping", "plan", "loop", "fit", "callbacks", "path", "stream"],
     "_model": ["conversion", "predictions", "serialization"],
     "estimators": ["loss", "verify", "_classifier", "_classifier_cv", "dask", "onnx"],

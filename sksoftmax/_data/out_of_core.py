@@ -19,7 +19,7 @@ from sksoftmax._data import validation as _validation
 from sksoftmax._data.batches import chunk_order
 from sksoftmax._data.chunks import ChunkedSource, StratifiedSampler, split_rows
 from sksoftmax._data.placement import device_of_fit
-from sksoftmax._maths.preconditioner import merge_moments, moments_of
+from sksoftmax._data.totals import Totals, summarize
 from sksoftmax._types import Array, Batch, Moments
 
 _Predict = TypeVar("_Predict", bound=Callable[..., Array])
@@ -179,13 +179,11 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         If a chunk is not what ``fit`` accepts; if it differs from the first in its number of columns, or in being
         sparse; if a label is not in ``classes``; if there is no row of positive weight, or only one class.
     """
-    known = np.empty(0) if classes is None else _validation.given_classes(classes)
+    labels = np.empty(0) if classes is None else _validation.given_classes(classes)
     if classes is not None:
-        _validation.check_two_classes(known, "classes")
-    code_of = {label: i for i, label in enumerate(known.tolist())}
-    sample, totals, n_read = StratifiedSampler(rng), np.zeros((2, 0)), 0
+        _validation.check_two_classes(labels, "classes")
+    sample, totals, n_read = StratifiedSampler(rng), Totals(labels), 0
     is_sparse: bool | None = None
-    moments: Moments | None = None
     sums: Any = 0.0
     for X, y, weight in source.read(None):
         n_read += _validation.n_samples_of(X)
@@ -194,33 +192,30 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         if is_sparse not in (None, sp.issparse(rows.X)):
             raise ValueError("the batches must be all sparse or all dense, got both.")
         is_sparse = sp.issparse(rows.X)
-        labels, which = np.unique(rows.y, return_inverse=True)
+        rows, statistics = summarize(rows, fit_intercept=estimator.fit_intercept)
         if classes is not None:
-            _validation.codes_of(labels, known, "give them in classes as well, or leave it out.")
-        elif not set(labels.tolist()) <= code_of.keys():
-            known = _validation.union_classes(known, labels, "y", "the batches before")
-        codes = np.array([code_of.setdefault(label, len(code_of)) for label in labels.tolist()], dtype=np.intp)[which]
-        totals = np.pad(totals, ((0, 0), (0, len(code_of) - totals.shape[1])))
-        rows = _validation.drop_zero_weight(rows._replace(y=codes))
+            _validation.codes_of(statistics.labels, labels, "give them in classes as well, or leave it out.")
+        elif not totals.has_labels(statistics.labels):
+            labels = _validation.union_classes(labels, statistics.labels, "y", "the batches before")
+        codes = totals.add(statistics, rows.weight.sum())
         if len(rows.y) == 0:
             continue
-        own = moments_of(rows, fit_intercept=estimator.fit_intercept)
-        moments = own if moments is None else merge_moments(moments, totals[0].sum(), own, rows.weight.sum())
-        totals += [np.bincount(rows.y, weight, len(code_of)) for weight in (rows.weight, None)]
+        rows = rows._replace(y=codes[rows.y])
         if source.may_change:
             sums = sums + np.array([_column_sums(part) for part in (rows, rows._replace(X=abs(rows.X)))])
             rows = rows._replace(weight=rows.weight.copy())
-        sample.add(rows, len(code_of), may_change=source.may_change and _shares_memory(rows.X, X))
+        sample.add(rows, totals.n_classes, may_change=source.may_change and _shares_memory(rows.X, X))
     _validation.check_any_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
-    _validation.check_two_classes(known)
-    _validation.check_finite_sum(totals[0])
-    _validation.check_any_weight(int(totals[1].sum()))
-    assert moments is not None
-    rank = np.searchsorted(known, np.array(list(code_of), dtype=known.dtype))  # codes are in the order of arrival
+    _validation.check_two_classes(labels)
+    _validation.check_finite_sum(totals.class_weights)
+    _validation.check_any_weight(int(totals.class_counts.sum()))
+    assert totals.moments is not None
+    ranks = totals.ranks(labels)
+    order = np.argsort(ranks)
     data = sample.rows()
-    class_weights, class_counts = totals[:, np.argsort(rank)]
-    data = data._replace(y=rank[data.y])
-    return Survey(data, known, class_weights, class_counts, n_read, moments, sample.is_all, sums)
+    data = data._replace(y=ranks[data.y])
+    of_classes = labels, totals.class_weights[order], totals.class_counts[order]
+    return Survey(data, *of_classes, n_read, totals.moments, sample.is_all, sums)
 
 
 def _shares_memory(X: Any, given: Any) -> bool:
