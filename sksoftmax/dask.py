@@ -51,13 +51,13 @@ from sksoftmax._types import Array, Batch, Moments, Params, Problem
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 #: Number of results that one task adds, in the order of the partitions: the fan-in of the reduction tree.
-_BRANCHES = 8
+_FAN_IN = 8
 
 #: Expected size of the sample, as a fraction of its maximum size: the number of rows drawn is random.
-_FULL = 0.9
+_SAMPLE_FILL = 0.9
 
 #: Seconds between two checks of whether the cluster has a worker.
-_LOOK = 1.0
+_POLL_SECONDS = 1.0
 
 
 class Communication(NamedTuple):
@@ -121,12 +121,12 @@ def _summarize_partition(
     """Check a partition; return its rows as `summarize`, and its summary; (None, None) if it has no row."""
     if _validation.n_samples_of(X) == 0:
         return None, None
-    seen = SoftmaxClassifier()
-    rows = _validation.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
+    checker = SoftmaxClassifier()  # scikit-learn's validation sets its names and number of columns
+    rows = _validation.all_rows(checker, X, y, sample_weight, reset=True, is_stream=True)
     rows, statistics = summarize(rows, fit_intercept=fit_intercept)
-    names = getattr(seen, "feature_names_in_", None)
-    kind = (seen.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
-    return rows, _PartitionSummary(statistics, len(rows.y), *kind)
+    names = getattr(checker, "feature_names_in_", None)
+    description = (checker.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
+    return rows, _PartitionSummary(statistics, len(rows.y), *description)
 
 
 def _get_summary(checked: tuple[Batch | None, _PartitionSummary | None]) -> _PartitionSummary | None:
@@ -158,25 +158,25 @@ def _sample_partition(rows: Batch | None, rates: Array, seed: tuple[int, int]) -
 
 
 @np.errstate(all="ignore")
-def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+def _loss_grad(rows: Batch | None, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return (loss, gradient of coef, gradient of intercept), summed over the rows of a partition."""
-    column_offset, seen, *rest = asked
+    column_offset, present_classes, *rest = args
     with one_blas_thread():
-        loss, grads = sum_loss_grad(_chunks_of(rows, column_offset, seen), *rest)
+        loss, grads = sum_loss_grad(_chunks_of(rows, column_offset, present_classes), *rest)
     return loss, *grads
 
 
 @np.errstate(all="ignore")
-def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+def _hessian_product(rows: Batch | None, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the Hessian product (coef, intercept), summed over the rows of a partition."""
-    column_offset, seen, *rest = asked
+    column_offset, present_classes, *rest = args
     with one_blas_thread():
-        return tuple(sum_hessian_product(_chunks_of(rows, column_offset, seen), *rest))
+        return tuple(sum_hessian_product(_chunks_of(rows, column_offset, present_classes), *rest))
 
 
-def _chunks_of(rows: Batch | None, column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
+def _chunks_of(rows: Batch | None, column_offset: Array | None, present_classes: Array | None) -> Iterator[Batch]:
     """Return the chunks of a partition's rows as `center_chunks`; none for a partition without rows."""
-    return iter(()) if rows is None else center_chunks(split_rows(rows), column_offset, seen)
+    return iter(()) if rows is None else center_chunks(split_rows(rows), column_offset, present_classes)
 
 
 def _sum_results(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -184,7 +184,7 @@ def _sum_results(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*results, strict=True))
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     """Return the value."""
     return value
 
@@ -239,17 +239,17 @@ class _Cluster:
         """Call a function on the workers, once for each partition."""
         return [self.submit(function, chunk, *args) for chunk in chunks]
 
-    def sum_over(self, function: Callable[..., Any], chunks: Sequence[Future], asked: tuple[Any, ...]) -> Any:
+    def sum_over(self, function: Callable[..., Any], chunks: Sequence[Future], args: tuple[Any, ...]) -> Any:
         """Return the sum of the function's results over all partitions; counts as one round."""
         with self.releasing():
-            sent = self.submit(_same, asked)  # a task, so that Dask recomputes it if its worker dies
-            parts = self.each(function, chunks, sent)
+            shared_args = self.submit(_identity, args)  # a task, so that Dask recomputes it if its worker dies
+            parts = self.each(function, chunks, shared_args)
             while len(parts) > 1:
-                groups = [parts[i : i + _BRANCHES] for i in range(0, len(parts), _BRANCHES)]
+                groups = [parts[i : i + _FAN_IN] for i in range(0, len(parts), _FAN_IN)]
                 parts = [self.submit(_sum_results, group) for group in groups]
-            self.bytes_sent += self.n_workers * _size(asked)
+            self.bytes_sent += self.n_workers * _n_bytes_of(args)
             (result,) = self.gather(parts)
-        self.bytes_received += (self.n_workers - 1) * _size(result)  # between workers; gather counted one result
+        self.bytes_received += (self.n_workers - 1) * _n_bytes_of(result)  # between workers; gather counted one result
         return result
 
     def gather(self, futures: Sequence[Future]) -> list[Any]:
@@ -260,36 +260,36 @@ class _Cluster:
         RuntimeError
             If the cluster has no worker for ``workers_timeout`` seconds.
         """
-        lonely_since = None
-        while waiting := [future for future in futures if not future.done()]:
+        no_worker_since = None
+        while pending := [future for future in futures if not future.done()]:
             with contextlib.suppress(TimeoutError):
-                wait(waiting, timeout=_LOOK)
+                wait(pending, timeout=_POLL_SECONDS)
                 break
             if self._count():
-                lonely_since = None
+                no_worker_since = None
                 continue
-            lonely_since = lonely_since or time.monotonic()
-            if time.monotonic() - lonely_since > self.workers_timeout:
+            no_worker_since = no_worker_since or time.monotonic()
+            if time.monotonic() - no_worker_since > self.workers_timeout:
                 raise RuntimeError(
                     f"the cluster has had no worker for {self.workers_timeout:g} seconds, and the fit cannot go on: "
                     "start workers, and fit again."
                 )
         results: list[Any] = self.client.gather(list(futures))
         self.rounds += 1
-        self.bytes_received += _size(results)
+        self.bytes_received += _n_bytes_of(results)
         return results
 
     def _count(self) -> int:
         return len(self.client.nthreads())
 
 
-def _size(value: Any) -> int:
+def _n_bytes_of(value: Any) -> int:
     """Return the bytes of all arrays in a value or in nested tuples and lists."""
     if isinstance(value, np.ndarray):
         return value.nbytes
     if sp.issparse(value):
         return n_bytes(value)
-    return sum(map(_size, value)) if isinstance(value, tuple | list) else 0
+    return sum(map(_n_bytes_of, value)) if isinstance(value, tuple | list) else 0
 
 
 class _ClusterSource(NamedTuple):
@@ -305,7 +305,7 @@ class _ClusterSource(NamedTuple):
     moments : Moments
     column_offset : ndarray of shape (n_features,) or None
         Subtracted from each row of X; None for nothing.
-    seen : ndarray of int or None
+    present_classes : ndarray of int or None
         Sorted codes of the classes that have rows; y becomes positions in it. None if all classes have rows.
     """
 
@@ -315,16 +315,16 @@ class _ClusterSource(NamedTuple):
     class_weights: Array
     moments: Moments
     column_offset: Array | None = None
-    seen: Array | None = None
+    present_classes: Array | None = None
 
     def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        asked = (self.column_offset, self.seen, _without_rows(problem), params, total)
-        loss, *grads = self.cluster.sum_over(_loss_grad, self.chunks, asked)
+        args = (self.column_offset, self.present_classes, _without_rows(problem), params, total)
+        loss, *grads = self.cluster.sum_over(_loss_grad, self.chunks, args)
         return loss, Params(*grads)
 
     def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        asked = (self.column_offset, self.seen, _without_rows(problem), params, direction, total)
-        return Params(*self.cluster.sum_over(_hessian_product, self.chunks, asked))
+        args = (self.column_offset, self.present_classes, _without_rows(problem), params, direction, total)
+        return Params(*self.cluster.sum_over(_hessian_product, self.chunks, args))
 
     def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
         raise NotImplementedError
@@ -334,8 +334,8 @@ class _ClusterSource(NamedTuple):
             column_offset=column_offset, moments=self.moments._replace(mean=self.moments.mean - column_offset)
         )
 
-    def of_classes(self, seen: Array) -> Self:
-        return self._replace(seen=seen, class_weights=self.class_weights[seen])
+    def of_classes(self, present_classes: Array) -> Self:
+        return self._replace(present_classes=present_classes, class_weights=self.class_weights[present_classes])
 
 
 def _without_rows(problem: Problem) -> Problem:
@@ -428,14 +428,14 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
     @property
     def client(self) -> Client:
-        client, found = self._client, "one that is closed"
+        client, got = self._client, "one that is closed"
         if client is None:
             with contextlib.suppress(ValueError):
                 client = get_client()
-            found = "none"
+            got = "none"
         if client is None or client.status == "closed":
             raise ValueError(
-                f"{type(self).__name__} needs the client of a cluster, got {found}; make one first, such as "
+                f"{type(self).__name__} needs the client of a cluster, got {got}; make one first, such as "
                 "distributed.Client() for the cores of this machine, or set the attribute client."
             )
         return client
@@ -496,29 +496,29 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
                 raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
             cluster = _Cluster(self.client, self.workers_timeout)
             with cluster.releasing():
-                partitions = _futures_of(cluster, _partitions(X, y, sample_weight))
+                partitions = _compute_partitions(cluster, _split_partitions(X, y, sample_weight))
                 checked = [cluster.submit(_summarize_partition, *parts, self.fit_intercept) for parts in partitions]
-                found = _merge_summaries(cluster.gather(cluster.each(_get_summary, checked)))
-                classes, weights, counts, moments = found.statistics
+                summary = _merge_summaries(cluster.gather(cluster.each(_get_summary, checked)))
+                classes, weights, counts, moments = summary.statistics
                 factors = _validation.class_factors(self.class_weight, classes, weights)
-                chunks = cluster.each(_encode_partition, checked, classes, factors, found.dtype)
-                rates = _rates(found)
+                chunks = cluster.each(_encode_partition, checked, classes, factors, summary.dtype)
+                rates = _sampling_rates(summary)
                 seed = int(check_random_state(self.random_state).randint(2**31))
-                drawn = [cluster.submit(_sample_partition, chunk, rates, (seed, i)) for i, chunk in enumerate(chunks)]
-                parts = [rows for rows in cluster.gather(drawn) if rows is not None and len(rows.y)]
+                samples = [cluster.submit(_sample_partition, chunk, rates, (seed, i)) for i, chunk in enumerate(chunks)]
+                parts = [rows for rows in cluster.gather(samples) if rows is not None and len(rows.y)]
                 class_weights = factors * weights
                 sample, data_source = match_class_weights(concatenate_rows(parts), class_weights), None
                 if (rates < 1).any():
                     assert moments is not None
                     n_samples = int(counts[factors > 0].sum())
                     data_source = _ClusterSource(cluster, chunks, n_samples, class_weights, moments)
-                self.n_features_in_ = found.n_features
+                self.n_features_in_ = summary.n_features
                 self.__dict__.pop("feature_names_in_", None)
-                if found.names is not None:
-                    self.feature_names_in_ = found.names
+                if summary.names is not None:
+                    self.feature_names_in_ = summary.names
                 result = self._fit_coded(sample, classes, data_source, None, task)
-                told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
-                self.communication_ = Communication(*told)
+                sizes = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
+                self.communication_ = Communication(*sizes)
         self._warn_if_above_tol(result)
         return self
 
@@ -530,7 +530,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         SoftmaxClassifier
             Has copies of the parameters and fitted attributes, except ``communication_``.
         """
-        return _as_kind(SoftmaxClassifier, self)
+        return _convert(SoftmaxClassifier, self)
 
     @classmethod
     def from_local(cls, model: SoftmaxClassifier) -> Self:
@@ -546,35 +546,35 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         DaskSoftmaxClassifier
             Has copies of the parameters and fitted attributes.
         """
-        return _as_kind(cls, model)
+        return _convert(cls, model)
 
     @_document_prediction("(n_samples, n_classes), or (n_samples,) for two classes")
     def decision_function(self, X: Any) -> Any:
         """Return raw predictions; lazy if X is a dask collection."""
-        return self._lazily("decision_function", X, self.coef_.dtype)
+        return self._predict_lazily("decision_function", X, self.coef_.dtype)
 
     @_document_prediction("(n_samples,)")
     def predict(self, X: Any) -> Any:
         """Return the most probable class of each row; lazy if X is a dask collection."""
-        return self._lazily("predict", X, self.classes_.dtype)
+        return self._predict_lazily("predict", X, self.classes_.dtype)
 
     @_document_prediction("(n_samples, n_classes)")
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class; lazy if X is a dask collection."""
-        return self._lazily("predict_proba", X, self.coef_.dtype)
+        return self._predict_lazily("predict_proba", X, self.coef_.dtype)
 
     @_document_prediction("(n_samples, n_classes)")
     def predict_log_proba(self, X: Any) -> Any:
         """Return the natural logarithm of the probabilities; lazy if X is a dask collection."""
-        return self._lazily("predict_log_proba", X, self.coef_.dtype)
+        return self._predict_lazily("predict_log_proba", X, self.coef_.dtype)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy, the weighted fraction of rows whose label is predicted; not lazy.
 
         Parameters
         ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
+        X : dask array of shape (n_samples, n_features), dask dataframe, or any X that ``SoftmaxClassifier`` takes
+            Finite numbers, with the columns of the fit.
         y : dask array of shape (n_samples,), or dask series
             Labels, with the partitions of X. Or any y that ``SoftmaxClassifier.score`` takes.
         sample_weight : dask array of shape (n_samples,), or dask series, default=None
@@ -588,7 +588,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         Raises
         ------
         NotFittedError
-            Before the first fit.
+            If the model is not fitted.
         TypeError
             If y is a dask collection, and X or the weights are not.
         ValueError
@@ -599,7 +599,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         if not hasattr(y, "to_delayed"):
             return super().score(X.compute() if _is_dask(X) else X, y, sample_weight)
         local = self.to_local()
-        parts = [_delayed_hits(local, *partition) for partition in _partitions(X, y, sample_weight)]
+        parts = [_delayed_hits(local, *partition) for partition in _split_partitions(X, y, sample_weight)]
         hits, weights, n_samples = np.sum(compute(*parts, scheduler=self._client), axis=0)
         _validation.check_any_rows(
             int(n_samples), "X", f"{len(parts)} partitions without one", "check what selects the rows"
@@ -608,7 +608,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         _validation.check_any_weight(int(weights > 0))
         return float(hits) / float(weights)
 
-    def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
+    def _predict_lazily(self, method: str, X: Any, dtype: Any) -> Any:
         """Return the predictions of this method of the local model, as a dask array if X is a dask collection."""
         check_is_fitted(self)
         predict = getattr(self.to_local(), method)
@@ -650,7 +650,7 @@ def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) 
     return float(rows.weight[is_right].sum()), float(rows.weight.sum()), len(rows.y)
 
 
-def _as_kind(kind: type[Any], model: SoftmaxClassifier) -> Any:
+def _convert(kind: type[Any], model: SoftmaxClassifier) -> Any:
     """Return a model of class ``kind`` with copies of the parameters and fitted attributes of ``model``."""
     new = kind(**model.get_params(deep=False))
     state = {name: value for name, value in vars(model).items() if name not in ("_client", "communication_")}
@@ -662,7 +662,7 @@ def _is_dask(X: Any) -> bool:
     return isinstance(X, da.Array | dd.DataFrame)
 
 
-def _partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
+def _split_partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
     """Return the delayed (X, y, sample_weight) of each partition; None stands for weights of 1.
 
     Raises
@@ -699,7 +699,7 @@ def _partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
     return list(zip(*([None] * n_partitions if column is None else column for column in columns), strict=True))
 
 
-def _futures_of(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _compute_partitions(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Compute the partitions on the workers; return them as futures."""
     columns = (
         [None] * len(column) if column[0] is None else cluster.compute(column)
@@ -708,7 +708,7 @@ def _futures_of(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tu
     return list(zip(*columns, strict=True))
 
 
-def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _PartitionSummary:
+def _merge_summaries(all_summaries: Sequence[_PartitionSummary | None]) -> _PartitionSummary:
     """Merge the summaries of all partitions, in their order; None stands for a partition without rows.
 
     Raises
@@ -717,17 +717,19 @@ def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _Partitio
         If the partitions differ in their columns, or in being sparse; if no row has a positive weight; if the weights
         overflow; or if there is only one class.
     """
-    found = [one for one in all_found if one is not None]
+    summaries = [each for each in all_summaries if each is not None]
     _validation.check_any_rows(
-        len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows"
+        len(summaries), "X", f"{len(all_summaries)} partitions without one", "check what selects the rows"
     )
-    _validation.check_any_weight(sum(one.n_samples for one in found))
-    kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
-    if len(kinds) > 1:
+    _validation.check_any_weight(sum(each.n_samples for each in summaries))
+    columns = {
+        (each.n_features, each.is_sparse, None if each.names is None else tuple(each.names)) for each in summaries
+    }
+    if len(columns) > 1:
         raise ValueError(
-            f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, kinds))}."
+            f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, columns))}."
         )
-    parts = [one.statistics for one in found]
+    parts = [each.statistics for each in summaries]
     labels = functools.reduce(_validation.union_classes, [part.labels for part in parts])
     _validation.check_two_classes(labels)
     _validation.check_finite_sum(np.concatenate([part.weights for part in parts]))
@@ -736,20 +738,18 @@ def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _Partitio
         totals.add(part._replace(labels=part.labels.astype(labels.dtype)), part.weights.sum())
     return _PartitionSummary(
         Statistics(labels, totals.class_weights, totals.class_counts, totals.moments),
-        sum(one.n_samples for one in found),
-        found[0].n_features,
-        found[0].names,
-        np.result_type(*(one.dtype for one in found)),
-        found[0].is_sparse,
-        sum(one.n_bytes for one in found),
+        sum(each.n_samples for each in summaries),
+        summaries[0].n_features,
+        summaries[0].names,
+        np.result_type(*(each.dtype for each in summaries)),
+        summaries[0].is_sparse,
+        sum(each.n_bytes for each in summaries),
     )
 
 
-def _rates(found: _PartitionSummary) -> Array:
+def _sampling_rates(summary: _PartitionSummary) -> Array:
     """Return the sampling rate of each class; at least ``MIN_CLASS_ROWS`` rows of a class are expected, or all."""
-    share, counts = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes), found.statistics.counts
-    return (
-        np.minimum(1.0, np.maximum(share, MIN_CLASS_ROWS / np.maximum(counts, 1)))
-        if share < 1
-        else np.ones(len(counts))
-    )
+    rate, counts = min(1.0, _SAMPLE_FILL * _chunks.SAMPLE_SIZE / summary.n_bytes), summary.statistics.counts
+    if rate < 1:
+        return np.asarray(np.minimum(1.0, np.maximum(rate, MIN_CLASS_ROWS / np.maximum(counts, 1))))
+    return np.ones(len(counts))
