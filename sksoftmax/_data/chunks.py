@@ -29,7 +29,8 @@ _WINDOW_SIZE = 2**25
 #: Fraction of the rows of a class that one thinning of the sample keeps, so that a thinned sample stays nearly full.
 _THINNING_FRACTION = 0.8
 
-#: A class with at most this number of rows in the sample is not thinned, so that rare classes are not lost.
+#: A class with at most this number of rows in the sample is thinned only if no class has more, so that rare classes are
+#: not lost.
 MIN_CLASS_ROWS = 64
 
 
