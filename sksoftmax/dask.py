@@ -1,20 +1,17 @@
-"""``DaskSoftmaxClassifier``: the same model of rows that lie on the workers of a Dask cluster.
+"""``DaskSoftmaxClassifier``: a ``SoftmaxClassifier`` for rows that are distributed over a Dask cluster.
 
-A fit asks the workers for sums over their rows, as ``fit`` asks a file for them: of a ``DataSource`` these are the only
-questions. What travels is said by ``communication_``; see docs/scaling.md.
+A fit only needs sums over all rows, which the workers compute; this is the interface of ``DataSource``, as for a fit to
+a file. ``communication_`` reports the network traffic; see docs/scaling.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import functools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
-import scipy.sparse as sp
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,7 +19,7 @@ try:
     import dask.array as da
     import dask.dataframe as dd
     from dask import compute, delayed
-    from distributed import Client, Future, get_client, wait
+    from distributed import Client, get_client
 except ImportError as error:
     raise ImportError(
         "sksoftmax.dask needs dask and distributed: pip install 'sksoftmax[dask]', or use SoftmaxClassifier, which "
@@ -30,47 +27,42 @@ except ImportError as error:
     ) from error
 
 from sksoftmax._classifier import SoftmaxClassifier
-from sksoftmax._data import chunks as _chunks
-from sksoftmax._data import validation as _validation
-from sksoftmax._data.batches import generator, uniform
-from sksoftmax._data.chunks import (
-    LEAST_OF_CLASS,
-    center_chunks,
-    concatenate_rows,
-    n_bytes,
-    split_rows,
-    sum_hessian_product,
-    sum_loss_grad,
+from sksoftmax._cluster.client import Cluster, ClusterSource, compute_partitions
+from sksoftmax._cluster.partitions import (
+    count_hits,
+    encode_partition,
+    get_summary,
+    merge_summaries,
+    predict_block,
+    sample_partition,
+    sampling_rates,
+    summarize_partition,
 )
-from sksoftmax._data.out_of_core import stratified
+from sksoftmax._data import validation as _validation
+from sksoftmax._data.chunks import concatenate_rows
+from sksoftmax._data.out_of_core import match_class_weights
 from sksoftmax._engines.threads import one_blas_thread
-from sksoftmax._maths.preconditioner import merge_moments, moments_of
 from sksoftmax._training.callbacks import task_of
-from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
-#: Results that a worker adds up at a time: a tree of them, in the order of the partitions.
-_BRANCHES = 8
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
-#: Share of the sample's size that is asked for: chance may bring more.
-_FULL = 0.9
-
-#: Seconds between two looks at whether there is still a worker.
-_LOOK = 1.0
+_summarize_partition = summarize_partition  # benchmarks/bench_dask.py measures it by this name
 
 
 class Communication(NamedTuple):
-    """What a fit sent.
+    """Network traffic of a fit.
 
     Attributes
     ----------
     rounds : int
-        Times that the workers were asked and had answered.
+        Number of requests to all workers whose results the client waited for.
     bytes_sent, bytes_received : int
-        By the client: a round's parameters, once to each worker, and its sums, one from each; the sample.
+        Bytes of arrays, by an estimate: in each round the parameters, once to each worker, and the sums, once from each
+        worker; the results of the checks of the partitions; and the sample.
     n_sampled : int
-        Rows that came to the client.
+        Number of rows that the client received.
     n_workers : int
-        When the fit began.
+        Number of workers at the start of the fit.
     """
 
     rounds: int
@@ -80,250 +72,65 @@ class Communication(NamedTuple):
     n_workers: int
 
 
-class _PartitionSummary(NamedTuple):
-    """What a partition says of its rows."""
+#: Sections of the docstring of every prediction method.
+_PREDICTION_SECTIONS = """
 
-    n_samples: int
-    labels: Array
-    weights: Array
-    counts: Array
-    moments: Moments | None
-    n_features: int
-    names: Array | None
-    dtype: Any
-    is_sparse: bool
-    n_bytes: int
+Parameters
+----------
+X : dask array of shape (n_samples, n_features), dask dataframe, or any X that ``SoftmaxClassifier`` takes
+    Finite numbers, with the columns of the fit.
 
+Returns
+-------
+dask array or ndarray of shape {shape}
+    As ``SoftmaxClassifier.{name}``; for a dask collection a dask array with the partitions of X.
 
-# --- what the workers do: pure functions, so that a lost result is computed anew ----------------------------------
-
-
-@np.errstate(all="ignore")
-def _summarize_partition(
-    X: Any, y: Any, sample_weight: Any, fit_intercept: bool
-) -> tuple[Batch | None, _PartitionSummary | None]:
-    """Return the rows of a partition that count, and what they are, with all labels; None if it has no row."""
-    if _validation.n_samples_of(X) == 0:
-        return None, None
-    seen = SoftmaxClassifier()
-    rows = _validation.all_rows(seen, X, y, sample_weight, reset=True, is_stream=True)
-    labels, codes = np.unique(rows.y, return_inverse=True)
-    weights, counts = (np.bincount(codes, weight, len(labels)) for weight in (rows.weight, rows.weight > 0))
-    rows = _validation.drop_zero_weight(rows)
-    moments = moments_of(rows, fit_intercept=fit_intercept) if len(rows.y) else None
-    names = getattr(seen, "feature_names_in_", None)
-    kind = (seen.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
-    return rows, _PartitionSummary(len(rows.y), labels, weights, counts, moments, *kind)
+Raises
+------
+NotFittedError
+    If the model is not fitted.
+ValueError
+    As ``SoftmaxClassifier.{name}``; for a dask collection when the result is computed.
+"""
 
 
-def _get_summary(checked: tuple[Batch | None, _PartitionSummary | None]) -> _PartitionSummary | None:
-    return checked[1]
+def _document_prediction(shape: str) -> Callable[[_Method], _Method]:
+    """Decorate a prediction method: append the common sections to its docstring; ``shape`` is that of the result."""
 
+    def decorate(method: _Method) -> _Method:
+        sections = _PREDICTION_SECTIONS.format(shape=shape, name=method.__name__)
+        method.__doc__ = f"{method.__doc__}{sections}"
+        return method
 
-@np.errstate(all="ignore")
-def _encode_partition(
-    checked: tuple[Batch | None, _PartitionSummary | None], classes: Array, factors: Array, dtype: Any
-) -> Batch | None:
-    """The rows, coded, with class weights multiplied in."""
-    rows = checked[0]
-    if rows is None:
-        return None
-    y, classes = _validation.to_common_dtype(rows.y, classes, "y", "the classes")
-    codes = np.searchsorted(classes, y)
-    return _validation.drop_zero_weight(Batch(_validation.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
-
-
-@np.errstate(all="ignore")
-def _sample_partition(rows: Batch | None, rates: Array, seed: tuple[int, int]) -> Batch | None:
-    """Of each class a share of the rows, each with the weight of those that it stands for."""
-    if rows is None:
-        return None
-    is_kept = uniform(len(rows.y), generator(seed)) < rates[rows.y]
-    X, y, weight = (column[is_kept] for column in rows)
-    return Batch(X, y, weight / rates[y])
-
-
-@np.errstate(all="ignore")
-def _loss_grad(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
-    column_offset, seen, *rest = asked
-    with one_blas_thread():
-        loss, grads = sum_loss_grad(_chunks_of(rows, column_offset, seen), *rest)
-    return loss, *grads
-
-
-@np.errstate(all="ignore")
-def _hessian_product(rows: Batch | None, asked: tuple[Any, ...]) -> tuple[Any, ...]:
-    column_offset, seen, *rest = asked
-    with one_blas_thread():
-        return tuple(sum_hessian_product(_chunks_of(rows, column_offset, seen), *rest))
-
-
-def _chunks_of(rows: Batch | None, column_offset: Array | None, seen: Array | None) -> Iterator[Batch]:
-    return iter(()) if rows is None else center_chunks(split_rows(rows), column_offset, seen)
-
-
-def _sum_results(results: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Number by number, in this order."""
-    return tuple(sum(parts[1:], start=parts[0]) for parts in zip(*results, strict=True))
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-# --- what the client does -----------------------------------------------------------------------------------------
-
-
-class _Cluster:
-    """Asks the workers, and counts what travels; ``workers_timeout`` are the seconds without any that it bears."""
-
-    def __init__(self, client: Client, workers_timeout: float) -> None:
-        self.client, self.workers_timeout = client, workers_timeout
-        self.n_workers = self._count()
-        self.rounds = self.bytes_sent = self.bytes_received = 0
-        self._futures: list[Future] = []
-
-    @contextlib.contextmanager
-    def releasing(self) -> Iterator[None]:
-        """Release on exit the futures made inside.
-
-        After an error they would stay, with the workers' data: the client keeps the error of a future, its traceback
-        keeps the frames of the fit, and these keep the futures.
-        """
-        n_before = len(self._futures)
-        try:
-            yield
-        finally:
-            while len(self._futures) > n_before:
-                with contextlib.suppress(RuntimeError):  # the client's event loop is closed
-                    self._futures.pop().release()
-
-    def compute(self, lazy: Sequence[Any]) -> list[Future]:
-        """Have the workers compute dask's delayed values."""
-        futures: list[Future] = self.client.compute(list(lazy))
-        self._futures += futures
-        return futures
-
-    def submit(self, function: Callable[..., Any], *args: Any) -> Future:
-        """Have a worker call a function."""
-        future = self.client.submit(function, *args, pure=False)
-        self._futures.append(future)
-        return future
-
-    def each(self, function: Callable[..., Any], chunks: Sequence[Future], *args: Any) -> list[Future]:
-        return [self.submit(function, chunk, *args) for chunk in chunks]
-
-    def sum_over(self, function: Callable[..., Any], chunks: Sequence[Future], asked: tuple[Any, ...]) -> Any:
-        """The sum over the pieces: a round."""
-        with self.releasing():
-            sent = self.submit(_same, asked)  # a task, so that it survives its worker
-            parts = self.each(function, chunks, sent)
-            while len(parts) > 1:
-                groups = [parts[i : i + _BRANCHES] for i in range(0, len(parts), _BRANCHES)]
-                parts = [self.submit(_sum_results, group) for group in groups]
-            self.bytes_sent += self.n_workers * _size(asked)
-            (result,) = self.gather(parts)
-        self.bytes_received += (self.n_workers - 1) * _size(result)  # from worker to worker
-        return result
-
-    def gather(self, futures: Sequence[Future]) -> list[Any]:
-        """Their results, here: a round.
-
-        Raises
-        ------
-        RuntimeError
-            If for ``workers_timeout`` seconds there is no worker.
-        """
-        lonely_since = None
-        while waiting := [future for future in futures if not future.done()]:
-            with contextlib.suppress(TimeoutError):
-                wait(waiting, timeout=_LOOK)
-                break
-            if self._count():
-                lonely_since = None
-                continue
-            lonely_since = lonely_since or time.monotonic()
-            if time.monotonic() - lonely_since > self.workers_timeout:
-                raise RuntimeError(
-                    f"the cluster has had no worker for {self.workers_timeout:g} seconds, and the fit cannot go on: "
-                    "start workers, and fit again."
-                )
-        results: list[Any] = self.client.gather(list(futures))
-        self.rounds += 1
-        self.bytes_received += _size(results)
-        return results
-
-    def _count(self) -> int:
-        return len(self.client.nthreads())
-
-
-def _size(value: Any) -> int:
-    """Bytes of the arrays in it."""
-    if isinstance(value, np.ndarray):
-        return value.nbytes
-    if sp.issparse(value):
-        return n_bytes(value)
-    return sum(map(_size, value)) if isinstance(value, tuple | list) else 0
-
-
-class _ClusterSource(NamedTuple):
-    """All rows, on the workers: a ``DataSource``."""
-
-    cluster: _Cluster
-    chunks: list[Future]
-    n_samples: int
-    class_weights: Array
-    moments: Moments
-    column_offset: Array | None = None
-    seen: Array | None = None
-
-    def loss_grad(self, problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-        asked = (self.column_offset, self.seen, _without_rows(problem), params, total)
-        loss, *grads = self.cluster.sum_over(_loss_grad, self.chunks, asked)
-        return loss, Params(*grads)
-
-    def hessian_product(self, problem: Problem, params: Params, direction: Params, total: float) -> Params:
-        asked = (self.column_offset, self.seen, _without_rows(problem), params, direction, total)
-        return Params(*self.cluster.sum_over(_hessian_product, self.chunks, asked))
-
-    def batches(self, batch_size: int, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
-        raise NotImplementedError
-
-    def center_columns(self, column_offset: Array) -> Self:
-        return self._replace(
-            column_offset=column_offset, moments=self.moments._replace(mean=self.moments.mean - column_offset)
-        )
-
-    def of_classes(self, seen: Array) -> Self:
-        return self._replace(seen=seen, class_weights=self.class_weights[seen])
-
-
-def _without_rows(problem: Problem) -> Problem:
-    nothing = np.zeros((0, problem.n_features), problem.data.X.dtype)
-    return problem._replace(data=Batch(nothing, np.zeros(0, np.intp), np.zeros(0)), data_source=None)
+    return decorate
 
 
 class DaskSoftmaxClassifier(SoftmaxClassifier):
-    """``SoftmaxClassifier`` of rows that lie on the workers of a Dask cluster, where they stay.
+    """``SoftmaxClassifier`` for rows on the workers of a Dask cluster, where they stay.
 
-    The same parameters, the same minimum whatever the partitions, and the same stop. ``fit`` takes dask arrays of dense
-    or CSR blocks, or dask dataframes; ``predict*`` of such are lazy, of anything else as ``SoftmaxClassifier``'s. Only
-    ``solver="auto"`` without ``early_stopping`` fits a cluster's rows. For the parameters and the other attributes see
-    ``SoftmaxClassifier``.
+    It has the parameters, the objective and the stopping rule of ``SoftmaxClassifier``, which documents the parameters
+    and all other attributes. The minimum does not depend on the partitions. Differences:
 
-    Each worker checks its rows and says what their columns and classes are; a sample of the rows, of at most 128 MiB
-    over all, comes to the client, which fits it; and from there Newton steps lead to the minimum of all rows, by the
-    gradient of all rows, a round each, and the curvature of the sample: docs/scaling.md. If the sample is all rows, the
-    fit is the client's alone.
+    - ``fit`` takes dask arrays of dense or CSR blocks, or dask dataframes.
+    - Predictions for dask collections are lazy; for any other X they are those of ``SoftmaxClassifier``.
+    - ``fit`` requires ``solver="auto"`` and ``early_stopping=False``.
+
+    A fit has three steps; see docs/scaling.md:
+
+    1. Each worker checks its rows, and returns their classes and the moments of their columns.
+    2. The workers send a sample of their rows, together at most 128 MiB, to the client, which fits a model to it. If
+       the sample has all rows, the fit ends here.
+    3. Newton steps from this model lead to the minimum over all rows. They use the gradient of all rows, which takes a
+       round per evaluation, and the curvature of the sample.
 
     Attributes
     ----------
     client : distributed.Client
-        The cluster; if none was set, the one that is current.
+        Client of the cluster; the current client if none was set.
     workers_timeout : float
-        Seconds without any worker, > 0, after which a fit gives up; 60 to begin with.
+        Seconds without any worker, > 0, after which a fit raises RuntimeError; 60 by default.
     communication_ : Communication
-        Rounds of the last fit, bytes that travelled, rows of the sample.
+        Network traffic of the last fit.
 
     References
     ----------
@@ -349,14 +156,14 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
     @property
     def client(self) -> Client:
-        client, found = self._client, "one that is closed"
+        client, got = self._client, "one that is closed"
         if client is None:
             with contextlib.suppress(ValueError):
                 client = get_client()
-            found = "none"
+            got = "none"
         if client is None or client.status == "closed":
             raise ValueError(
-                f"{type(self).__name__} needs the client of a cluster, got {found}; make one first, such as "
+                f"{type(self).__name__} needs the client of a cluster, got {got}; make one first, such as "
                 "distributed.Client() for the cores of this machine, or set the attribute client."
             )
         return client
@@ -371,16 +178,16 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
     @_validation.with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the model to the rows of X, where they are.
+        """Fit the model to distributed rows, which stay on their workers except for a sample.
 
         Parameters
         ----------
         X : dask array of shape (n_samples, n_features), or dask dataframe
-            Blocks are ndarrays or CSR matrices of finite numbers.
+            Finite numbers; blocks are ndarrays or CSR matrices.
         y : dask array of shape (n_samples,), or dask series
-            Labels of at least two classes, in the partitions of X.
+            Labels of at least two classes, with the partitions of X.
         sample_weight : dask array of shape (n_samples,), or dask series, default=None
-            Weights, >= 0.
+            Weights, >= 0, with the partitions of X; None for 1.
 
         Returns
         -------
@@ -389,13 +196,13 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         Raises
         ------
         TypeError
-            If X is no dask collection.
+            If X, y or the weights are not a dask collection.
         ValueError
-            As ``SoftmaxClassifier.fit``, for any partition; if y or the weights are in other partitions than X; if
-            all partitions are empty; if the solver is not "auto", or ``early_stopping`` is set; or if there is no
-            client.
+            As ``SoftmaxClassifier.fit``, for any partition; if y or the weights have other partitions than X; if some
+            partitions are sparse and some dense, or differ in their columns; if all partitions are empty; if
+            ``solver`` is not "auto", or ``early_stopping`` is True; or if there is no client.
         RuntimeError
-            If for ``workers_timeout`` seconds there is no worker.
+            If the cluster has no worker for ``workers_timeout`` seconds.
         ImportError
             As ``SoftmaxClassifier.fit``.
 
@@ -406,7 +213,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
 
         Notes
         -----
-        After an error or an interrupt no future of the fit is left with the client, and no data with the workers.
+        After a fit, an error or an interrupt, the client has no future and the workers have no data of the fit.
         """
         self._validate_params()
         task = task_of(self)
@@ -415,46 +222,47 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
             _validation.check_hard_labels(self, "a fit on a cluster", "SoftmaxClassifier takes soft targets.")
             if self.solver != "auto" or self.early_stopping:
                 raise ValueError("on a cluster solver must be 'auto', and early_stopping False.")
-            cluster = _Cluster(self.client, self.workers_timeout)
+            cluster = Cluster(self.client, self.workers_timeout)
             with cluster.releasing():
-                partitions = _futures_of(cluster, _partitions(X, y, sample_weight))
-                checked = [cluster.submit(_summarize_partition, *parts, self.fit_intercept) for parts in partitions]
-                found = _merge_summaries(cluster.gather(cluster.each(_get_summary, checked)))
-                factors = _validation.class_factors(self.class_weight, found.labels, found.weights)
-                chunks = cluster.each(_encode_partition, checked, found.labels, factors, found.dtype)
-                rates = _rates(found)
+                partitions = compute_partitions(cluster, _split_partitions(X, y, sample_weight))
+                checked = [cluster.submit(summarize_partition, *parts, self.fit_intercept) for parts in partitions]
+                summary = merge_summaries(cluster.gather(cluster.each(get_summary, checked)))
+                classes, weights, counts, moments = summary.statistics
+                factors = _validation.class_factors(self.class_weight, classes, weights)
+                chunks = cluster.each(encode_partition, checked, classes, factors, summary.dtype)
+                rates = sampling_rates(summary)
                 seed = int(check_random_state(self.random_state).randint(2**31))
-                drawn = [cluster.submit(_sample_partition, chunk, rates, (seed, i)) for i, chunk in enumerate(chunks)]
-                parts = [rows for rows in cluster.gather(drawn) if rows is not None and len(rows.y)]
-                class_weights = factors * found.weights
-                sample, data_source = stratified(concatenate_rows(parts), class_weights), None
+                samples = [cluster.submit(sample_partition, chunk, rates, (seed, i)) for i, chunk in enumerate(chunks)]
+                parts = [rows for rows in cluster.gather(samples) if rows is not None and len(rows.y)]
+                class_weights = factors * weights
+                sample, data_source = match_class_weights(concatenate_rows(parts), class_weights), None
                 if (rates < 1).any():
-                    assert found.moments is not None
-                    n_samples = int(found.counts[factors > 0].sum())
-                    data_source = _ClusterSource(cluster, chunks, n_samples, class_weights, found.moments)
-                self.n_features_in_ = found.n_features
+                    assert moments is not None
+                    n_samples = int(counts[factors > 0].sum())
+                    data_source = ClusterSource(cluster, chunks, n_samples, class_weights, moments)
+                self.n_features_in_ = summary.n_features
                 self.__dict__.pop("feature_names_in_", None)
-                if found.names is not None:
-                    self.feature_names_in_ = found.names
-                result = self._fit_coded(sample, found.labels, data_source, None, task)
-                told = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
-                self.communication_ = Communication(*told)
+                if summary.names is not None:
+                    self.feature_names_in_ = summary.names
+                result = self._fit_coded(sample, classes, data_source, None, task)
+                sizes = (cluster.rounds, cluster.bytes_sent, cluster.bytes_received, len(sample.y), cluster.n_workers)
+                self.communication_ = Communication(*sizes)
         self._warn_if_above_tol(result)
         return self
 
     def to_local(self) -> SoftmaxClassifier:
-        """The same model, of its own coefficients, as a ``SoftmaxClassifier``.
+        """Return the model as a ``SoftmaxClassifier``.
 
         Returns
         -------
         SoftmaxClassifier
-            Its parameters and fitted attributes are copies, but for ``communication_``.
+            Has copies of the parameters and fitted attributes, except ``communication_``.
         """
-        return _as_kind(SoftmaxClassifier, self)
+        return _convert(SoftmaxClassifier, self)
 
     @classmethod
     def from_local(cls, model: SoftmaxClassifier) -> Self:
-        """A model of this class with ``model``'s parameters and coefficients.
+        """Return a model of this class with the parameters and fitted attributes of ``model``.
 
         Parameters
         ----------
@@ -464,109 +272,41 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         Returns
         -------
         DaskSoftmaxClassifier
-            Its parameters and fitted attributes are copies.
+            Has copies of the parameters and fitted attributes.
         """
-        return _as_kind(cls, model)
+        return _convert(cls, model)
 
+    @_document_prediction("(n_samples, n_classes), or (n_samples,) for two classes")
     def decision_function(self, X: Any) -> Any:
-        """Raw predictions; lazy, if X is.
+        """Return raw predictions; lazy if X is a dask collection."""
+        return self._predict_lazily("decision_function", X, self.coef_.dtype)
 
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            As ``SoftmaxClassifier.decision_function``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.decision_function``; of a dask collection when it is computed.
-        """
-        return self._lazily("decision_function", X, self.coef_.dtype)
-
+    @_document_prediction("(n_samples,)")
     def predict(self, X: Any) -> Any:
-        """Most probable class of each row; lazy, if X is.
+        """Return the most probable class of each row; lazy if X is a dask collection."""
+        return self._predict_lazily("predict", X, self.classes_.dtype)
 
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples,)
-            As ``SoftmaxClassifier.predict``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.predict``; of a dask collection when it is computed.
-        """
-        return self._lazily("predict", X, self.classes_.dtype)
-
+    @_document_prediction("(n_samples, n_classes)")
     def predict_proba(self, X: Any) -> Any:
-        """Probability of each class; lazy, if X is.
+        """Return the probability of each class; lazy if X is a dask collection."""
+        return self._predict_lazily("predict_proba", X, self.coef_.dtype)
 
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples, n_classes)
-            As ``SoftmaxClassifier.predict_proba``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.predict_proba``; of a dask collection when it is computed.
-        """
-        return self._lazily("predict_proba", X, self.coef_.dtype)
-
+    @_document_prediction("(n_samples, n_classes)")
     def predict_log_proba(self, X: Any) -> Any:
-        """Natural logarithm of the probabilities; lazy, if X is.
-
-        Parameters
-        ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
-
-        Returns
-        -------
-        dask array or ndarray of shape (n_samples, n_classes)
-            As ``SoftmaxClassifier.predict_log_proba``; a dask array, in the partitions of X, if X is a dask collection.
-
-        Raises
-        ------
-        NotFittedError
-            Before the first fit.
-        ValueError
-            As ``SoftmaxClassifier.predict_log_proba``; of a dask collection when it is computed.
-        """
-        return self._lazily("predict_log_proba", X, self.coef_.dtype)
+        """Return the natural logarithm of the probabilities; lazy if X is a dask collection."""
+        return self._predict_lazily("predict_log_proba", X, self.coef_.dtype)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy: the share of the rows whose label is predicted; computed at once.
+        """Return the accuracy, the weighted fraction of rows whose label is predicted; not lazy.
 
         Parameters
         ----------
-        X : dask array of shape (n_samples, n_features), dask dataframe, or what ``SoftmaxClassifier`` takes
-            Finite numbers, in the columns of the fit.
+        X : dask array of shape (n_samples, n_features), dask dataframe, or any X that ``SoftmaxClassifier`` takes
+            Finite numbers, with the columns of the fit.
         y : dask array of shape (n_samples,), or dask series
-            Labels, in the partitions of X. Or an array, as ``SoftmaxClassifier.score``'s.
+            Labels, with the partitions of X. Or any y that ``SoftmaxClassifier.score`` takes.
         sample_weight : dask array of shape (n_samples,), or dask series, default=None
-            Weights, as in ``fit``. Or an array, if y is one.
+            Weights, as in ``fit``. Or an array, if y is not a dask collection.
 
         Returns
         -------
@@ -576,18 +316,18 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         Raises
         ------
         NotFittedError
-            Before the first fit.
+            If the model is not fitted.
         TypeError
             If y is a dask collection, and X or the weights are not.
         ValueError
-            As ``SoftmaxClassifier.score``, for any partition; if y or the weights are in other partitions than X; or if
-            all partitions are empty, or all weights 0.
+            As ``SoftmaxClassifier.score``, for any partition; if y or the weights have other partitions than X; if all
+            partitions are empty; or if all weights are 0.
         """
         check_is_fitted(self)
         if not hasattr(y, "to_delayed"):
             return super().score(X.compute() if _is_dask(X) else X, y, sample_weight)
         local = self.to_local()
-        parts = [_delayed_hits(local, *partition) for partition in _partitions(X, y, sample_weight)]
+        parts = [delayed(count_hits)(local, *partition) for partition in _split_partitions(X, y, sample_weight)]
         hits, weights, n_samples = np.sum(compute(*parts, scheduler=self._client), axis=0)
         _validation.check_any_rows(
             int(n_samples), "X", f"{len(parts)} partitions without one", "check what selects the rows"
@@ -596,7 +336,8 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         _validation.check_any_weight(int(weights > 0))
         return float(hits) / float(weights)
 
-    def _lazily(self, method: str, X: Any, dtype: Any) -> Any:
+    def _predict_lazily(self, method: str, X: Any, dtype: Any) -> Any:
+        """Return the predictions of this method of the local model, as a dask array if X is a dask collection."""
         check_is_fitted(self)
         predict = getattr(self.to_local(), method)
         if not _is_dask(X):
@@ -607,38 +348,16 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         if isinstance(X, da.Array):
             X = X.rechunk({1: -1})
             shape = {"drop_axis": 1} if is_flat else {"chunks": (X.chunks[0], (n_columns,))}
-            return X.map_blocks(_predict, predict, meta.shape[1:], dtype=dtype, meta=meta, **shape)
+            return X.map_blocks(predict_block, predict, meta.shape[1:], dtype=dtype, meta=meta, **shape)
         parts = [
-            da.from_delayed(_delayed_prediction(predict, part, meta.shape[1:]), (np.nan, *meta.shape[1:]), meta=meta)
+            da.from_delayed(delayed(predict_block)(part, predict, meta.shape[1:]), (np.nan, *meta.shape[1:]), meta=meta)
             for part in X.to_delayed()
         ]
         return da.concatenate(parts, allow_unknown_chunksizes=True)
 
 
-def _predict(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
-    """A block's predictions; it may have no row."""
-    if _validation.n_samples_of(X) == 0:
-        return np.empty((0, *shape))
-    return predict(X)
-
-
-@delayed
-def _delayed_prediction(predict: Callable[[Any], Array], X: Any, shape: tuple[int, ...]) -> Array:
-    return _predict(X, predict, shape)
-
-
-@delayed
-def _delayed_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[float, float, int]:
-    """Weight of the rows of a partition whose label is predicted, of all its rows, and their number."""
-    if _validation.n_samples_of(X) == 0:
-        return 0.0, 0.0, 0
-    rows = _validation.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
-    is_right = model.predict(X) == rows.y
-    return float(rows.weight[is_right].sum()), float(rows.weight.sum()), len(rows.y)
-
-
-def _as_kind(kind: type[Any], model: SoftmaxClassifier) -> Any:
-    """A model of the other class."""
+def _convert(kind: type[Any], model: SoftmaxClassifier) -> Any:
+    """Return a model of class ``kind`` with copies of the parameters and fitted attributes of ``model``."""
     new = kind(**model.get_params(deep=False))
     state = {name: value for name, value in vars(model).items() if name not in ("_client", "communication_")}
     vars(new).update(copy.deepcopy(state))
@@ -649,15 +368,15 @@ def _is_dask(X: Any) -> bool:
     return isinstance(X, da.Array | dd.DataFrame)
 
 
-def _partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
-    """Return X, y and the weights (None for 1) of each partition, delayed.
+def _split_partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
+    """Return the delayed (X, y, sample_weight) of each partition; None stands for weights of 1.
 
     Raises
     ------
     TypeError
-        If one of them is no dask collection.
+        If X, y or the weights are not a dask collection.
     ValueError
-        If they have not the same number of partitions.
+        If they differ in their number of partitions.
     """
     if not _is_dask(X):
         raise TypeError(
@@ -684,57 +403,3 @@ def _partitions(X: Any, y: Any, sample_weight: Any) -> list[tuple[Any, ...]]:
             )
     n_partitions = len(columns[0] or [])
     return list(zip(*([None] * n_partitions if column is None else column for column in columns), strict=True))
-
-
-def _futures_of(cluster: _Cluster, partitions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return the partitions as futures, which the workers hold."""
-    columns = (
-        [None] * len(column) if column[0] is None else cluster.compute(column)
-        for column in zip(*partitions, strict=True)
-    )
-    return list(zip(*columns, strict=True))
-
-
-def _merge_summaries(all_found: Sequence[_PartitionSummary | None]) -> _PartitionSummary:
-    """What all partitions say, in their order.
-
-    Raises
-    ------
-    ValueError
-        If they have not the same columns, no row counts, or there is one class only.
-    """
-    found = [one for one in all_found if one is not None]
-    _validation.check_any_rows(
-        len(found), "X", f"{len(all_found)} partitions without one", "check what selects the rows"
-    )
-    _validation.check_any_weight(sum(one.n_samples for one in found))
-    kinds = {(one.n_features, one.is_sparse, None if one.names is None else tuple(one.names)) for one in found}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, kinds))}."
-        )
-    labels = functools.reduce(_validation.union_classes, [one.labels for one in found])
-    _validation.check_two_classes(labels)
-    _validation.check_finite_sum(np.concatenate([one.weights for one in found]))
-    weights, counts = np.zeros(len(labels)), np.zeros(len(labels))
-    moments: Moments | None = None
-    for one in found:
-        if one.moments is not None:
-            of_rows = one.moments, one.weights.sum()
-            moments = one.moments if moments is None else merge_moments(moments, weights.sum(), *of_rows)
-        where = np.searchsorted(labels, one.labels.astype(labels.dtype))
-        weights[where] += one.weights
-        counts[where] += one.counts
-    sizes = (sum(one.n_samples for one in found), labels, weights, counts, moments, found[0].n_features, found[0].names)
-    dtype = np.result_type(*(one.dtype for one in found))
-    return _PartitionSummary(*sizes, dtype, found[0].is_sparse, sum(one.n_bytes for one in found))
-
-
-def _rates(found: _PartitionSummary) -> Array:
-    """Of each class the share of its rows that the sample is to have; rare classes are not thinned."""
-    share = min(1.0, _FULL * _chunks.SAMPLE_SIZE / found.n_bytes)
-    return (
-        np.minimum(1.0, np.maximum(share, LEAST_OF_CLASS / np.maximum(found.counts, 1)))
-        if share < 1
-        else np.ones(len(found.counts))
-    )

@@ -21,6 +21,7 @@ from sklearn.base import clone
 
 import sksoftmax.dask
 from sksoftmax import SoftmaxClassifier
+from sksoftmax._cluster.client import Cluster
 from sksoftmax._data import chunks as _chunks
 from sksoftmax.dask import DaskSoftmaxClassifier
 from tests.data.test_out_of_core import ALPHA, excess, sorted_data
@@ -185,7 +186,7 @@ def test_the_coefficients_are_the_same_bit_for_bit_on_any_number_of_workers(n_wo
 def before_the_second_round(monkeypatch, action):
     """Do something when the rows have been summed over once."""
     calls = []
-    summed = sksoftmax.dask._Cluster.sum_over
+    summed = Cluster.sum_over
 
     def counting(self, *args):
         calls.append(1)
@@ -193,7 +194,7 @@ def before_the_second_round(monkeypatch, action):
             action()
         return summed(self, *args)
 
-    monkeypatch.setattr(sksoftmax.dask._Cluster, "sum_over", counting)
+    monkeypatch.setattr(Cluster, "sum_over", counting)
     return calls
 
 

@@ -56,16 +56,18 @@ WINGS = {
         "_certificate",
         "dual",
     ],
-    "_data": ["batches", "chunks", "validation", "placement", "targets", "out_of_core"],
+    "_data": ["batches", "chunks", "validation", "placement", "targets", "totals", "out_of_core"],
     "_training": ["stopping", "plan", "loop", "fit", "callbacks", "path", "stream"],
     "_model": ["conversion", "predictions", "serialization"],
-    "estimators": ["loss", "verify", "_classifier", "_classifier_cv", "dask", "onnx"],
+    "estimators": ["loss", "verify", "_classifier", "_classifier_cv", "onnx"],
+    "_cluster": ["partitions", "client"],
+    "cluster": ["dask"],
     "plotting": ["_parts", "_calibration", "_coefficients", "_loss_curve", "__init__"],
     "package": ["__init__", "__main__"],
 }
 
 #: Groups of modules that have no folder.
-LOOSE = ("", "estimators", "package")
+LOOSE = ("", "estimators", "cluster", "package")
 
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
 SKLEARN_IMPORTERS = {
@@ -143,10 +145,12 @@ def test_numba_is_imported_only_where_kernels_are_made():
     assert importers == NUMBA_IMPORTERS
 
 
-def test_dask_is_imported_by_its_own_module_only():
-    foreign = {"dask", "distributed"}
-    importers = {name for name, path in _modules() if any(m.split(".")[0] in foreign for m, _ in _imports(path))}
-    assert importers == {"dask"}
+def test_dask_is_imported_by_its_own_modules_only():
+    importers = {
+        foreign: {name for name, path in _modules() if any(m.split(".")[0] == foreign for m, _ in _imports(path))}
+        for foreign in ("dask", "distributed")
+    }
+    assert importers == {"dask": {"dask"}, "distributed": {"dask", "_cluster.client"}}
 
 
 def test_matplotlib_is_imported_in_one_module():

@@ -1,4 +1,8 @@
-"""Which rows make a batch, and every random number of a fit."""
+"""Batches of an epoch, and the functions by which all other modules draw random numbers.
+
+The training loop takes its batches from here, the dual solver its order of rows, and the out-of-core sources their
+order of chunks.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,22 @@ from sksoftmax._types import Array, Batch
 
 
 def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomState, *, shuffle: bool) -> Iterator[Batch]:
-    """One pass over the rows.
+    """Yield the batches of one epoch.
 
     Parameters
     ----------
     data : Batch
         All rows.
     batch_size : int or None
-        Most rows of a batch; all batches are of this size or, should it not divide n_samples, equally smaller
-        by up to a row. None, or n_samples and more, gives the data as they are.
+        Maximum rows of a batch. If it does not divide n_samples, all batches are smaller, and their sizes differ by at
+        most one row. None, or at least n_samples, yields ``data`` itself.
     rng : RandomState
-        Draws one permutation an epoch, if ``shuffle``.
+        Draws one permutation per epoch if ``shuffle``.
 
     Yields
     ------
     Batch
-        Rows of a NumPy array share one buffer: a batch is valid until the next one is drawn.
+        Shuffled batches of a NumPy array share one buffer: a batch is valid until the next one is drawn.
     """
     n_samples = data.X.shape[0]
     if batch_size is None or batch_size >= n_samples:
@@ -42,38 +46,38 @@ def epoch_batches(data: Batch, batch_size: int | None, rng: np.random.RandomStat
         if order is None:
             yield Batch(X[span], y[span], weight[span])
             continue
-        rows = order[span]
-        drawn = X[rows] if buffer is None else np.take(X, rows, 0, buffer[: len(rows)], "clip")
-        yield Batch(drawn, y[rows], weight[rows])
+        indices = order[span]
+        X_batch = X[indices] if buffer is None else np.take(X, indices, 0, buffer[: len(indices)], "clip")
+        yield Batch(X_batch, y[indices], weight[indices])
 
 
 def row_order(n_samples: int, rng: np.random.RandomState, *, shuffle: bool) -> Array:
-    """The order in which an epoch visits single rows: a permutation, or as they come."""
+    """Return the order in which an epoch visits single rows: a permutation if ``shuffle``, else 0 to n - 1."""
     return rng.permutation(n_samples) if shuffle else np.arange(n_samples)
 
 
 def chunk_order(n_chunks: int, rng: np.random.RandomState | None) -> Array:
-    """The order in which an epoch reads pieces of rows: a permutation, or as they come."""
+    """Return the order in which a pass reads chunks: a permutation drawn from ``rng``; 0 to n - 1 if it is None."""
     return np.arange(n_chunks) if rng is None else rng.permutation(n_chunks)
 
 
 def generator(seed: Sequence[int]) -> np.random.RandomState:
-    """A source of random numbers of its own."""
+    """Return a new random number generator with this seed."""
     return np.random.RandomState(seed)
 
 
 def uniform(size: int, rng: np.random.RandomState) -> Array:
-    """Numbers in [0, 1)."""
+    """Draw uniform random numbers in [0, 1)."""
     return rng.uniform(size=size)
 
 
 def normal(shape: tuple[int, ...], rng: np.random.RandomState) -> Array:
-    """Standard normal numbers: where ``check_gradient`` looks."""
+    """Draw standard normal numbers: the parameters and directions of ``check_gradient``."""
     return rng.standard_normal(shape)
 
 
 def subset(size: int, n_chosen: int, rng: np.random.RandomState) -> Array:
-    """``n_chosen`` of ``range(size)``, without replacement, sorted; all of them if there are no more."""
+    """Draw ``n_chosen`` of ``range(size)`` without replacement, sorted; all of them if ``n_chosen >= size``."""
     if n_chosen >= size:
         return np.arange(size)
     return np.sort(rng.choice(size, n_chosen, replace=False))

@@ -1,1 +1,1 @@
-"""A fitted model: its predictions, its files, and its conversion from and to scikit-learn's classes."""
+"""A fitted model: its predictions, its state in files, and its conversion from and to scikit-learn's classes."""

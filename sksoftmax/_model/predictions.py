@@ -1,4 +1,7 @@
-"""What coefficients say of rows: the predictions of the classifiers."""
+"""Predictions from coefficients: the methods that all classifiers share.
+
+`PredictionsMixin` is a base class of ``SoftmaxClassifier`` and ``SoftmaxClassifierCV``.
+"""
 
 from __future__ import annotations
 
@@ -18,38 +21,39 @@ from sksoftmax._types import Array
 
 
 class PredictionsMixin:
-    """Predictions by ``coef_``, ``intercept_`` and ``classes_``."""
+    """Prediction methods of a classifier that has ``coef_``, ``intercept_`` and ``classes_``."""
 
     coef_: Any
     intercept_: Any
     classes_: Any
 
-    #: Whether a fit to float32 rows has kept float64 coefficients, since float32 would not have predicted as they do.
+    #: Whether a fit to float32 rows kept float64 coefficients, because float32 would have changed the predictions.
     _has_more_digits: bool = False
 
     @out_of_core.by_chunks
     def decision_function(self, X: Any) -> Array:
-        """Raw predictions ``X @ coef_.T + intercept_``.
+        """Return raw predictions ``X @ coef_.T + intercept_``.
 
-        As of all predictions X must be of the library and on the device of the fit's, and so are they.
+        For this and all other predictions, X must have the array library and the device of the X of the fit; so has
+        the result.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+            Finite numbers, with the columns of the fit. An array on disk is read in chunks.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes the log odds of ``classes_[1]``.
+            For two classes, the log odds of ``classes_[1]``.
 
         Raises
         ------
         NotFittedError
             Before the first fit.
         ValueError
-            If X does not hold finite numbers, is of another width, library or device than the fit's, or a raw
-            prediction overflows X's dtype.
+            If X has NaN or infinite values, or differs from the X of the fit in its number of columns, array library or
+            device; or if a raw prediction overflows X's dtype.
         """
         check_is_fitted(self)
         X = _validation.prediction_data(self, X)
@@ -61,7 +65,7 @@ class PredictionsMixin:
         if self._has_more_digits and X.dtype == np.float32:
             parts = [
                 _raw_prediction(X[rows].astype(self.coef_.dtype), self.coef_, self.intercept_)
-                for rows in out_of_core.slices(X)
+                for rows in out_of_core.chunk_slices(X)
             ]
             raw = np.concatenate(parts)
         else:
@@ -73,25 +77,25 @@ class PredictionsMixin:
 
     @out_of_core.by_chunks
     def predict(self, X: Any) -> Array:
-        """Most probable class of each row.
+        """Return the most probable class of each row.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+            Finite numbers, with the columns of the fit. An array on disk is read in chunks.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            Labels from ``classes_``; strings in a NumPy array whatever X is.
+            Labels from ``classes_``; string labels are in a NumPy array for any X.
 
         Raises
         ------
         NotFittedError
             Before the first fit.
         ValueError
-            If X does not hold finite numbers, is of another width, library or device than the fit's, or a raw
-            prediction overflows X's dtype.
+            If X has NaN or infinite values, or differs from the X of the fit in its number of columns, array library or
+            device; or if a raw prediction overflows X's dtype.
         """
         raw = _validation.wrap_array(self.decision_function(X))
         codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
@@ -99,17 +103,17 @@ class PredictionsMixin:
 
     @out_of_core.by_chunks
     def predict_proba(self, X: Any) -> Array:
-        """Probability of each class: the softmax of the raw predictions.
+        """Return the probability of each class: the softmax of the raw predictions.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+            Finite numbers, with the columns of the fit. An array on disk is read in chunks.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            In [0, 1], rows sum to 1; columns in the order of ``classes_``.
+            Values in [0, 1]; rows sum to 1; columns in the order of ``classes_``.
 
         Raises
         ------
@@ -127,17 +131,17 @@ class PredictionsMixin:
 
     @out_of_core.by_chunks
     def predict_log_proba(self, X: Any) -> Array:
-        """Natural logarithm of the probabilities, accurate also where they underflow.
+        """Return the natural logarithm of the probabilities, accurate also where these underflow.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers, in the columns of the fit. An array that reads a file is read in pieces.
+            Finite numbers, with the columns of the fit. An array on disk is read in chunks.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            At most 0; columns in the order of ``classes_``.
+            Values <= 0; columns in the order of ``classes_``.
 
         Raises
         ------
@@ -153,11 +157,11 @@ class PredictionsMixin:
             proba, logs = np.column_stack([expit(-raw), expit(raw)]), np.column_stack([log_expit(-raw), log_expit(raw)])
         else:
             proba, logs = softmax(raw), np.maximum(log_softmax(raw, axis=1), np.finfo(raw.dtype).min)
-        return np.log(proba, where=proba > 0.5, out=logs)  # near 1 as predict_proba rounds it
+        return np.log(proba, where=proba > 0.5, out=logs)  # above 0.5, the logarithm of predict_proba's value
 
 
 def _raw_prediction(X: Any, coef: Any, intercept: Array) -> Array:
-    """``X @ coef.T + intercept``, dense."""
+    """Return ``X @ coef.T + intercept`` as a dense array."""
     raw: Array = safe_sparse_dot(X, coef.T, dense_output=True)
     raw += intercept
     return raw

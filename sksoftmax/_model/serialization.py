@@ -1,14 +1,18 @@
-"""How an estimator is written down, by pickle, joblib, copy and skops: as plain data, beside a version and a format.
+"""State of an estimator for pickle, joblib, copy and skops: plain data with a version and a format number.
 
-What a file holds is made before the estimator sees any of it. So no private class of this package is in it: the
-named tuples of the parts are written as dicts of their fields, and whatever another version has made of these
-classes, reading gets as far as the error that says so.
+The estimators' ``__getstate__`` and ``__setstate__`` call `to_state` and `from_state`. A loader creates all objects in
+a file before ``__setstate__`` runs. So a state has no private class of this package: the named tuples are written as
+dicts of their fields. Then a file of any other version loads far enough to raise the error about its format.
 
-`STATE_FORMAT` is the contract. Raise it by 1, in the same commit, when a state that was written before would no longer
-be read or would mean something else: a field of one of `_KINDS` renamed, removed, or added without a default; a
-fitted attribute, a constructor's parameter, that changes its meaning; a solver whose state goes on differently. No need
-for a new parameter or field with a default that keeps the old behaviour: states without it get the default.
-``tests/test_state.py`` holds the fields of the format.
+`STATE_FORMAT` identifies the format. Raise it by 1, in the same commit, if states written before can no longer be read
+or would mean something else:
+
+- a field of one of `_KINDS` is renamed, removed, or added without a default;
+- a fitted attribute or a constructor parameter changes its meaning;
+- a solver continues differently from the same state.
+
+A new parameter or field needs no new format if its default keeps the old behaviour: states without it get the default.
+``tests/model/test_serialization.py`` lists the fields of the format.
 """
 
 from __future__ import annotations
@@ -28,10 +32,10 @@ from sksoftmax._training.stream import RowBuffer, Stream
 from sksoftmax._types import Batch, Moments, Params
 from sksoftmax._version import __version__
 
-#: See the module: what one version writes under a number, every version with that number reads.
+#: Format of the state: every version with the same number can read it. See the module's docstring.
 STATE_FORMAT = 1
 
-#: The named tuples that a fitted estimator holds, by the name that they have in its state.
+#: Named tuples that a fitted estimator holds, by their names in the state.
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
@@ -47,47 +51,55 @@ _KINDS: dict[str, Any] = {
     )
 }
 
-#: Sparse matrices, which not every skops knows or trusts: ``partial_fit``'s rows, and ``coef_`` after ``sparsify``.
+#: Sparse matrices of a state: the rows that ``partial_fit`` buffers, and ``coef_`` after ``sparsify``. They are written
+#: as dicts of their arrays, because some versions of skops do not know or trust them.
 _SPARSE: dict[str, Any] = {kind.__name__: kind for kind in (sp.csr_array, sp.csr_matrix)}
 
-#: Keys of what is written besides the attributes, and of the name of a kind.
-_VERSION, _FORMAT, _KIND = "_sksoftmax_version", "_state_format", "__kind__"
+#: Key of the version of the package that wrote the state.
+_VERSION = "_sksoftmax_version"
+
+#: Key of the format number.
+_FORMAT = "_state_format"
+
+#: Key of a class name, in the dict of a named tuple or a sparse matrix.
+_KIND = "__kind__"
 
 
 def to_state(attributes: dict[str, Any]) -> dict[str, Any]:
-    """The attributes as plain data (arrays are not copied), with the version and the format."""
+    """Return the attributes as plain data, with the version and the format; arrays are not copied."""
     state = {name: _to_plain(value) for name, value in attributes.items()}
     return {**state, _VERSION: __version__, _FORMAT: STATE_FORMAT}
 
 
 def from_state(state: dict[str, Any], cls: type) -> dict[str, Any]:
-    """The attributes of an estimator of class ``cls`` from what `to_state` gave.
+    """Return the attributes of an estimator of class ``cls`` from a state that `to_state` made.
 
     Raises
     ------
     ValueError
-        If the state is of another format.
+        If the state has another format.
 
     Warns
     -----
     InconsistentVersionWarning
-        If another version wrote it.
+        If another version wrote the state.
     """
     version, number = state.get(_VERSION), state.get(_FORMAT)
     if number != STATE_FORMAT:
-        raise ValueError(_refusal(cls, version, number))
+        raise ValueError(_format_error(cls, version, number))
     if version != __version__:
         warnings.warn(
             OtherVersionWarning(
                 estimator_name=cls.__name__, current_sklearn_version=__version__, original_sklearn_version=version
             ),
-            stacklevel=3,  # this, __setstate__: who loads
+            stacklevel=3,  # the caller of __setstate__
         )
     attributes = {name: _from_plain(value) for name, value in state.items() if name not in (_VERSION, _FORMAT)}
-    return {**_defaults(cls), **attributes}
+    return {**_default_params(cls), **attributes}
 
 
-def _refusal(cls: type, version: str | None, number: int | None) -> str:
+def _format_error(cls: type, version: str | None, number: int | None) -> str:
+    """Return the error message for a state of another format."""
     if number is None:
         writer, advice = "has no format, as none had at first", "Fit the model again."
     else:
@@ -97,14 +109,14 @@ def _refusal(cls: type, version: str | None, number: int | None) -> str:
     return f"{reader}; this one {writer}. {advice}"
 
 
-def _defaults(cls: type) -> dict[str, Any]:
-    """The constructor's parameters that have a default: one that the state's version had not is as if not given."""
+def _default_params(cls: type) -> dict[str, Any]:
+    """Return the defaults of the constructor's parameters, for those that the version of the state did not have."""
     parameters = inspect.signature(cls).parameters.values()
     return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
 
 
 def _to_plain(value: Any) -> Any:
-    """The value in dicts, tuples and arrays."""
+    """Return the value with named tuples and sparse matrices as dicts."""
     name = type(value).__name__
     if _SPARSE.get(name) is type(value):
         return {_KIND: name, "parts": (value.data, value.indices, value.indptr), "shape": value.shape}
@@ -114,7 +126,7 @@ def _to_plain(value: Any) -> Any:
 
 
 def _from_plain(value: Any) -> Any:
-    """What `_to_plain` was given."""
+    """Return the value that `_to_plain` was given."""
     if type(value) is tuple:
         return tuple(map(_from_plain, value))
     if not isinstance(value, dict) or _KIND not in value:

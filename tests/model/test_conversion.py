@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.rivals import linear_params, objective
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._model.conversion import _strength
+from sksoftmax._model.conversion import _penalty_strength
 
 X_WINE, Y_WINE = load_wine(return_X_y=True)
 
@@ -202,7 +202,7 @@ def test_liblinear_and_a_sparse_coef_come_too():
 def test_the_penalty_is_read_in_any_versions_terms(params, want):
     model = LogisticRegression()
     vars(model).update(params)  # the constructor of later versions may not take them
-    assert _strength(model) == want
+    assert _penalty_strength(model) == want
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
