@@ -149,12 +149,12 @@ class Costs(NamedTuple):
 
 def costs(pieces: list[tuple[Array, Array]]) -> Costs:
     """Measured in this process."""
-    from sksoftmax.dask import _summarize_partition
+    from sksoftmax._cluster.partitions import summarize_partition
 
     X, y = pieces[0]
     problem = Problem(Batch(X, y, np.ones(len(y))), N_CLASSES, ALPHA, True, vectorized, 1.0)
     params = prior_params(problem)
-    check = _median(lambda: _summarize_partition(X, y, None, True)) / len(y)
+    check = _median(lambda: summarize_partition(X, y, None, True)) / len(y)
     row = _median(lambda: value_and_grad(problem, params)) / len(y)
     n_passes = 0
 

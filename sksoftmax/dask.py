@@ -46,8 +46,6 @@ from sksoftmax._training.callbacks import task_of
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-_summarize_partition = summarize_partition  # benchmarks/bench_dask.py measures it by this name
-
 
 class Communication(NamedTuple):
     """Network traffic of a fit.
@@ -348,11 +346,9 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         if isinstance(X, da.Array):
             X = X.rechunk({1: -1})
             shape = {"drop_axis": 1} if is_flat else {"chunks": (X.chunks[0], (n_columns,))}
-            return X.map_blocks(predict_block, predict, meta.shape[1:], dtype=dtype, meta=meta, **shape)
-        parts = [
-            da.from_delayed(delayed(predict_block)(part, predict, meta.shape[1:]), (np.nan, *meta.shape[1:]), meta=meta)
-            for part in X.to_delayed()
-        ]
+            return X.map_blocks(predict_block, predict, meta.shape[1:], meta.dtype, dtype=dtype, meta=meta, **shape)
+        blocks = (delayed(predict_block)(part, predict, meta.shape[1:], meta.dtype) for part in X.to_delayed())
+        parts = [da.from_delayed(block, (np.nan, *meta.shape[1:]), meta=meta) for block in blocks]
         return da.concatenate(parts, allow_unknown_chunksizes=True)
 
 

@@ -267,6 +267,16 @@ def test_predictions_are_lazy_and_those_of_the_local_model(method, n_classes, cl
     assert_array_equal(lazy.compute(), want)
 
 
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+def test_a_partition_without_rows_leaves_the_predictions_their_dtype(method, client):
+    X, y = sorted_data()
+    clf = fitted(X, y)
+    frame = dd.from_pandas(pd.DataFrame(X, columns=list("abcdefgh")), npartitions=4)
+    few = frame[frame["a"] > frame["a"].max().compute() - 0.1]  # most partitions have none
+    found = getattr(clf, method)(few)
+    assert found.compute().dtype == found.dtype == getattr(clf.to_local(), method)(X).dtype
+
+
 def as_frames(X, y, weight):
     frame = dd.from_pandas(pd.DataFrame(X, columns=list("abcdefgh")).assign(y=y, weight=weight), npartitions=5)
     return frame[list("abcdefgh")], frame["y"], frame["weight"]

@@ -1,5 +1,6 @@
 """One rival on one problem, in a process of its own.
-input.
+
+``python -m benchmarks.race.worker`` takes a job on its standard input.
 
 Of its own, so that threads are pinned before NumPy loads, nobody's patches or memory touch another's, and a crash
 or an endless fit is one rival's. The job is a line of JSON; what comes back is one for each fit and for each result. A

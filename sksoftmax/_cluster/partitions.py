@@ -183,10 +183,10 @@ def identity(value: Any) -> Any:
     return value
 
 
-def predict_block(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...]) -> Array:
-    """Return the predictions for a block, which may have no row; ``shape`` is the shape of one prediction."""
+def predict_block(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return the predictions for a block, which may have no row; ``shape`` and ``dtype`` are of one prediction."""
     if _validation.n_samples_of(X) == 0:
-        return np.empty((0, *shape))
+        return np.empty((0, *shape), dtype)
     return predict(X)
 
 

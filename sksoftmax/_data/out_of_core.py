@@ -102,17 +102,16 @@ def chunk_slices(X: Any) -> list[slice]:
 def by_chunks(predict: _Predict) -> _Predict:
     """Decorate a prediction method so that it reads an array on disk in chunks.
 
-    For any other X it first checks that X has the library and the device of the fit, and ignores NumPy's floating-point
-    warnings.
+    It checks that X has the library and the device of the fit, and ignores NumPy's floating-point warnings.
     """
 
     @functools.wraps(predict)
     def predict_chunks(self: Any, X: Any) -> Array:
-        if not is_on_disk(X):
-            device_of_fit(self, X, predict.__name__)
-            with np.errstate(all="ignore"):
+        device_of_fit(self, X, predict.__name__)
+        with np.errstate(all="ignore"):
+            if not is_on_disk(X):
                 return predict(self, X)
-        return np.concatenate([predict(self, np.asarray(X[rows])) for rows in chunk_slices(X)])
+            return np.concatenate([predict(self, np.asarray(X[rows])) for rows in chunk_slices(X)])
 
     return cast(_Predict, predict_chunks)
 

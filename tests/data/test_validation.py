@@ -22,6 +22,7 @@ from sksoftmax import (
     softmax_loss_naive,
     softmax_loss_vectorized,
 )
+from sksoftmax._data import chunks
 from sksoftmax._data import validation as _validation
 
 X, Y = load_iris(return_X_y=True)
@@ -549,6 +550,15 @@ def test_numpys_error_state_changes_nothing(call, scale):
 )
 @pytest.mark.parametrize("method", ["decision_function", "predict", "predict_proba", "predict_log_proba"])
 def test_predictions_that_overflow_raise(method, rows):
+    with np.errstate(all="raise"), pytest.raises(ValueError, match=r"that are finite in float.*, got an overflow"):
+        getattr(FITTED, method)(rows)
+
+
+@pytest.mark.parametrize("method", ["decision_function", "predict_proba"])
+def test_predictions_of_a_file_that_overflow_raise(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "SAMPLE_SIZE", 8)  # what is larger is read in chunks
+    rows = np.memmap(tmp_path / "X", np.float64, "w+", shape=(2, 4))
+    rows[:] = 1e308
     with np.errstate(all="raise"), pytest.raises(ValueError, match=r"that are finite in float.*, got an overflow"):
         getattr(FITTED, method)(rows)
 
