@@ -1,8 +1,9 @@
-"""How functions are compiled, and eight classes at a time: what numba does not turn into SIMD by itself.
+"""The decorator that compiles functions with numba, and SIMD operations on eight classes at a time.
 
-Plain functions on flat arrays, which are their own definition; compiled code gets vector instructions in their
-place. (numba's loop vectoriser wants long loops and proof that the arrays do not overlap, and a loop over 8
-classes has neither.)
+`compiled` and `compiled_row` are built on this module, the only one that imports numba. Each operation is a plain
+Python function on flat arrays, which defines its result. In compiled code it is replaced by vector instructions,
+because numba does not vectorise a loop over 8 classes: its vectoriser needs long loops and arrays that provably do not
+overlap.
 """
 
 from __future__ import annotations
@@ -18,31 +19,32 @@ from numba.extending import intrinsic, overload
 
 from sksoftmax._types import Array
 
-#: Classes that one vector instruction takes; rows of coefficients are padded to a multiple.
+#: Classes per vector instruction; the classes of a feature are padded to a multiple of it.
 LANES = 8
 
-#: Bytes that a cache takes at a time.
+#: Bytes of a cache line.
 _LINE = 64
 
-#: Freedom of compiled code: sums may be reordered and products fused, but infinities mean what they mean; products
-#: fused only.
+#: Fast-math flags: sums may be reordered and products fused, but infinities keep their meaning.
 FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}
+
+#: Fast-math flags where the order of operations matters: products may be fused, nothing else.
 EXACT = {"contract"}
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: Freedom that the vector instructions have: fused products, and no care for the sign of 0.
+#: Fast-math flags of the vector instructions: products may be fused, and the sign of 0 may change.
 _FLAGS = ("contract", "nsz")
 
 
 def compiled(fastmath: set[str]) -> Callable[[_Function], _Function]:
-    """Decorator: the function compiled at its first call, and kept on disk where there is a place for it."""
+    """Return a decorator that compiles a function at its first call, and caches it on disk if numba can write there."""
     options: dict[str, Any] = {"fastmath": fastmath, "nogil": True, "error_model": "numpy"}
 
     def decorate(function: _Function) -> _Function:
         try:
             kept: _Function = njit(cache=True, **options)(function)
-        except RuntimeError:  # no folder that numba may write to
+        except RuntimeError:  # numba has no folder to write to
             kept = njit(**options)(function)
         return kept
 
@@ -50,7 +52,7 @@ def compiled(fastmath: set[str]) -> Callable[[_Function], _Function]:
 
 
 def accumulate(table: Array, at: int, z: Array, first: int, value: float) -> None:
-    """``z[first:first+8] += value * table[at:at+8]``."""
+    """Do ``z[first:first+8] += value * table[at:at+8]``."""
     for k in range(LANES):
         z[first + k] += value * table[at + k]
 
@@ -58,9 +60,9 @@ def accumulate(table: Array, at: int, z: Array, first: int, value: float) -> Non
 def accumulate_row(
     table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
 ) -> None:
-    """``accumulate`` from ``at = indices[e] * n_lanes + first``, ``value = values[e]``, for e from start to end.
+    """Do `accumulate` with ``at = indices[e] * n_lanes + first`` and ``value = values[e]``, for e from start to end.
 
-    Compiled, the sums are two, in registers: one in memory would wait for itself.
+    The compiled version has two sums in registers: with a single sum each addition would wait for the one before.
     """
     for e in range(start, end):
         for k in range(first, first + LANES):
@@ -70,7 +72,7 @@ def accumulate_row(
 def accumulate_soft_row(
     table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int, soft: Array
 ) -> None:
-    """``accumulate_row``, of the table's numbers soft-thresholded at ``soft[indices[e]]``."""
+    """Do `accumulate_row` with the entries of the table soft-thresholded at ``soft[indices[e]]``."""
     for e in range(start, end):
         j = indices[e]
         for k in range(first, first + LANES):
@@ -81,42 +83,44 @@ def accumulate_soft_row(
 def add_to_row(
     table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
 ) -> None:
-    """``table[at:at+8] += value * z[first:first+8]`` of the same entries."""
+    """Do ``table[at:at+8] += value * z[first:first+8]``, with the same ``at`` and ``value`` for each e."""
     for e in range(start, end):
         for k in range(first, first + LANES):
             table[indices[e] * n_lanes + k] += values[e] * z[k]
 
 
 def prefetch(array: Array, start: int, end: int) -> None:
-    """Ask memory for the numbers of ``array`` from ``start`` to ``end``, all its axes as one, without waiting."""
+    """Prefetch entries ``start`` to ``end`` of the flattened ``array`` into the cache, without waiting."""
 
 
 def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
-    """Pointer to an array's first number; those that follow are taken to be next to each other."""
+    """Return the pointer to the first entry of a contiguous array."""
     if array_type.layout != "C":
-        raise TypingError("the kernels take contiguous arrays")
+        raise TypingError("the compiled functions take contiguous arrays only")
     return context.make_array(array_type)(context, builder, array).data
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Pointer to the 8 numbers of ``array`` from ``index``."""
+    """Return the pointer to the vector of 8 entries of ``array`` from ``index``."""
     data = _data(context, builder, array_type, array)
     lanes = ir.VectorType(context.get_data_type(array_type.dtype), LANES)
     return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
 
 
 def _load(builder: Any, pointer: Any, dtype: Any) -> Any:
+    """Load a vector of 8 entries."""
     loaded = builder.load(pointer)
-    loaded.align = dtype.bitwidth // 8  # that of one number: rows need not start at a vector's bounds
+    loaded.align = dtype.bitwidth // 8  # of one entry: rows need not be aligned to vectors
     return loaded
 
 
 def _store(builder: Any, value: Any, pointer: Any, dtype: Any) -> None:
+    """Store a vector of 8 entries."""
     builder.store(value, pointer).align = dtype.bitwidth // 8
 
 
 def _splat(builder: Any, value: Any) -> Any:
-    """A vector of 8 times ``value``."""
+    """Return a vector of 8 copies of ``value``."""
     lanes = ir.VectorType(value.type, LANES)
     undefined = ir.Constant(lanes, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
@@ -124,7 +128,7 @@ def _splat(builder: Any, value: Any) -> Any:
 
 
 def _extreme(builder: Any, name: str, left: Any, right: Any) -> Any:
-    """``llvm.minnum`` or ``llvm.maxnum`` of two vectors."""
+    """Return the elementwise ``minnum`` or ``maxnum`` of two vectors, by LLVM's intrinsic."""
     lanes = left.type
     lane = "f32" if isinstance(lanes.element, ir.FloatType) else "f64"
     signature = ir.FunctionType(lanes, [lanes, lanes])
@@ -133,7 +137,7 @@ def _extreme(builder: Any, name: str, left: Any, right: Any) -> Any:
 
 
 def _plus_product(builder: Any, total: Any, factor: Any, value: Any) -> Any:
-    """``total + factor * value``, the factor a number."""
+    """Return ``total + factor * value`` for vectors ``total`` and ``value`` and a scalar ``factor``."""
     return builder.fadd(total, builder.fmul(_splat(builder, factor), value, flags=_FLAGS), flags=_FLAGS)
 
 
@@ -152,9 +156,9 @@ def _accumulate(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any
 
 
 def _entries(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[Any], tuple[Any, Any, Any]]:
-    """An entry's number to its column, its value, and the pointer to its 8 numbers of the table.
+    """Return a function of e that gives the column and value of entry e, and the pointer to its 8 table entries.
 
-    ``args`` are those of ``accumulate_row`` and its like.
+    ``args`` are the arguments of `accumulate_row`, or of a function with the same first arguments.
     """
     of_table, _, of_indices, of_values, *_ = signature.args
     table, n_lanes, indices, values, _, _, _, first, *_ = args
@@ -170,7 +174,7 @@ def _entries(context: Any, builder: Any, signature: Any, args: Any) -> Callable[
 
 
 def _summed_row(context: Any, builder: Any, signature: Any, args: Any, changed: Callable[[Any, Any], Any]) -> Any:
-    """``z[first:first+8] +=`` the sum of the row's values times what ``(column, numbers)`` is ``changed`` to."""
+    """Do ``z[first:first+8] += sum_e value_e * changed(column_e, w_e)``, w_e the 8 table entries of entry e."""
     entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:8]
     dtype = signature.args[0].dtype
     lanes = ir.VectorType(context.get_data_type(dtype), LANES)
@@ -256,7 +260,7 @@ def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        how = [ir.Constant(number, k) for k in (0, 3, 1)]  # to be read, and kept, and it is data
+        how = [ir.Constant(number, k) for k in (0, 3, 1)]  # read access, high locality, data cache
         first, last = (builder.ptrtoint(builder.gep(data, [at]), args[1].type) for at in args[1:])
         line = ir.Constant(first.type, _LINE)
         first = builder.and_(first, ir.Constant(first.type, -_LINE))
@@ -267,7 +271,7 @@ def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
     return types.void(array, types.intp, types.intp), generate
 
 
-# numba compares the parameters of the two functions, annotations and all: hence functions without any
+# numba compares the signatures of the two functions, annotations included: hence lambdas without annotations
 overload(accumulate, inline="always")(
     lambda table, at, z, first, value: lambda table, at, z, first, value: _accumulate(table, at, z, first, value)
 )
