@@ -102,7 +102,7 @@ def prefetch_row(order: Array, a: int, rows: CsrRows, dual_vars: DualVariables, 
 
 @compiled(FAST)
 def sdca_step(
-    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, inv_n: float, gap_tol: float, t: Workspace
+    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, inv_n: float, gap_tol: float, work: Workspace
 ) -> tuple[float, float]:
     """Take the dual step of row i, whose raw predictions are ``z``, and update its dual variables in place.
 
@@ -110,11 +110,11 @@ def sdca_step(
     ``(old - new) * weight / n_samples``, old and new the row's probabilities: the change of the model.
     """
     residual, entropy, q = dual_vars
-    r = t.work[1]
-    loss = softmax(z, y, r, t)
+    r = work.vectors[1]
+    loss = softmax(z, y, r, work)
     gap = weight * (loss - dot(residual[i], z) - entropy[i])
     if gap > gap_tol:
-        entropy[i] = row_prox(z, y, residual[i], q[i], r, t)
+        entropy[i] = row_prox(z, y, residual[i], q[i], r, work)
         w = weight * inv_n
         for k in range(len(z)):
             z[k] = (residual[i, k] - r[k]) * w
@@ -124,7 +124,13 @@ def sdca_step(
 
 @compiled(FAST)
 def sdca_epoch_softmax(
-    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, order: Array, scales: Array, gap_tol: float, t: Workspace
+    rows: CsrRows,
+    model: FlatModel,
+    dual_vars: DualVariables,
+    order: Array,
+    scales: Array,
+    gap_tol: float,
+    work: Workspace,
 ) -> tuple[float, float]:
     """Take the dual steps of the rows in ``order``, and update the model and the dual variables in place.
 
@@ -132,14 +138,14 @@ def sdca_epoch_softmax(
     weight * loss, and weight * the Fenchel-Young gap between the dual variables and the raw predictions. Rows whose
     weighted gap is at most ``gap_tol`` do not change.
     """
-    z = t.work[0]
+    z = work.vectors[0]
     loss = 0.0
     gaps = 0.0
     for a in range(len(order)):
         i = order[a]
         prefetch_row(order, a + 1, rows, dual_vars, len(z))
         raw_row(i, rows, model, z)
-        row_loss, gap = sdca_step(i, z, rows.y[i], rows.weight[i], dual_vars, scales[1], gap_tol, t)
+        row_loss, gap = sdca_step(i, z, rows.y[i], rows.weight[i], dual_vars, scales[1], gap_tol, work)
         loss += row_loss
         gaps += gap
         if gap <= gap_tol:
@@ -154,15 +160,15 @@ def sdca_epoch_softmax(
 
 @compiled(FAST)
 def evaluate_row(
-    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, with_gradient: bool, t: Workspace
+    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, with_gradient: bool, work: Workspace
 ) -> tuple[float, float]:
     """Return weight * loss and weight * gap of row i, whose raw predictions are ``z``.
 
     If ``with_gradient``, the dual variables become those of the model's probabilities p, and ``z`` the gradient,
     weight * (p - t).
     """
-    r = t.work[1]
-    loss = softmax(z, y, r, t)
+    r = work.vectors[1]
+    loss = softmax(z, y, r, work)
     gap = weight * (loss - dot(dual_vars.residual[i], z) - dual_vars.entropy[i])
     if with_gradient:
         dual_vars.entropy[i] = loss - dot(r, z)
@@ -174,14 +180,14 @@ def evaluate_row(
 
 @compiled(FAST)
 def evaluate_block_softmax(
-    start: int, z: Array, y: Array, weight: Array, dual_vars: DualVariables, with_gradient: bool, t: Workspace
+    start: int, z: Array, y: Array, weight: Array, dual_vars: DualVariables, with_gradient: bool, work: Workspace
 ) -> tuple[float, float]:
     """Sum `evaluate_row` over the rows from ``start``; ``z`` is their raw predictions, (n_block, n_lanes)."""
     loss = 0.0
     gaps = 0.0
     for a in range(len(z)):
         i = start + a
-        row_loss, gap = evaluate_row(i, z[a], y[i], weight[i], dual_vars, with_gradient, t)
+        row_loss, gap = evaluate_row(i, z[a], y[i], weight[i], dual_vars, with_gradient, work)
         loss += row_loss
         gaps += gap
     return loss, gaps
@@ -189,24 +195,24 @@ def evaluate_block_softmax(
 
 @compiled(FAST)
 def evaluate_softmax(
-    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, slope: GradientSums, t: Workspace
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, gradient: GradientSums, work: Workspace
 ) -> tuple[float, float]:
     """Return the sums of `sdca_epoch_softmax` at the model as it is, without a step.
 
-    Unless ``slope`` is empty, the gradient of the first sum is added to it, and the dual variables become those of the
-    model's probabilities.
+    Unless ``gradient`` is empty, the gradient of the first sum is added to it, and the dual variables become those
+    of the model's probabilities.
     """
-    z = t.work[0]
+    z = work.vectors[0]
     loss = 0.0
     gaps = 0.0
-    with_gradient = len(slope.table) > 0
+    with_gradient = len(gradient.table) > 0
     for i in range(len(rows.y)):
         raw_row(i, rows, model, z)
-        row_loss, gap = evaluate_row(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient, t)
+        row_loss, gap = evaluate_row(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient, work)
         loss += row_loss
         gaps += gap
         if with_gradient:
-            add_row(i, rows, z, slope)
+            add_row(i, rows, z, gradient)
     return loss, gaps
 
 
@@ -223,13 +229,13 @@ def add_row(i: int, rows: CsrRows, z: Array, sums: GradientSums) -> None:
 
 @compiled(FAST)
 def product_softmax(
-    rows: CsrRows, dual_vars: DualVariables, direction: FlatModel, product: GradientSums, t: Workspace
+    rows: CsrRows, dual_vars: DualVariables, direction: FlatModel, product: GradientSums, work: Workspace
 ) -> None:
     """Add the Hessian of the loss, at the probabilities of the dual variables, times ``direction``.
 
     A direction with an empty table moves the intercept alone.
     """
-    z = t.work[0]
+    z = work.vectors[0]
     for i in range(len(rows.y)):
         if len(direction.table) > 0:
             raw_row(i, rows, direction, z)
@@ -237,9 +243,9 @@ def product_softmax(
             for k in range(len(z)):
                 z[k] = direction.intercept[k]
         r, y = dual_vars.residual[i], rows.y[i]
-        own = z[y]
+        z_class = z[y]
         for k in range(len(z)):
-            z[k] -= own
+            z[k] -= z_class
         mean = dot(r, z)
         for k in range(len(z)):
             z[k] = rows.weight[i] * r[k] * (z[k] - mean)
@@ -254,8 +260,8 @@ def raw_row_binary(i: int, rows: CsrRows, model: FlatModel) -> float:
     if len(model.l1_thresholds) > 0:
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
             j = rows.indices[e]
-            w, h = model.table[j], model.l1_thresholds[j]
-            total += rows.values[e] * (w - min(max(w, -h), h))
+            w, threshold = model.table[j], model.l1_thresholds[j]
+            total += rows.values[e] * (w - min(max(w, -threshold), threshold))
     else:
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
             total += rows.values[e] * model.table[rows.indices[e]]
@@ -274,8 +280,8 @@ def sdca_step_binary(
     gap = weight * (loss - old * z - entropy[i])
     if gap <= gap_tol:
         return weight * loss, gap, 0.0
-    p, h = row_prox_binary(sign * z, sign * old, np.float64(q[i]))
-    entropy[i] = h
+    p, new_entropy = row_prox_binary(sign * z, sign * old, np.float64(q[i]))
+    entropy[i] = new_entropy
     residual[i] = sign * p
     return weight * loss, gap, (old - sign * p) * weight * inv_n
 
@@ -306,19 +312,19 @@ def sdca_epoch_binary(
 
 @compiled(FAST)
 def evaluate_binary(
-    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, slope: GradientSums
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, gradient: GradientSums
 ) -> tuple[float, float]:
     """Do `evaluate_softmax` for two classes."""
     loss = 0.0
     gaps = 0.0
-    with_gradient = len(slope.table) > 0
+    with_gradient = len(gradient.table) > 0
     for i in range(len(rows.y)):
         z = raw_row_binary(i, rows, model)
         row_loss, gap, change = evaluate_row_binary(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient)
         loss += row_loss
         gaps += gap
         if with_gradient:
-            add_row_binary(i, rows, change, slope)
+            add_row_binary(i, rows, change, gradient)
     return loss, gaps
 
 
@@ -330,11 +336,11 @@ def evaluate_row_binary(
     sign = 1 - 2 * y
     loss = softplus(sign * z)
     gap = weight * (loss - np.float64(dual_vars.residual[i]) * z - dual_vars.entropy[i])
-    slope = sign * logistic(sign * z)
+    derivative = sign * logistic(sign * z)
     if with_gradient:
-        dual_vars.residual[i] = slope
-        dual_vars.entropy[i] = loss - slope * z
-    return weight * loss, gap, weight * slope
+        dual_vars.residual[i] = derivative
+        dual_vars.entropy[i] = loss - derivative * z
+    return weight * loss, gap, weight * derivative
 
 
 @compiled(FAST)
@@ -362,37 +368,37 @@ def sdca_epoch_block_softmax(
     dual_vars: DualVariables,
     inv_n: float,
     gap_tol: float,
-    moved: Array,
-    t: Workspace,
+    changed: Array,
+    work: Workspace,
 ) -> tuple[float, float, int]:
     """Do `sdca_epoch_softmax` for a block of rows, given their raw predictions and inner products.
 
     ``z`` is the raw predictions before the block, (n_block, n_lanes); on return it holds the changes of the model.
     ``coupling`` is (n_block, n_block): ``coupling[a, c]`` times the change of row c is the change of row a's raw
-    prediction. ``moved`` is scratch space, (n_block,). Returns the two sums and the number of rows that changed.
+    prediction. ``changed`` is scratch space, (n_block,). Returns the two sums and the number of rows that changed.
     """
     n_lanes = z.shape[1]
     changes = z.ravel()
     loss = 0.0
     gaps = 0.0
-    n_moved = 0
+    n_changed = 0
     for a in range(len(order)):
         i = order[a]
         row = z[a]
-        for m in range(n_moved):
-            c = moved[m]
+        for m in range(n_changed):
+            c = changed[m]
             for first in range(0, n_lanes, LANES):
                 accumulate(changes, c * n_lanes + first, row, first, coupling[a, c])
-        row_loss, gap = sdca_step(i, row, y[i], weight[i], dual_vars, inv_n, gap_tol, t)
+        row_loss, gap = sdca_step(i, row, y[i], weight[i], dual_vars, inv_n, gap_tol, work)
         loss += row_loss
         gaps += gap
         if gap > gap_tol:
-            moved[n_moved] = a
-            n_moved += 1
+            changed[n_changed] = a
+            n_changed += 1
         else:
             for k in range(n_lanes):
                 row[k] = row[k] - row[k]
-    return loss, gaps, n_moved
+    return loss, gaps, n_changed
 
 
 @compiled(FAST)
@@ -405,25 +411,25 @@ def sdca_epoch_block_binary(
     dual_vars: DualVariables,
     inv_n: float,
     gap_tol: float,
-    moved: Array,
+    changed: Array,
 ) -> tuple[float, float, int]:
     """Do `sdca_epoch_block_softmax` for two classes."""
     loss = 0.0
     gaps = 0.0
-    n_moved = 0
+    n_changed = 0
     for a in range(len(order)):
         i = order[a]
         raw = np.float64(z[a, 0])
-        for m in range(n_moved):
-            raw += coupling[a, moved[m]] * z[moved[m], 0]
+        for m in range(n_changed):
+            raw += coupling[a, changed[m]] * z[changed[m], 0]
         row_loss, gap, change = sdca_step_binary(i, raw, y[i], weight[i], dual_vars, inv_n, gap_tol)
         loss += row_loss
         gaps += gap
         z[a, 0] = change
         if gap > gap_tol:
-            moved[n_moved] = a
-            n_moved += 1
-    return loss, gaps, n_moved
+            changed[n_changed] = a
+            n_changed += 1
+    return loss, gaps, n_changed
 
 
 @compiled(FAST)

@@ -50,10 +50,10 @@ class Workspace(NamedTuple):
     polynomial: tuple[Any, ...]
     bias: int
     shift: int
-    whole: Array
+    exponent: Array
     bits: Array
     power: Array
-    work: Array
+    vectors: Array
 
 
 def make_workspace(dtype: Any, n_lanes: int) -> Workspace:
@@ -75,76 +75,76 @@ def make_workspace(dtype: Any, n_lanes: int) -> Workspace:
         polynomial=tuple(number(c) for c in reversed(_POLYNOMIAL_32 if is_single else _POLYNOMIAL_64)),
         bias=127 if is_single else 1023,
         shift=23 if is_single else 52,
-        whole=np.zeros(n_lanes, number),
+        exponent=np.zeros(n_lanes, number),
         bits=bits,
         power=bits.view(number),
-        work=np.zeros((6, n_lanes), number),
+        vectors=np.zeros((6, n_lanes), number),
     )
 
 
 @compiled(EXACT)
-def exp_shifted(z: Array, largest: float, t: Workspace) -> None:
+def exp_shifted(z: Array, largest: float, work: Workspace) -> None:
     """Replace ``z`` by ``exp(z - largest)``, for ``z <= largest``.
 
     The result is 2^n times a polynomial of the remainder, n the integer nearest to ``(z - largest) / ln 2``.
     """
     for k in range(len(z)):
         x = z[k] - largest
-        z[k] = max(x, t.floor)
-        n = np.int32(z[k] * t.log2e - t.half)
-        t.whole[k] = n
-        t.bits[k] = n + t.bias if x >= t.floor else 0
-        t.bits[k] <<= t.shift  # in the dtype of bits
+        z[k] = max(x, work.floor)
+        n = np.int32(z[k] * work.log2e - work.half)
+        work.exponent[k] = n
+        work.bits[k] = n + work.bias if x >= work.floor else 0
+        work.bits[k] <<= work.shift  # in the dtype of bits
     for k in range(len(z)):
-        n = t.whole[k]
-        r = (z[k] - n * t.ln2_high) - n * t.ln2_low
-        a = t.polynomial[0]
-        for m in range(1, len(t.polynomial)):
-            a = a * r + t.polynomial[m]
-        z[k] = a * t.power[k]
+        n = work.exponent[k]
+        r = (z[k] - n * work.ln2_high) - n * work.ln2_low
+        a = work.polynomial[0]
+        for m in range(1, len(work.polynomial)):
+            a = a * r + work.polynomial[m]
+        z[k] = a * work.power[k]
 
 
 @compiled(FAST)
-def softmax(z: Array, y: int, r: Array, t: Workspace) -> float:
+def softmax(z: Array, y: int, r: Array, work: Workspace) -> float:
     """Compute ``r = softmax(z) - t``, t one-hot at ``y``, and return the loss, logsumexp(z) - z_y."""
     largest = z[0]
     for k in range(len(z)):
         largest = max(largest, z[k])
     for k in range(len(z)):
         r[k] = z[k]
-    exp_shifted(r, largest, t)
-    own = r[y]
-    zero = own - own
-    others = zero
+    exp_shifted(r, largest, work)
+    exp_class = r[y]
+    zero = exp_class - exp_class
+    exp_others = zero
     # r[y] is masked here, not set to 0 in memory: a vector load right after a scalar store has to wait for the store
     for k in range(len(z)):
-        others += r[k] if k != y else zero
-    inverse = (t.half + t.half) / (own + others)
+        exp_others += r[k] if k != y else zero
+    inverse = (work.half + work.half) / (exp_class + exp_others)
     for k in range(len(z)):
-        r[k] = inverse * (r[k] if k != y else -others)
+        r[k] = inverse * (r[k] if k != y else -exp_others)
     if z[y] == largest:
-        return math.log1p(others)
-    return math.log(own + others) + (largest - z[y])
+        return math.log1p(exp_others)
+    return math.log(exp_class + exp_others) + (largest - z[y])
 
 
 @compiled(FAST)
-def newton_step(r: Array, y: int, u: Array, q: float, step: Array, t: Workspace) -> float:
+def newton_step(r: Array, y: int, u: Array, q: float, step: Array, work: Workspace) -> float:
     """Compute ``step = q (I + q (diag p - p p'))^-1 u`` with p = r + t; return its max less its min.
 
     By Sherman & Morrison's formula. As the sum of p is 1, its denominator 1 - q sum p^2 / (1 + q p) is computed as
     sum p / (1 + q p), which has no cancellation.
     """
-    one = t.half + t.half
-    seen = one - one
-    rest = one - one
+    one = work.half + work.half
+    numerator = one - one
+    denominator = one - one
     zero = one - one
     for k in range(len(r)):
         p = r[k] + (one if k == y else zero)
         a = one / (one + q * p)
         step[k] = u[k] * a
-        seen += p * step[k]
-        rest += p * a
-    c = q * seen / rest
+        numerator += p * step[k]
+        denominator += p * a
+    c = q * numerator / denominator
     low = one - one
     high = one - one
     for k in range(len(r)):
@@ -158,31 +158,33 @@ def newton_step(r: Array, y: int, u: Array, q: float, step: Array, t: Workspace)
 @compiled(FAST)
 def prox_residual(z: Array, old: Array, q: float, r: Array, x: Array, u: Array) -> float:
     """Compute ``u = r - old + (x - z) / q``, which is 0 at the solution, and return its maximum norm."""
-    worst = r[0] - r[0]
+    norm = r[0] - r[0]
     for k in range(len(z)):
         u[k] = r[k] - old[k] + (x[k] - z[k]) / q
-        worst = max(worst, abs(u[k]))
-    return worst
+        norm = max(norm, abs(u[k]))
+    return norm
 
 
 @compiled(FAST)
-def bisect(z: Array, y: int, old: Array, q: float, r: Array, x: Array, d: Array, largest: float, t: Workspace) -> float:
+def bisect(
+    z: Array, y: int, old: Array, q: float, r: Array, x: Array, d: Array, largest: float, work: Workspace
+) -> float:
     """Minimise the objective of `row_prox` over ``x = z - theta q d``, theta in [0, 1], by bisection.
 
     Ends if the bracket of x is at most 1 wide in every class; ``largest`` is the maximum norm of d. Sets ``x`` and
     ``r = softmax(x) - t``, and returns the loss at x.
     """
-    one = t.half + t.half
+    one = work.half + work.half
     low = one - one
     high = one
     loss = low
     width = (q + q) * largest
     while width > one:
-        theta = t.half * (low + high)
-        width *= t.half
+        theta = work.half * (low + high)
+        width *= work.half
         for k in range(len(z)):
             x[k] = z[k] - q * theta * d[k]
-        loss = softmax(x, y, r, t)
+        loss = softmax(x, y, r, work)
         slope = one - one
         for k in range(len(z)):
             slope += d[k] * (r[k] - old[k] - theta * d[k])
@@ -194,7 +196,7 @@ def bisect(z: Array, y: int, old: Array, q: float, r: Array, x: Array, d: Array,
 
 
 @compiled(FAST)
-def row_prox(z: Array, y: int, old: Array, q: float, r: Array, t: Workspace) -> float:
+def row_prox(z: Array, y: int, old: Array, q: float, r: Array, work: Workspace) -> float:
     """Solve ``r = softmax(z - q (r - old)) - t`` for r, to about a tenth; on entry r is softmax(z) - t.
 
     Then r is softmax(x) - t, x the minimiser of ``logsumexp(x) - x_y + ||x - z - q old||^2 / 2q``, which is strongly
@@ -207,42 +209,44 @@ def row_prox(z: Array, y: int, old: Array, q: float, r: Array, t: Workspace) -> 
 
     Returns the entropy of the probabilities.
     """
-    x, u, d, step = t.work[2], t.work[3], t.work[4], t.work[5]
-    one = t.half + t.half
-    start = one - one
-    size = one - one
+    x, u, d, step = work.vectors[2], work.vectors[3], work.vectors[4], work.vectors[5]
+    one = work.half + work.half
+    initial_norm = one - one
+    z_size = one - one
     for k in range(len(z)):
         x[k] = z[k]
         d[k] = r[k] - old[k]
         u[k] = d[k]
-        start = max(start, abs(d[k]))
-        size = max(size, abs(r[k] * z[k]))
-    size = max(size, (one + r[y]) * abs(z[y]))
+        initial_norm = max(initial_norm, abs(d[k]))
+        z_size = max(z_size, abs(r[k] * z[k]))
+    z_size = max(z_size, (one + r[y]) * abs(z[y]))
     # the raw prediction after the step is x - q u: so q u has to be small, not only u, down to the rounding of z
-    good = max(min(start * (t.half * t.half * t.half), t.half / q), t.rounding * (one + size) / q)
+    residual_tol = max(
+        min(initial_norm * (work.half * work.half * work.half), work.half / q), work.rounding * (one + z_size) / q
+    )
     # 1.
-    length = newton_step(r, y, u, q, step, t)
+    step_range = newton_step(r, y, u, q, step, work)
     for k in range(len(z)):
         x[k] -= step[k]
-    loss = softmax(x, y, r, t)
-    worst = prox_residual(z, old, q, r, x, u)
-    if worst > good:
+    loss = softmax(x, y, r, work)
+    residual_norm = prox_residual(z, old, q, r, x, u)
+    if residual_norm > residual_tol:
         # 2.
-        if length > one and (q + q) * start > one:
-            loss = bisect(z, y, old, q, r, x, d, start, t)
-            worst = prox_residual(z, old, q, r, x, u)
+        if step_range > one and (q + q) * initial_norm > one:
+            loss = bisect(z, y, old, q, r, x, d, initial_norm, work)
+            residual_norm = prox_residual(z, old, q, r, x, u)
         # 3.
         for _ in range(_MAX_NEWTON):
-            if worst <= good:
+            if residual_norm <= residual_tol:
                 break
-            length = newton_step(r, y, u, q, step, t)
-            damp = one
-            if length > one:
-                damp = math.log(one + length) / length
+            step_range = newton_step(r, y, u, q, step, work)
+            damping = one
+            if step_range > one:
+                damping = math.log(one + step_range) / step_range
             for k in range(len(z)):
-                x[k] -= damp * step[k]
-            loss = softmax(x, y, r, t)
-            worst = prox_residual(z, old, q, r, x, u)
+                x[k] -= damping * step[k]
+            loss = softmax(x, y, r, work)
+            residual_norm = prox_residual(z, old, q, r, x, u)
     return loss - dot(r, x)
 
 

@@ -43,26 +43,26 @@ def compiled(fastmath: set[str]) -> Callable[[_Function], _Function]:
 
     def decorate(function: _Function) -> _Function:
         try:
-            kept: _Function = njit(cache=True, **options)(function)
+            jitted: _Function = njit(cache=True, **options)(function)
         except RuntimeError:  # numba has no folder to write to
-            kept = njit(**options)(function)
-        return kept
+            jitted = njit(**options)(function)
+        return jitted
 
     return decorate
 
 
-def accumulate(table: Array, at: int, z: Array, first: int, value: float) -> None:
-    """Do ``z[first:first+8] += value * table[at:at+8]``."""
+def accumulate(table: Array, offset: int, z: Array, first: int, value: float) -> None:
+    """Do ``z[first:first+8] += value * table[offset:offset+8]``."""
     for k in range(LANES):
-        z[first + k] += value * table[at + k]
+        z[first + k] += value * table[offset + k]
 
 
 def accumulate_row(
     table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
 ) -> None:
-    """Do `accumulate` with ``at = indices[e] * n_lanes + first`` and ``value = values[e]``, for e from start to end.
+    """Do `accumulate` for e from start to end: ``offset = indices[e] * n_lanes + first``, ``value = values[e]``.
 
-    The compiled version has two sums in registers: with a single sum each addition would wait for the one before.
+    The compiled version has two sums in registers: with one sum in memory each addition would wait for the one before.
     """
     for e in range(start, end):
         for k in range(first, first + LANES):
@@ -70,20 +70,28 @@ def accumulate_row(
 
 
 def accumulate_soft_row(
-    table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int, soft: Array
+    table: Array,
+    n_lanes: int,
+    indices: Array,
+    values: Array,
+    start: int,
+    end: int,
+    z: Array,
+    first: int,
+    l1_thresholds: Array,
 ) -> None:
-    """Do `accumulate_row` with the entries of the table soft-thresholded at ``soft[indices[e]]``."""
+    """Do `accumulate_row` with the entries of the table soft-thresholded at ``l1_thresholds[indices[e]]``."""
     for e in range(start, end):
         j = indices[e]
         for k in range(first, first + LANES):
             w = table[j * n_lanes + k]
-            z[k] += values[e] * (w - min(max(w, -soft[j]), soft[j]))
+            z[k] += values[e] * (w - min(max(w, -l1_thresholds[j]), l1_thresholds[j]))
 
 
 def add_to_row(
     table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
 ) -> None:
-    """Do ``table[at:at+8] += value * z[first:first+8]``, with the same ``at`` and ``value`` for each e."""
+    """Do ``table[offset:offset+8] += value * z[first:first+8]``, with the same ``offset`` and ``value`` for each e."""
     for e in range(start, end):
         for k in range(first, first + LANES):
             table[indices[e] * n_lanes + k] += values[e] * z[k]
@@ -119,7 +127,7 @@ def _store(builder: Any, value: Any, pointer: Any, dtype: Any) -> None:
     builder.store(value, pointer).align = dtype.bitwidth // 8
 
 
-def _splat(builder: Any, value: Any) -> Any:
+def _broadcast(builder: Any, value: Any) -> Any:
     """Return a vector of 8 copies of ``value``."""
     lanes = ir.VectorType(value.type, LANES)
     undefined = ir.Constant(lanes, ir.Undefined)
@@ -127,7 +135,7 @@ def _splat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
-def _extreme(builder: Any, name: str, left: Any, right: Any) -> Any:
+def _elementwise(builder: Any, name: str, left: Any, right: Any) -> Any:
     """Return the elementwise ``minnum`` or ``maxnum`` of two vectors, by LLVM's intrinsic."""
     lanes = left.type
     lane = "f32" if isinstance(lanes.element, ir.FloatType) else "f64"
@@ -136,57 +144,59 @@ def _extreme(builder: Any, name: str, left: Any, right: Any) -> Any:
     return builder.call(function, [left, right], fastmath=("nnan", "nsz"))
 
 
-def _plus_product(builder: Any, total: Any, factor: Any, value: Any) -> Any:
+def _add_product(builder: Any, total: Any, factor: Any, value: Any) -> Any:
     """Return ``total + factor * value`` for vectors ``total`` and ``value`` and a scalar ``factor``."""
-    return builder.fadd(total, builder.fmul(_splat(builder, factor), value, flags=_FLAGS), flags=_FLAGS)
+    return builder.fadd(total, builder.fmul(_broadcast(builder, factor), value, flags=_FLAGS), flags=_FLAGS)
 
 
 @intrinsic
-def _accumulate(typing: Any, table: Any, at: Any, z: Any, first: Any, value: Any) -> Any:
+def _accumulate(typing: Any, table: Any, offset: Any, z: Any, first: Any, value: Any) -> Any:
     dtype = table.dtype
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source = _pointer(context, builder, signature.args[0], args[0], args[1])
         target = _pointer(context, builder, signature.args[2], args[2], args[3])
         w, total = _load(builder, source, dtype), _load(builder, target, dtype)
-        _store(builder, _plus_product(builder, total, args[4], w), target, dtype)
+        _store(builder, _add_product(builder, total, args[4], w), target, dtype)
         return context.get_dummy_value()
 
     return types.void(table, types.intp, z, types.intp, dtype), generate
 
 
-def _entries(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[Any], tuple[Any, Any, Any]]:
+def _entry_reader(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[Any], tuple[Any, Any, Any]]:
     """Return a function of e that gives the column and value of entry e, and the pointer to its 8 table entries.
 
     ``args`` are the arguments of `accumulate_row`, or of a function with the same first arguments.
     """
-    of_table, _, of_indices, of_values, *_ = signature.args
+    table_type, _, indices_type, values_type, *_ = signature.args
     table, n_lanes, indices, values, _, _, _, first, *_ = args
-    indices = _data(context, builder, of_indices, indices)
-    values = _data(context, builder, of_values, values)
+    indices = _data(context, builder, indices_type, indices)
+    values = _data(context, builder, values_type, values)
 
     def entry(e: Any) -> tuple[Any, Any, Any]:
-        column = context.cast(builder, builder.load(builder.gep(indices, [e])), of_indices.dtype, types.intp)
-        at = builder.add(builder.mul(column, n_lanes), first)
-        return column, builder.load(builder.gep(values, [e])), _pointer(context, builder, of_table, table, at)
+        column = context.cast(builder, builder.load(builder.gep(indices, [e])), indices_type.dtype, types.intp)
+        offset = builder.add(builder.mul(column, n_lanes), first)
+        return column, builder.load(builder.gep(values, [e])), _pointer(context, builder, table_type, table, offset)
 
     return entry
 
 
-def _summed_row(context: Any, builder: Any, signature: Any, args: Any, changed: Callable[[Any, Any], Any]) -> Any:
-    """Do ``z[first:first+8] += sum_e value_e * changed(column_e, w_e)``, w_e the 8 table entries of entry e."""
-    entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:8]
+def _accumulate_entries(
+    context: Any, builder: Any, signature: Any, args: Any, transform: Callable[[Any, Any], Any]
+) -> Any:
+    """Do ``z[first:first+8] += sum_e value_e * transform(column_e, w_e)``, w_e the 8 table entries of entry e."""
+    entry, (start, end, z_array, first) = _entry_reader(context, builder, signature, args), args[4:8]
     dtype = signature.args[0].dtype
     lanes = ir.VectorType(context.get_data_type(dtype), LANES)
-    target, one = _pointer(context, builder, signature.args[6], of_z, first), ir.Constant(start.type, 1)
+    target, one = _pointer(context, builder, signature.args[6], z_array, first), ir.Constant(start.type, 1)
     even, odd = (cgutils.alloca_once(builder, lanes) for _ in range(2))
     builder.store(_load(builder, target, dtype), even)
     builder.store(ir.Constant(lanes, [0.0] * LANES), odd)
 
     def plus_entry(total: Any, e: Any) -> None:
         column, value, source = entry(e)
-        w = changed(column, _load(builder, source, dtype))
-        builder.store(_plus_product(builder, builder.load(total), value, w), total)
+        w = transform(column, _load(builder, source, dtype))
+        builder.store(_add_product(builder, builder.load(total), value, w), total)
 
     n_entries = builder.sub(end, start)
     with cgutils.for_range(builder, builder.ashr(n_entries, one)) as loop:
@@ -204,7 +214,7 @@ def _accumulate_row(
     typing: Any, table: Any, n_lanes: Any, indices: Any, values: Any, start: Any, end: Any, z: Any, first: Any
 ) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _summed_row(context, builder, signature, args, lambda column, w: w)
+        return _accumulate_entries(context, builder, signature, args, lambda column, w: w)
 
     return types.void(table, types.intp, indices, values, types.intp, types.intp, z, types.intp), generate
 
@@ -220,20 +230,22 @@ def _accumulate_soft_row(
     end: Any,
     z: Any,
     first: Any,
-    soft: Any,
+    l1_thresholds: Any,
 ) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         thresholds = _data(context, builder, signature.args[8], args[8])
 
         def softened(column: Any, w: Any) -> Any:
-            most = _splat(builder, builder.load(builder.gep(thresholds, [column])))
-            least = builder.fsub(ir.Constant(most.type, [0.0] * LANES), most)
-            clipped = _extreme(builder, "minnum", _extreme(builder, "maxnum", w, least), most)
+            upper = _broadcast(builder, builder.load(builder.gep(thresholds, [column])))
+            lower = builder.fsub(ir.Constant(upper.type, [0.0] * LANES), upper)
+            clipped = _elementwise(builder, "minnum", _elementwise(builder, "maxnum", w, lower), upper)
             return builder.fsub(w, clipped, flags=_FLAGS)
 
-        return _summed_row(context, builder, signature, args, softened)
+        return _accumulate_entries(context, builder, signature, args, softened)
 
-    return types.void(table, types.intp, indices, values, types.intp, types.intp, z, types.intp, soft), generate
+    return types.void(
+        table, types.intp, indices, values, types.intp, types.intp, z, types.intp, l1_thresholds
+    ), generate
 
 
 @intrinsic
@@ -243,11 +255,11 @@ def _add_to_row(
     dtype = table.dtype
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        entry, (start, end, of_z, first) = _entries(context, builder, signature, args), args[4:]
-        change = _load(builder, _pointer(context, builder, signature.args[6], of_z, first), dtype)
+        entry, (start, end, z_array, first) = _entry_reader(context, builder, signature, args), args[4:]
+        change = _load(builder, _pointer(context, builder, signature.args[6], z_array, first), dtype)
         with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, 1), start.type) as (e, _):
             _, value, target = entry(e)
-            _store(builder, _plus_product(builder, _load(builder, target, dtype), value, change), target, dtype)
+            _store(builder, _add_product(builder, _load(builder, target, dtype), value, change), target, dtype)
         return context.get_dummy_value()
 
     return types.void(table, types.intp, indices, values, types.intp, types.intp, z, types.intp), generate
@@ -260,12 +272,12 @@ def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        how = [ir.Constant(number, k) for k in (0, 3, 1)]  # read access, high locality, data cache
-        first, last = (builder.ptrtoint(builder.gep(data, [at]), args[1].type) for at in args[1:])
+        hints = [ir.Constant(number, k) for k in (0, 3, 1)]  # read access, high locality, data cache
+        first, last = (builder.ptrtoint(builder.gep(data, [address]), args[1].type) for address in args[1:])
         line = ir.Constant(first.type, _LINE)
         first = builder.and_(first, ir.Constant(first.type, -_LINE))
-        with cgutils.for_range_slice(builder, first, last, line, first.type) as (at, _):
-            builder.call(function, [builder.inttoptr(at, byte), *how])
+        with cgutils.for_range_slice(builder, first, last, line, first.type) as (address, _):
+            builder.call(function, [builder.inttoptr(address, byte), *hints])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp), generate
@@ -273,7 +285,9 @@ def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
 
 # numba compares the signatures of the two functions, annotations included: hence lambdas without annotations
 overload(accumulate, inline="always")(
-    lambda table, at, z, first, value: lambda table, at, z, first, value: _accumulate(table, at, z, first, value)
+    lambda table, offset, z, first, value: (
+        lambda table, offset, z, first, value: _accumulate(table, offset, z, first, value)
+    )
 )
 overload(accumulate_row, inline="always")(
     lambda table, n_lanes, indices, values, start, end, z, first: (
@@ -283,9 +297,9 @@ overload(accumulate_row, inline="always")(
     )
 )
 overload(accumulate_soft_row, inline="always")(
-    lambda table, n_lanes, indices, values, start, end, z, first, soft: (
-        lambda table, n_lanes, indices, values, start, end, z, first, soft: _accumulate_soft_row(
-            table, n_lanes, indices, values, start, end, z, first, soft
+    lambda table, n_lanes, indices, values, start, end, z, first, l1_thresholds: (
+        lambda table, n_lanes, indices, values, start, end, z, first, l1_thresholds: _accumulate_soft_row(
+            table, n_lanes, indices, values, start, end, z, first, l1_thresholds
         )
     )
 )

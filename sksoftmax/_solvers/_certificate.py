@@ -76,7 +76,7 @@ class Certifier:
     ) -> None:
         self.problem, self.prox_weights, self.dual_vars, self.workspace = problem, prox_weights, dual_vars, workspace
         self.rows = rows.scale_weights(1 / problem.n_samples)
-        self.n_lanes = len(workspace.whole)
+        self.n_lanes = len(workspace.exponent)
         self._alpha_2 = problem.alpha * (1 - problem.l1_ratio)
         self.ridge = self._alpha_2 * prox_weights.scale[:-1]
         self._moves = prox_weights.kappa[:-1] > 0
