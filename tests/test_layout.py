@@ -24,6 +24,7 @@ WINGS = {
         "simd",
         "compiled_row",
         "compiled",
+        "compiled_data",
     ],
     "_maths": [
         "objective",

@@ -5,7 +5,7 @@ Importing this module imports numba, so it is imported inside the functions that
 
 The functions are plain Python over arrays and also run with ``NUMBA_DISABLE_JIT=1``. They release the GIL and write
 only to the arrays that they are given. numba caches a compiled function until the file of that function changes: after
-an edit of `compiled_row` or `simd` alone, touch this file.
+an edit of `compiled_row` or `simd` alone, touch the files that import it.
 
 One flat array holds the coefficients, the ``n_lanes`` classes of a feature side by side. ``n_lanes`` is 1 for two
 classes, and otherwise n_classes padded to a multiple of 8. Each coefficient is divided by the square root of its
@@ -447,85 +447,3 @@ def product_binary(rows: CsrRows, dual_vars: DualVariables, direction: FlatModel
         p = abs(np.float64(dual_vars.residual[i]))
         z = raw_row_binary(i, rows, direction) if len(direction.table) > 0 else np.float64(direction.intercept[0])
         add_row_binary(i, rows, rows.weight[i] * (p * (1 - p)) * z, product)
-
-
-@compiled(FAST)
-def mean_squares(indptr: Array, indices: Array, values: Array, norm_weight: Array, squares: Array) -> None:
-    """Add ``sum_i norm_weight_i x_ij^2`` to ``squares[j]``."""
-    for i in range(len(norm_weight)):
-        for e in range(indptr[i], indptr[i + 1]):
-            value = np.float64(values[e])
-            squares[indices[e]] += norm_weight[i] * value * value
-
-
-@compiled(FAST)
-def row_curvatures(
-    indptr: Array, indices: Array, values: Array, norm_weight: Array, scale: Array, intercept_scale: float, q: Array
-) -> float:
-    """Compute ``q_i = norm_weight_i (x_i' diag(scale) x_i + intercept_scale)``.
-
-    Returns the mean of s = q / (1 + q), where q is without the intercept's part. The mean is weighted by s itself, so
-    that empty and nearly empty rows do not count.
-    """
-    total = 1e-300
-    squared = 0.0
-    for i in range(len(norm_weight)):
-        norm = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            value = np.float64(values[e])
-            norm += value * value * scale[indices[e]]
-        s = norm * norm_weight[i]
-        q[i] = s + intercept_scale * norm_weight[i]
-        s = s / (1 + s)
-        total += s
-        squared += s * s
-    return squared / total
-
-
-@compiled(FAST)
-def dense_row_curvatures(
-    X: Array, mean: Array, norm_weight: Array, scale: Array, intercept_scale: float, q: Array
-) -> float:
-    """Do `row_curvatures` for dense rows less ``mean``."""
-    total = 1e-300
-    squared = 0.0
-    for i in range(len(norm_weight)):
-        norm = 0.0
-        for j in range(X.shape[1]):
-            value = np.float64(X[i, j] - mean[j])
-            norm += value * value * scale[j]
-        s = norm * norm_weight[i]
-        q[i] = s + intercept_scale * norm_weight[i]
-        s = s / (1 + s)
-        total += s
-        squared += s * s
-    return squared / total
-
-
-@compiled(FAST)
-def count_nonzeros(X: Array, indptr: Array) -> None:
-    """Fill ``indptr`` of a CSR copy of X: ``indptr[i + 1] - indptr[i]`` nonzeros in row i."""
-    for i in range(X.shape[0]):
-        count = 0
-        for j in range(X.shape[1]):
-            count += X[i, j] != 0
-        indptr[i + 1] = indptr[i] + count
-
-
-@compiled(FAST)
-def copy_nonzeros(X: Array, indices: Array, values: Array) -> None:
-    """Copy the nonzeros of X, row by row: their columns and values."""
-    e = 0
-    for i in range(X.shape[0]):
-        for j in range(X.shape[1]):
-            if X[i, j] != 0:
-                indices[e] = j
-                values[e] = X[i, j]
-                e += 1
-
-
-@compiled(FAST)
-def scale_values(indices: Array, values: Array, factor: Array, out: Array) -> None:
-    """Compute ``out[e] = values[e] * factor[indices[e]]``."""
-    for e in range(len(values)):
-        out[e] = values[e] * factor[indices[e]]

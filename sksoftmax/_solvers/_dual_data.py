@@ -46,7 +46,7 @@ class DualData(Protocol):
         """Some of them, weighing as they do among all."""
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        """Each row's q, and the mean of q / (1 + q) as ``compiled.row_curvatures`` has it."""
+        """Each row's q, and the mean of q / (1 + q) as ``compiled_data.row_curvatures`` has it."""
 
     def scaled(self, root: Array) -> Self:
         """The same rows, columns times ``root``."""
@@ -91,14 +91,14 @@ def is_mostly_zeros(X: Array) -> bool:
 
 
 def _as_csr(X: Array) -> Any:
-    from sksoftmax._engines import compiled as _compiled
+    from sksoftmax._engines import compiled_data as _compiled_data
 
     indptr = np.zeros(len(X) + 1, np.intp)
-    _compiled.count_nonzeros(X, indptr)
+    _compiled_data.count_nonzeros(X, indptr)
     is_short = indptr[-1] <= np.iinfo(np.int32).max
     indices = np.empty(indptr[-1], np.int32 if is_short else np.int64)
     values = np.empty(indptr[-1], X.dtype)
-    _compiled.copy_nonzeros(X, indices, values)
+    _compiled_data.copy_nonzeros(X, indices, values)
     return sp.csr_array((values, indices, indptr.astype(indices.dtype)), X.shape)
 
 
@@ -108,10 +108,10 @@ def uncentred(rows: DualData, params: Params) -> Params:
 
 
 def _mean_squares(X: Any, norm_weight: Array) -> Array:
-    from sksoftmax._engines import compiled as _compiled
+    from sksoftmax._engines import compiled_data as _compiled_data
 
     squares = np.zeros(X.shape[1])
-    _compiled.mean_squares(X.indptr, X.indices, X.data, norm_weight, squares)
+    _compiled_data.mean_squares(X.indptr, X.indices, X.data, norm_weight, squares)
     return squares
 
 
@@ -145,17 +145,17 @@ class SparseRows(NamedTuple):
         return self._replace(X=self.X[every], norm_weight=self.norm_weight[every])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        from sksoftmax._engines import compiled as _compiled
+        from sksoftmax._engines import compiled_data as _compiled_data
 
         X, q = self.X, np.empty(len(self.norm_weight))
-        mean = _compiled.row_curvatures(X.indptr, X.indices, X.data, self.norm_weight, scale, intercept_scale, q)
+        mean = _compiled_data.row_curvatures(X.indptr, X.indices, X.data, self.norm_weight, scale, intercept_scale, q)
         return q, mean
 
     def scaled(self, root: Array) -> SparseRows:
-        from sksoftmax._engines import compiled as _compiled
+        from sksoftmax._engines import compiled_data as _compiled_data
 
         values = np.empty_like(self.X.data)
-        _compiled.scale_values(self.X.indices, self.X.data, root, values)
+        _compiled_data.scale_values(self.X.indices, self.X.data, root, values)
         return self._replace(values=values)
 
     def unscaled(self) -> SparseRows:
@@ -221,10 +221,10 @@ class DenseRows(NamedTuple):
         return self._replace(X=self.X[every], norm_weight=self.norm_weight[every])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        from sksoftmax._engines import compiled as _compiled
+        from sksoftmax._engines import compiled_data as _compiled_data
 
         q = np.empty(len(self.norm_weight))
-        mean = _compiled.dense_row_curvatures(self.X, self.mean, self.norm_weight, scale, intercept_scale, q)
+        mean = _compiled_data.dense_row_curvatures(self.X, self.mean, self.norm_weight, scale, intercept_scale, q)
         return q, mean
 
     def scaled(self, root: Array) -> DenseRows:
