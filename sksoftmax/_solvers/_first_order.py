@@ -95,8 +95,8 @@ def first_order(
             iterate = iterate._replace(coef=soft_threshold(iterate.coef, threshold))
         params = iterate
         if average:
-            share = (_AVERAGE_POWER + 1) / (state.step + 1 + _AVERAGE_POWER)
-            params = add_scaled(state.params, share, add_scaled(iterate, -1.0, state.params))
+            weight = (_AVERAGE_POWER + 1) / (state.step + 1 + _AVERAGE_POWER)
+            params = add_scaled(state.params, weight, add_scaled(iterate, -1.0, state.params))
         return FirstOrderState(params, iterate, memory, state.step + 1, state.rate)
 
     return Solver(name, init, step, None, batch_size)

@@ -119,11 +119,11 @@ def preconditioned_sgd(
         coef = u * inverse_scale
         params = Params(coef, b - coef @ mean)
         loss, grads = batch_loss_grad(problem, params, batch)
-        of_penalty, pull = penalty(coef, problem.alpha, problem.l1_ratio)
+        penalty_value, penalty_grad = penalty(coef, problem.alpha, problem.l1_ratio)
         if problem.l1_ratio:  # a subgradient suffices, as Newton's steps follow
-            pull = pull + problem.alpha * problem.l1_ratio * np.sign(coef)
-        value = loss + of_penalty.astype(np.float64)
-        grad_u = (grads.coef - np.outer(grads.intercept, mean) + pull) * inverse_scale
+            penalty_grad = penalty_grad + problem.alpha * problem.l1_ratio * np.sign(coef)
+        value = loss + penalty_value.astype(np.float64)
+        grad_u = (grads.coef - np.outer(grads.intercept, mean) + penalty_grad) * inverse_scale
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
         change_b = preconditioner.intercept_rate * grads.intercept
         velocity_u = momentum * velocity_u - change_u
@@ -141,7 +141,7 @@ def preconditioned_sgd(
         )
 
     def evaluate(problem: Problem, state: PreconditionedState) -> Report:
-        n_seen = (state.step - 1) % n_batches + 1
-        return Report(float(state.total) / n_seen, np.inf, False, is_exact=False)
+        n_done = (state.step - 1) % n_batches + 1
+        return Report(float(state.total) / n_done, np.inf, False, is_exact=False)
 
     return Solver("preconditioned_sgd", init, step, evaluate, batch_size)

@@ -86,8 +86,8 @@ def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_
         return ScheduleFreeState(params, params, 0, None, 0.0, None, 0.0, None)
 
     def step(problem: Problem, state: ScheduleFreeState, batch: Batch) -> ScheduleFreeState:
-        left = 0.5 ** (len(batch.y) / half_life)
-        state = state._replace(weight=left * state.weight, preconditioner_weight=left * state.preconditioner_weight)
+        decay = 0.5 ** (len(batch.y) / half_life)
+        state = state._replace(weight=decay * state.weight, preconditioner_weight=decay * state.preconditioner_weight)
         state = _observe_batch(problem, state, batch, full_gram=full_gram)
         assert state.preconditioner is not None
         point = interpolate(state.iterate, _INTERPOLATION, state.params)
@@ -96,7 +96,7 @@ def schedule_free(batch_size: int, rate: float | None, *, full_gram: bool, half_
         iterate = add_scaled(state.iterate, -length, state.preconditioner.apply(grads))
         if problem.l1_ratio:
             iterate = _threshold_params(problem, state.preconditioner, iterate, length)
-        params = interpolate(state.params, max(1.0 / (state.step + 1), 1.0 - left), iterate)
+        params = interpolate(state.params, max(1.0 / (state.step + 1), 1.0 - decay), iterate)
         return state._replace(params=params, iterate=iterate, step=state.step + 1)
 
     return Solver("schedule_free", init, step, None, batch_size)
@@ -106,9 +106,9 @@ def moments_from_rows(
     problem: Problem, state: ScheduleFreeState, rows: Batch, batch_size: int, *, full_gram: bool
 ) -> ScheduleFreeState:
     """Return the state with the moments of ``rows``, which a fit has used already, and their preconditioner."""
-    seen = problem._replace(data=rows)
-    moments, weight = compute_moments(seen, full_gram=full_gram), float(rows.weight.sum())
-    return _with_moments(seen, state, moments, weight, batch_size)
+    rows_problem = problem._replace(data=rows)
+    moments, weight = compute_moments(rows_problem, full_gram=full_gram), float(rows.weight.sum())
+    return _with_moments(rows_problem, state, moments, weight, batch_size)
 
 
 def _threshold_params(problem: Problem, preconditioner: GramPreconditioner, params: Params, length: float) -> Params:
@@ -127,24 +127,24 @@ def _observe_batch(problem: Problem, state: ScheduleFreeState, batch: Batch, *, 
     Some rows a column (``ROWS_PER_VARIANCE``) estimate X'X well enough. After that many rows, only the maximum
     deviations of the columns are updated.
     """
-    seen = problem._replace(data=batch)
-    n_known = state.weight / problem.mean_weight
-    if full_gram and state.moments is not None and n_known >= ROWS_PER_VARIANCE * problem.n_features:
-        return _grow_scales(state, merge_max_deviation(state.moments, *mean_and_max_deviation(seen)))
-    moments, weight = compute_moments(seen, full_gram=full_gram), float(batch.weight.sum())
+    batch_problem = problem._replace(data=batch)
+    n_rows = state.weight / problem.mean_weight
+    if full_gram and state.moments is not None and n_rows >= ROWS_PER_VARIANCE * problem.n_features:
+        return _grow_scales(state, merge_max_deviation(state.moments, *mean_and_max_deviation(batch_problem)))
+    moments, weight = compute_moments(batch_problem, full_gram=full_gram), float(batch.weight.sum())
     if state.moments is not None:
         moments = merge_moments(state.moments, state.weight, moments, weight)
         weight += state.weight
     if state.preconditioner is None or weight >= 2 * state.preconditioner_weight:
-        return _with_moments(seen, state, moments, weight, len(batch.y))
+        return _with_moments(batch_problem, state, moments, weight, len(batch.y))
     return _grow_scales(state._replace(moments=moments, weight=weight), moments.max_deviation)
 
 
 def _with_moments(
-    seen: Problem, state: ScheduleFreeState, moments: Moments, weight: float, batch_size: int
+    problem: Problem, state: ScheduleFreeState, moments: Moments, weight: float, batch_size: int
 ) -> ScheduleFreeState:
     """Return the state with these moments and their preconditioner."""
-    preconditioner = gram_preconditioner(seen, moments, batch_size=batch_size)
+    preconditioner = gram_preconditioner(problem, moments, batch_size=batch_size)
     return state._replace(
         moments=moments,
         weight=weight,
