@@ -1,22 +1,23 @@
-"""How far F is from its minimum where the dual stands, for certain; and a Newton step where that is not near enough.
+"""A bound of F - F* at the coefficients of the dual solver, and the Newton steps for the case that it is too large.
 
-What the rows agreed to is a point of F's dual, which bounds F* from below: with gap the mean Fenchel-Young gap of the
-rows, kappa (W - V) the centre's part in the coefficients and alpha_2 the strength of the squared norm, ::
+`_dual_finish` uses them at the end of a fit. The dual variables are a point of the dual of F, which bounds F* from
+below. Let gap be the mean Fenchel-Young gap of the rows, kappa (W - V) the proximal part of the gradient, and alpha_2
+the strength of the squared norm. Then ::
 
     F - F* <= gap + ||kappa (W - V)||^2 / (2 alpha_2)
 
-if the intercept's part (r, say) is 0. It is not: but what the rows agreed to can be shifted along d so that it is, by
-``H (0, d) = (s, r)``, H the loss's Hessian at what they agreed to, to second order in d. The bound is then ::
+if the intercept's part r of the gradient is 0. Otherwise, the dual variables are shifted along d so that it is 0, where
+``H (0, d) = (s, r)`` and H is the Hessian of the loss at the dual variables. To second order in d the bound is ::
 
     (gap^1/2 + (d' r / 2)^1/2)^2 + ||kappa (W - V) - s||^2 / (2 alpha_2)
 
-The same without gap, with the least subgradient of F in the place of kappa (W - V) and H at W, holds at any W, as F is
-alpha_2-strongly convex in coef. It is nearly equal to F - F* in directions that little but the penalty holds, which are
-those in which the dual is slow, and too large in others. So what a Newton step expects to bring may end a fit as well,
-with a bound of what conjugate gradients leave of that.
+At any W the same bound holds without gap, with the subgradient of F of least norm in the place of kappa (W - V) and H at
+W, because F is alpha_2-strongly convex in coef. The bound is tight in directions in which the penalty dominates the
+curvature, in which the dual solver is slow, and loose in others. A fit may therefore also end by the predicted reduction
+of a Newton step, plus a bound of what conjugate gradients left unsolved.
 
-All in the dual's coordinates, flat tables of ``n_features * n_lanes``. With L1 only coefficients move that are not 0 or
-would not stay it.
+All arrays are in the scaled coordinates of the dual solver, flat tables of ``n_features * n_lanes``. With L1 a Newton
+step moves only coefficients that are not 0 or whose subgradient is not 0.
 """
 
 from __future__ import annotations
@@ -32,23 +33,37 @@ from sksoftmax._solvers._dual_data import DualData
 from sksoftmax._solvers._prox_weights import ProxWeights
 from sksoftmax._types import Array, Params, Problem
 
-#: Rows whose probabilities are looked at together.
+#: Number of rows in a block of probabilities.
 _BLOCK = 4096
 
-#: S, see ``DiagonalPreconditioner``: 10 and 100 took the same products, 1 a few more. And its lengthening at most, in
-#: units of 1 over X's rounding: beyond it conjugate gradients only move the intercept to and fro.
-_INTERCEPT, _LONGEST = 10.0, 0.01
+#: S, see `DiagonalPreconditioner`: 10 and 100 took the same number of products, 1 a few more.
+_INTERCEPT = 10.0
 
-#: Rounding of a row's residual, relative, in units of X's: half the distance to the next number.
+#: Maximum of ``lengthening``, see `DiagonalPreconditioner`, in units of 1 / eps, eps of the dtype of X. Beyond it
+#: conjugate gradients only move the intercept back and forth.
+_LONGEST = 0.01
+
+#: Relative rounding error of a row's residual, in units of the eps of the dtype of X.
 _QUANTUM = 0.5
 
 
 class DiagonalPreconditioner(NamedTuple):
-    """A diagonal's inverse, 0 for what is not to move, and the intercept's step, lengthened.
+    """The inverse of a diagonal for the coefficients and of the Hessian block of the intercept.
 
-    With R the penalty, C the loss's Hessian, C_b its intercept's part, beta at least the greatest eigenvalue of the
-    rest of it by R, and a diagonal of at most ``times`` R, no eigenvalue of R + C by that diagonal and
-    ``C_b / (2 S (1 + beta))`` is less than ``1 / (times + 1 / S)``: ``b' C_b b <= 2 (w, b)' C (w, b) + 2 beta w' R w``.
+    Let R be the Hessian of the penalty, C the Hessian of the loss, C_b its block of the intercept, and beta an upper
+    bound of the eigenvalues of its block of the coefficients relative to R. The preconditioner is the inverse of P, a
+    diagonal of at most ``times * R`` for the coefficients and ``C_b / (2 S (1 + beta))`` for the intercept. No
+    eigenvalue of R + C relative to P is less than ``1 / (times + 1 / S)``, because
+    ``b' C_b b <= 2 (w, b)' C (w, b) + 2 beta w' R w``.
+
+    Attributes
+    ----------
+    inverse : ndarray of shape (n_features * n_lanes,)
+        Inverse of the diagonal; 0 for coefficients that must not move.
+    step : callable
+        Multiplies by the inverse of C_b.
+    lengthening : float
+        Factor on this step, ``2 S (1 + beta)``.
     """
 
     inverse: Array
@@ -56,19 +71,22 @@ class DiagonalPreconditioner(NamedTuple):
     lengthening: float
 
     def apply(self, grads: Params) -> Params:
+        """Return the preconditioned gradient."""
         return Params(self.inverse * grads.coef, self.lengthening * self.step(grads.intercept))
 
 
 class Certifier:
-    """F's slope and curvature, and the bound, by the dual's kernels.
+    """The gradient of F, its Hessian products, the bound, and Newton steps, in the coordinates of the dual solver.
+
+    The Hessian is that of the loss at the probabilities of ``dual_vars``, plus the squared norm's.
 
     Parameters
     ----------
     problem : Problem
-    prox_weights : Metric
-    rows : Rows
+    prox_weights : ProxWeights
+    rows : DualData
     dual_vars, workspace
-        See ``compiled``.
+        See ``compiled.DualVariables`` and ``compiled_row.Workspace``.
     """
 
     def __init__(
@@ -83,13 +101,19 @@ class Certifier:
         self._intercept: tuple[Array, bool] | None = None
 
     def measured(self, model: Any, table: Array) -> tuple[float, float, Params]:
-        """The model's mean loss and gap; and the loss's gradient, added to ``table`` unless that is empty."""
+        """Return the mean loss and mean gap at the model, and the gradient of the loss.
+
+        The gradient is added to ``table``, or not computed if ``table`` is empty.
+        """
         slope = self._sums(table)
         loss, gap = self.rows.measure(model, self.dual_vars, slope, self.workspace)
         return loss, gap, self._params(slope)
 
     def slope(self, model: Any) -> tuple[float, Params]:
-        """The model's mean loss, and F's least subgradient; H is from now on that of the model's probabilities."""
+        """Return the mean loss at the model and the subgradient of F of least norm.
+
+        The Hessian is at the probabilities of this model from now on.
+        """
         residual, entropy, _ = self.dual_vars
         self.dual_vars = self.dual_vars._replace(residual=np.zeros_like(residual), entropy=np.zeros_like(entropy))
         self._intercept = None
@@ -105,7 +129,11 @@ class Certifier:
         return loss, grads
 
     def bound(self, slope: Params, gap: float, most: float) -> float:
-        """The bound of F - F* by ``slope`` and ``gap``; should its cheap part be more than ``most``, that alone."""
+        """Return the bound of F - F* for a gradient ``slope`` and a ``gap``.
+
+        Returns the part that needs no Hessian product if that part alone is above ``most``, and inf if the curvature of
+        the intercept is 0.
+        """
         rest, energy = self._squared(slope.coef), 0.0
         if gap + rest <= most and slope.intercept.any():
             if not self._has_curvature():
@@ -116,11 +144,13 @@ class Certifier:
         return float(np.sqrt(max(gap, 0.0)) + np.sqrt(energy)) ** 2 + rest
 
     def newton(self, model: Any, grads: Params, most: float, max_products: int, *, by_penalty: bool) -> NewtonStep:
-        """A Newton step from ``grads``, F's at ``model``; what it leaves of what it expects is bounded, by ``most``.
+        """Compute a Newton step for the gradient ``grads`` of F at ``model`` by conjugate gradients.
 
-        Coefficients that do not move, and rounding, count as left. Conjugate gradients are preconditioned by the
-        penalty alone, by which the bound is soon small but for columns of many scales, or by what the Hessian's
-        diagonal is if all rows are equally sure of their classes.
+        They end if the bound of the decrease that they have not found yet is at most ``most``, or after
+        ``max_products``. ``cg_remainder`` also includes the bound for coefficients that do not move, and `rounding`.
+
+        The preconditioner is the penalty alone if ``by_penalty``; its bound soon is small, except for columns of very
+        different scales. Otherwise it is an estimate of the diagonal of the Hessian.
         """
         is_free = np.repeat(self._moves[:, None], self.n_lanes, axis=1)
         if len(model.l1_thresholds):
@@ -138,7 +168,10 @@ class Certifier:
         return newton._replace(cg_remainder=newton.cg_remainder + held + self.rounding())
 
     def rounding(self) -> float:
-        """What F may be above its minimum where its slope is 0 but for rounding: if all residuals are off alike."""
+        """Return the suboptimality that rounding of the gradient may hide.
+
+        It assumes that the rounding errors of all residuals add up. Returns inf if the intercept has no curvature.
+        """
         if not self._has_curvature():
             return np.inf
         n, sums, squares = len(self.rows.weight), 0.0, 0.0
@@ -152,7 +185,7 @@ class Certifier:
         return 0.5 * off**2 * (squares + of_intercept * sums**2)
 
     def product(self, direction: Params) -> Params:
-        """The Hessian times ``direction``; an empty ``coef`` counts as 0."""
+        """Return the Hessian times ``direction``; an empty ``coef`` stands for 0."""
         from sksoftmax._engines import compiled as _compiled
 
         coef, dtype = direction.coef, direction.coef.dtype
@@ -162,34 +195,39 @@ class Certifier:
         return self._params(product)
 
     def _sums(self, table: Array) -> Any:
+        """Return `GradientSums` that add to ``table``."""
         from sksoftmax._engines import compiled as _compiled
 
         return _compiled.GradientSums(table, np.zeros(self.n_lanes))
 
     def _params(self, sums: Any) -> Params:
+        """Return the sums as parameters; the intercept is 0 for a problem without one."""
         return Params(sums.table, sums.intercept * self.problem.fit_intercept)
 
     def _ridged(self, coef: Array) -> Array:
-        """The squared norm's part in the Hessian times ``coef``."""
+        """Return the Hessian of the squared norm times ``coef``."""
         return np.ravel(self.ridge[:, None].astype(coef.dtype) * coef.reshape(-1, self.n_lanes))
 
     def _squared(self, coef: Array) -> float:
-        """``||coef||^2 / (2 alpha_2)``, unscaled."""
+        """Return ``||coef||^2 / (2 alpha_2)`` in unscaled coordinates, ``coef`` a gradient."""
         return squared(coef.reshape(-1, self.n_lanes), self.ridge)
 
     def _intercept_step(self, slope: Array) -> Array:
-        """The intercept's shift that takes ``slope`` away."""
+        """Return the inverse of the intercept's Hessian block times ``slope``."""
         n_outputs = self.problem.n_outputs
         step = np.zeros_like(slope)
         step[:n_outputs] = self._of_intercept()[0] @ slope[:n_outputs]
         return step
 
     def _has_curvature(self) -> bool:
-        """Whether F's Hessian holds the intercept: not where rounding makes all rows sure of some class."""
+        """Return whether the intercept's Hessian block has full rank.
+
+        It has not if, to rounding, the probability of some class is 0 or 1 for all rows.
+        """
         return not self.problem.fit_intercept or self._of_intercept()[1]
 
     def _of_intercept(self) -> tuple[Array, bool]:
-        """The inverse of the intercept's part in the Hessian, (n_outputs, n_outputs), and whether there is one."""
+        """Return the inverse of the intercept's Hessian block, (n_outputs, n_outputs), and whether it has full rank."""
         n_outputs = self.problem.n_outputs
         if self._intercept is None:
             hessian = np.zeros((n_outputs, n_outputs))
@@ -197,7 +235,7 @@ class Certifier:
                 w = self.rows.weight[span].astype(np.float64)
                 np.einsum("ii->i", hessian)[:] += w @ p
                 hessian -= (p.T * w) @ p
-            if n_outputs > 1:  # some curvature along a common shift of all classes, which is rounding's
+            if n_outputs > 1:  # a common shift of all classes has no curvature: add some
                 hessian += np.trace(hessian) / n_outputs**2
             inverse = np.linalg.pinv(hessian, hermitian=True)
             self._intercept = inverse, bool(np.linalg.matrix_rank(inverse, hermitian=True) == n_outputs)
@@ -205,13 +243,13 @@ class Certifier:
 
     @functools.cached_property
     def _squares_by_penalty(self) -> Array:
-        """Each row's squared norm by the penalty, times its weight, (n_samples,)."""
+        """Squared norm of each row relative to the penalty, times its weight, (n_samples,)."""
         return self.rows.curvatures(self._moves / self._alpha_2, 0.0)[0]
 
     def _diagonal_by_penalty(self) -> Array:
-        """The Hessian's diagonal as a multiple of the penalty, (n_features, n_lanes).
+        """Return the diagonal of the Hessian as a multiple of the penalty, (n_features, n_lanes).
 
-        About: as if a class's curvature p (1 - p) were the same for all rows.
+        An estimate: the curvature p (1 - p) of a class is replaced by its mean over the rows.
         """
         curvature = np.zeros(self.n_lanes)
         for span, p in self._probabilities():
@@ -219,9 +257,10 @@ class Certifier:
         return 1 + np.outer(self.rows.second_moment * self._moves / self._alpha_2, curvature)
 
     def _loss_by_penalty(self) -> float:
-        """A bound of the eigenvalues of the loss's Hessian by the penalty: the greatest trace over a class.
+        """Return a bound of the eigenvalues of the Hessian of the loss relative to the penalty.
 
-        Twice that with several: ``diag(p) - pp'`` is at most ``2 diag(p (1 - p))``.
+        It is the largest trace of a class, and twice that for more than one output, because ``diag(p) - pp'`` is at most
+        ``2 diag(p (1 - p))``.
         """
         traces = np.zeros(self.problem.n_outputs)
         for span, p in self._probabilities():
@@ -229,7 +268,7 @@ class Certifier:
         return float(traces.max()) * min(self.problem.n_outputs, 2)
 
     def _probabilities(self) -> Iterator[tuple[slice, Array]]:
-        """Those of some rows at a time, (n, n_outputs)."""
+        """Iterate over the probabilities of blocks of rows, (n_block, n_outputs), and their slices."""
         n, y = len(self.rows.weight), self.problem.data.y
         for start in range(0, n, _BLOCK):
             span = slice(start, start + _BLOCK)
@@ -242,10 +281,15 @@ class Certifier:
 
 
 def squared(coef: Array, ridge: Array) -> float:
-    """``||coef||^2 / (2 alpha_2)``, unscaled, of a table of slopes; ``ridge`` is alpha_2 times the columns' scale."""
+    """Return ``||coef||^2 / (2 alpha_2)`` in unscaled coordinates, for a table of gradients.
+
+    It bounds F - F* for a gradient without intercept. ``ridge`` is alpha_2 times the scale of the columns,
+    (n_features,).
+    """
     squares = np.einsum("jk,jk->j", coef, coef)
     return 0.5 * float(_inverse(ridge, ridge > 0) @ squares)
 
 
 def _inverse(values: Array, where: Array) -> Array:
+    """Return ``1 / values``, and 0 except ``where``."""
     return np.divide(1, values, out=np.zeros(where.shape, values.dtype), where=where)

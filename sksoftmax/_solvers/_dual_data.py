@@ -1,7 +1,7 @@
-"""The rows as the dual visits them: CSR ones one at a time, dense ones in blocks, both in the order asked for.
+"""The rows of the dual solver: CSR rows, which are processed one at a time, and dense rows, in blocks.
 
-Both kinds have the same methods, on columns less ``mean`` (0 for CSR rows) and times ``root``; the kernels are in
-``compiled``.
+Both classes have the methods of `DualData`, on columns less ``mean`` (0 for CSR rows) and times ``root``. `dual` and
+`_certificate` call them; the loops are in ``compiled`` and ``compiled_data``. `plan` and `fit` ask `is_mostly_zeros`.
 """
 
 from __future__ import annotations
@@ -15,65 +15,83 @@ import scipy.sparse as sp
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._types import Array, Params, Problem
 
-#: Rows of a dense block: what they say of each other costs as many operations as two or three of them have lanes.
-_BLOCK_PER_LANE, _LEAST_BLOCK, _MOST_BLOCK = 2, 48, 128
+#: Rows per lane in a dense block. The inner products of the rows then cost about as much as two or three products with
+#: the coefficients.
+_BLOCK_PER_LANE = 2
 
-#: Numbers of a block of rows that are not visited but summed over.
+#: Minimum number of rows in a dense block.
+_LEAST_BLOCK = 48
+
+#: Maximum number of rows in a dense block of an epoch, and minimum in passes that take no steps.
+_MOST_BLOCK = 128
+
+#: Number of entries in a dense block of a pass that takes no steps, to fit in a cache.
 _BLOCK_NUMBERS = 2**17
 
-#: Share of nonzeros up to which dense rows are visited as CSR, and rows that it is counted on.
-_SPARSE, _N_COUNTED = 0.25, 1000
+#: Maximum fraction of nonzeros of dense rows that are converted to CSR.
+_SPARSE = 0.25
+
+#: Number of rows on which this fraction is counted.
+_N_COUNTED = 1000
 
 
 class DualData(Protocol):
-    """What the dual asks of its rows. ``weight`` has mean 1; scales are (n_features,) and the intercept's."""
+    """The interface of the rows for the dual solver."""
 
     @property
-    def weight(self) -> Array: ...
+    def weight(self) -> Array:
+        """Weights, (n_samples,), of mean 1 unless `scale_weights` changed them."""
 
     @property
-    def mean(self) -> Array: ...
+    def mean(self) -> Array:
+        """Means that are subtracted from the columns, (n_features,)."""
 
     @property
     def second_moment(self) -> Array:
-        """Weighted mean square of each column, (n_features,)."""
+        """Weighted mean square of each column less ``mean``, (n_features,)."""
 
     @property
     def constant(self) -> Array:
-        """The columns of one value that the intercept stands for."""
+        """Indices of the constant columns, which the intercept replaces; empty without intercept."""
 
     def sampled(self, most: int) -> Self:
-        """Some of them, weighing as they do among all."""
+        """Return about ``most`` of the rows, equally spaced; their ``norm_weight`` is relative to all rows."""
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        """Each row's q, and the mean of q / (1 + q) as ``compiled_data.row_curvatures`` has it."""
+        """Return the q of each row, and the mean of q / (1 + q), see ``compiled_data.row_curvatures``.
+
+        ``scale`` is (n_features,).
+        """
 
     def scaled(self, root: Array) -> Self:
-        """The same rows, columns times ``root``."""
+        """Return the rows with the original columns times ``root``, (n_features,) or longer."""
 
     def unscaled(self) -> Self:
-        """The same rows, columns as they were given."""
+        """Return the rows with the original columns."""
 
     def visit(
         self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
     ) -> tuple[float, float]:
-        """See ``compiled.sdca_epoch_softmax``."""
+        """Take the dual steps of the rows in ``order``, see ``compiled.sdca_epoch_softmax``."""
 
     def scale_weights(self, factor: float) -> Self:
-        """The same rows, weights times ``factor``."""
+        """Return the rows with the weights times ``factor``."""
 
     def slope(self, dual_vars: Any) -> tuple[Array, Array]:
-        """``X' diag(w) R`` of the columns, (n_features, n_lanes), and of a column of ones; R ``dual_vars.residual``."""
+        """Return ``X' diag(weight) R``, (n_features, n_lanes), and ``sum_i weight_i R_i``, (n_lanes,).
+
+        R is ``dual_vars.residual``.
+        """
 
     def measure(self, model: Any, dual_vars: Any, slope: Any, workspace: Any) -> tuple[float, float]:
-        """See ``compiled.evaluate_softmax``."""
+        """Return the sums of loss and gap, see ``compiled.evaluate_softmax``."""
 
     def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
-        """See ``compiled.product_softmax``."""
+        """Add a Hessian product to ``product``, see ``compiled.product_softmax``."""
 
 
 def rows_of(problem: Problem) -> DualData:
-    """The problem's rows, not scaled yet; dense ones that are mostly zeros as CSR."""
+    """Return the rows of the problem, not scaled yet; dense X that is mostly zeros is converted to CSR."""
     X, y, weight = problem.data
     if not sp.issparse(X) and is_mostly_zeros(X):
         X = _as_csr(X)
@@ -85,12 +103,16 @@ def rows_of(problem: Problem) -> DualData:
 
 
 def is_mostly_zeros(X: Array) -> bool:
-    """Whether CSR is quicker to visit and takes at most half of X's memory: nonzeros of some rows."""
+    """Return whether CSR is faster for X, by the fraction of nonzeros of some rows.
+
+    The CSR copy then takes at most half of the memory of X.
+    """
     some = X[:: max(1, len(X) // _N_COUNTED)]
     return bool(np.count_nonzero(some) <= _SPARSE * some.size)
 
 
 def _as_csr(X: Array) -> Any:
+    """Return a CSR copy of a dense X."""
     from sksoftmax._engines import compiled_data as _compiled_data
 
     indptr = np.zeros(len(X) + 1, np.intp)
@@ -103,11 +125,12 @@ def _as_csr(X: Array) -> Any:
 
 
 def uncentred(rows: DualData, params: Params) -> Params:
-    """Parameters for the columns as they are, from those for the columns less their means."""
+    """Return the parameters for the original columns, given the parameters for the columns less their means."""
     return Params(params.coef, params.intercept - params.coef @ rows.mean)
 
 
 def _mean_squares(X: Any, norm_weight: Array) -> Array:
+    """Return the weighted mean square of each column of a CSR X, (n_features,)."""
     from sksoftmax._engines import compiled_data as _compiled_data
 
     squares = np.zeros(X.shape[1])
@@ -116,9 +139,9 @@ def _mean_squares(X: Any, norm_weight: Array) -> Array:
 
 
 def _constant(X: Any) -> Array:
-    """The columns of one value of a CSR X."""
+    """Return the indices of the constant columns of a CSR X."""
     full = np.arange(X.shape[1])
-    for every in (max(1, X.shape[0] // _N_COUNTED), 1):  # most columns have a 0 in some of a few rows
+    for every in (max(1, X.shape[0] // _N_COUNTED), 1):  # a few rows rule out most columns: they have a 0 there
         part = X[::every, full]
         full = full[np.bincount(part.nonzero()[1], minlength=len(full)) == part.shape[0]]
     values = X[:, full].toarray()
@@ -126,7 +149,10 @@ def _constant(X: Any) -> Array:
 
 
 class SparseRows(NamedTuple):
-    """CSR rows; ``values`` are X's times the columns' roots."""
+    """CSR rows; ``values`` are the values of X times the ``root`` of their column.
+
+    ``norm_weight`` is the weights with sum 1 over all rows. The other fields and the methods are those of `DualData`.
+    """
 
     X: Any
     y: Array
@@ -200,11 +226,17 @@ class SparseRows(NamedTuple):
 
 
 class DenseRows(NamedTuple):
-    """Dense rows, visited in blocks; ``mean`` and ``root`` are in X's dtype, ``second_moment`` the mean squares.
+    """Dense rows, processed in blocks; ``mean`` and ``root`` are in the dtype of X.
 
-    Of a block the raw predictions are one product with the coefficients. What a visit changes of those of the block's
-    later rows, their inner products tell, so that the visits are those of single rows in order; with L1, where the
-    coefficients do not follow at once, it is a bound, as q is. Then one more product brings the changes to them.
+    ``norm_weight`` is the weights with sum 1 over all rows. The other fields and the methods are those of `DualData`.
+    An epoch processes each block as follows:
+
+    1. Compute the raw predictions of the block by one product with the coefficients, and the inner products of its
+       rows.
+    2. Take the dual steps of the rows in order. The inner products give the effect of each step on the raw predictions
+       of the later rows, so that the result equals one-row-at-a-time steps. With L1 the effect is only an upper bound,
+       as is q, because coefficients follow only beyond the threshold.
+    3. Add the changes to the coefficients by one more product.
     """
 
     X: Array
@@ -249,10 +281,12 @@ class DenseRows(NamedTuple):
             block = np.take(self.X, rows, 0, buffer[: len(rows)], "clip")
             block -= self.mean
             block *= self.root
+            # 1.
             z = block @ _softened(model)
             z += model.intercept
             coupling = block @ block.T
             coupling += scales[0]
+            # 2.
             if dual_vars.residual.ndim == 1:
                 part = _compiled.sdca_epoch_block_binary(
                     rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, moved
@@ -262,6 +296,7 @@ class DenseRows(NamedTuple):
                     rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, moved, workspace
                 )
             loss, gaps, n_moved = loss + part[0], gaps + part[1], part[2]
+            # 3.
             if n_moved:  # z holds the changes now
                 table += block.T @ z
                 model.intercept[:] += scales[0] * z.sum(axis=0)
@@ -317,7 +352,7 @@ class DenseRows(NamedTuple):
             _add(product, block, z)
 
     def _blocks(self) -> Iterator[tuple[slice, Array]]:
-        """All rows in order, less their means and scaled, as many as a cache keeps."""
+        """Iterate over all rows in order, in scaled blocks that fit in a cache."""
         size = max(_MOST_BLOCK, _BLOCK_NUMBERS // self.X.shape[1])
         for start in range(0, len(self.y), size):
             block = self.X[start : start + size] - self.mean
@@ -326,21 +361,21 @@ class DenseRows(NamedTuple):
 
 
 def _softened(model: Any) -> Array:
-    """Coefficients, (n_features, n_lanes)."""
+    """Return the scaled coefficients of the model after soft thresholding, (n_features, n_lanes)."""
     table = model.table.reshape(-1, len(model.intercept))
     l1_thresholds = model.l1_thresholds[:, None]
     return np.asarray(table - np.clip(table, -l1_thresholds, l1_thresholds) if len(l1_thresholds) else table)
 
 
 def _add(sums: Any, block: Array, changes: Array) -> None:
-    """Add each row of a block times its changes."""
+    """Add ``block' changes`` to the table of the sums, and the column sums of the changes to the intercept."""
     table = sums.table.reshape(block.shape[1], -1)
     table += block.T @ changes
     sums.intercept[:] += changes.sum(axis=0)
 
 
 def _located(problem: Problem) -> tuple[Array, Array, Array, Array]:
-    """A dense X's means, mean squares about them, columns of one value, and roots to begin with."""
+    """Return the column means of a dense X, the mean squares about them, the constant columns, and roots of 1."""
     moments = compute_moments(problem, full_gram=False)
     dtype = problem.data.X.dtype
     constant = np.flatnonzero(moments.max_deviation == 0) if problem.fit_intercept else np.empty(0, np.intp)
