@@ -11,10 +11,10 @@ if the intercept's part r of the gradient is 0. Otherwise, the dual variables ar
 
     (gap^1/2 + (d' r / 2)^1/2)^2 + ||kappa (W - V) - s||^2 / (2 alpha_2)
 
-At any W the same bound holds without gap, with the subgradient of F of least norm in the place of kappa (W - V) and H at
-W, because F is alpha_2-strongly convex in coef. The bound is tight in directions in which the penalty dominates the
-curvature, in which the dual solver is slow, and loose in others. A fit may therefore also end by the predicted reduction
-of a Newton step, plus a bound of what conjugate gradients left unsolved.
+At any W the same bound holds without gap, with the subgradient of F of least norm in the place of kappa (W - V) and H
+at W, because F is alpha_2-strongly convex in coef. The bound is tight in directions in which the penalty dominates the
+curvature, in which the dual solver is slow, and loose in others. A fit may therefore also end by the predicted
+reduction of a Newton step, plus a bound of what conjugate gradients left unsolved.
 
 All arrays are in the scaled coordinates of the dual solver, flat tables of ``n_features * n_lanes``. With L1 a Newton
 step moves only coefficients that are not 0 or whose subgradient is not 0.
@@ -222,7 +222,8 @@ class Certifier:
     def _has_curvature(self) -> bool:
         """Return whether the intercept's Hessian block has full rank.
 
-        It has not if, to rounding, the probability of some class is 0 or 1 for all rows.
+        It has not if, to rounding, the probability of some class is 0 or 1 for all rows. Returns True for a problem
+        without intercept.
         """
         return not self.problem.fit_intercept or self._of_intercept()[1]
 
@@ -259,8 +260,8 @@ class Certifier:
     def _loss_by_penalty(self) -> float:
         """Return a bound of the eigenvalues of the Hessian of the loss relative to the penalty.
 
-        It is the largest trace of a class, and twice that for more than one output, because ``diag(p) - pp'`` is at most
-        ``2 diag(p (1 - p))``.
+        It is the largest trace of a class, and twice that for more than one output, because ``diag(p) - pp'`` is at
+        most ``2 diag(p (1 - p))``.
         """
         traces = np.zeros(self.problem.n_outputs)
         for span, p in self._probabilities():

@@ -81,9 +81,8 @@ def init_prox_weights(problem: Problem, rows: DualData) -> tuple[ProxWeights, Ar
     scale, intercept = scales(middle)
     kappa = 1 / scale - alpha_2
     kappa[(squares == 0) | (kappa * scale < 1e-9)] = 0
-    alike = (
-        rows.constant
-    )  # constant columns are collinear with the intercept: only the penalty tells them apart, too slowly
+    # constant columns are collinear with the intercept: only the penalty separates them, and the solver is slow there
+    alike = rows.constant
     scale[alike] = kappa[alike] = 0
     prox_weights = prox_weights_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
     return prox_weights, curvatures(rows, prox_weights)

@@ -1,19 +1,21 @@
-"""Dual coordinate ascent with a moving centre, compiled: for sparse rows.
+"""Stochastic dual coordinate ascent with a proximal center, for wide or sparse X; compiled by numba.
 
-Each row keeps the probabilities p_i that it last agreed to; t_i is its one-hot truth. With weights of mean 1,
+`plan` uses this solver for ``engine="compiled"``, and Newton's steps finish a fit that it does not.
+
+The dual variables of row i are probabilities p_i; t_i is its one-hot target. With weights of mean 1,
 ``G = sum_i w_i (p_i - t_i) x_i' / n`` and ``alpha_2 = alpha (1 - l1_ratio)``, the coefficients of a column are ::
 
     W_j = soft(kappa_j V_j - G_j, alpha l1_ratio) / (alpha_2 + kappa_j)
 
-which minimises the penalty plus ``kappa / 2 ||W - V||^2 + <G, W>`` (the intercept: a column of ones without
-penalty). A visit of row i replaces p_i by what is best for the dual, the solution of ::
+They minimise the penalty plus ``kappa / 2 ||W - V||^2 + <G, W>``. (The intercept is a column of ones without penalty.)
+The dual step of row i maximises the dual over p_i alone. With z_i its raw predictions, the new p_i solves ::
 
     p = softmax(z_i - q_i (p - p_i)),     q_i = w_i / n x_i' D x_i,     D = 1 / (alpha_2 + kappa)
 
-so there is no step length, and no row can overshoot. (Shalev-Shwartz & Zhang, 2013, J. Mach. Learn. Res. 14,
-567-599.) Once an epoch the centre V moves to W, or further (``_prox_center``): a proximal point method (Rockafellar,
-1976, SIAM J. Control Optim. 14(5), 877-898; as an accelerator: Lin, Mairal & Harchaoui, 2015, arXiv:1506.02186), whose
-fixed point is the minimum of F whatever kappa > 0. Where the penalty is strong enough kappa_j is 0.
+so that there is no step length, and no step can overshoot (Shalev-Shwartz & Zhang, 2013, J. Mach. Learn. Res. 14,
+567-599). After each epoch the proximal center V moves to W, or beyond (`_prox_center`). This is a proximal point method
+(Rockafellar, 1976, SIAM J. Control Optim. 14(5), 877-898; as an accelerator: Lin, Mairal & Harchaoui, 2015,
+arXiv:1506.02186). Its fixed point is the minimum of F for any kappa > 0. If the penalty is strong enough, kappa_j is 0.
 """
 
 from __future__ import annotations
@@ -40,80 +42,115 @@ from sksoftmax._solvers._prox_weights import (
 )
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, normalize_weights, scale_params
 
-#: kappa is halved where the rows' gaps are below this share of what the centre can bring, and fell fast, and halved
-#: again where they are next to nothing; doubled where they are above, and slow, and where they are this many times what
-#: the centre's moves bring, which are then noise; and then left alone for some epochs.
-_LOW, _HIGH, _FAST, _SLOW, _LEAST_GAP, _NOISY, _PATIENCE = 0.3, 5.0, 0.5, 0.7, 0.03, 3.0, 2
+#: Halve kappa if the duality gap is below this fraction of the center's estimate ``remaining``, and fell fast.
+_LOW = 0.3
 
-#: Epochs after a rise of F in which two estimates in a row count, the greater one.
+#: Double kappa if the duality gap is above this multiple of ``remaining``, and fell slowly or kappa was halved before.
+_HIGH = 5.0
+
+#: The gap fell fast if it is below this fraction of the gap ``_PATIENCE`` epochs before.
+_FAST = 0.5
+
+#: The gap fell slowly if it is above this fraction of the gap ``_PATIENCE`` epochs before.
+_SLOW = 0.7
+
+#: Quarter kappa if the duality gap is below this fraction of ``remaining``.
+_LEAST_GAP = 0.03
+
+#: Double kappa if it was halved before and the gaps are above this multiple of the gains of the last center moves: then
+#: these gains are noise.
+_NOISY = 3.0
+
+#: Number of epochs without a change of kappa after a change.
+_PATIENCE = 2
+
+#: Number of epochs after a rise of F in which the larger of the last two estimates counts.
 _ERRATIC = 3
 
-#: A row is left alone whose own gap is this share of what all may keep, and at most this share of F.
-_SKIP, _MOST_SKIPPED = 0.1, 1e-3
+#: Rows with a gap of at most this fraction of ``tol * F*`` take no step.
+_SKIP = 0.1
 
-#: Hessian products of the Newton steps by which a fit may end: a step's as many an epoch, which costs one to three, and
-#: at least; those of all steps twice that.
-_PRODUCTS, _LEAST_PRODUCTS = 1, 10
+#: Upper limit of the gap of such rows, as a fraction of F*.
+_MOST_SKIPPED = 1e-3
 
-#: Lengths of such a step that are tried until F falls.
+#: Hessian products for one final Newton step, per epoch so far; a product costs a sixth of an epoch to a whole one.
+_PRODUCTS = 1
+
+#: Minimum of the products for one final Newton step. All steps of one attempt together may take twice the products.
+_LEAST_PRODUCTS = 10
+
+#: Step lengths of a final Newton step, tried in this order until F decreases.
 _LENGTHS = (1.0, 0.5, 0.25, 0.125)
 
-#: Rounding of a row's gap, a difference of larger numbers, in units of the last digit of its loss.
+#: Rounding error of a row's gap, a difference of larger numbers, in units of eps times its loss.
 _ROUNDING = 16
 
-#: Factor on what a fit may end by where nothing is measured.
+#: Safety factor of the estimate of F - F* that ends a fit with ``allow_estimate``.
 _DOUBT = 3.0
 
-#: Share of what may be left that a Newton step is to leave of what it expects; and what an exponential has left, in
-#: units of what its Newton step expects.
-_MARGIN, _EXPONENTIAL = 0.5, 2.0
+#: Accuracy of a final Newton step: bound of the decrease it misses, as a fraction of the suboptimality allowed.
+_MARGIN = 0.5
 
-#: Rounding of F along an epoch's way, as a share of it.
+#: F - F* for a loss that decays exponentially, in units of the predicted reduction of its Newton step.
+_EXPONENTIAL = 2.0
+
+#: Lower limit of the estimate of F* by F less the estimated suboptimality, as a fraction of F.
 _LEAST = 1e-3
 
+#: Number of epochs in float32 after which G is first recomputed.
+_N_BETWEEN = 8
 
-#: Epochs of float32 after which G is summed anew, to begin with; twice or half as many where it was off by little
-#: or by more than that, as a share of what may be left.
-_N_BETWEEN, _LITTLE = 8, 0.1
+#: If the rounding error of G was below this fraction of the suboptimality allowed, the number of epochs until the next
+#: recomputation is doubled; otherwise it is halved.
+_LITTLE = 0.1
 
-#: Columns that are transposed together, in a cache.
+#: Number of columns that are transposed together, so that they stay in a cache.
 _BLOCK = 1024
 
 
 class DualState(NamedTuple):
-    """State of the dual solver; its arrays change from step to step.
+    """State of the dual solver. Its arrays are updated in place.
 
     Attributes
     ----------
-    rows, model, dual_vars, workspace
-        What the kernels see: see ``compiled``.
-    prox_weights : Metric
-    prox_center : Centre
+    rows : DualData
+        The rows, with scaled columns.
+    model, dual_vars, workspace
+        Arguments of the compiled functions: ``FlatModel``, ``DualVariables`` and ``Workspace``.
+    prox_weights : ProxWeights
+    prox_center : ProxCenter
     value : float
-        F: along the last epoch, on average, or at ``params``.
-    is_exact : bool
-        Whether ``value`` is F at ``params``, as where the excess is certified.
+        F at ``params`` if ``is_exact``, and otherwise the mean of F over the last epoch.
     excess : float
+        Estimate or bound of ``(F - F*) / F*``; inf if it is not known.
     estimate : float
-        Estimate of F - F*, as the moves of the centre and of kappa take it.
+        Estimate of F - F*.
     cautious_estimate : float
-        The same with caution, as the excess takes it.
+        Estimate of F - F* with the safety factor of `_prox_center`, for the stopping rule.
     penalty : float
         Penalty at the end of the last epoch.
     gaps : tuple of float
-        Mean Fenchel-Young gap of the visits of the last epochs.
-    n_waiting, n_epochs, last_rise : int
-        Epochs since kappa changed; all; the one in which F last rose.
+        Mean Fenchel-Young gap of the rows before their steps, for each of the last epochs.
+    n_waiting : int
+        Epochs since kappa changed.
+    n_epochs : int
+        Epochs so far.
+    last_rise : int
+        The last epoch in which F rose.
     factor : float
-        On kappa, so far.
+        Current kappa in units of the initial kappa.
     n_outputs, n_columns : int
-        Of ``params.coef``.
-    next_sum, n_between : int
-        Epoch after which ``G`` is summed again, and epochs between two sums.
+        Shape of ``params.coef``.
+    next_sum : float
+        Epoch after which G is recomputed; inf for float64.
+    n_between : int
+        Number of epochs between two recomputations.
     next_check : int
-        Epoch from which the excess may be bounded again.
+        First epoch in which the suboptimality may be certified again.
     is_done : bool
-        Whether it is for another solver to go on.
+        Whether this solver can do no more, and another one has to go on.
+    is_exact : bool
+        Whether ``value`` is F at ``params``.
     """
 
     rows: Any
@@ -142,18 +179,18 @@ class DualState(NamedTuple):
 
     @property
     def params(self) -> Params:
-        """The coefficients, unscaled, as a copy."""
+        """The parameters in the original coordinates, as a copy."""
         return _unscaled(self, _softened(self), self.model.intercept)
 
     @property
     def path_cache(self) -> DualData:
-        """What a fit of another penalty to the same rows may go on from."""
+        """The rows without scaling, which a fit with another penalty can reuse."""
         rows: DualData = self.rows.unscaled()
         return rows
 
 
 def is_available() -> bool:
-    """Whether the kernels can be had: numba is installed, and works with this NumPy. Imports it."""
+    """Return whether numba is installed and works with this NumPy version, by importing the compiled functions."""
     try:
         from sksoftmax._engines import compiled as _compiled  # noqa: F401
     except ImportError:
@@ -164,18 +201,24 @@ def is_available() -> bool:
 def dual(
     next_order: Callable[[], Array], tol: float, *, allow_estimate: bool = False, path_cache: DualData | None = None
 ) -> Solver:
-    """Solver whose step is an epoch: a visit of each row, and a move of the centre.
+    """Return the dual solver. Its step is an epoch:
+
+    1. Move the center to its target, and adapt kappa.
+    2. In float32, recompute G every few epochs to remove accumulated rounding.
+    3. Take the dual step of each row, in random order.
+    4. Compute the next target of the center and the estimates of F and F - F*. If they suggest that the fit may end,
+       compute F and bound F - F*, or find the rest of the way by Newton steps.
 
     Parameters
     ----------
     next_order : callable
-        The order of an epoch's visits, an array of row numbers.
+        Returns the order of the rows in the next epoch, an array of row numbers.
     tol : float
-        Excess at which the fit is to end.
-    allow_estimate : bool
-        Whether the estimate of the excess will do for that; else it is certified, and F evaluated exactly.
-    path_cache : Rows or None
-        The problem's rows, if a fit of another penalty has made them.
+        Excess at which the fit should end, >= 0.
+    allow_estimate : bool, default=False
+        Whether the fit may end by an estimate of the excess. Otherwise the excess is certified, and F is exact.
+    path_cache : DualData or None, default=None
+        The rows of the problem, if a fit with another penalty has built them.
     """
 
     def init(problem: Problem, params: Params) -> DualState:
@@ -185,22 +228,27 @@ def dual(
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
         floor = max(state.value - state.estimate, _LEAST * state.value) if np.isfinite(state.estimate) else 0.0
         gap_tol = min(_SKIP * tol, _MOST_SKIPPED) * floor
+        # 1.
         if state.prox_center.target is not None:
             state = _adapt_kappa(problem, _move_center(state), gap_tol)
+        # 2.
         if state.n_epochs >= state.next_sum:
             state = _recompute_dual_sums(problem, state, tol)
+        # 3.
         state, loss, gap = _run_epoch(problem, state, next_order(), gap_tol)
+        # 4.
         return _update_estimates(problem, state, loss, gap, tol, allow_estimate=allow_estimate)
 
     def evaluate(problem: Problem, state: DualState) -> Report:
-        is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value  # in exact numbers no gap is negative
+        # in exact arithmetic no gap is negative
+        is_rounding = len(state.gaps) > 0 and state.gaps[-1] < -tol * state.value
         return Report(state.value, state.excess, is_rounding or state.is_done, state.is_exact)
 
     return Solver("dual", init, step, evaluate, None)
 
 
 def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
-    """The state in which each row agrees to its truth, which makes all coefficients 0."""
+    """Return the state with all dual variables equal to the targets, and hence all coefficients 0."""
     from sksoftmax._engines import compiled as _compiled
     from sksoftmax._engines.compiled_row import make_workspace
     from sksoftmax._engines.simd import LANES
@@ -213,7 +261,7 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
     model = _compiled.FlatModel(
         np.zeros(problem.n_features * n_lanes, X.dtype),
         l1_thresholds.astype(X.dtype) if l1_thresholds.any() else np.empty(0, X.dtype),
-        np.full(n_lanes, -1e9, X.dtype),  # so that the padding has no probability
+        np.full(n_lanes, -1e9, X.dtype),  # the padding gets probability 0
     )
     model.intercept[: problem.n_outputs] = intercept
     residual = np.zeros(n if K == 2 else (n, n_lanes), X.dtype)
@@ -244,9 +292,10 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
 
 
 def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
-    """The state in which each row agrees to what ``params`` predict of it, and the centre is where they are from.
+    """Return the state with the dual variables of ``params``, and the center for which the coefficients are ``params``.
 
-    That of a column which has none is then what the rows agree to: near the minimum of F the same.
+    Columns with kappa = 0 have no center. Their coefficients follow from the dual variables; near the minimum of F the
+    change is small.
     """
     from sksoftmax._engines import compiled as _compiled
 
@@ -260,7 +309,7 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
     slope = _compiled.GradientSums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
     state.rows.scale_weights(1 / problem.n_samples).measure(state.model, state.dual_vars, slope, state.workspace)
     of_rows = -slope.table.reshape(table.shape)
-    is_free = table == 0  # with L1, what keeps it 0; without, the same as any
+    is_free = table == 0  # with L1, a value within the thresholds; without L1, 0
     table[is_free] = np.clip(of_rows, -l1_thresholds, l1_thresholds)[is_free]
     has_none = prox_weights.kappa[:-1] == 0
     table[has_none] = of_rows[has_none]
@@ -275,14 +324,14 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
 
 
 def _softened(state: DualState) -> Array:
-    """Scaled coefficients, (n_features, n_lanes)."""
+    """Return the scaled coefficients after soft thresholding, (n_features, n_lanes)."""
     table: Array = state.model.table.reshape(state.n_columns, -1)
     l1_thresholds = state.model.l1_thresholds[:, None]
     return table - np.clip(table, -l1_thresholds, l1_thresholds) if len(l1_thresholds) else table
 
 
 def _unscaled(state: DualState, table: Array, intercept: Array) -> Params:
-    """Coefficients of a table of scaled ones, (n_features, n_lanes), and their intercept, as a copy."""
+    """Return scaled coefficients, (n_features, n_lanes), and their intercept in the original coordinates, as a copy."""
     scaled, root = table[:, : state.n_outputs], state.prox_weights.root[:-1, None]
     coef = np.empty((state.n_outputs, state.n_columns))
     for start in range(0, state.n_columns, _BLOCK):
@@ -292,7 +341,7 @@ def _unscaled(state: DualState, table: Array, intercept: Array) -> Params:
 
 
 def _stacked(state: DualState) -> Array:
-    """Scaled coefficients of the columns that have a centre and, last, the intercept."""
+    """Return the scaled coefficients of the active columns and, last, the intercept, (n_active + 1, n_lanes)."""
     prox_weights, n_outputs = state.prox_weights, state.n_outputs
     stacked = np.zeros_like(state.prox_center.at)
     stacked[:-1] = _softened(state)[prox_weights.active]
@@ -302,7 +351,7 @@ def _stacked(state: DualState) -> Array:
 
 
 def _penalty(problem: Problem, state: DualState) -> float:
-    """``objective.penalty`` of the coefficients, from the scaled ones."""
+    """Return ``objective.penalty`` of the coefficients, computed from the scaled coefficients."""
     scaled = _softened(state)
     value = (
         0.5
@@ -316,7 +365,7 @@ def _penalty(problem: Problem, state: DualState) -> float:
 
 
 def _run_epoch(problem: Problem, state: DualState, order: Array, gap_tol: float) -> tuple[DualState, float, float]:
-    """The state after a visit of each row; the mean loss along the way, and the mean gap."""
+    """Take a dual step for each row; return the state, and the mean loss and gap of the rows before their steps."""
     n = problem.n_samples
     scales = np.array([state.prox_weights.scale[-1], 1 / n], dtype=problem.data.X.dtype)
     loss, gap = state.rows.visit(state.model, state.dual_vars, order, scales, gap_tol, state.workspace)
@@ -326,15 +375,16 @@ def _run_epoch(problem: Problem, state: DualState, order: Array, gap_tol: float)
 def _update_estimates(
     problem: Problem, state: DualState, loss: float, gap: float, tol: float, *, allow_estimate: bool
 ) -> DualState:
-    """The state with where its centre is to go, and the excess.
+    """Return the state with the next target of the center, F, and the excess.
 
-    The mean gap of the rows bounds what they can still bring at this centre; what moving it can, ``_prox_center``
-    estimates. Where the gaps that the visits met are small enough for the fit to end, those that they left are
-    measured: a heavy row's may have grown. Unless an estimate will do (``allow_estimate``).
+    The mean gap bounds the decrease that the rows can achieve for this center, and `_prox_center` estimates the
+    decrease by moving it. If the sum is small enough for the fit to end, the suboptimality is certified, with gaps
+    measured at the current coefficients: the gap of a row of large norm may have grown since its step. With
+    ``allow_estimate`` the estimate itself is the excess.
     """
     reached = _stacked(state)
     after = _penalty(problem, state)
-    value = loss + 0.5 * (after + state.penalty)  # the losses are those of the way: so is the penalty, about
+    value = loss + 0.5 * (after + state.penalty)  # both are means over the epoch, the penalty's approximate
     rose = not value <= state.value + max(state.estimate, 0.0)
     prox_center = update_center(state.prox_center, reached, state.prox_weights.prox_fraction, is_plain=rose)
     last_rise = state.n_epochs if rose else state.last_rise
@@ -355,7 +405,7 @@ def _update_estimates(
     )
     known = _partial_bound(problem, state, max(gap, 0.0))
     if allow_estimate:
-        left = np.inf if len(prox_center.gains) == 1 else _DOUBT * left  # how the gains fall, one does not tell
+        left = np.inf if len(prox_center.gains) == 1 else _DOUBT * left  # the contraction needs two gains
         return state._replace(excess=relative_excess(value, min(left, known)))
     excess = relative_excess(value, min(left, known))
     if state.n_epochs >= state.next_check and excess <= tol:
@@ -364,7 +414,10 @@ def _update_estimates(
 
 
 def _partial_bound(problem: Problem, state: DualState, gap: float) -> float:
-    """That part of the bound of F - F* which costs nothing; without the intercept's, no bound by itself."""
+    """Return the part of the bound of F - F* that needs no pass over the rows; inf without a squared norm.
+
+    It lacks the part of the intercept, so that it is no bound by itself.
+    """
     assert state.prox_center.last is not None
     if problem.l1_ratio == 1 or not problem.alpha:
         return np.inf
@@ -373,12 +426,14 @@ def _partial_bound(problem: Problem, state: DualState, gap: float) -> float:
 
 
 def _certify(problem: Problem, state: DualState, tol: float) -> DualState:
-    """The state with F and a bound of its excess; moved by Newton steps where that is above tol.
+    """Return the state with F and a bound of its excess, after Newton steps if the bound is above ``tol``.
 
-    If it is so all the same, the next is due when a quarter more epochs are over. Without a penalty there is no bound,
-    and what the centre's estimate is worth is for another solver to say. Nor is there one without a squared norm, in
-    whose place the centre's estimate has to do, unless F falls by more along its slope: by 0.1 to 0.6 of what it may
-    be off by on text and digits, by more where outlying rows hold a direction. Another solver goes on there.
+    If the bound is still above ``tol``, the next attempt follows after a quarter more epochs. Special cases:
+
+    - Without a penalty there is no bound. Another solver has to go on, which checks the center's estimate.
+    - Without a squared norm (``l1_ratio=1``) there is no bound either, and the center's estimate takes its place. If
+      the predicted decrease along the gradient is above the suboptimality allowed, another solver has to go on. On text
+      and digits the predicted decrease was 0.1 to 0.6 of it, and more if outlying rows dominate a direction.
     """
     state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
     certifier = Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
@@ -403,36 +458,44 @@ def _certify(problem: Problem, state: DualState, tol: float) -> DualState:
 def _newton_polish(
     problem: Problem, state: DualState, certifier: Certifier, value: float, left: float, allowed: float
 ) -> tuple[DualState, float, float]:
-    """The state after Newton steps, as long as F falls and its excess may be above ``allowed``; F and the excess there.
+    """Take Newton steps until F - F* is at most ``allowed``; return the state, and F and F - F* there.
 
-    The excess is at allowed the bound; and about that which a Newton step from there expects to bring, if it hardly
-    does. Where rows saturate along that step, another solver goes on.
+    1. Compute a Newton step. Its predicted reduction (twice that, for an exponential), plus the bound of what conjugate
+       gradients missed, is an estimate of F - F* before the step.
+    2. If the estimate is at most ``allowed`` but rows saturate along the step, another solver has to go on.
+    3. Take the longest step that decreases F; return if there is none.
+    4. F - F* is the estimate if it is at most ``allowed`` and F did not fall by more than predicted, and otherwise the
+       bound at the new coefficients. Return after a step shorter than 1, as F is not close to quadratic.
     """
     _, grads = certifier.slope(state.model)
     n_each = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
     n_products, by_penalty = 0, True
     while left > allowed >= certifier.rounding() and n_products < 2 * n_each:
         n_most = min(n_each, 2 * n_each - n_products)
+        # 1.
         newton = certifier.newton(state.model, grads, _MARGIN * allowed, n_most, by_penalty=by_penalty)
         n_products += newton.n_products
         by_penalty &= newton.cg_remainder <= allowed
         expected = _EXPONENTIAL * newton.decrease + newton.cg_remainder
         is_near = expected <= allowed
+        # 2.
         if is_near and not _has_no_saturation(problem, state, newton, allowed):
             return state._replace(is_done=True), value, left
+        # 3.
         moved, before = _better_of(problem, state, certifier, value, newton), value
         if moved is None:
             return state, value, expected if is_near else left
         state, value, grads, length = moved
+        # 4.
         is_as_expected = before - value <= _EXPONENTIAL * newton.decrease
         left = expected if is_as_expected and is_near else certifier.bound(grads, 0.0, allowed) + certifier.rounding()
-        if length < 1:  # F is not the quadratic
+        if length < 1:
             break
     return state, value, left
 
 
 def _has_no_saturation(problem: Problem, state: DualState, newton: NewtonStep, allowed: float) -> bool:
-    """Whether a Newton step brings what it expects once rows have saturated along it."""
+    """Return whether the decrease that the step overlooks because rows saturate along it is negligible."""
     params = state.params
     step = _unscaled(state, newton.direction.coef.reshape(state.n_columns, -1), newton.direction.intercept)
     evaluation = value_and_grad(problem, params)
@@ -444,7 +507,10 @@ def _has_no_saturation(problem: Problem, state: DualState, newton: NewtonStep, a
 def _better_of(
     problem: Problem, state: DualState, certifier: Certifier, value: float, newton: NewtonStep
 ) -> tuple[DualState, float, Params, float] | None:
-    """The state after the longest of the steps that F falls by; F and its slope there, and the length. None if none."""
+    """Take the longest step of ``_LENGTHS`` that decreases F; return the state, F and its gradient, and the length.
+
+    Returns None if no step decreases F.
+    """
     for length in _LENGTHS if newton.decrease > 0 else ():
         moved = _move_model(state, scale_params(length, newton.direction))
         moved = moved._replace(penalty=_penalty(problem, moved))
@@ -455,9 +521,9 @@ def _better_of(
 
 
 def _decrease_along_gradient(problem: Problem, state: DualState, grads: Params) -> float:
-    """What F falls by along its least subgradient, by the diagonal of the curvature that most rows share.
+    """Return the predicted decrease of F along its subgradient, by the robust diagonal of the Hessian.
 
-    The centre's moves tell nothing of a direction that a few outlying rows hold.
+    The moves of the center do not detect a direction whose curvature is due to a few outlying rows.
     """
     root = state.prox_weights.root[:-1]
     by_column = grads.coef.reshape(state.n_columns, -1)[:, : state.n_outputs].T
@@ -465,7 +531,7 @@ def _decrease_along_gradient(problem: Problem, state: DualState, grads: Params) 
     slope = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
     slope = slope._replace(coef=slope.coef + np.outer(intercept, state.rows.mean))
     params, data = state.params, normalize_weights(problem.data)
-    if sp.issparse(data.X):  # most columns of text have neither a coefficient nor a slope
+    if sp.issparse(data.X):  # in most columns of text both are 0
         used = np.flatnonzero((params.coef != 0).any(axis=0) | (slope.coef != 0).any(axis=0))
         params, slope = (Params(both.coef[:, used], both.intercept) for both in (params, slope))
         data = data._replace(X=data.X[:, used])
@@ -473,18 +539,18 @@ def _decrease_along_gradient(problem: Problem, state: DualState, grads: Params) 
 
 
 def _slope(problem: Problem, state: DualState) -> Params:
-    """Minus F's slope, as far as the rows agree: the centre's part, but for rounding."""
+    """Return minus the gradient of F at the dual variables; it is the proximal part of the gradient, up to rounding."""
     of_rows, of_intercept = state.rows.slope(state.dual_vars)
     scaled = _softened(state)
     ridge = problem.alpha * (1 - problem.l1_ratio) * state.prox_weights.scale[:-1, None]
-    coef = scaled - state.model.table.reshape(scaled.shape)  # minus L1's part
+    coef = scaled - state.model.table.reshape(scaled.shape)  # minus the part of L1
     coef -= ridge.astype(coef.dtype) * scaled
     coef -= of_rows / problem.n_samples
     return Params(coef.ravel(), -of_intercept / problem.n_samples * problem.fit_intercept)
 
 
 def _move_model(state: DualState, direction: Params) -> DualState:
-    """The state whose centre has moved so that the coefficients of the columns which have one move by ``direction``."""
+    """Return the state with its center moved so that the active columns move by ``direction``; the model is copied."""
     prox_weights, prox_center, n_outputs = state.prox_weights, state.prox_center, state.n_outputs
     step = np.zeros_like(prox_center.at)
     step[:-1] = direction.coef.reshape(state.n_columns, -1)[prox_weights.active] / prox_weights.prox_fraction[:-1, None]
@@ -496,7 +562,7 @@ def _move_model(state: DualState, direction: Params) -> DualState:
 
 
 def _move_center(state: DualState) -> DualState:
-    """The state with its centre at the target; the coefficients move along by kappa D of it."""
+    """Return the state with its center at the target; the coefficients move by kappa D times the center's move."""
     prox_weights, prox_center, n_outputs = state.prox_weights, state.prox_center, state.n_outputs
     assert prox_center.target is not None
     moved = prox_center.target - prox_center.at
@@ -510,10 +576,11 @@ def _move_center(state: DualState) -> DualState:
 
 
 def _recompute_dual_sums(problem: Problem, state: DualState, tol: float) -> DualState:
-    """The state with the same coefficients, and the centre that makes them what the rows agreed to.
+    """Recompute G, and return the state with the same coefficients and the center for which they follow from G.
 
-    Those of columns without a centre become what the rows agreed to. The visits add to the coefficients what little
-    each changes; rounding adds up, as if the rows had agreed to something else, of which F's minimum is another.
+    The steps add small changes to the coefficients, and their rounding errors accumulate, as if G were that of other
+    dual variables; the minimum would be that of another F. Columns with kappa = 0 have no center: their coefficients
+    are recomputed from G.
     """
     prox_weights, n_outputs, n = state.prox_weights, state.n_outputs, problem.n_samples
     slope, of_intercept = state.rows.slope(state.dual_vars)
@@ -538,9 +605,9 @@ def _recompute_dual_sums(problem: Problem, state: DualState, tol: float) -> Dual
 
 
 def _adapt_kappa(problem: Problem, state: DualState, gap_tol: float) -> DualState:
-    """The state with less kappa where it is the centre that is slow, and more where the rows are.
+    """Return the state with a smaller kappa if the center is slow, or a larger one if the rows are.
 
-    ``gap_tol`` is the gap up to which a row is left alone.
+    ``gap_tol`` is the gap up to which a row takes no step.
     """
     if state.n_waiting <= _PATIENCE or not len(state.prox_weights.active):
         return state
@@ -557,7 +624,7 @@ def _adapt_kappa(problem: Problem, state: DualState, gap_tol: float) -> DualStat
 
 
 def _rescale_kappa(problem: Problem, state: DualState, factor: float) -> DualState:
-    """The state with kappa times ``factor``, and the same coefficients."""
+    """Return the state with kappa times ``factor`` and the same coefficients."""
     reached, old = _stacked(state), state.prox_weights
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
     kappa = factor * old.kappa
@@ -569,7 +636,7 @@ def _rescale_kappa(problem: Problem, state: DualState, factor: float) -> DualSta
     grow = np.divide(new.root, old.root, out=np.ones_like(scale), where=old.root > 0)
     table = state.model.table.reshape(state.n_columns, -1)
     coefficients = _softened(state)
-    above = table - coefficients  # what L1 takes away scales by D, not by its inverse root
+    above = table - coefficients  # the part within the thresholds scales with root D, the coefficients with its inverse
     table[:] = coefficients / grow[:-1, None].astype(table.dtype) + above * grow[:-1, None].astype(table.dtype)
     if len(state.model.l1_thresholds):
         state.model.l1_thresholds[:] = problem.alpha * problem.l1_ratio * new.root[:-1]
