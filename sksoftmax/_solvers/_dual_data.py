@@ -20,19 +20,19 @@ from sksoftmax._types import Array, Params, Problem
 _BLOCK_PER_LANE = 2
 
 #: Minimum number of rows in a dense block.
-_LEAST_BLOCK = 48
+_MIN_BLOCK = 48
 
 #: Maximum number of rows in a dense block of an epoch, and minimum in passes that take no steps.
-_MOST_BLOCK = 128
+_MAX_BLOCK = 128
 
 #: Number of entries in a dense block of a pass that takes no steps, to fit in a cache.
-_BLOCK_NUMBERS = 2**17
+_BLOCK_ENTRIES = 2**17
 
 #: Maximum fraction of nonzeros of dense rows that are converted to CSR.
-_SPARSE = 0.25
+_MAX_NONZEROS = 0.25
 
 #: Number of rows on which this fraction is counted.
-_N_COUNTED = 1000
+_N_COUNTED_ROWS = 1000
 
 
 class DualData(Protocol):
@@ -54,8 +54,8 @@ class DualData(Protocol):
     def constant(self) -> Array:
         """Indices of the constant columns, which the intercept replaces; empty without intercept."""
 
-    def sampled(self, most: int) -> Self:
-        """Return about ``most`` of the rows, equally spaced; their ``norm_weight`` is relative to all rows."""
+    def subsample(self, max_rows: int) -> Self:
+        """Return about ``max_rows`` of the rows, equally spaced; their ``norm_weight`` is relative to all rows."""
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
         """Return the q of each row, and the mean of q / (1 + q), see ``compiled_data.row_curvatures``.
@@ -63,13 +63,13 @@ class DualData(Protocol):
         ``scale`` is (n_features,).
         """
 
-    def scaled(self, root: Array) -> Self:
+    def scale_columns(self, root: Array) -> Self:
         """Return the rows with the original columns times ``root``, (n_features,) or longer."""
 
-    def unscaled(self) -> Self:
+    def unscale_columns(self) -> Self:
         """Return the rows with the original columns."""
 
-    def visit(
+    def run_epoch(
         self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
     ) -> tuple[float, float]:
         """Take the dual steps of the rows in ``order``, see ``compiled.sdca_epoch_softmax``."""
@@ -77,13 +77,13 @@ class DualData(Protocol):
     def scale_weights(self, factor: float) -> Self:
         """Return the rows with the weights times ``factor``."""
 
-    def slope(self, dual_vars: Any) -> tuple[Array, Array]:
+    def dual_gradient_sums(self, dual_vars: Any) -> tuple[Array, Array]:
         """Return ``X' diag(weight) R``, (n_features, n_lanes), and ``sum_i weight_i R_i``, (n_lanes,).
 
         R is ``dual_vars.residual``.
         """
 
-    def measure(self, model: Any, dual_vars: Any, slope: Any, workspace: Any) -> tuple[float, float]:
+    def evaluate(self, model: Any, dual_vars: Any, gradient: Any, workspace: Any) -> tuple[float, float]:
         """Return the sums of loss and gap, see ``compiled.evaluate_softmax``."""
 
     def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
@@ -97,9 +97,9 @@ def rows_of(problem: Problem) -> DualData:
         X = _as_csr(X)
     weight, norm_weight = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
     if sp.issparse(X):
-        constant = _constant(X) if problem.fit_intercept else np.empty(0, np.intp)
+        constant = _constant_columns(X) if problem.fit_intercept else np.empty(0, np.intp)
         return SparseRows(X, y, weight, norm_weight, _mean_squares(X, norm_weight), constant, X.data)
-    return DenseRows(X, y, weight, norm_weight, *_located(problem))
+    return DenseRows(X, y, weight, norm_weight, *_dense_statistics(problem))
 
 
 def is_mostly_zeros(X: Array) -> bool:
@@ -107,8 +107,8 @@ def is_mostly_zeros(X: Array) -> bool:
 
     The CSR copy then takes at most half of the memory of X.
     """
-    some = X[:: max(1, len(X) // _N_COUNTED)]
-    return bool(np.count_nonzero(some) <= _SPARSE * some.size)
+    sample = X[:: max(1, len(X) // _N_COUNTED_ROWS)]
+    return bool(np.count_nonzero(sample) <= _MAX_NONZEROS * sample.size)
 
 
 def _as_csr(X: Array) -> Any:
@@ -124,7 +124,7 @@ def _as_csr(X: Array) -> Any:
     return sp.csr_array((values, indices, indptr.astype(indices.dtype)), X.shape)
 
 
-def uncentred(rows: DualData, params: Params) -> Params:
+def uncenter_params(rows: DualData, params: Params) -> Params:
     """Return the parameters for the original columns, given the parameters for the columns less their means."""
     return Params(params.coef, params.intercept - params.coef @ rows.mean)
 
@@ -138,14 +138,14 @@ def _mean_squares(X: Any, norm_weight: Array) -> Array:
     return squares
 
 
-def _constant(X: Any) -> Array:
+def _constant_columns(X: Any) -> Array:
     """Return the indices of the constant columns of a CSR X."""
-    full = np.arange(X.shape[1])
-    for every in (max(1, X.shape[0] // _N_COUNTED), 1):  # a few rows rule out most columns: they have a 0 there
-        part = X[::every, full]
-        full = full[np.bincount(part.nonzero()[1], minlength=len(full)) == part.shape[0]]
-    values = X[:, full].toarray()
-    return full[values.max(axis=0) == values.min(axis=0)]
+    columns = np.arange(X.shape[1])
+    for stride in (max(1, X.shape[0] // _N_COUNTED_ROWS), 1):  # a few rows rule out most columns: they have a 0 there
+        sample = X[::stride, columns]
+        columns = columns[np.bincount(sample.nonzero()[1], minlength=len(columns)) == sample.shape[0]]
+    values = X[:, columns].toarray()
+    return columns[values.max(axis=0) == values.min(axis=0)]
 
 
 class SparseRows(NamedTuple):
@@ -166,9 +166,9 @@ class SparseRows(NamedTuple):
     def mean(self) -> Array:
         return np.zeros(self.X.shape[1])
 
-    def sampled(self, most: int) -> SparseRows:
-        every = slice(None, None, max(1, len(self.y) // most))
-        return self._replace(X=self.X[every], norm_weight=self.norm_weight[every])
+    def subsample(self, max_rows: int) -> SparseRows:
+        stride = slice(None, None, max(1, len(self.y) // max_rows))
+        return self._replace(X=self.X[stride], norm_weight=self.norm_weight[stride])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
         from sksoftmax._engines import compiled_data as _compiled_data
@@ -177,17 +177,17 @@ class SparseRows(NamedTuple):
         mean = _compiled_data.row_curvatures(X.indptr, X.indices, X.data, self.norm_weight, scale, intercept_scale, q)
         return q, mean
 
-    def scaled(self, root: Array) -> SparseRows:
+    def scale_columns(self, root: Array) -> SparseRows:
         from sksoftmax._engines import compiled_data as _compiled_data
 
         values = np.empty_like(self.X.data)
         _compiled_data.scale_values(self.X.indices, self.X.data, root, values)
         return self._replace(values=values)
 
-    def unscaled(self) -> SparseRows:
+    def unscale_columns(self) -> SparseRows:
         return self._replace(values=self.X.data)
 
-    def visit(
+    def run_epoch(
         self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
     ) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
@@ -199,17 +199,17 @@ class SparseRows(NamedTuple):
     def scale_weights(self, factor: float) -> SparseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
-    def slope(self, dual_vars: Any) -> tuple[Array, Array]:
+    def dual_gradient_sums(self, dual_vars: Any) -> tuple[Array, Array]:
         residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
         scaled = sp.csr_array((self.values, self.X.indices, self.X.indptr), self.X.shape)
         return scaled.T @ residual, residual.sum(axis=0, dtype=float)
 
-    def measure(self, model: Any, dual_vars: Any, slope: Any, workspace: Any) -> tuple[float, float]:
+    def evaluate(self, model: Any, dual_vars: Any, gradient: Any, workspace: Any) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
 
         if dual_vars.residual.ndim == 1:
-            return _compiled.evaluate_binary(self._csr(), model, dual_vars, slope)
-        return _compiled.evaluate_softmax(self._csr(), model, dual_vars, slope, workspace)
+            return _compiled.evaluate_binary(self._csr(), model, dual_vars, gradient)
+        return _compiled.evaluate_softmax(self._csr(), model, dual_vars, gradient, workspace)
 
     def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
         from sksoftmax._engines import compiled as _compiled
@@ -248,9 +248,9 @@ class DenseRows(NamedTuple):
     constant: Array
     root: Array
 
-    def sampled(self, most: int) -> DenseRows:
-        every = slice(None, None, max(1, len(self.y) // most))
-        return self._replace(X=self.X[every], norm_weight=self.norm_weight[every])
+    def subsample(self, max_rows: int) -> DenseRows:
+        stride = slice(None, None, max(1, len(self.y) // max_rows))
+        return self._replace(X=self.X[stride], norm_weight=self.norm_weight[stride])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
         from sksoftmax._engines import compiled_data as _compiled_data
@@ -259,22 +259,22 @@ class DenseRows(NamedTuple):
         mean = _compiled_data.dense_row_curvatures(self.X, self.mean, self.norm_weight, scale, intercept_scale, q)
         return q, mean
 
-    def scaled(self, root: Array) -> DenseRows:
+    def scale_columns(self, root: Array) -> DenseRows:
         return self._replace(root=root[: self.X.shape[1]].astype(self.X.dtype))
 
-    def unscaled(self) -> DenseRows:
+    def unscale_columns(self) -> DenseRows:
         return self._replace(root=np.ones_like(self.root))
 
-    def visit(
+    def run_epoch(
         self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
     ) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
 
         n_lanes = len(model.intercept)
         table = model.table.reshape(-1, n_lanes)
-        size = int(np.clip(_BLOCK_PER_LANE * n_lanes, _LEAST_BLOCK, _MOST_BLOCK))
+        size = int(np.clip(_BLOCK_PER_LANE * n_lanes, _MIN_BLOCK, _MAX_BLOCK))
         buffer = np.empty((size, self.X.shape[1]), self.X.dtype)
-        moved = np.empty(size, np.intp)
+        changed = np.empty(size, np.intp)
         loss = gaps = 0.0
         for start in range(0, len(order), size):
             rows = order[start : start + size]
@@ -282,22 +282,22 @@ class DenseRows(NamedTuple):
             block -= self.mean
             block *= self.root
             # 1.
-            z = block @ _softened(model)
+            z = block @ scaled_coef(model)
             z += model.intercept
             coupling = block @ block.T
             coupling += scales[0]
             # 2.
             if dual_vars.residual.ndim == 1:
-                part = _compiled.sdca_epoch_block_binary(
-                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, moved
+                sums = _compiled.sdca_epoch_block_binary(
+                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, changed
                 )
             else:
-                part = _compiled.sdca_epoch_block_softmax(
-                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, moved, workspace
+                sums = _compiled.sdca_epoch_block_softmax(
+                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, changed, workspace
                 )
-            loss, gaps, n_moved = loss + part[0], gaps + part[1], part[2]
+            loss, gaps, n_changed = loss + sums[0], gaps + sums[1], sums[2]
             # 3.
-            if n_moved:  # z holds the changes now
+            if n_changed:  # z holds the changes now
                 table += block.T @ z
                 model.intercept[:] += scales[0] * z.sum(axis=0)
         return loss, gaps
@@ -305,62 +305,62 @@ class DenseRows(NamedTuple):
     def scale_weights(self, factor: float) -> DenseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
-    def slope(self, dual_vars: Any) -> tuple[Array, Array]:
+    def dual_gradient_sums(self, dual_vars: Any) -> tuple[Array, Array]:
         residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
         table = np.zeros((self.X.shape[1], residual.shape[1]), self.X.dtype)
         for span, block in self._blocks():
             table += block.T @ residual[span]
         return table, residual.sum(axis=0, dtype=float)
 
-    def measure(self, model: Any, dual_vars: Any, slope: Any, workspace: Any) -> tuple[float, float]:
+    def evaluate(self, model: Any, dual_vars: Any, gradient: Any, workspace: Any) -> tuple[float, float]:
         from sksoftmax._engines import compiled as _compiled
 
-        table, with_gradient = _softened(model), len(slope.table) > 0
+        table, with_gradient = scaled_coef(model), len(gradient.table) > 0
         loss = gaps = 0.0
         for span, block in self._blocks():
             z = block @ table
             z += model.intercept
             if dual_vars.residual.ndim == 1:
-                part = _compiled.evaluate_block_binary(span.start, z, self.y, self.weight, dual_vars, with_gradient)
+                sums = _compiled.evaluate_block_binary(span.start, z, self.y, self.weight, dual_vars, with_gradient)
             else:
-                part = _compiled.evaluate_block_softmax(
+                sums = _compiled.evaluate_block_softmax(
                     span.start, z, self.y, self.weight, dual_vars, with_gradient, workspace
                 )
-            loss, gaps = loss + part[0], gaps + part[1]
+            loss, gaps = loss + sums[0], gaps + sums[1]
             if with_gradient:
-                _add(slope, block, z)
+                _add(gradient, block, z)
         return loss, gaps
 
     def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
-        is_whole = len(direction.table) > 0
-        table = _softened(direction) if is_whole else None
+        has_coef = len(direction.table) > 0
+        table = scaled_coef(direction) if has_coef else None
         for span, block in self._blocks():
             residual = dual_vars.residual[span].reshape(len(block), -1)
-            z = block @ table if is_whole else np.zeros_like(residual)
+            z = block @ table if has_coef else np.zeros_like(residual)
             z += direction.intercept
             if dual_vars.residual.ndim == 1:
                 p = np.abs(residual)
                 z *= p * (1 - p)
             else:
-                own = np.arange(len(block)), self.y[span]
-                z -= z[own][:, None]
+                class_entries = np.arange(len(block)), self.y[span]
+                z -= z[class_entries][:, None]
                 mean = np.einsum("ik,ik->i", residual, z)
                 z -= mean[:, None]
                 z *= residual
-                z[own] -= mean
+                z[class_entries] -= mean
             z *= self.weight[span, None]
             _add(product, block, z)
 
     def _blocks(self) -> Iterator[tuple[slice, Array]]:
         """Iterate over all rows in order, in scaled blocks that fit in a cache."""
-        size = max(_MOST_BLOCK, _BLOCK_NUMBERS // self.X.shape[1])
+        size = max(_MAX_BLOCK, _BLOCK_ENTRIES // self.X.shape[1])
         for start in range(0, len(self.y), size):
             block = self.X[start : start + size] - self.mean
             block *= self.root
             yield slice(start, start + len(block)), block
 
 
-def _softened(model: Any) -> Array:
+def scaled_coef(model: Any) -> Array:
     """Return the scaled coefficients of the model after soft thresholding, (n_features, n_lanes)."""
     table = model.table.reshape(-1, len(model.intercept))
     l1_thresholds = model.l1_thresholds[:, None]
@@ -374,7 +374,7 @@ def _add(sums: Any, block: Array, changes: Array) -> None:
     sums.intercept[:] += changes.sum(axis=0)
 
 
-def _located(problem: Problem) -> tuple[Array, Array, Array, Array]:
+def _dense_statistics(problem: Problem) -> tuple[Array, Array, Array, Array]:
     """Return the column means of a dense X, the mean squares about them, the constant columns, and roots of 1."""
     moments = compute_moments(problem, full_gram=False)
     dtype = problem.data.X.dtype

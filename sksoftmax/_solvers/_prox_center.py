@@ -25,19 +25,19 @@ _N_PAIRS = 2
 _N_EPOCHS = 3
 
 #: Maximum of the contraction factor. A measured value above it may be anything up to 1, and counts as unknown.
-_GREATEST_SHARE = 0.98
+_MAX_CONTRACTION = 0.98
 
 #: Contraction factor in the cautious estimate while it is unknown.
-_UNKNOWN = 0.995
+_UNKNOWN_CONTRACTION = 0.995
 
 #: Number of epochs for which it stays unknown after such a measurement.
-_FORGET = 5
+_N_UNKNOWN = 5
 
 #: Largest factor on a change in the extrapolation: 1 / (1 - 0.99), for rho = 0.99. Larger factors are due to rounding.
-_LONGEST = 100.0
+_MAX_FACTOR = 100.0
 
 #: Factor of the cautious estimate: the smallest with which no fit of our experiments ended above tol.
-_CAUTION = 4.0
+_SAFETY = 4.0
 
 
 class AndersonPair(NamedTuple):
@@ -46,7 +46,7 @@ class AndersonPair(NamedTuple):
     Both arrays are (n_active + 1, n_lanes), with the intercept last.
     """
 
-    reached: Array
+    coef: Array
     g: Array
 
 
@@ -55,7 +55,7 @@ class ProxCenter(NamedTuple):
 
     Attributes
     ----------
-    at : ndarray of shape (n_active + 1, n_lanes)
+    position : ndarray of shape (n_active + 1, n_lanes)
         The center V, in scaled coefficients, with the intercept last.
     target : ndarray of shape (n_active + 1, n_lanes) or None
         Next position; None before the first epoch and after a move.
@@ -71,7 +71,7 @@ class ProxCenter(NamedTuple):
         Number of epochs for which rho still counts as unknown.
     """
 
-    at: Array
+    position: Array
     target: Array | None = None
     last: AndersonPair | None = None
     pairs: tuple[AndersonPair, ...] = ()
@@ -82,66 +82,68 @@ class ProxCenter(NamedTuple):
     @property
     def cautious_estimate(self) -> float:
         """Estimate of F - F* for the stopping rule: with a safety factor, and pessimistic while rho is unknown."""
-        return _CAUTION * (max(self.remaining, self.gains[-1] / (1 - _UNKNOWN)) if self.n_unknown else self.remaining)
+        return _SAFETY * (
+            max(self.remaining, self.gains[-1] / (1 - _UNKNOWN_CONTRACTION)) if self.n_unknown else self.remaining
+        )
 
 
-def update_center(prox_center: ProxCenter, reached: Array, prox_fraction: Array, *, is_plain: bool) -> ProxCenter:
-    """Return the center with its next position and its estimate, after an epoch that ended at ``reached``.
+def update_center(prox_center: ProxCenter, coef: Array, prox_fraction: Array, *, is_plain: bool) -> ProxCenter:
+    """Return the center with its next position and its estimate, after an epoch that ended at ``coef``.
 
     Parameters
     ----------
     prox_center : ProxCenter
-    reached : ndarray of shape (n_active + 1, n_lanes)
+    coef : ndarray of shape (n_active + 1, n_lanes)
         Scaled coefficients at the end of the epoch.
     prox_fraction : ndarray of shape (n_active + 1,)
         kappa in scaled coefficients.
     is_plain : bool
-        Whether to drop the pairs and move to ``reached``, because the extrapolation increased F.
+        Whether to drop the pairs and move to ``coef``, because the extrapolation increased F.
     """
-    moved = reached - prox_center.at
-    g = prox_fraction[:, None].astype(reached.dtype) * moved
+    move = coef - prox_center.position
+    g = prox_fraction[:, None].astype(coef.dtype) * move
     last, pairs = (None, ()) if is_plain else (prox_center.last, prox_center.pairs)
     if last is not None:
-        pairs = (*pairs, AndersonPair(reached - last.reached, g - last.g))[-_N_PAIRS:]
-    target = _extrapolated(reached, g, pairs)
-    gain = 0.5 * float(np.vdot(g, moved))
+        pairs = (*pairs, AndersonPair(coef - last.coef, g - last.g))[-_N_PAIRS:]
+    target = _extrapolate(coef, g, pairs)
+    gain = 0.5 * float(np.vdot(g, move))
     gains = (*prox_center.gains, gain)[-_N_EPOCHS - 1 :]
     n = len(gains) - 1
-    kept = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _GREATEST_SHARE
-    n_unknown = _FORGET if n and kept >= _GREATEST_SHARE else max(0, prox_center.n_unknown - 1)
-    estimate = max(gain, 0.5 * float(np.vdot(g, target - prox_center.at)))
-    remaining = estimate / (1 - min(kept, _GREATEST_SHARE))
-    return ProxCenter(prox_center.at, target, AndersonPair(reached, g), pairs, gains, remaining, n_unknown)
+    contraction = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _MAX_CONTRACTION
+    n_unknown = _N_UNKNOWN if n and contraction >= _MAX_CONTRACTION else max(0, prox_center.n_unknown - 1)
+    estimate = max(gain, 0.5 * float(np.vdot(g, target - prox_center.position)))
+    remaining = estimate / (1 - min(contraction, _MAX_CONTRACTION))
+    return ProxCenter(prox_center.position, target, AndersonPair(coef, g), pairs, gains, remaining, n_unknown)
 
 
-def _extrapolated(reached: Array, g: Array, pairs: tuple[AndersonPair, ...]) -> Array:
-    """Return ``reached`` less the combination of its changes that minimises the norm of g.
+def _extrapolate(coef: Array, g: Array, pairs: tuple[AndersonPair, ...]) -> Array:
+    """Return ``coef`` less the combination of its changes that minimises the norm of g.
 
-    Returns ``reached`` itself if there are no pairs, or if a factor is not finite or above ``_LONGEST``.
+    Returns ``coef`` itself if there are no pairs, or if a factor is not finite or above ``_MAX_FACTOR``.
     """
     if not pairs:
-        return reached
+        return coef
     products = np.array([[np.vdot(a.g, b.g) for b in pairs] for a in pairs], dtype=float)
     products += (1e-8 * np.trace(products) + 1e-300) * np.eye(len(pairs))  # changes may be nearly parallel
     slopes = np.array([np.vdot(a.g, g) for a in pairs], dtype=float)
-    parts = np.linalg.solve(products, slopes)
-    if not np.abs(parts).max() <= _LONGEST:
-        return reached
-    target = reached.copy()
-    for part, pair in zip(parts, pairs, strict=True):
-        target -= reached.dtype.type(part) * pair.reached
+    weights = np.linalg.solve(products, slopes)
+    if not np.abs(weights).max() <= _MAX_FACTOR:
+        return coef
+    target = coef.copy()
+    for weight, pair in zip(weights, pairs, strict=True):
+        target -= coef.dtype.type(weight) * pair.coef
     return target
 
 
-def rescale_center(prox_center: ProxCenter, reached: Array, grow: Array, factor: Array) -> ProxCenter:
+def rescale_center(prox_center: ProxCenter, coef: Array, growth: Array, factor: Array) -> ProxCenter:
     """Return the center for kappa times ``factor``, with the same coefficients.
 
-    ``V' = W + (V - W) kappa / kappa'``; then all scaled coefficients are divided by ``grow``.
+    ``V' = W + (V - W) kappa / kappa'``; then all scaled coefficients are divided by ``growth``.
     """
-    grow, factor = (part[:, None].astype(reached.dtype) for part in (grow, factor))
-    at = (reached + (prox_center.at - reached) / factor) / grow
-    pairs = tuple(AndersonPair(pair.reached / grow, pair.g * grow) for pair in prox_center.pairs)
+    growth, factor = (array[:, None].astype(coef.dtype) for array in (growth, factor))
+    position = (coef + (prox_center.position - coef) / factor) / growth
+    pairs = tuple(AndersonPair(pair.coef / growth, pair.g * growth) for pair in prox_center.pairs)
     last = (
-        None if prox_center.last is None else AndersonPair(prox_center.last.reached / grow, prox_center.last.g * grow)
+        None if prox_center.last is None else AndersonPair(prox_center.last.coef / growth, prox_center.last.g * growth)
     )
-    return prox_center._replace(at=at, target=None, last=last, pairs=pairs, gains=())
+    return prox_center._replace(position=position, target=None, last=last, pairs=pairs, gains=())

@@ -20,16 +20,16 @@ _POWER = 0.5
 _CURVATURE = 0.5
 
 #: Mean of q / (1 + q) over the rows, from which the factor of proportionality follows (for q see `dual`).
-_MEAN_SHARE = 0.8
+_MEAN_RATIO = 0.8
 
 #: Number of rows of the sample on which this mean is evaluated.
 _N_SAMPLED = 2000
 
 #: Maximum of the intercept's part of q, for a row of mean weight.
-GREATEST_INTERCEPT = 0.3
+MAX_INTERCEPT_Q = 0.3
 
 #: Number of bisection steps for the factor, in a range of e^60: it is accurate to 0.4 %.
-_HALVINGS = 14
+_N_BISECTIONS = 14
 
 
 class ProxWeights(NamedTuple):
@@ -65,30 +65,30 @@ def init_prox_weights(problem: Problem, rows: DualData) -> tuple[ProxWeights, Ar
     base = (_CURVATURE * squares + alpha_2) ** _POWER
     base[squares == 0] = base.max() or 1.0  # no row changes their coefficients
     base_intercept = (_CURVATURE + alpha_2) ** _POWER
-    some = rows.sampled(_N_SAMPLED)
+    sample = rows.subsample(_N_SAMPLED)
 
-    def scales(log_t: float) -> tuple[Array, float]:
-        t = np.exp(log_t)
-        intercept = min(1 / (t * base_intercept), GREATEST_INTERCEPT * n) if problem.fit_intercept else 0.0
-        return 1 / np.maximum(alpha_2, t * base), intercept
+    def scales(log_factor: float) -> tuple[Array, float]:
+        factor = np.exp(log_factor)
+        intercept = min(1 / (factor * base_intercept), MAX_INTERCEPT_Q * n) if problem.fit_intercept else 0.0
+        return 1 / np.maximum(alpha_2, factor * base), intercept
 
     middle = float(np.log(max((squares / base).sum() / n, 1e-300)))
     low, high = middle - 30.0, middle + 30.0
-    for _ in range(_HALVINGS):
+    for _ in range(_N_BISECTIONS):
         middle = 0.5 * (low + high)
-        _, found = some.curvatures(*scales(middle))
-        low, high = (middle, high) if found > _MEAN_SHARE else (low, middle)
+        _, mean_ratio = sample.curvatures(*scales(middle))
+        low, high = (middle, high) if mean_ratio > _MEAN_RATIO else (low, middle)
     scale, intercept = scales(middle)
     kappa = 1 / scale - alpha_2
     kappa[(squares == 0) | (kappa * scale < 1e-9)] = 0
     # constant columns are collinear with the intercept: only the penalty separates them, and the solver is slow there
-    alike = rows.constant
-    scale[alike] = kappa[alike] = 0
-    prox_weights = prox_weights_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
+    constant = rows.constant
+    scale[constant] = kappa[constant] = 0
+    prox_weights = make_prox_weights(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
     return prox_weights, curvatures(rows, prox_weights)
 
 
-def prox_weights_of(kappa: Array, scale: Array) -> ProxWeights:
+def make_prox_weights(kappa: Array, scale: Array) -> ProxWeights:
     """Return the `ProxWeights` of ``kappa`` and ``scale``."""
     active = np.flatnonzero(kappa[:-1])
     prox_fraction = np.append((kappa * scale)[active], 1.0)

@@ -30,82 +30,82 @@ from sksoftmax._maths.curvature import ratio, shared_decrease
 from sksoftmax._maths.newton_direction import NewtonStep, absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._maths.saturation import check_saturation
-from sksoftmax._solvers._certificate import Certifier, squared
-from sksoftmax._solvers._dual_data import DualData, rows_of, uncentred
+from sksoftmax._solvers._certificate import Certifier, strong_convexity_bound
+from sksoftmax._solvers._dual_data import DualData, rows_of, scaled_coef, uncenter_params
 from sksoftmax._solvers._prox_center import ProxCenter, rescale_center, update_center
 from sksoftmax._solvers._prox_weights import (
-    GREATEST_INTERCEPT,
+    MAX_INTERCEPT_Q,
     ProxWeights,
     curvatures,
     init_prox_weights,
-    prox_weights_of,
+    make_prox_weights,
 )
 from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, normalize_weights, scale_params
 
 #: Halve kappa if the duality gap is below this fraction of the center's estimate ``remaining``, and fell fast.
-_LOW = 0.3
+_LOW_GAP = 0.3
 
 #: Double kappa if the duality gap is above this multiple of ``remaining``, and fell slowly or kappa was halved before.
-_HIGH = 5.0
+_HIGH_GAP = 5.0
 
 #: The gap fell fast if it is below this fraction of the gap ``_PATIENCE`` epochs before.
-_FAST = 0.5
+_FAST_FALL = 0.5
 
 #: The gap fell slowly if it is above this fraction of the gap ``_PATIENCE`` epochs before.
-_SLOW = 0.7
+_SLOW_FALL = 0.7
 
 #: Quarter kappa if the duality gap is below this fraction of ``remaining``.
-_LEAST_GAP = 0.03
+_NEGLIGIBLE_GAP = 0.03
 
 #: Double kappa if it was halved before and the gaps are above this multiple of the gains of the last center moves: then
 #: these gains are noise.
-_NOISY = 3.0
+_NOISY_GAP = 3.0
 
 #: Number of epochs without a change of kappa after a change.
 _PATIENCE = 2
 
 #: Number of epochs after a rise of F in which the larger of the last two estimates counts.
-_ERRATIC = 3
+_N_ERRATIC = 3
 
 #: Rows with a gap of at most this fraction of ``tol * F*`` take no step.
-_SKIP = 0.1
+_SKIP_FRACTION = 0.1
 
 #: Upper limit of the gap of such rows, as a fraction of F*.
-_MOST_SKIPPED = 1e-3
+_MAX_SKIPPED_GAP = 1e-3
 
 #: Hessian products for one final Newton step, per epoch so far; a product costs a sixth of an epoch to a whole one.
-_PRODUCTS = 1
+_PRODUCTS_PER_EPOCH = 1
 
 #: Minimum of the products for one final Newton step. All steps of one attempt together may take twice the products.
-_LEAST_PRODUCTS = 10
+_MIN_PRODUCTS = 10
 
 #: Step lengths of a final Newton step, tried in this order until F decreases.
-_LENGTHS = (1.0, 0.5, 0.25, 0.125)
+_STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
 
 #: Rounding error of a row's gap, a difference of larger numbers, in units of eps times its loss.
-_ROUNDING = 16
+_GAP_ROUNDING = 16
 
 #: Safety factor of the estimate of F - F* that ends a fit with ``allow_estimate``.
-_DOUBT = 3.0
+_ESTIMATE_SAFETY = 3.0
 
 #: Accuracy of a final Newton step: bound of the decrease it misses, as a fraction of the suboptimality allowed.
-_MARGIN = 0.5
+_NEWTON_ACCURACY = 0.5
 
 #: F - F* for a loss that decays exponentially, in units of the predicted reduction of its Newton step.
-_EXPONENTIAL = 2.0
+_EXPONENTIAL_FACTOR = 2.0
 
 #: Lower limit of the estimate of F* by F less the estimated suboptimality, as a fraction of F.
-_LEAST = 1e-3
+_MIN_FRACTION = 1e-3
 
 #: Number of epochs in float32 after which G is first recomputed.
-_N_BETWEEN = 8
+_EPOCHS_BETWEEN_SUMS = 8
 
 #: If the rounding error of G was below this fraction of the suboptimality allowed, the number of epochs until the next
 #: recomputation is doubled; otherwise it is halved.
-_LITTLE = 0.1
+_SMALL_ERROR = 0.1
 
 #: Number of columns that are transposed together, so that they stay in a cache.
-_BLOCK = 1024
+_TRANSPOSE_BLOCK = 1024
 
 
 class DualState(NamedTuple):
@@ -131,7 +131,7 @@ class DualState(NamedTuple):
         Penalty at the end of the last epoch.
     gaps : tuple of float
         Mean Fenchel-Young gap of the rows before their steps, for each of the last epochs.
-    n_waiting : int
+    n_since_change : int
         Epochs since kappa changed.
     n_epochs : int
         Epochs so far.
@@ -165,14 +165,14 @@ class DualState(NamedTuple):
     cautious_estimate: float
     penalty: float
     gaps: tuple[float, ...]
-    n_waiting: int
+    n_since_change: int
     n_epochs: int
     last_rise: int
     factor: float
     n_outputs: int
     n_columns: int
     next_sum: float
-    n_between: int = _N_BETWEEN
+    n_between: int = _EPOCHS_BETWEEN_SUMS
     next_check: int = 0
     is_done: bool = False
     is_exact: bool = False
@@ -180,12 +180,12 @@ class DualState(NamedTuple):
     @property
     def params(self) -> Params:
         """The parameters in the original coordinates, as a copy."""
-        return _unscaled(self, _softened(self), self.model.intercept)
+        return _to_params(self, scaled_coef(self.model), self.model.intercept)
 
     @property
     def path_cache(self) -> DualData:
         """The rows without scaling, which a fit with another penalty can reuse."""
-        rows: DualData = self.rows.unscaled()
+        rows: DualData = self.rows.unscale_columns()
         return rows
 
 
@@ -226,8 +226,8 @@ def dual(
         return _init_warm(problem, state, params) if params.coef.any() else state
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:
-        floor = max(state.value - state.estimate, _LEAST * state.value) if np.isfinite(state.estimate) else 0.0
-        gap_tol = min(_SKIP * tol, _MOST_SKIPPED) * floor
+        floor = max(state.value - state.estimate, _MIN_FRACTION * state.value) if np.isfinite(state.estimate) else 0.0
+        gap_tol = min(_SKIP_FRACTION * tol, _MAX_SKIPPED_GAP) * floor
         # 1.
         if state.prox_center.target is not None:
             state = _adapt_kappa(problem, _move_center(state), gap_tol)
@@ -269,7 +269,7 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
     if problem.fit_intercept:
         prox_center[-1, : problem.n_outputs] = intercept / prox_weights.root[-1]
     return DualState(
-        rows=rows.scaled(prox_weights.root),
+        rows=rows.scale_columns(prox_weights.root),
         model=model,
         dual_vars=_compiled.DualVariables(residual, np.zeros(n, X.dtype), q),
         workspace=make_workspace(X.dtype, n_lanes),
@@ -281,13 +281,13 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
         cautious_estimate=np.inf,
         penalty=0.0,
         gaps=(),
-        n_waiting=0,
+        n_since_change=0,
         n_epochs=0,
-        last_rise=-_ERRATIC - 1,
+        last_rise=-_N_ERRATIC - 1,
         factor=1.0,
         n_outputs=problem.n_outputs,
         n_columns=problem.n_features,
-        next_sum=_N_BETWEEN if X.dtype == np.float32 else np.inf,
+        next_sum=_EPOCHS_BETWEEN_SUMS if X.dtype == np.float32 else np.inf,
     )
 
 
@@ -306,45 +306,38 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
     table[:, :n_outputs] = params.coef.T * inverse[:, None]
     table += l1_thresholds * np.sign(table)
     intercept[:n_outputs] = params.intercept + params.coef @ state.rows.mean
-    slope = _compiled.GradientSums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
-    state.rows.scale_weights(1 / problem.n_samples).measure(state.model, state.dual_vars, slope, state.workspace)
-    of_rows = -slope.table.reshape(table.shape)
+    gradient = _compiled.GradientSums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
+    state.rows.scale_weights(1 / problem.n_samples).evaluate(state.model, state.dual_vars, gradient, state.workspace)
+    from_dual = -gradient.table.reshape(table.shape)
     is_free = table == 0  # with L1, a value within the thresholds; without L1, 0
-    table[is_free] = np.clip(of_rows, -l1_thresholds, l1_thresholds)[is_free]
-    has_none = prox_weights.kappa[:-1] == 0
-    table[has_none] = of_rows[has_none]
-    at = np.zeros_like(state.prox_center.at)
-    at[:-1] = (table - of_rows)[prox_weights.active] / prox_weights.prox_fraction[:-1, None]
+    table[is_free] = np.clip(from_dual, -l1_thresholds, l1_thresholds)[is_free]
+    has_no_center = prox_weights.kappa[:-1] == 0
+    table[has_no_center] = from_dual[has_no_center]
+    position = np.zeros_like(state.prox_center.position)
+    position[:-1] = (table - from_dual)[prox_weights.active] / prox_weights.prox_fraction[:-1, None]
     if prox_weights.scale[-1]:
-        at[-1, :n_outputs] = (
-            intercept[:n_outputs] / prox_weights.root[-1] + prox_weights.root[-1] * slope.intercept[:n_outputs]
+        position[-1, :n_outputs] = (
+            intercept[:n_outputs] / prox_weights.root[-1] + prox_weights.root[-1] * gradient.intercept[:n_outputs]
         )
-    state = state._replace(prox_center=ProxCenter(at), penalty=_penalty(problem, state))
-    return state._replace(prox_center=state.prox_center._replace(target=_stacked(state)))
+    state = state._replace(prox_center=ProxCenter(position), penalty=_penalty(problem, state))
+    return state._replace(prox_center=state.prox_center._replace(target=_active_coef(state)))
 
 
-def _softened(state: DualState) -> Array:
-    """Return the scaled coefficients after soft thresholding, (n_features, n_lanes)."""
-    table: Array = state.model.table.reshape(state.n_columns, -1)
-    l1_thresholds = state.model.l1_thresholds[:, None]
-    return table - np.clip(table, -l1_thresholds, l1_thresholds) if len(l1_thresholds) else table
-
-
-def _unscaled(state: DualState, table: Array, intercept: Array) -> Params:
+def _to_params(state: DualState, table: Array, intercept: Array) -> Params:
     """Return scaled coefficients, (n_features, n_lanes), and their intercept in the original coordinates, as a copy."""
     scaled, root = table[:, : state.n_outputs], state.prox_weights.root[:-1, None]
     coef = np.empty((state.n_outputs, state.n_columns))
-    for start in range(0, state.n_columns, _BLOCK):
-        columns = slice(start, start + _BLOCK)
+    for start in range(0, state.n_columns, _TRANSPOSE_BLOCK):
+        columns = slice(start, start + _TRANSPOSE_BLOCK)
         np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
-    return uncentred(state.rows, Params(coef, intercept[: state.n_outputs].astype(np.float64)))
+    return uncenter_params(state.rows, Params(coef, intercept[: state.n_outputs].astype(np.float64)))
 
 
-def _stacked(state: DualState) -> Array:
+def _active_coef(state: DualState) -> Array:
     """Return the scaled coefficients of the active columns and, last, the intercept, (n_active + 1, n_lanes)."""
     prox_weights, n_outputs = state.prox_weights, state.n_outputs
-    stacked = np.zeros_like(state.prox_center.at)
-    stacked[:-1] = _softened(state)[prox_weights.active]
+    stacked = np.zeros_like(state.prox_center.position)
+    stacked[:-1] = scaled_coef(state.model)[prox_weights.active]
     if prox_weights.scale[-1]:
         stacked[-1, :n_outputs] = state.model.intercept[:n_outputs] / prox_weights.root[-1]
     return stacked
@@ -352,7 +345,7 @@ def _stacked(state: DualState) -> Array:
 
 def _penalty(problem: Problem, state: DualState) -> float:
     """Return ``objective.penalty`` of the coefficients, computed from the scaled coefficients."""
-    scaled = _softened(state)
+    scaled = scaled_coef(state.model)
     value = (
         0.5
         * problem.alpha
@@ -368,7 +361,7 @@ def _run_epoch(problem: Problem, state: DualState, order: Array, gap_tol: float)
     """Take a dual step for each row; return the state, and the mean loss and gap of the rows before their steps."""
     n = problem.n_samples
     scales = np.array([state.prox_weights.scale[-1], 1 / n], dtype=problem.data.X.dtype)
-    loss, gap = state.rows.visit(state.model, state.dual_vars, order, scales, gap_tol, state.workspace)
+    loss, gap = state.rows.run_epoch(state.model, state.dual_vars, order, scales, gap_tol, state.workspace)
     return state._replace(n_epochs=state.n_epochs + 1), loss / n, gap / n
 
 
@@ -382,15 +375,17 @@ def _update_estimates(
     measured at the current coefficients: the gap of a row of large norm may have grown since its step. With
     ``allow_estimate`` the estimate itself is the excess.
     """
-    reached = _stacked(state)
-    after = _penalty(problem, state)
-    value = loss + 0.5 * (after + state.penalty)  # both are means over the epoch, the penalty's approximate
+    coef = _active_coef(state)
+    new_penalty = _penalty(problem, state)
+    value = loss + 0.5 * (new_penalty + state.penalty)  # both are means over the epoch, the penalty's approximate
     rose = not value <= state.value + max(state.estimate, 0.0)
-    prox_center = update_center(state.prox_center, reached, state.prox_weights.prox_fraction, is_plain=rose)
+    prox_center = update_center(state.prox_center, coef, state.prox_weights.prox_fraction, is_plain=rose)
     last_rise = state.n_epochs if rose else state.last_rise
     cautious_estimate = max(gap, 0.0) + prox_center.cautious_estimate
-    left = (
-        max(cautious_estimate, state.cautious_estimate) if state.n_epochs <= last_rise + _ERRATIC else cautious_estimate
+    suboptimality = (
+        max(cautious_estimate, state.cautious_estimate)
+        if state.n_epochs <= last_rise + _N_ERRATIC
+        else cautious_estimate
     )
     state = state._replace(
         prox_center=prox_center,
@@ -399,15 +394,16 @@ def _update_estimates(
         excess=np.inf,
         estimate=gap + prox_center.remaining,
         cautious_estimate=cautious_estimate,
-        penalty=after,
+        penalty=new_penalty,
         gaps=(*state.gaps, gap)[-_PATIENCE - 1 :],
         last_rise=last_rise,
     )
-    known = _partial_bound(problem, state, max(gap, 0.0))
+    partial_bound = _partial_bound(problem, state, max(gap, 0.0))
     if allow_estimate:
-        left = np.inf if len(prox_center.gains) == 1 else _DOUBT * left  # the contraction needs two gains
-        return state._replace(excess=relative_excess(value, min(left, known)))
-    excess = relative_excess(value, min(left, known))
+        # the contraction factor needs two gains
+        suboptimality = np.inf if len(prox_center.gains) == 1 else _ESTIMATE_SAFETY * suboptimality
+        return state._replace(excess=relative_excess(value, min(suboptimality, partial_bound)))
+    excess = relative_excess(value, min(suboptimality, partial_bound))
     if state.n_epochs >= state.next_check and excess <= tol:
         return _certify(problem, state, tol)._replace(is_exact=True)
     return state
@@ -422,7 +418,7 @@ def _partial_bound(problem: Problem, state: DualState, gap: float) -> float:
     if problem.l1_ratio == 1 or not problem.alpha:
         return np.inf
     ridge = problem.alpha * (1 - problem.l1_ratio) * state.prox_weights.scale[state.prox_weights.active]
-    return gap + squared(state.prox_center.last.g[:-1], ridge)
+    return gap + strong_convexity_bound(state.prox_center.last.g[:-1], ridge)
 
 
 def _certify(problem: Problem, state: DualState, tol: float) -> DualState:
@@ -437,86 +433,90 @@ def _certify(problem: Problem, state: DualState, tol: float) -> DualState:
     """
     state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
     certifier = Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-    loss, gap, _ = certifier.measured(state.model, np.empty(0, state.model.table.dtype))
+    loss, gap, _ = certifier.evaluate(state.model, np.empty(0, state.model.table.dtype))
     value = loss + state.penalty
-    allowed = absolute_suboptimality(value, tol)
-    rounding = _ROUNDING * float(np.finfo(problem.data.X.dtype).eps)
+    abs_tol = absolute_suboptimality(value, tol)
+    rounding = _GAP_ROUNDING * float(np.finfo(problem.data.X.dtype).eps)
     if not problem.alpha:
         return state._replace(value=value, is_done=True)
     rounding *= value
     if problem.l1_ratio == 1:
-        left = max(state.cautious_estimate, gap + state.prox_center.cautious_estimate) + rounding
-        if left <= allowed < _decrease_along_gradient(problem, state, certifier.slope(state.model)[1]):
+        suboptimality = max(state.cautious_estimate, gap + state.prox_center.cautious_estimate) + rounding
+        if suboptimality <= abs_tol < _decrease_along_gradient(problem, state, certifier.gradient(state.model)[1]):
             return state._replace(value=value, is_done=True)
-        return state._replace(value=value, excess=relative_excess(value, left))
-    left = certifier.bound(_slope(problem, state), max(gap, 0.0) + rounding, allowed) + certifier.rounding()
-    if left > allowed:
-        state, value, left = _newton_polish(problem, state, certifier, value, left, allowed)
-    return state._replace(value=value, excess=relative_excess(value, left))
+        return state._replace(value=value, excess=relative_excess(value, suboptimality))
+    suboptimality = (
+        certifier.bound(_negative_gradient(problem, state), max(gap, 0.0) + rounding, abs_tol) + certifier.rounding()
+    )
+    if suboptimality > abs_tol:
+        state, value, suboptimality = _newton_polish(problem, state, certifier, value, suboptimality, abs_tol)
+    return state._replace(value=value, excess=relative_excess(value, suboptimality))
 
 
 def _newton_polish(
-    problem: Problem, state: DualState, certifier: Certifier, value: float, left: float, allowed: float
+    problem: Problem, state: DualState, certifier: Certifier, value: float, suboptimality: float, abs_tol: float
 ) -> tuple[DualState, float, float]:
-    """Take Newton steps until F - F* is at most ``allowed``; return the state, and F and F - F* there.
+    """Take Newton steps until F - F* is at most ``abs_tol``; return the state, and F and F - F* there.
 
     1. Compute a Newton step. Its predicted reduction (twice that, for an exponential), plus the bound of what conjugate
        gradients missed, is an estimate of F - F* before the step.
-    2. If the estimate is at most ``allowed`` but rows saturate along the step, another solver has to go on.
+    2. If the estimate is at most ``abs_tol`` but rows saturate along the step, another solver has to go on.
     3. Take the longest step that decreases F; return if there is none.
-    4. F - F* is the estimate if it is at most ``allowed`` and F did not fall by more than predicted, and otherwise the
+    4. F - F* is the estimate if it is at most ``abs_tol`` and F did not fall by more than predicted, and otherwise the
        bound at the new coefficients. Return after a step shorter than 1, as F is not close to quadratic.
     """
-    _, grads = certifier.slope(state.model)
-    n_each = max(_LEAST_PRODUCTS, _PRODUCTS * state.n_epochs)
+    _, grads = certifier.gradient(state.model)
+    n_each = max(_MIN_PRODUCTS, _PRODUCTS_PER_EPOCH * state.n_epochs)
     n_products, by_penalty = 0, True
-    while left > allowed >= certifier.rounding() and n_products < 2 * n_each:
-        n_most = min(n_each, 2 * n_each - n_products)
+    while suboptimality > abs_tol >= certifier.rounding() and n_products < 2 * n_each:
+        max_products = min(n_each, 2 * n_each - n_products)
         # 1.
-        newton = certifier.newton(state.model, grads, _MARGIN * allowed, n_most, by_penalty=by_penalty)
+        newton = certifier.newton(state.model, grads, _NEWTON_ACCURACY * abs_tol, max_products, by_penalty=by_penalty)
         n_products += newton.n_products
-        by_penalty &= newton.cg_remainder <= allowed
-        expected = _EXPONENTIAL * newton.decrease + newton.cg_remainder
-        is_near = expected <= allowed
+        by_penalty &= newton.cg_remainder <= abs_tol
+        estimate = _EXPONENTIAL_FACTOR * newton.decrease + newton.cg_remainder
+        is_near = estimate <= abs_tol
         # 2.
-        if is_near and not _has_no_saturation(problem, state, newton, allowed):
-            return state._replace(is_done=True), value, left
+        if is_near and not _saturation_is_negligible(problem, state, newton, abs_tol):
+            return state._replace(is_done=True), value, suboptimality
         # 3.
-        moved, before = _better_of(problem, state, certifier, value, newton), value
-        if moved is None:
-            return state, value, expected if is_near else left
-        state, value, grads, length = moved
+        trial, old_value = _line_search(problem, state, certifier, value, newton), value
+        if trial is None:
+            return state, value, estimate if is_near else suboptimality
+        state, value, grads, length = trial
         # 4.
-        is_as_expected = before - value <= _EXPONENTIAL * newton.decrease
-        left = expected if is_as_expected and is_near else certifier.bound(grads, 0.0, allowed) + certifier.rounding()
+        is_as_expected = old_value - value <= _EXPONENTIAL_FACTOR * newton.decrease
+        suboptimality = (
+            estimate if is_as_expected and is_near else certifier.bound(grads, 0.0, abs_tol) + certifier.rounding()
+        )
         if length < 1:
             break
-    return state, value, left
+    return state, value, suboptimality
 
 
-def _has_no_saturation(problem: Problem, state: DualState, newton: NewtonStep, allowed: float) -> bool:
+def _saturation_is_negligible(problem: Problem, state: DualState, newton: NewtonStep, abs_tol: float) -> bool:
     """Return whether the decrease that the step overlooks because rows saturate along it is negligible."""
     params = state.params
-    step = _unscaled(state, newton.direction.coef.reshape(state.n_columns, -1), newton.direction.intercept)
+    step = _to_params(state, newton.direction.coef.reshape(state.n_columns, -1), newton.direction.intercept)
     evaluation = value_and_grad(problem, params)
     return check_saturation(
-        problem, params, evaluation, None, step, problem.kernel, allowed, is_exact=False
-    ).is_negligible(allowed)
+        problem, params, evaluation, None, step, problem.kernel, abs_tol, is_exact=False
+    ).is_negligible(abs_tol)
 
 
-def _better_of(
+def _line_search(
     problem: Problem, state: DualState, certifier: Certifier, value: float, newton: NewtonStep
 ) -> tuple[DualState, float, Params, float] | None:
-    """Take the longest step of ``_LENGTHS`` that decreases F; return the state, F and its gradient, and the length.
+    """Take the longest step of ``_STEP_LENGTHS`` that decreases F; return the state, F, its gradient and the length.
 
     Returns None if no step decreases F.
     """
-    for length in _LENGTHS if newton.decrease > 0 else ():
-        moved = _move_model(state, scale_params(length, newton.direction))
-        moved = moved._replace(penalty=_penalty(problem, moved))
-        loss, grads = certifier.slope(moved.model)
-        if loss + moved.penalty < value:
-            return moved, loss + moved.penalty, grads, length
+    for length in _STEP_LENGTHS if newton.decrease > 0 else ():
+        trial = _move_model(state, scale_params(length, newton.direction))
+        trial = trial._replace(penalty=_penalty(problem, trial))
+        loss, grads = certifier.gradient(trial.model)
+        if loss + trial.penalty < value:
+            return trial, loss + trial.penalty, grads, length
     return None
 
 
@@ -528,36 +528,36 @@ def _decrease_along_gradient(problem: Problem, state: DualState, grads: Params) 
     root = state.prox_weights.root[:-1]
     by_column = grads.coef.reshape(state.n_columns, -1)[:, : state.n_outputs].T
     intercept = grads.intercept[: state.n_outputs].astype(np.float64)
-    slope = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
-    slope = slope._replace(coef=slope.coef + np.outer(intercept, state.rows.mean))
+    gradient = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
+    gradient = gradient._replace(coef=gradient.coef + np.outer(intercept, state.rows.mean))
     params, data = state.params, normalize_weights(problem.data)
     if sp.issparse(data.X):  # in most columns of text both are 0
-        used = np.flatnonzero((params.coef != 0).any(axis=0) | (slope.coef != 0).any(axis=0))
-        params, slope = (Params(both.coef[:, used], both.intercept) for both in (params, slope))
-        data = data._replace(X=data.X[:, used])
-    return shared_decrease(problem._replace(data=data), params, data, slope)
+        columns = np.flatnonzero((params.coef != 0).any(axis=0) | (gradient.coef != 0).any(axis=0))
+        params, gradient = (Params(pair.coef[:, columns], pair.intercept) for pair in (params, gradient))
+        data = data._replace(X=data.X[:, columns])
+    return shared_decrease(problem._replace(data=data), params, data, gradient)
 
 
-def _slope(problem: Problem, state: DualState) -> Params:
+def _negative_gradient(problem: Problem, state: DualState) -> Params:
     """Return minus the gradient of F at the dual variables; it is the proximal part of the gradient, up to rounding."""
-    of_rows, of_intercept = state.rows.slope(state.dual_vars)
-    scaled = _softened(state)
+    sums, intercept_sums = state.rows.dual_gradient_sums(state.dual_vars)
+    scaled = scaled_coef(state.model)
     ridge = problem.alpha * (1 - problem.l1_ratio) * state.prox_weights.scale[:-1, None]
     coef = scaled - state.model.table.reshape(scaled.shape)  # minus the part of L1
     coef -= ridge.astype(coef.dtype) * scaled
-    coef -= of_rows / problem.n_samples
-    return Params(coef.ravel(), -of_intercept / problem.n_samples * problem.fit_intercept)
+    coef -= sums / problem.n_samples
+    return Params(coef.ravel(), -intercept_sums / problem.n_samples * problem.fit_intercept)
 
 
 def _move_model(state: DualState, direction: Params) -> DualState:
     """Return the state with its center moved so that the active columns move by ``direction``; the model is copied."""
     prox_weights, prox_center, n_outputs = state.prox_weights, state.prox_center, state.n_outputs
-    step = np.zeros_like(prox_center.at)
+    step = np.zeros_like(prox_center.position)
     step[:-1] = direction.coef.reshape(state.n_columns, -1)[prox_weights.active] / prox_weights.prox_fraction[:-1, None]
     if prox_weights.scale[-1]:
         step[-1, :n_outputs] = direction.intercept[:n_outputs] / prox_weights.root[-1]
     model = state.model._replace(table=state.model.table.copy(), intercept=state.model.intercept.copy())
-    target = prox_center._replace(target=prox_center.at + step, last=None, pairs=(), gains=())
+    target = prox_center._replace(target=prox_center.position + step, last=None, pairs=(), gains=())
     return _move_center(state._replace(model=model, prox_center=target))
 
 
@@ -565,13 +565,14 @@ def _move_center(state: DualState) -> DualState:
     """Return the state with its center at the target; the coefficients move by kappa D times the center's move."""
     prox_weights, prox_center, n_outputs = state.prox_weights, state.prox_center, state.n_outputs
     assert prox_center.target is not None
-    moved = prox_center.target - prox_center.at
+    move = prox_center.target - prox_center.position
     table = state.model.table.reshape(state.n_columns, -1)
-    table[prox_weights.active] += prox_weights.prox_fraction[:-1, None].astype(table.dtype) * moved[:-1]
+    table[prox_weights.active] += prox_weights.prox_fraction[:-1, None].astype(table.dtype) * move[:-1]
     if prox_weights.scale[-1]:
-        state.model.intercept[:n_outputs] += moved[-1, :n_outputs] * table.dtype.type(prox_weights.root[-1])
+        state.model.intercept[:n_outputs] += move[-1, :n_outputs] * table.dtype.type(prox_weights.root[-1])
     return state._replace(
-        prox_center=prox_center._replace(at=prox_center.target, target=None), n_waiting=state.n_waiting + 1
+        prox_center=prox_center._replace(position=prox_center.target, target=None),
+        n_since_change=state.n_since_change + 1,
     )
 
 
@@ -583,24 +584,28 @@ def _recompute_dual_sums(problem: Problem, state: DualState, tol: float) -> Dual
     are recomputed from G.
     """
     prox_weights, n_outputs, n = state.prox_weights, state.n_outputs, problem.n_samples
-    slope, of_intercept = state.rows.slope(state.dual_vars)
-    slope /= n
-    at, table = np.zeros_like(state.prox_center.at), state.model.table.reshape(slope.shape)
-    own = table + slope
-    at[:-1] = own[prox_weights.active] / prox_weights.prox_fraction[:-1, None]
-    has_none = prox_weights.kappa[:-1] == 0
-    table[has_none] -= own[has_none]
+    dual_sums, intercept_sums = state.rows.dual_gradient_sums(state.dual_vars)
+    dual_sums /= n
+    position, table = np.zeros_like(state.prox_center.position), state.model.table.reshape(dual_sums.shape)
+    prox_part = table + dual_sums
+    position[:-1] = prox_part[prox_weights.active] / prox_weights.prox_fraction[:-1, None]
+    has_no_center = prox_weights.kappa[:-1] == 0
+    table[has_no_center] -= prox_part[has_no_center]
     if prox_weights.scale[-1]:
-        from_rows = prox_weights.scale[-1] * of_intercept[:n_outputs] / n
-        at[-1, :n_outputs] = (state.model.intercept[:n_outputs] + from_rows) / prox_weights.root[-1]
-    own[prox_weights.active] -= prox_weights.prox_fraction[:-1, None].astype(own.dtype) * state.prox_center.at[:-1]
+        from_dual = prox_weights.scale[-1] * intercept_sums[:n_outputs] / n
+        position[-1, :n_outputs] = (state.model.intercept[:n_outputs] + from_dual) / prox_weights.root[-1]
+    prox_part[prox_weights.active] -= (
+        prox_weights.prox_fraction[:-1, None].astype(prox_part.dtype) * state.prox_center.position[:-1]
+    )
     alpha_2, n_between = problem.alpha * (1 - problem.l1_ratio), state.n_between
     if alpha_2:
-        off = squared(own, alpha_2 * prox_weights.scale[:-1])
-        is_negligible = off <= _LITTLE * absolute_suboptimality(state.value, tol)
+        error = strong_convexity_bound(prox_part, alpha_2 * prox_weights.scale[:-1])
+        is_negligible = error <= _SMALL_ERROR * absolute_suboptimality(state.value, tol)
         n_between = 2 * n_between if is_negligible else max(1, n_between // 2)
     return state._replace(
-        prox_center=state.prox_center._replace(at=at), next_sum=state.n_epochs + n_between, n_between=n_between
+        prox_center=state.prox_center._replace(position=position),
+        next_sum=state.n_epochs + n_between,
+        n_between=n_between,
     )
 
 
@@ -609,44 +614,45 @@ def _adapt_kappa(problem: Problem, state: DualState, gap_tol: float) -> DualStat
 
     ``gap_tol`` is the gap up to which a row takes no step.
     """
-    if state.n_waiting <= _PATIENCE or not len(state.prox_weights.active):
+    if state.n_since_change <= _PATIENCE or not len(state.prox_weights.active):
         return state
-    gap, before, remaining = state.gaps[-1], state.gaps[0], state.prox_center.remaining
-    if state.factor < 1 and min(state.gaps) > max(_NOISY * max(state.prox_center.gains), gap_tol):
+    gap, old_gap, remaining = state.gaps[-1], state.gaps[0], state.prox_center.remaining
+    if state.factor < 1 and min(state.gaps) > max(_NOISY_GAP * max(state.prox_center.gains), gap_tol):
         return _rescale_kappa(problem, state, 2.0)
-    if gap < max(_LEAST_GAP * remaining, gap_tol):
+    if gap < max(_NEGLIGIBLE_GAP * remaining, gap_tol):
         return _rescale_kappa(problem, state, 0.25)
-    if gap < min(_LOW * remaining, _FAST * before):
+    if gap < min(_LOW_GAP * remaining, _FAST_FALL * old_gap):
         return _rescale_kappa(problem, state, 0.5)
-    if gap > _HIGH * remaining and (state.factor < 1 or gap > _SLOW * before):
+    if gap > _HIGH_GAP * remaining and (state.factor < 1 or gap > _SLOW_FALL * old_gap):
         return _rescale_kappa(problem, state, 2.0)
     return state
 
 
 def _rescale_kappa(problem: Problem, state: DualState, factor: float) -> DualState:
     """Return the state with kappa times ``factor`` and the same coefficients."""
-    reached, old = _stacked(state), state.prox_weights
+    coef, old = _active_coef(state), state.prox_weights
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
     kappa = factor * old.kappa
     scale = np.divide(1, alpha_2 + kappa, out=old.scale.copy(), where=kappa > 0)
     if scale[-1]:
-        scale[-1] = min(1 / kappa[-1], GREATEST_INTERCEPT * problem.n_samples)
+        scale[-1] = min(1 / kappa[-1], MAX_INTERCEPT_Q * problem.n_samples)
         kappa[-1] = 1 / scale[-1]
-    new = prox_weights_of(kappa, scale)
-    grow = np.divide(new.root, old.root, out=np.ones_like(scale), where=old.root > 0)
+    new = make_prox_weights(kappa, scale)
+    growth = np.divide(new.root, old.root, out=np.ones_like(scale), where=old.root > 0)
     table = state.model.table.reshape(state.n_columns, -1)
-    coefficients = _softened(state)
-    above = table - coefficients  # the part within the thresholds scales with root D, the coefficients with its inverse
-    table[:] = coefficients / grow[:-1, None].astype(table.dtype) + above * grow[:-1, None].astype(table.dtype)
+    coefficients = scaled_coef(state.model)
+    # coefficients scale with the inverse of root D, the part within the thresholds with root D
+    clipped = table - coefficients
+    table[:] = coefficients / growth[:-1, None].astype(table.dtype) + clipped * growth[:-1, None].astype(table.dtype)
     if len(state.model.l1_thresholds):
         state.model.l1_thresholds[:] = problem.alpha * problem.l1_ratio * new.root[:-1]
-    both = np.append(old.active, len(kappa) - 1)
+    moving = np.append(old.active, len(kappa) - 1)
     factors = np.divide(kappa, old.kappa, out=np.ones_like(kappa), where=old.kappa > 0)
     return state._replace(
-        rows=state.rows.scaled(new.root),
+        rows=state.rows.scale_columns(new.root),
         prox_weights=new,
-        prox_center=rescale_center(state.prox_center, reached, grow[both], factors[both]),
+        prox_center=rescale_center(state.prox_center, coef, growth[moving], factors[moving]),
         dual_vars=state.dual_vars._replace(q=curvatures(state.rows, new)),
-        n_waiting=0,
+        n_since_change=0,
         factor=state.factor * factor,
     )

@@ -164,10 +164,10 @@ def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept)
         state = solver.step(problem, state, problem.data)
         value = value_and_grad(problem, state.params).value
         certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-        loss, gap, _ = certifier.measured(state.model, np.empty(0))
+        loss, gap, _ = certifier.evaluate(state.model, np.empty(0))
         assert loss + state.penalty == pytest.approx(value, rel=1e-12)
-        by_dual = certifier.bound(module._slope(problem, state), gap, np.inf)
-        by_slope = certifier.bound(certifier.slope(state.model)[1], 0.0, np.inf)
+        by_dual = certifier.bound(module._negative_gradient(problem, state), gap, np.inf)
+        by_slope = certifier.bound(certifier.gradient(state.model)[1], 0.0, np.inf)
         rounding = 1e-8 * minimum  # of the minimum, which is known to that
         # the intercept's shift is exact to second order, and large in the first epochs
         assert epoch < 4 or min(by_dual, by_slope) >= value - minimum - rounding
@@ -221,7 +221,7 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     for _ in range(3):
         state = solver.step(problem, state, problem.data)
     certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-    _, grads = certifier.slope(state.model)
+    _, grads = certifier.gradient(state.model)
     seen = []
 
     def remembered(hessian, grads, preconditioner, *args, least, most):
@@ -275,7 +275,7 @@ def test_a_slope_that_no_curvature_holds_has_no_bound():
     problem = as_problem(X, y, weight, 1e-3)
     state = dual(lambda: np.arange(300), 0.0).init(problem, Params(np.zeros((1, 40)), np.array([1e3])))
     certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-    _, grads = certifier.slope(state.model)
+    _, grads = certifier.gradient(state.model)
     assert grads.intercept.any()
     assert certifier.bound(grads, 0.0, np.inf) == np.inf
     assert certifier.rounding() == np.inf
@@ -337,7 +337,7 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
         state = solver.step(problem, state, problem.data)
     state = module._move_center(state)
     exact = module._recompute_dual_sums(problem, state, 1e-3)
-    assert_allclose(exact.prox_center.at, state.prox_center.at, rtol=1e-9, atol=1e-12)
+    assert_allclose(exact.prox_center.position, state.prox_center.position, rtol=1e-9, atol=1e-12)
     assert exact.n_between == 2 * state.n_between  # it was off by nothing
     some = state.model.table.reshape(40, -1)[:, : state.n_outputs]
     some += 0.1 * np.random.default_rng(0).standard_normal(some.shape)
@@ -348,10 +348,12 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
     assert_allclose(exact.params.coef[:, active], before.coef[:, active], rtol=1e-12)
     has_none = np.setdiff1d(np.arange(40), active)  # whose coefficients are what the rows agreed to
     table = exact.model.table.reshape(40, -1)[has_none]
-    assert_allclose(table, -exact.rows.slope(exact.dual_vars)[0][has_none] / 300, atol=1e-15)
+    assert_allclose(table, -exact.rows.dual_gradient_sums(exact.dual_vars)[0][has_none] / 300, atol=1e-15)
     # kappa (V - W) is F's slope at what the rows agreed to, plus the penalty's at the coefficients
-    slope = module._slope(problem, exact).coef.reshape(40, -1)
-    g = exact.prox_weights.prox_fraction[:-1, None] * (module._softened(exact)[active] - exact.prox_center.at[:-1])
+    slope = module._negative_gradient(problem, exact).coef.reshape(40, -1)
+    g = exact.prox_weights.prox_fraction[:-1, None] * (
+        module.scaled_coef(exact.model)[active] - exact.prox_center.position[:-1]
+    )
     assert_allclose(g, slope[active], rtol=1e-7, atol=1e-12)
 
 
@@ -367,7 +369,7 @@ def test_the_centre_takes_over_where_rows_are_left_alone():
         state = solver.step(problem, state, problem.data)
     state = module._move_center(state)
     gap = 0.1 * state.prox_center.remaining  # not next to nothing
-    state = state._replace(n_waiting=4, gaps=(gap, gap, gap))  # and not falling
+    state = state._replace(n_since_change=4, gaps=(gap, gap, gap))  # and not falling
     assert module._adapt_kappa(problem, state, 0.0).factor == state.factor
     assert module._adapt_kappa(problem, state, 2 * gap).factor == state.factor / 4
     noisy = 4 * max(state.prox_center.gains)
@@ -391,10 +393,10 @@ def test_the_centre_estimates_what_a_slow_direction_hides():
     kept, distance, prox_center = 0.9, 1.0, _prox_center.ProxCenter(np.array([[1.0]]))
     for _ in range(5):
         prox_center = _prox_center.update_center(
-            prox_center, kept * np.asarray(prox_center.at), np.array([1.0]), is_plain=True
+            prox_center, kept * np.asarray(prox_center.position), np.array([1.0]), is_plain=True
         )
-        distance = float(prox_center.at[0, 0])
-        prox_center = prox_center._replace(at=prox_center.last.reached)
+        distance = float(prox_center.position[0, 0])
+        prox_center = prox_center._replace(position=prox_center.last.coef)
     true = 0.5 * (0.1 * distance) ** 2 * kept / (1 - kept)
     assert true <= prox_center.cautious_estimate <= 5 * true
 
@@ -402,10 +404,14 @@ def test_the_centre_estimates_what_a_slow_direction_hides():
 def test_a_centre_that_stands_still_may_have_far_to_go():
     prox_center = _prox_center.ProxCenter(np.array([[1.0]]))
     for _ in range(3):  # the same gain again and again
-        prox_center = _prox_center.update_center(prox_center, prox_center.at + 1.0, np.array([1.0]), is_plain=True)
+        prox_center = _prox_center.update_center(
+            prox_center, prox_center.position + 1.0, np.array([1.0]), is_plain=True
+        )
     assert prox_center.cautious_estimate > 500 * prox_center.gains[-1]
     for k in range(12):
-        prox_center = _prox_center.update_center(prox_center, prox_center.at + 0.5**k, np.array([1.0]), is_plain=True)
+        prox_center = _prox_center.update_center(
+            prox_center, prox_center.position + 0.5**k, np.array([1.0]), is_plain=True
+        )
     assert prox_center.cautious_estimate < 100 * prox_center.gains[-1]
 
 
