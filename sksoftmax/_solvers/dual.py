@@ -21,26 +21,17 @@ arXiv:1506.02186). Its fixed point is the minimum of F for any kappa > 0. If the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
-from sksoftmax._maths.curvature import ratio, shared_decrease
-from sksoftmax._maths.newton_direction import NewtonStep, absolute_suboptimality, relative_excess
-from sksoftmax._maths.objective import value_and_grad
-from sksoftmax._maths.saturation import check_saturation
-from sksoftmax._solvers._certificate import Certifier, strong_convexity_bound
-from sksoftmax._solvers._dual_data import DualData, rows_of, scaled_coef, uncenter_params
+from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
+from sksoftmax._solvers._certificate import strong_convexity_bound
+from sksoftmax._solvers._dual_data import DualData, rows_of, scaled_coef
+from sksoftmax._solvers._dual_finish import certify
+from sksoftmax._solvers._dual_state import DualState, active_coef, move_center, penalty_value
 from sksoftmax._solvers._prox_center import ProxCenter, rescale_center, update_center
-from sksoftmax._solvers._prox_weights import (
-    MAX_INTERCEPT_Q,
-    ProxWeights,
-    curvatures,
-    init_prox_weights,
-    make_prox_weights,
-)
-from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver, normalize_weights, scale_params
+from sksoftmax._solvers._prox_weights import MAX_INTERCEPT_Q, curvatures, init_prox_weights, make_prox_weights
+from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 #: Halve kappa if the duality gap is below this fraction of the center's estimate ``remaining``, and fell fast.
 _LOW_GAP = 0.3
@@ -73,26 +64,8 @@ _SKIP_FRACTION = 0.1
 #: Upper limit of the gap of such rows, as a fraction of F*.
 _MAX_SKIPPED_GAP = 1e-3
 
-#: Hessian products for one final Newton step, per epoch so far; a product costs a sixth of an epoch to a whole one.
-_PRODUCTS_PER_EPOCH = 1
-
-#: Minimum of the products for one final Newton step. All steps of one attempt together may take twice the products.
-_MIN_PRODUCTS = 10
-
-#: Step lengths of a final Newton step, tried in this order until F decreases.
-_STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
-
-#: Rounding error of a row's gap, a difference of larger numbers, in units of eps times its loss.
-_GAP_ROUNDING = 16
-
 #: Safety factor of the estimate of F - F* that ends a fit with ``allow_estimate``.
 _ESTIMATE_SAFETY = 3.0
-
-#: Accuracy of a final Newton step: bound of the decrease it misses, as a fraction of the suboptimality allowed.
-_NEWTON_ACCURACY = 0.5
-
-#: F - F* for a loss that decays exponentially, in units of the predicted reduction of its Newton step.
-_EXPONENTIAL_FACTOR = 2.0
 
 #: Lower limit of the estimate of F* by F less the estimated suboptimality, as a fraction of F.
 _MIN_FRACTION = 1e-3
@@ -103,90 +76,6 @@ _EPOCHS_BETWEEN_SUMS = 8
 #: If the rounding error of G was below this fraction of the suboptimality allowed, the number of epochs until the next
 #: recomputation is doubled; otherwise it is halved.
 _SMALL_ERROR = 0.1
-
-#: Number of columns that are transposed together, so that they stay in a cache.
-_TRANSPOSE_BLOCK = 1024
-
-
-class DualState(NamedTuple):
-    """State of the dual solver. Its arrays are updated in place.
-
-    Attributes
-    ----------
-    rows : DualData
-        The rows, with scaled columns.
-    model, dual_vars, workspace
-        Arguments of the compiled functions: ``FlatModel``, ``DualVariables`` and ``Workspace``.
-    prox_weights : ProxWeights
-    prox_center : ProxCenter
-    value : float
-        F at ``params`` if ``is_exact``, and otherwise the mean of F over the last epoch.
-    excess : float
-        Estimate or bound of ``(F - F*) / F*``; inf if it is not known.
-    estimate : float
-        Estimate of F - F*.
-    cautious_estimate : float
-        Estimate of F - F* with the safety factor of `_prox_center`, for the stopping rule.
-    penalty : float
-        Penalty at the end of the last epoch.
-    gaps : tuple of float
-        Mean Fenchel-Young gap of the rows before their steps, for each of the last epochs.
-    n_since_change : int
-        Epochs since kappa changed.
-    n_epochs : int
-        Epochs so far.
-    last_rise : int
-        The last epoch in which F rose.
-    factor : float
-        Current kappa in units of the initial kappa.
-    n_outputs, n_columns : int
-        Shape of ``params.coef``.
-    next_sum : float
-        Epoch after which G is recomputed; inf for float64.
-    n_between : int
-        Number of epochs between two recomputations.
-    next_check : int
-        First epoch in which the suboptimality may be certified again.
-    is_done : bool
-        Whether this solver can do no more, and another one has to go on.
-    is_exact : bool
-        Whether ``value`` is F at ``params``.
-    """
-
-    rows: Any
-    model: Any
-    dual_vars: Any
-    workspace: Any
-    prox_weights: ProxWeights
-    prox_center: ProxCenter
-    value: float
-    excess: float
-    estimate: float
-    cautious_estimate: float
-    penalty: float
-    gaps: tuple[float, ...]
-    n_since_change: int
-    n_epochs: int
-    last_rise: int
-    factor: float
-    n_outputs: int
-    n_columns: int
-    next_sum: float
-    n_between: int = _EPOCHS_BETWEEN_SUMS
-    next_check: int = 0
-    is_done: bool = False
-    is_exact: bool = False
-
-    @property
-    def params(self) -> Params:
-        """The parameters in the original coordinates, as a copy."""
-        return _to_params(self, scaled_coef(self.model), self.model.intercept)
-
-    @property
-    def path_cache(self) -> DualData:
-        """The rows without scaling, which a fit with another penalty can reuse."""
-        rows: DualData = self.rows.unscale_columns()
-        return rows
 
 
 def is_available() -> bool:
@@ -205,9 +94,9 @@ def dual(
 
     1. Move the center to its target, and adapt kappa.
     2. In float32, recompute G every few epochs to remove accumulated rounding.
-    3. Take the dual step of each row, in random order.
+    3. Take the dual step of each row.
     4. Compute the next target of the center and the estimates of F and F - F*. If they suggest that the fit may end,
-       compute F and bound F - F*, or find the rest of the way by Newton steps.
+       compute F and a bound of F - F*, and take Newton steps if the bound is too large (`_dual_finish`).
 
     Parameters
     ----------
@@ -230,7 +119,7 @@ def dual(
         gap_tol = min(_SKIP_FRACTION * tol, _MAX_SKIPPED_GAP) * floor
         # 1.
         if state.prox_center.target is not None:
-            state = _adapt_kappa(problem, _move_center(state), gap_tol)
+            state = _adapt_kappa(problem, move_center(state), gap_tol)
         # 2.
         if state.n_epochs >= state.next_sum:
             state = _recompute_dual_sums(problem, state, tol)
@@ -265,16 +154,16 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
     )
     model.intercept[: problem.n_outputs] = intercept
     residual = np.zeros(n if K == 2 else (n, n_lanes), X.dtype)
-    prox_center = np.zeros((len(prox_weights.active) + 1, n_lanes), X.dtype)
+    position = np.zeros((len(prox_weights.active) + 1, n_lanes), X.dtype)
     if problem.fit_intercept:
-        prox_center[-1, : problem.n_outputs] = intercept / prox_weights.root[-1]
+        position[-1, : problem.n_outputs] = intercept / prox_weights.root[-1]
     return DualState(
         rows=rows.scale_columns(prox_weights.root),
         model=model,
         dual_vars=_compiled.DualVariables(residual, np.zeros(n, X.dtype), q),
         workspace=make_workspace(X.dtype, n_lanes),
         prox_weights=prox_weights,
-        prox_center=ProxCenter(prox_center),
+        prox_center=ProxCenter(position),
         value=np.inf,
         excess=np.inf,
         estimate=np.inf,
@@ -288,6 +177,7 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
         n_outputs=problem.n_outputs,
         n_columns=problem.n_features,
         next_sum=_EPOCHS_BETWEEN_SUMS if X.dtype == np.float32 else np.inf,
+        n_between=_EPOCHS_BETWEEN_SUMS,
     )
 
 
@@ -309,8 +199,8 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
     gradient = _compiled.GradientSums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
     state.rows.scale_weights(1 / problem.n_samples).evaluate(state.model, state.dual_vars, gradient, state.workspace)
     from_dual = -gradient.table.reshape(table.shape)
-    is_free = table == 0  # with L1, a value within the thresholds; without L1, 0
-    table[is_free] = np.clip(from_dual, -l1_thresholds, l1_thresholds)[is_free]
+    is_zero = table == 0  # with L1, a value within the thresholds; without L1, 0
+    table[is_zero] = np.clip(from_dual, -l1_thresholds, l1_thresholds)[is_zero]
     has_no_center = prox_weights.kappa[:-1] == 0
     table[has_no_center] = from_dual[has_no_center]
     position = np.zeros_like(state.prox_center.position)
@@ -319,42 +209,8 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
         position[-1, :n_outputs] = (
             intercept[:n_outputs] / prox_weights.root[-1] + prox_weights.root[-1] * gradient.intercept[:n_outputs]
         )
-    state = state._replace(prox_center=ProxCenter(position), penalty=_penalty(problem, state))
-    return state._replace(prox_center=state.prox_center._replace(target=_active_coef(state)))
-
-
-def _to_params(state: DualState, table: Array, intercept: Array) -> Params:
-    """Return scaled coefficients, (n_features, n_lanes), and their intercept in the original coordinates, as a copy."""
-    scaled, root = table[:, : state.n_outputs], state.prox_weights.root[:-1, None]
-    coef = np.empty((state.n_outputs, state.n_columns))
-    for start in range(0, state.n_columns, _TRANSPOSE_BLOCK):
-        columns = slice(start, start + _TRANSPOSE_BLOCK)
-        np.multiply(scaled[columns].T, root[columns].T, out=coef[:, columns])
-    return uncenter_params(state.rows, Params(coef, intercept[: state.n_outputs].astype(np.float64)))
-
-
-def _active_coef(state: DualState) -> Array:
-    """Return the scaled coefficients of the active columns and, last, the intercept, (n_active + 1, n_lanes)."""
-    prox_weights, n_outputs = state.prox_weights, state.n_outputs
-    stacked = np.zeros_like(state.prox_center.position)
-    stacked[:-1] = scaled_coef(state.model)[prox_weights.active]
-    if prox_weights.scale[-1]:
-        stacked[-1, :n_outputs] = state.model.intercept[:n_outputs] / prox_weights.root[-1]
-    return stacked
-
-
-def _penalty(problem: Problem, state: DualState) -> float:
-    """Return ``objective.penalty`` of the coefficients, computed from the scaled coefficients."""
-    scaled = scaled_coef(state.model)
-    value = (
-        0.5
-        * problem.alpha
-        * (1 - problem.l1_ratio)
-        * (np.einsum("ij,ij->i", scaled, scaled) @ state.prox_weights.scale[:-1])
-    )
-    if problem.l1_ratio:
-        value += problem.alpha * problem.l1_ratio * (np.abs(scaled).sum(axis=1) @ state.prox_weights.root[:-1])
-    return float(value)
+    state = state._replace(prox_center=ProxCenter(position), penalty=penalty_value(problem, state))
+    return state._replace(prox_center=state.prox_center._replace(target=active_coef(state)))
 
 
 def _run_epoch(problem: Problem, state: DualState, order: Array, gap_tol: float) -> tuple[DualState, float, float]:
@@ -375,8 +231,8 @@ def _update_estimates(
     measured at the current coefficients: the gap of a row of large norm may have grown since its step. With
     ``allow_estimate`` the estimate itself is the excess.
     """
-    coef = _active_coef(state)
-    new_penalty = _penalty(problem, state)
+    coef = active_coef(state)
+    new_penalty = penalty_value(problem, state)
     value = loss + 0.5 * (new_penalty + state.penalty)  # both are means over the epoch, the penalty's approximate
     rose = not value <= state.value + max(state.estimate, 0.0)
     prox_center = update_center(state.prox_center, coef, state.prox_weights.prox_fraction, is_plain=rose)
@@ -405,7 +261,7 @@ def _update_estimates(
         return state._replace(excess=relative_excess(value, min(suboptimality, partial_bound)))
     excess = relative_excess(value, min(suboptimality, partial_bound))
     if state.n_epochs >= state.next_check and excess <= tol:
-        return _certify(problem, state, tol)._replace(is_exact=True)
+        return certify(problem, state, tol)._replace(is_exact=True)
     return state
 
 
@@ -419,161 +275,6 @@ def _partial_bound(problem: Problem, state: DualState, gap: float) -> float:
         return np.inf
     ridge = problem.alpha * (1 - problem.l1_ratio) * state.prox_weights.scale[state.prox_weights.active]
     return gap + strong_convexity_bound(state.prox_center.last.g[:-1], ridge)
-
-
-def _certify(problem: Problem, state: DualState, tol: float) -> DualState:
-    """Return the state with F and a bound of its excess, after Newton steps if the bound is above ``tol``.
-
-    If the bound is still above ``tol``, the next attempt follows after a quarter more epochs. Special cases:
-
-    - Without a penalty there is no bound. Another solver has to go on, which checks the center's estimate.
-    - Without a squared norm (``l1_ratio=1``) there is no bound either, and the center's estimate takes its place. If
-      the predicted decrease along the gradient is above the suboptimality allowed, another solver has to go on. On text
-      and digits the predicted decrease was 0.1 to 0.6 of it, and more if outlying rows dominate a direction.
-    """
-    state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
-    certifier = Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-    loss, gap, _ = certifier.evaluate(state.model, np.empty(0, state.model.table.dtype))
-    value = loss + state.penalty
-    abs_tol = absolute_suboptimality(value, tol)
-    rounding = _GAP_ROUNDING * float(np.finfo(problem.data.X.dtype).eps)
-    if not problem.alpha:
-        return state._replace(value=value, is_done=True)
-    rounding *= value
-    if problem.l1_ratio == 1:
-        suboptimality = max(state.cautious_estimate, gap + state.prox_center.cautious_estimate) + rounding
-        if suboptimality <= abs_tol < _decrease_along_gradient(problem, state, certifier.gradient(state.model)[1]):
-            return state._replace(value=value, is_done=True)
-        return state._replace(value=value, excess=relative_excess(value, suboptimality))
-    suboptimality = (
-        certifier.bound(_negative_gradient(problem, state), max(gap, 0.0) + rounding, abs_tol) + certifier.rounding()
-    )
-    if suboptimality > abs_tol:
-        state, value, suboptimality = _newton_polish(problem, state, certifier, value, suboptimality, abs_tol)
-    return state._replace(value=value, excess=relative_excess(value, suboptimality))
-
-
-def _newton_polish(
-    problem: Problem, state: DualState, certifier: Certifier, value: float, suboptimality: float, abs_tol: float
-) -> tuple[DualState, float, float]:
-    """Take Newton steps until F - F* is at most ``abs_tol``; return the state, and F and F - F* there.
-
-    1. Compute a Newton step. Its predicted reduction (twice that, for an exponential), plus the bound of what conjugate
-       gradients missed, is an estimate of F - F* before the step.
-    2. If the estimate is at most ``abs_tol`` but rows saturate along the step, another solver has to go on.
-    3. Take the longest step that decreases F; return if there is none.
-    4. F - F* is the estimate if it is at most ``abs_tol`` and F did not fall by more than predicted, and otherwise the
-       bound at the new coefficients. Return after a step shorter than 1, as F is not close to quadratic.
-    """
-    _, grads = certifier.gradient(state.model)
-    n_each = max(_MIN_PRODUCTS, _PRODUCTS_PER_EPOCH * state.n_epochs)
-    n_products, by_penalty = 0, True
-    while suboptimality > abs_tol >= certifier.rounding() and n_products < 2 * n_each:
-        max_products = min(n_each, 2 * n_each - n_products)
-        # 1.
-        newton = certifier.newton(state.model, grads, _NEWTON_ACCURACY * abs_tol, max_products, by_penalty=by_penalty)
-        n_products += newton.n_products
-        by_penalty &= newton.cg_remainder <= abs_tol
-        estimate = _EXPONENTIAL_FACTOR * newton.decrease + newton.cg_remainder
-        is_near = estimate <= abs_tol
-        # 2.
-        if is_near and not _saturation_is_negligible(problem, state, newton, abs_tol):
-            return state._replace(is_done=True), value, suboptimality
-        # 3.
-        trial, old_value = _line_search(problem, state, certifier, value, newton), value
-        if trial is None:
-            return state, value, estimate if is_near else suboptimality
-        state, value, grads, length = trial
-        # 4.
-        is_as_expected = old_value - value <= _EXPONENTIAL_FACTOR * newton.decrease
-        suboptimality = (
-            estimate if is_as_expected and is_near else certifier.bound(grads, 0.0, abs_tol) + certifier.rounding()
-        )
-        if length < 1:
-            break
-    return state, value, suboptimality
-
-
-def _saturation_is_negligible(problem: Problem, state: DualState, newton: NewtonStep, abs_tol: float) -> bool:
-    """Return whether the decrease that the step overlooks because rows saturate along it is negligible."""
-    params = state.params
-    step = _to_params(state, newton.direction.coef.reshape(state.n_columns, -1), newton.direction.intercept)
-    evaluation = value_and_grad(problem, params)
-    return check_saturation(
-        problem, params, evaluation, None, step, problem.kernel, abs_tol, is_exact=False
-    ).is_negligible(abs_tol)
-
-
-def _line_search(
-    problem: Problem, state: DualState, certifier: Certifier, value: float, newton: NewtonStep
-) -> tuple[DualState, float, Params, float] | None:
-    """Take the longest step of ``_STEP_LENGTHS`` that decreases F; return the state, F, its gradient and the length.
-
-    Returns None if no step decreases F.
-    """
-    for length in _STEP_LENGTHS if newton.decrease > 0 else ():
-        trial = _move_model(state, scale_params(length, newton.direction))
-        trial = trial._replace(penalty=_penalty(problem, trial))
-        loss, grads = certifier.gradient(trial.model)
-        if loss + trial.penalty < value:
-            return trial, loss + trial.penalty, grads, length
-    return None
-
-
-def _decrease_along_gradient(problem: Problem, state: DualState, grads: Params) -> float:
-    """Return the predicted decrease of F along its subgradient, by the robust diagonal of the Hessian.
-
-    The moves of the center do not detect a direction whose curvature is due to a few outlying rows.
-    """
-    root = state.prox_weights.root[:-1]
-    by_column = grads.coef.reshape(state.n_columns, -1)[:, : state.n_outputs].T
-    intercept = grads.intercept[: state.n_outputs].astype(np.float64)
-    gradient = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
-    gradient = gradient._replace(coef=gradient.coef + np.outer(intercept, state.rows.mean))
-    params, data = state.params, normalize_weights(problem.data)
-    if sp.issparse(data.X):  # in most columns of text both are 0
-        columns = np.flatnonzero((params.coef != 0).any(axis=0) | (gradient.coef != 0).any(axis=0))
-        params, gradient = (Params(pair.coef[:, columns], pair.intercept) for pair in (params, gradient))
-        data = data._replace(X=data.X[:, columns])
-    return shared_decrease(problem._replace(data=data), params, data, gradient)
-
-
-def _negative_gradient(problem: Problem, state: DualState) -> Params:
-    """Return minus the gradient of F at the dual variables; it is the proximal part of the gradient, up to rounding."""
-    sums, intercept_sums = state.rows.dual_gradient_sums(state.dual_vars)
-    scaled = scaled_coef(state.model)
-    ridge = problem.alpha * (1 - problem.l1_ratio) * state.prox_weights.scale[:-1, None]
-    coef = scaled - state.model.table.reshape(scaled.shape)  # minus the part of L1
-    coef -= ridge.astype(coef.dtype) * scaled
-    coef -= sums / problem.n_samples
-    return Params(coef.ravel(), -intercept_sums / problem.n_samples * problem.fit_intercept)
-
-
-def _move_model(state: DualState, direction: Params) -> DualState:
-    """Return the state with its center moved so that the active columns move by ``direction``; the model is copied."""
-    prox_weights, prox_center, n_outputs = state.prox_weights, state.prox_center, state.n_outputs
-    step = np.zeros_like(prox_center.position)
-    step[:-1] = direction.coef.reshape(state.n_columns, -1)[prox_weights.active] / prox_weights.prox_fraction[:-1, None]
-    if prox_weights.scale[-1]:
-        step[-1, :n_outputs] = direction.intercept[:n_outputs] / prox_weights.root[-1]
-    model = state.model._replace(table=state.model.table.copy(), intercept=state.model.intercept.copy())
-    target = prox_center._replace(target=prox_center.position + step, last=None, pairs=(), gains=())
-    return _move_center(state._replace(model=model, prox_center=target))
-
-
-def _move_center(state: DualState) -> DualState:
-    """Return the state with its center at the target; the coefficients move by kappa D times the center's move."""
-    prox_weights, prox_center, n_outputs = state.prox_weights, state.prox_center, state.n_outputs
-    assert prox_center.target is not None
-    move = prox_center.target - prox_center.position
-    table = state.model.table.reshape(state.n_columns, -1)
-    table[prox_weights.active] += prox_weights.prox_fraction[:-1, None].astype(table.dtype) * move[:-1]
-    if prox_weights.scale[-1]:
-        state.model.intercept[:n_outputs] += move[-1, :n_outputs] * table.dtype.type(prox_weights.root[-1])
-    return state._replace(
-        prox_center=prox_center._replace(position=prox_center.target, target=None),
-        n_since_change=state.n_since_change + 1,
-    )
 
 
 def _recompute_dual_sums(problem: Problem, state: DualState, tol: float) -> DualState:
@@ -630,7 +331,7 @@ def _adapt_kappa(problem: Problem, state: DualState, gap_tol: float) -> DualStat
 
 def _rescale_kappa(problem: Problem, state: DualState, factor: float) -> DualState:
     """Return the state with kappa times ``factor`` and the same coefficients."""
-    coef, old = _active_coef(state), state.prox_weights
+    coef, old = active_coef(state), state.prox_weights
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
     kappa = factor * old.kappa
     scale = np.divide(1, alpha_2 + kappa, out=old.scale.copy(), where=kappa > 0)
