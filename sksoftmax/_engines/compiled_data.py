@@ -1,6 +1,6 @@
 """The passes over X alone that the dual solver needs, compiled by numba.
 
-They compute the norms of columns and rows, scale the columns, and convert dense X to CSR; `_solvers._dual_data` calls
+They compute the norms of columns and rows, scale the columns, and convert dense X to CSR. `_solvers._dual_data` calls
 them before the first epoch and after a change of kappa. Importing this module imports numba, so it is imported inside
 the functions that need it.
 """

@@ -131,8 +131,8 @@ def softmax(z: Array, y: int, r: Array, work: Workspace) -> float:
 def newton_step(r: Array, y: int, u: Array, q: float, step: Array, work: Workspace) -> float:
     """Compute ``step = q (I + q (diag p - p p'))^-1 u`` with p = r + t; return its max less its min.
 
-    By Sherman & Morrison's formula. As the sum of p is 1, its denominator 1 - q sum p^2 / (1 + q p) is computed as
-    sum p / (1 + q p), which has no cancellation.
+    By Sherman & Morrison's formula. Its denominator is 1 - q sum p^2 / (1 + q p). As the sum of p is 1, it is computed
+    as sum p / (1 + q p), which has no cancellation.
     """
     one = work.half + work.half
     numerator = one - one

@@ -52,7 +52,7 @@ def compiled(fastmath: set[str]) -> Callable[[_Function], _Function]:
 
 
 def accumulate(table: Array, offset: int, z: Array, first: int, value: float) -> None:
-    """Do ``z[first:first+8] += value * table[offset:offset+8]``."""
+    """Compute ``z[first:first+8] += value * table[offset:offset+8]``."""
     for k in range(LANES):
         z[first + k] += value * table[offset + k]
 
@@ -91,7 +91,7 @@ def accumulate_soft_row(
 def add_to_row(
     table: Array, n_lanes: int, indices: Array, values: Array, start: int, end: int, z: Array, first: int
 ) -> None:
-    """Do ``table[offset:offset+8] += value * z[first:first+8]``, with the same ``offset`` and ``value`` for each e."""
+    """Compute ``table[offset:offset+8] += value * z[first:first+8]`` for each e, ``offset`` and ``value`` as above."""
     for e in range(start, end):
         for k in range(first, first + LANES):
             table[indices[e] * n_lanes + k] += values[e] * z[k]
@@ -151,6 +151,7 @@ def _add_product(builder: Any, total: Any, factor: Any, value: Any) -> Any:
 
 @intrinsic
 def _accumulate(typing: Any, table: Any, offset: Any, z: Any, first: Any, value: Any) -> Any:
+    """Emit the vector instructions of `accumulate`."""
     dtype = table.dtype
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -184,7 +185,7 @@ def _entry_reader(context: Any, builder: Any, signature: Any, args: Any) -> Call
 def _accumulate_entries(
     context: Any, builder: Any, signature: Any, args: Any, transform: Callable[[Any, Any], Any]
 ) -> Any:
-    """Do ``z[first:first+8] += sum_e value_e * transform(column_e, w_e)``, w_e the 8 table entries of entry e."""
+    """Compute ``z[first:first+8] += sum_e value_e * transform(column_e, w_e)``, w_e the 8 table entries of entry e."""
     entry, (start, end, z_array, first) = _entry_reader(context, builder, signature, args), args[4:8]
     dtype = signature.args[0].dtype
     lanes = ir.VectorType(context.get_data_type(dtype), LANES)
@@ -213,6 +214,8 @@ def _accumulate_entries(
 def _accumulate_row(
     typing: Any, table: Any, n_lanes: Any, indices: Any, values: Any, start: Any, end: Any, z: Any, first: Any
 ) -> Any:
+    """Emit the vector instructions of `accumulate_row`."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _accumulate_entries(context, builder, signature, args, lambda column, w: w)
 
@@ -232,6 +235,8 @@ def _accumulate_soft_row(
     first: Any,
     l1_thresholds: Any,
 ) -> Any:
+    """Emit the vector instructions of `accumulate_soft_row`."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         thresholds = _data(context, builder, signature.args[8], args[8])
 
@@ -252,6 +257,7 @@ def _accumulate_soft_row(
 def _add_to_row(
     typing: Any, table: Any, n_lanes: Any, indices: Any, values: Any, start: Any, end: Any, z: Any, first: Any
 ) -> Any:
+    """Emit the vector instructions of `add_to_row`."""
     dtype = table.dtype
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -267,6 +273,8 @@ def _add_to_row(
 
 @intrinsic
 def _prefetch(typing: Any, array: Any, start: Any, end: Any) -> Any:
+    """Emit the vector instructions of `prefetch`."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = _data(context, builder, signature.args[0], args[0])
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)

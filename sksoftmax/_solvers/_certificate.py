@@ -1,8 +1,8 @@
 """A bound of F - F* at the coefficients of the dual solver, and the Newton steps for the case that it is too large.
 
 `_dual_finish` uses them at the end of a fit. The dual variables are a point of the dual of F, which bounds F* from
-below. Let gap be the mean Fenchel-Young gap of the rows, kappa (W - V) the proximal part of the gradient, and alpha_2
-the strength of the squared norm. Then ::
+below. Let gap be the mean Fenchel-Young gap of the rows and alpha_2 the strength of the squared norm. Then, with the
+proximal part kappa (W - V) of the gradient, ::
 
     F - F* <= gap + ||kappa (W - V)||^2 / (2 alpha_2)
 
@@ -11,10 +11,10 @@ if the intercept's part r of the gradient is 0. Otherwise, the dual variables ar
 
     (gap^1/2 + (d' r / 2)^1/2)^2 + ||kappa (W - V) - s||^2 / (2 alpha_2)
 
-At any W the same bound holds without gap, with the subgradient of F of least norm in the place of kappa (W - V) and H
-at W, because F is alpha_2-strongly convex in coef. The bound is tight in directions in which the penalty dominates the
-curvature, in which the dual solver is slow, and loose in others. A fit may therefore also end by the predicted
-reduction of a Newton step, plus a bound of what conjugate gradients left unsolved.
+At any W the same bound holds without gap, because F is alpha_2-strongly convex in coef. The subgradient of F of least
+norm then takes the place of kappa (W - V), and H is evaluated at W. The bound is tight in directions in which the
+penalty dominates the curvature, in which the dual solver is slow, and loose in others. A fit may therefore also end by
+the predicted reduction of a Newton step, plus a bound of what conjugate gradients left unsolved.
 
 All arrays are in the scaled coordinates of the dual solver, flat tables of ``n_features * n_lanes``. With L1 a Newton
 step moves only coefficients that are not 0 or whose subgradient is not 0.
@@ -50,10 +50,10 @@ _RESIDUAL_ROUNDING = 0.5
 class DiagonalPreconditioner(NamedTuple):
     """The inverse of a diagonal for the coefficients and of the Hessian block of the intercept.
 
-    Let R be the Hessian of the penalty, C the Hessian of the loss, C_b its block of the intercept, and beta an upper
-    bound of the eigenvalues of its block of the coefficients relative to R. The preconditioner is the inverse of P, a
-    diagonal of at most ``times * R`` for the coefficients and ``C_b / (2 S (1 + beta))`` for the intercept. No
-    eigenvalue of R + C relative to P is less than ``1 / (times + 1 / S)``, because
+    Let R be the Hessian of the penalty, C the Hessian of the loss, and C_b its block of the intercept. Let beta be an
+    upper bound of the eigenvalues of the coefficients' block of C relative to R. The preconditioner is the inverse of
+    P: a diagonal of at most ``m * R`` for the coefficients, and ``C_b / (2 S (1 + beta))`` for the intercept. No
+    eigenvalue of R + C relative to P is less than ``1 / (m + 1 / S)``, because
     ``b' C_b b <= 2 (w, b)' C (w, b) + 2 beta w' R w``.
 
     Attributes
@@ -228,7 +228,7 @@ class Certifier:
     def _intercept_has_curvature(self) -> bool:
         """Return whether the intercept's Hessian block has full rank.
 
-        It has not if, to rounding, the probability of some class is 0 or 1 for all rows. Returns True for a problem
+        It does not if, to rounding, the probability of some class is 0 or 1 for all rows. Returns True for a problem
         without intercept.
         """
         return not self.problem.fit_intercept or self._intercept_inverse()[1]

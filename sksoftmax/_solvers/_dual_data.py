@@ -220,6 +220,7 @@ class SparseRows(NamedTuple):
             _compiled.product_softmax(self._csr(), dual_vars, direction, product, workspace)
 
     def _csr(self) -> Any:
+        """Return the rows as the compiled functions take them."""
         from sksoftmax._engines import compiled as _compiled
 
         return _compiled.CsrRows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)

@@ -1,9 +1,9 @@
 """The proximal center of the dual solver: its next position, and an estimate of F - F*.
 
-`dual` explains what the center V is, and calls `update_center` after each epoch. With W the coefficients at the end of
-the epoch, ``g = kappa (W - V)`` is minus the gradient of F at W, if the dual variables are optimal for this center. V
-moves to W, extrapolated by Anderson's method on the last two pairs (change of W, change of g): Walker & Ni (2011), SIAM
-J. Numer. Anal. 49(4), 1715-1735.
+`dual` explains what the center V is, and calls `update_center` after each epoch. Let W be the coefficients at the end
+of the epoch. If the dual variables are optimal for this center, ``g = kappa (W - V)`` is minus the gradient of F at W.
+V moves to W, extrapolated by Anderson's method on the last two pairs (change of W, change of g): Walker & Ni (2011),
+SIAM J. Numer. Anal. 49(4), 1715-1735.
 
 Along a direction in which a move contracts the distance by a factor rho, further moves of the center decrease F by
 ``F - F* = 1/2 <g, W - V> rho / (1 - rho)``. We measure rho over three epochs. Fast directions hide slow ones, and

@@ -96,7 +96,7 @@ def dual(
     2. In float32, recompute G every few epochs to remove accumulated rounding.
     3. Take the dual step of each row.
     4. Compute the next target of the center and the estimates of F and F - F*. If they suggest that the fit may end,
-       compute F and a bound of F - F*, and take Newton steps if the bound is too large (`_dual_finish`).
+       compute F and a bound of F - F*. If the bound is too large, take Newton steps (`_dual_finish`).
 
     Parameters
     ----------
@@ -226,9 +226,9 @@ def _update_estimates(
 ) -> DualState:
     """Return the state with the next target of the center, F, and the excess.
 
-    The mean gap bounds the decrease that the rows can achieve for this center, and `_prox_center` estimates the
-    decrease by moving it. If the sum is small enough for the fit to end, the suboptimality is certified, with gaps
-    measured at the current coefficients: the gap of a row of large norm may have grown since its step. With
+    The mean gap bounds the decrease that further dual steps can achieve for this center, and `_prox_center` estimates
+    the decrease by moving it. If their sum, or `_partial_bound`, is small enough for the fit to end, the suboptimality
+    is certified. The gaps are then computed anew, as the gap of a row of large norm may have grown since its step. With
     ``allow_estimate`` the estimate itself is the excess.
     """
     coef = active_coef(state)
@@ -280,9 +280,9 @@ def _partial_bound(problem: Problem, state: DualState, gap: float) -> float:
 def _recompute_dual_sums(problem: Problem, state: DualState, tol: float) -> DualState:
     """Recompute G, and return the state with the same coefficients and the center for which they follow from G.
 
-    The steps add small changes to the coefficients, and their rounding errors accumulate, as if G were that of other
-    dual variables; the minimum would be that of another F. Columns with kappa = 0 have no center: their coefficients
-    are recomputed from G.
+    The steps add small changes to the coefficients, and their rounding errors accumulate. The solver would then
+    converge to the minimum of another F, as if G belonged to other dual variables. Columns with kappa = 0 have no
+    center: their coefficients are recomputed from G.
     """
     prox_weights, n_outputs, n = state.prox_weights, state.n_outputs, problem.n_samples
     dual_sums, intercept_sums = state.rows.dual_gradient_sums(state.dual_vars)
