@@ -24,6 +24,7 @@ WINGS = {
         "simd",
         "compiled_row",
         "compiled",
+        "compiled_data",
     ],
     "_maths": [
         "objective",
@@ -53,7 +54,9 @@ WINGS = {
         "_dual_data",
         "_prox_center",
         "_prox_weights",
+        "_dual_state",
         "_certificate",
+        "_dual_finish",
         "dual",
     ],
     "_data": ["batches", "chunks", "validation", "placement", "targets", "totals", "out_of_core"],

@@ -1,13 +1,15 @@
-"""The compiled engine: visits of sparse rows, by numba. What a visit does and why is in ``_solvers.dual``.
+"""The passes of the dual solver over the rows, compiled by numba.
 
-Importing this module imports numba, so only what needs the kernels does, and only then. They are plain Python
-over arrays: with ``NUMBA_DISABLE_JIT=1`` they run as they stand. All of them release the interpreter's lock and
-write only the arrays that they are given. (numba keeps a compiled function until its own file changes: after an edit
-of `compiled_row` or `simd` alone, touch this one.)
+`_solvers.dual` explains the algorithm; `_solvers._dual_data` and `_solvers._certificate` call these functions.
+Importing this module imports numba, so it is imported inside the functions that need it.
 
-Coefficients lie in one flat array, a feature's ``n_lanes`` classes side by side (``n_lanes`` is n_classes padded to
-a multiple of 8; 1 for two classes), divided by the square root of the feature's scale, by which the values are
-multiplied instead: the loops are dot products and updates that look up nothing.
+The functions are plain Python over arrays and also run with ``NUMBA_DISABLE_JIT=1``. They release the GIL and write
+only to the arrays that they are given. numba caches a compiled function until the file of that function changes: after
+an edit of `compiled_row` or `simd` alone, touch the files that import it.
+
+One flat array holds the coefficients, the ``n_lanes`` classes of a feature side by side. ``n_lanes`` is 1 for two
+classes, and otherwise n_classes padded to a multiple of 8. Each coefficient is divided by the square root of its
+feature's scale, and the values of X are multiplied by it: the inner loops need no further look-up.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from sksoftmax._types import Array
 
 
 class CsrRows(NamedTuple):
-    """CSR rows with scaled values, their classes, and their weights, of mean 1."""
+    """CSR rows: scaled values, class codes, and weights (of mean 1 in an epoch)."""
 
     indptr: Array
     indices: Array
@@ -41,7 +43,7 @@ class CsrRows(NamedTuple):
 
 
 class FlatModel(NamedTuple):
-    """Scaled coefficients, flat; thresholds by which they are softened (none without L1); intercepts."""
+    """A flat table of scaled coefficients, their soft thresholds (empty without L1), and the intercepts."""
 
     table: Array
     l1_thresholds: Array
@@ -49,16 +51,18 @@ class FlatModel(NamedTuple):
 
 
 class GradientSums(NamedTuple):
-    """Sums over the rows, of a model's shape."""
+    """Gradient or Hessian product, summed over the rows, in the layout of a `FlatModel`."""
 
     table: Array
     intercept: Array
 
 
 class DualVariables(NamedTuple):
-    """What each row keeps: the probabilities it last agreed to, less its one-hot truth, their entropy, and its ``q``.
+    """The dual variables of each row.
 
-    Two classes: ``residual`` is (n_samples,), of the second class; else (n_samples, n_lanes), 0 in the padding.
+    ``residual`` is p - t: the probabilities of the last step less the one-hot target. Its shape is (n_samples,) for
+    two classes, of the second class, and otherwise (n_samples, n_lanes), with 0 in the padding. ``entropy`` is the
+    entropy of p, and ``q`` the curvature of the row's step (see `_solvers.dual`), both of shape (n_samples,).
     """
 
     residual: Array
@@ -68,7 +72,7 @@ class DualVariables(NamedTuple):
 
 @compiled(FAST)
 def raw_row(i: int, rows: CsrRows, model: FlatModel, z: Array) -> None:
-    """``z <- `` row i's raw predictions."""
+    """Compute ``z``, the raw predictions of row i."""
     n_lanes = len(z)
     for k in range(n_lanes):
         z[k] = model.intercept[k]
@@ -83,7 +87,7 @@ def raw_row(i: int, rows: CsrRows, model: FlatModel, z: Array) -> None:
 
 @compiled(FAST)
 def prefetch_row(order: Array, a: int, rows: CsrRows, dual_vars: DualVariables, n_lanes: int) -> None:
-    """Ask for what a visit reads of the row at ``a``, if there is one: rows in no order lie in no cache."""
+    """Prefetch all that a step reads of row ``order[a]``, if it exists: rows in random order are not in the cache."""
     if a < len(order):
         i = order[a]
         start, end = rows.indptr[i], rows.indptr[i + 1]
@@ -98,19 +102,19 @@ def prefetch_row(order: Array, a: int, rows: CsrRows, dual_vars: DualVariables, 
 
 @compiled(FAST)
 def sdca_step(
-    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, inv_n: float, gap_tol: float, t: Workspace
+    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, inv_n: float, gap_tol: float, work: Workspace
 ) -> tuple[float, float]:
-    """Visit row i, whose raw predictions are ``z``; what it agreed to changes in place.
+    """Take the dual step of row i, whose raw predictions are ``z``, and update its dual variables in place.
 
-    Returns weight * loss and weight * gap before the visit. Unless the gap is at most ``gap_tol``, ``z`` is replaced by
-    the change of its probabilities, from new to old, times weight / n_samples: what the model is to move by.
+    Returns weight * loss and weight * gap before the step. If the gap is above ``gap_tol``, ``z`` is replaced by
+    ``(old - new) * weight / n_samples``, old and new the row's probabilities: the change of the model.
     """
     residual, entropy, q = dual_vars
-    r = t.work[1]
-    loss = softmax(z, y, r, t)
+    r = work.vectors[1]
+    loss = softmax(z, y, r, work)
     gap = weight * (loss - dot(residual[i], z) - entropy[i])
     if gap > gap_tol:
-        entropy[i] = row_prox(z, y, residual[i], q[i], r, t)
+        entropy[i] = row_prox(z, y, residual[i], q[i], r, work)
         w = weight * inv_n
         for k in range(len(z)):
             z[k] = (residual[i, k] - r[k]) * w
@@ -120,22 +124,28 @@ def sdca_step(
 
 @compiled(FAST)
 def sdca_epoch_softmax(
-    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, order: Array, scales: Array, gap_tol: float, t: Workspace
+    rows: CsrRows,
+    model: FlatModel,
+    dual_vars: DualVariables,
+    order: Array,
+    scales: Array,
+    gap_tol: float,
+    work: Workspace,
 ) -> tuple[float, float]:
-    """Visit the rows in ``order``; the model and what the rows agreed to change in place.
+    """Take the dual steps of the rows in ``order``, and update the model and the dual variables in place.
 
-    ``scales`` is the intercept's scale and 1 / n_samples. Returns the sums over the visits of weight * loss and of
-    weight * the Fenchel-Young gap between a row's kept probabilities and its raw prediction, both before the visit.
-    A row whose own gap is at most ``gap_tol`` is left as it is.
+    ``scales`` is the intercept's scale and 1 / n_samples. Returns two sums over the rows, each before the row's step:
+    weight * loss, and weight * the Fenchel-Young gap between the dual variables and the raw predictions. Rows whose
+    weighted gap is at most ``gap_tol`` do not change.
     """
-    z = t.work[0]
+    z = work.vectors[0]
     loss = 0.0
     gaps = 0.0
     for a in range(len(order)):
         i = order[a]
         prefetch_row(order, a + 1, rows, dual_vars, len(z))
         raw_row(i, rows, model, z)
-        row_loss, gap = sdca_step(i, z, rows.y[i], rows.weight[i], dual_vars, scales[1], gap_tol, t)
+        row_loss, gap = sdca_step(i, z, rows.y[i], rows.weight[i], dual_vars, scales[1], gap_tol, work)
         loss += row_loss
         gaps += gap
         if gap <= gap_tol:
@@ -150,14 +160,15 @@ def sdca_epoch_softmax(
 
 @compiled(FAST)
 def evaluate_row(
-    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, with_gradient: bool, t: Workspace
+    i: int, z: Array, y: int, weight: float, dual_vars: DualVariables, with_gradient: bool, work: Workspace
 ) -> tuple[float, float]:
-    """Weight * loss and weight * gap of row i, whose raw predictions are ``z``.
+    """Return weight * loss and weight * gap of row i, whose raw predictions are ``z``.
 
-    If ``with_gradient``, it agrees to its probabilities, and ``z`` is replaced by the gradient, weight * (p - t).
+    If ``with_gradient``, the dual variables become those of the model's probabilities p, and ``z`` the gradient,
+    weight * (p - t).
     """
-    r = t.work[1]
-    loss = softmax(z, y, r, t)
+    r = work.vectors[1]
+    loss = softmax(z, y, r, work)
     gap = weight * (loss - dot(dual_vars.residual[i], z) - dual_vars.entropy[i])
     if with_gradient:
         dual_vars.entropy[i] = loss - dot(r, z)
@@ -169,14 +180,14 @@ def evaluate_row(
 
 @compiled(FAST)
 def evaluate_block_softmax(
-    start: int, z: Array, y: Array, weight: Array, dual_vars: DualVariables, with_gradient: bool, t: Workspace
+    start: int, z: Array, y: Array, weight: Array, dual_vars: DualVariables, with_gradient: bool, work: Workspace
 ) -> tuple[float, float]:
-    """``evaluate_row`` of the rows from ``start`` whose raw predictions are ``z``, (rows of the block, n_lanes)."""
+    """Sum `evaluate_row` over the rows from ``start``; ``z`` is their raw predictions, (n_block, n_lanes)."""
     loss = 0.0
     gaps = 0.0
     for a in range(len(z)):
         i = start + a
-        row_loss, gap = evaluate_row(i, z[a], y[i], weight[i], dual_vars, with_gradient, t)
+        row_loss, gap = evaluate_row(i, z[a], y[i], weight[i], dual_vars, with_gradient, work)
         loss += row_loss
         gaps += gap
     return loss, gaps
@@ -184,29 +195,30 @@ def evaluate_block_softmax(
 
 @compiled(FAST)
 def evaluate_softmax(
-    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, slope: GradientSums, t: Workspace
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, gradient: GradientSums, work: Workspace
 ) -> tuple[float, float]:
-    """The sums that `sdca_epoch_softmax` returns, at the model as it is.
+    """Return the sums of `sdca_epoch_softmax` at the model as it is, without a step.
 
-    Unless ``slope`` is empty, the gradient of the first is added to it, and the rows agree to the model.
+    Unless ``gradient`` is empty, the gradient of the first sum is added to it, and the dual variables become those
+    of the model's probabilities.
     """
-    z = t.work[0]
+    z = work.vectors[0]
     loss = 0.0
     gaps = 0.0
-    with_gradient = len(slope.table) > 0
+    with_gradient = len(gradient.table) > 0
     for i in range(len(rows.y)):
         raw_row(i, rows, model, z)
-        row_loss, gap = evaluate_row(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient, t)
+        row_loss, gap = evaluate_row(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient, work)
         loss += row_loss
         gaps += gap
         if with_gradient:
-            add_row(i, rows, z, slope)
+            add_row(i, rows, z, gradient)
     return loss, gaps
 
 
 @compiled(FAST)
 def add_row(i: int, rows: CsrRows, z: Array, sums: GradientSums) -> None:
-    """Add row i times each of ``z``."""
+    """Add row i times each of ``z`` to the sums."""
     n_lanes = len(z)
     start, end = rows.indptr[i], rows.indptr[i + 1]
     for first in range(0, n_lanes, LANES):
@@ -217,13 +229,13 @@ def add_row(i: int, rows: CsrRows, z: Array, sums: GradientSums) -> None:
 
 @compiled(FAST)
 def product_softmax(
-    rows: CsrRows, dual_vars: DualVariables, direction: FlatModel, product: GradientSums, t: Workspace
+    rows: CsrRows, dual_vars: DualVariables, direction: FlatModel, product: GradientSums, work: Workspace
 ) -> None:
-    """Add the loss's Hessian, where the probabilities are those that the rows agreed to, times ``direction``.
+    """Add the Hessian of the loss, at the probabilities of the dual variables, times ``direction``.
 
-    One whose table is empty is of the intercept alone.
+    A direction with an empty table moves the intercept alone.
     """
-    z = t.work[0]
+    z = work.vectors[0]
     for i in range(len(rows.y)):
         if len(direction.table) > 0:
             raw_row(i, rows, direction, z)
@@ -231,9 +243,9 @@ def product_softmax(
             for k in range(len(z)):
                 z[k] = direction.intercept[k]
         r, y = dual_vars.residual[i], rows.y[i]
-        own = z[y]
+        z_class = z[y]
         for k in range(len(z)):
-            z[k] -= own
+            z[k] -= z_class
         mean = dot(r, z)
         for k in range(len(z)):
             z[k] = rows.weight[i] * r[k] * (z[k] - mean)
@@ -243,13 +255,13 @@ def product_softmax(
 
 @compiled(FAST)
 def raw_row_binary(i: int, rows: CsrRows, model: FlatModel) -> float:
-    """Row i's raw prediction."""
+    """Return the raw prediction of row i, for two classes."""
     total = model.intercept[0]
     if len(model.l1_thresholds) > 0:
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
             j = rows.indices[e]
-            w, h = model.table[j], model.l1_thresholds[j]
-            total += rows.values[e] * (w - min(max(w, -h), h))
+            w, threshold = model.table[j], model.l1_thresholds[j]
+            total += rows.values[e] * (w - min(max(w, -threshold), threshold))
     else:
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
             total += rows.values[e] * model.table[rows.indices[e]]
@@ -260,7 +272,7 @@ def raw_row_binary(i: int, rows: CsrRows, model: FlatModel) -> float:
 def sdca_step_binary(
     i: int, z: float, y: int, weight: float, dual_vars: DualVariables, inv_n: float, gap_tol: float
 ) -> tuple[float, float, float]:
-    """``sdca_step`` for two classes; also returns the change, 0 if the row is left as it is."""
+    """Do `sdca_step` for two classes; also return the change of the model, 0 if the gap is at most ``gap_tol``."""
     residual, entropy, q = dual_vars
     sign = 1 - 2 * y
     old = np.float64(residual[i])
@@ -268,8 +280,8 @@ def sdca_step_binary(
     gap = weight * (loss - old * z - entropy[i])
     if gap <= gap_tol:
         return weight * loss, gap, 0.0
-    p, h = row_prox_binary(sign * z, sign * old, np.float64(q[i]))
-    entropy[i] = h
+    p, new_entropy = row_prox_binary(sign * z, sign * old, np.float64(q[i]))
+    entropy[i] = new_entropy
     residual[i] = sign * p
     return weight * loss, gap, (old - sign * p) * weight * inv_n
 
@@ -278,7 +290,7 @@ def sdca_step_binary(
 def sdca_epoch_binary(
     rows: CsrRows, model: FlatModel, dual_vars: DualVariables, order: Array, scales: Array, gap_tol: float
 ) -> tuple[float, float]:
-    """``sdca_epoch_softmax`` for two classes."""
+    """Do `sdca_epoch_softmax` for two classes."""
     loss = 0.0
     gaps = 0.0
     for a in range(len(order)):
@@ -290,7 +302,7 @@ def sdca_epoch_binary(
         gaps += gap
         if gap <= gap_tol:
             continue
-        step = model.intercept[0] - model.intercept[0]  # 0 in the data's dtype
+        step = model.intercept[0] - model.intercept[0]  # 0 in the dtype of the data
         step += change
         for e in range(rows.indptr[i], rows.indptr[i + 1]):
             model.table[rows.indices[e]] += step * rows.values[e]
@@ -300,19 +312,19 @@ def sdca_epoch_binary(
 
 @compiled(FAST)
 def evaluate_binary(
-    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, slope: GradientSums
+    rows: CsrRows, model: FlatModel, dual_vars: DualVariables, gradient: GradientSums
 ) -> tuple[float, float]:
-    """``evaluate_softmax`` for two classes."""
+    """Do `evaluate_softmax` for two classes."""
     loss = 0.0
     gaps = 0.0
-    with_gradient = len(slope.table) > 0
+    with_gradient = len(gradient.table) > 0
     for i in range(len(rows.y)):
         z = raw_row_binary(i, rows, model)
         row_loss, gap, change = evaluate_row_binary(i, z, rows.y[i], rows.weight[i], dual_vars, with_gradient)
         loss += row_loss
         gaps += gap
         if with_gradient:
-            add_row_binary(i, rows, change, slope)
+            add_row_binary(i, rows, change, gradient)
     return loss, gaps
 
 
@@ -320,22 +332,22 @@ def evaluate_binary(
 def evaluate_row_binary(
     i: int, z: float, y: int, weight: float, dual_vars: DualVariables, with_gradient: bool
 ) -> tuple[float, float, float]:
-    """``evaluate_row`` for two classes; also returns the gradient."""
+    """Do `evaluate_row` for two classes; also return the gradient."""
     sign = 1 - 2 * y
     loss = softplus(sign * z)
     gap = weight * (loss - np.float64(dual_vars.residual[i]) * z - dual_vars.entropy[i])
-    slope = sign * logistic(sign * z)
+    derivative = sign * logistic(sign * z)
     if with_gradient:
-        dual_vars.residual[i] = slope
-        dual_vars.entropy[i] = loss - slope * z
-    return weight * loss, gap, weight * slope
+        dual_vars.residual[i] = derivative
+        dual_vars.entropy[i] = loss - derivative * z
+    return weight * loss, gap, weight * derivative
 
 
 @compiled(FAST)
 def evaluate_block_binary(
     start: int, z: Array, y: Array, weight: Array, dual_vars: DualVariables, with_gradient: bool
 ) -> tuple[float, float]:
-    """``evaluate_block_softmax`` for two classes."""
+    """Do `evaluate_block_softmax` for two classes."""
     loss = 0.0
     gaps = 0.0
     for a in range(len(z)):
@@ -356,36 +368,37 @@ def sdca_epoch_block_softmax(
     dual_vars: DualVariables,
     inv_n: float,
     gap_tol: float,
-    moved: Array,
-    t: Workspace,
+    changed: Array,
+    work: Workspace,
 ) -> tuple[float, float, int]:
-    """``sdca_epoch_softmax`` for a block of rows whose raw predictions and inner products are known.
+    """Do `sdca_epoch_softmax` for a block of rows, given their raw predictions and inner products.
 
-    ``z`` (rows of the block, n_lanes) are the raw predictions before the block, ``coupling`` how much a row's change
-    moves another's; ``moved`` is room. On return ``z`` holds the changes. Returns the two sums and how many rows moved.
+    ``z`` is the raw predictions before the block, (n_block, n_lanes); on return it holds the changes of the model.
+    ``coupling`` is (n_block, n_block): ``coupling[a, c]`` times the change of row c is the change of row a's raw
+    prediction. ``changed`` is scratch space, (n_block,). Returns the two sums and the number of rows that changed.
     """
     n_lanes = z.shape[1]
     changes = z.ravel()
     loss = 0.0
     gaps = 0.0
-    n_moved = 0
+    n_changed = 0
     for a in range(len(order)):
         i = order[a]
         row = z[a]
-        for m in range(n_moved):
-            c = moved[m]
+        for m in range(n_changed):
+            c = changed[m]
             for first in range(0, n_lanes, LANES):
                 accumulate(changes, c * n_lanes + first, row, first, coupling[a, c])
-        row_loss, gap = sdca_step(i, row, y[i], weight[i], dual_vars, inv_n, gap_tol, t)
+        row_loss, gap = sdca_step(i, row, y[i], weight[i], dual_vars, inv_n, gap_tol, work)
         loss += row_loss
         gaps += gap
         if gap > gap_tol:
-            moved[n_moved] = a
-            n_moved += 1
+            changed[n_changed] = a
+            n_changed += 1
         else:
             for k in range(n_lanes):
                 row[k] = row[k] - row[k]
-    return loss, gaps, n_moved
+    return loss, gaps, n_changed
 
 
 @compiled(FAST)
@@ -398,30 +411,30 @@ def sdca_epoch_block_binary(
     dual_vars: DualVariables,
     inv_n: float,
     gap_tol: float,
-    moved: Array,
+    changed: Array,
 ) -> tuple[float, float, int]:
-    """``sdca_epoch_block_softmax`` for two classes."""
+    """Do `sdca_epoch_block_softmax` for two classes."""
     loss = 0.0
     gaps = 0.0
-    n_moved = 0
+    n_changed = 0
     for a in range(len(order)):
         i = order[a]
         raw = np.float64(z[a, 0])
-        for m in range(n_moved):
-            raw += coupling[a, moved[m]] * z[moved[m], 0]
+        for m in range(n_changed):
+            raw += coupling[a, changed[m]] * z[changed[m], 0]
         row_loss, gap, change = sdca_step_binary(i, raw, y[i], weight[i], dual_vars, inv_n, gap_tol)
         loss += row_loss
         gaps += gap
         z[a, 0] = change
         if gap > gap_tol:
-            moved[n_moved] = a
-            n_moved += 1
-    return loss, gaps, n_moved
+            changed[n_changed] = a
+            n_changed += 1
+    return loss, gaps, n_changed
 
 
 @compiled(FAST)
 def add_row_binary(i: int, rows: CsrRows, change: float, sums: GradientSums) -> None:
-    """``add_row`` for two classes."""
+    """Do `add_row` for two classes."""
     for e in range(rows.indptr[i], rows.indptr[i + 1]):
         sums.table[rows.indices[e]] += change * rows.values[e]
     sums.intercept[0] += change
@@ -429,90 +442,8 @@ def add_row_binary(i: int, rows: CsrRows, change: float, sums: GradientSums) -> 
 
 @compiled(FAST)
 def product_binary(rows: CsrRows, dual_vars: DualVariables, direction: FlatModel, product: GradientSums) -> None:
-    """``product_softmax`` for two classes."""
+    """Do `product_softmax` for two classes."""
     for i in range(len(rows.y)):
         p = abs(np.float64(dual_vars.residual[i]))
         z = raw_row_binary(i, rows, direction) if len(direction.table) > 0 else np.float64(direction.intercept[0])
         add_row_binary(i, rows, rows.weight[i] * (p * (1 - p)) * z, product)
-
-
-@compiled(FAST)
-def mean_squares(indptr: Array, indices: Array, values: Array, norm_weight: Array, squares: Array) -> None:
-    """``squares[j] += sum_i share_i x_ij^2``."""
-    for i in range(len(norm_weight)):
-        for e in range(indptr[i], indptr[i + 1]):
-            value = np.float64(values[e])
-            squares[indices[e]] += norm_weight[i] * value * value
-
-
-@compiled(FAST)
-def row_curvatures(
-    indptr: Array, indices: Array, values: Array, norm_weight: Array, scale: Array, intercept_scale: float, q: Array
-) -> float:
-    """``q_i <- share_i (x_i' diag(scale) x_i + intercept_scale)``.
-
-    Returns the mean of s = q / (1 + q), q without the intercept's part, weighted by s itself: rows that are empty
-    or next to it do not count.
-    """
-    total = 1e-300
-    squared = 0.0
-    for i in range(len(norm_weight)):
-        norm = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            value = np.float64(values[e])
-            norm += value * value * scale[indices[e]]
-        s = norm * norm_weight[i]
-        q[i] = s + intercept_scale * norm_weight[i]
-        s = s / (1 + s)
-        total += s
-        squared += s * s
-    return squared / total
-
-
-@compiled(FAST)
-def dense_row_curvatures(
-    X: Array, mean: Array, norm_weight: Array, scale: Array, intercept_scale: float, q: Array
-) -> float:
-    """``row_curvatures`` of dense rows less ``mean``."""
-    total = 1e-300
-    squared = 0.0
-    for i in range(len(norm_weight)):
-        norm = 0.0
-        for j in range(X.shape[1]):
-            value = np.float64(X[i, j] - mean[j])
-            norm += value * value * scale[j]
-        s = norm * norm_weight[i]
-        q[i] = s + intercept_scale * norm_weight[i]
-        s = s / (1 + s)
-        total += s
-        squared += s * s
-    return squared / total
-
-
-@compiled(FAST)
-def count_nonzeros(X: Array, indptr: Array) -> None:
-    """``indptr[i + 1] <- indptr[i] + `` the number of nonzeros of row i."""
-    for i in range(X.shape[0]):
-        count = 0
-        for j in range(X.shape[1]):
-            count += X[i, j] != 0
-        indptr[i + 1] = indptr[i] + count
-
-
-@compiled(FAST)
-def copy_nonzeros(X: Array, indices: Array, values: Array) -> None:
-    """The nonzeros, row by row: their columns and values."""
-    e = 0
-    for i in range(X.shape[0]):
-        for j in range(X.shape[1]):
-            if X[i, j] != 0:
-                indices[e] = j
-                values[e] = X[i, j]
-                e += 1
-
-
-@compiled(FAST)
-def scale_values(indices: Array, values: Array, factor: Array, out: Array) -> None:
-    """``out[e] <- values[e] * factor[column of e]``."""
-    for e in range(len(values)):
-        out[e] = values[e] * factor[indices[e]]

@@ -1,4 +1,7 @@
-"""What the first-order solvers share: a batch's gradient, a rule that turns it into an update, a rate."""
+"""The common part of the first-order solvers: the step on a batch, given an update rule and a learning rate.
+
+`plan` builds a solver from `first_order` and a rule of `sgd`, `adagrad` or `adam`. `serialization` saves its state.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from sksoftmax._maths.objective import batch_value_and_grad, soft_threshold
 from sksoftmax._solvers.schedules import Schedule
 from sksoftmax._types import Batch, Params, Problem, Solver, add_scaled
 
-#: ``(grads, memory, step) -> (direction, memory, scale)``: the direction is added to the parameters times the rate;
-#: a gradient that stays as it is becomes minus ``scale`` times it, a number or one for each coefficient.
+#: An update rule, ``(grads, memory, step) -> (direction, memory, scale)``. The rate times the direction is added to the
+#: parameters. For a constant gradient the direction tends to ``-scale * grads``; ``scale`` is a number, or an array of
+#: the shape of ``coef``.
 Rule = Callable[[Params, Any, int], tuple[Params, Any, Any]]
 
-#: Exponent of the average's weights: late iterates count more, and no start has to be chosen.
+#: Exponent of the weights of the averaged iterates: late iterates count more, so that no start has to be chosen.
 _AVERAGE_POWER = 3
 
 
@@ -23,14 +27,15 @@ class FirstOrderState(NamedTuple):
     Attributes
     ----------
     params : Params
-        What the solver answers with: the average of the iterates, or the iterate.
+        The solver's result: the average of the iterates, or the last iterate.
     iterate : Params
+        The last iterate.
     memory : Any
-        The rule's: velocity, sums of squares.
+        Memory of the rule, such as a velocity or sums of squares.
     step : int
         Updates so far.
     rate : float
-        Base learning rate, > 0; the loop shrinks it after a divergence.
+        Base learning rate, > 0; the training loop reduces it after a divergence.
     """
 
     params: Params
@@ -51,18 +56,30 @@ def first_order(
     *,
     average: bool = False,
 ) -> Solver:
-    """Solver that adds ``rate * schedule * rule(gradient)`` after every batch.
+    """Return the solver that adds ``rate * schedule * direction`` after each batch, the direction given by the rule.
 
-    With an L1 penalty a proximal step follows, in the rule's own scale, so that a step of F's minimum stays there:
-    Duchi, Shalev-Shwartz, Singer & Tewari (2010), Composite objective mirror descent, COLT.
+    With an L1 penalty a proximal step follows, in the scale of the rule, so that the minimum of F is a fixed point of
+    the step: Duchi, Shalev-Shwartz, Singer & Tewari (2010), Composite objective mirror descent, COLT.
 
     Parameters
     ----------
+    name : str
+        Name of the solver.
+    rule : callable
+        The update rule, see `Rule`.
+    init_memory : callable
+        Maps parameters to the initial memory of the rule.
+    rate : float
+        Base learning rate, > 0.
+    schedule : callable
+        Maps step and horizon to a factor on ``rate``.
+    batch_size : int
+        Rows of a batch.
     horizon : int or None
-        Updates planned, for the schedule; None on a stream.
-    average : bool
-        Answer with the polynomial-decay average of the iterates: Shamir & Zhang (2013), arXiv:1212.1824,
-        eq. 2, eta = 3.
+        Number of updates planned, for the schedule; None on a stream.
+    average : bool, default=False
+        Whether to return the polynomial-decay average of the iterates: Shamir & Zhang (2013), arXiv:1212.1824, eq. 2,
+        eta = 3.
     """
 
     def init(problem: Problem, params: Params) -> FirstOrderState:
@@ -78,8 +95,8 @@ def first_order(
             iterate = iterate._replace(coef=soft_threshold(iterate.coef, threshold))
         params = iterate
         if average:
-            share = (_AVERAGE_POWER + 1) / (state.step + 1 + _AVERAGE_POWER)
-            params = add_scaled(state.params, share, add_scaled(iterate, -1.0, state.params))
+            weight = (_AVERAGE_POWER + 1) / (state.step + 1 + _AVERAGE_POWER)
+            params = add_scaled(state.params, weight, add_scaled(iterate, -1.0, state.params))
         return FirstOrderState(params, iterate, memory, state.step + 1, state.rate)
 
     return Solver(name, init, step, None, batch_size)

@@ -1,12 +1,13 @@
-"""Where the centre of the dual's proximal steps goes, and how far F then is from its minimum.
+"""The proximal center of the dual solver: its next position, and an estimate of F - F*.
 
-See ``dual`` for what the centre V is. With W the coefficients that an epoch ended with, ``g = kappa (W - V)`` is minus
-F's gradient at W, as far as the rows agree. V moves to W, extrapolated by Anderson's method on the last two pairs of
-(change of W, change of g): Walker & Ni (2011), SIAM J. Numer. Anal. 49(4), 1715-1735.
+`dual` explains what the center V is, and calls `update_center` after each epoch. Let W be the coefficients at the end
+of the epoch. If the dual variables are optimal for this center, ``g = kappa (W - V)`` is minus the gradient of F at W.
+V moves to W, extrapolated by Anderson's method on the last two pairs (change of W, change of g): Walker & Ni (2011),
+SIAM J. Numer. Anal. 49(4), 1715-1735.
 
-What moving the centre can still bring: along a direction in which a step keeps the share rho of the distance,
-``F - F* = 1/2 <g, W - V> rho / (1 - rho)``. The share is measured, over three epochs; slow directions hide behind
-fast ones, and extrapolation hides some more of them, so the estimate is four times that.
+Along a direction in which a move contracts the distance by a factor rho, further moves of the center decrease F by
+``F - F* = 1/2 <g, W - V> rho / (1 - rho)``. We measure rho over three epochs. Fast directions hide slow ones, and
+extrapolation hides some more, so that the cautious estimate is four times that.
 """
 
 from __future__ import annotations
@@ -17,47 +18,60 @@ import numpy as np
 
 from sksoftmax._types import Array
 
-#: Pairs that Anderson's method extrapolates from: 2, 5 and 10 did the same.
+#: Number of pairs of Anderson's method: 2, 5 and 10 performed equally.
 _N_PAIRS = 2
 
-#: The share is that of this many epochs, and counts as at most this: where that much is measured, it may be any, and
-#: counts as another for some epochs.
-_N_EPOCHS, _GREATEST_SHARE, _UNKNOWN, _FORGET = 3, 0.98, 0.995, 5
+#: Number of epochs over which the contraction factor rho is averaged.
+_N_EPOCHS = 3
 
-#: Largest factor on a change by which to extrapolate: what a share of 0.99 takes. Beyond it is rounding.
-_LONGEST = 100.0
+#: Maximum of the contraction factor. A measured value above it may be anything up to 1, and counts as unknown.
+_MAX_CONTRACTION = 0.98
 
-#: Factor on the estimate of what the centre can bring: the least found by which no fit ended above tol.
-_CAUTION = 4.0
+#: Contraction factor in the cautious estimate while it is unknown.
+_UNKNOWN_CONTRACTION = 0.995
+
+#: Number of epochs for which it stays unknown after such a measurement.
+_N_UNKNOWN = 5
+
+#: Largest factor on a change in the extrapolation: 1 / (1 - 0.99), for rho = 0.99. Larger factors are due to rounding.
+_MAX_FACTOR = 100.0
+
+#: Factor of the cautious estimate: the smallest with which no fit of our experiments ended above tol.
+_SAFETY = 4.0
 
 
 class AndersonPair(NamedTuple):
-    """An epoch's end as the centre sees it, in scaled coefficients: (n_active + 1, n_lanes), the intercept last."""
+    """Scaled coefficients at the end of an epoch, and g there, or the changes of both from one epoch to the next.
 
-    reached: Array
+    Both arrays are (n_active + 1, n_lanes), with the intercept last.
+    """
+
+    coef: Array
     g: Array
 
 
 class ProxCenter(NamedTuple):
-    """The centre, and what it remembers.
+    """The proximal center, and the memory of its last moves.
 
     Attributes
     ----------
-    at : ndarray of shape (n_active + 1, n_lanes)
-    target : ndarray or None
-        Where it goes next.
-    last : Move or None
-    pairs : tuple of Move
-        Changes from epoch to epoch.
+    position : ndarray of shape (n_active + 1, n_lanes)
+        The center V, in scaled coefficients, with the intercept last.
+    target : ndarray of shape (n_active + 1, n_lanes) or None
+        Next position; None before the first epoch and after a move.
+    last : AndersonPair or None
+        The end of the last epoch.
+    pairs : tuple of AndersonPair
+        Changes from epoch to epoch, at most ``_N_PAIRS``.
     gains : tuple of float
-        ``1/2 <g, W - V>`` of the epochs since the metric last changed.
+        ``1/2 <g, W - V>`` of the last epochs since kappa changed, at most ``_N_EPOCHS + 1``.
     remaining : float
-        Estimate of what moving it can still bring, in units of F, should there be no direction slower than most.
+        Estimate of the decrease of F by further moves, if no direction is slower than the measured rho.
     n_unknown : int
-        Epochs for which the estimate counts as unknown.
+        Number of epochs for which rho still counts as unknown.
     """
 
-    at: Array
+    position: Array
     target: Array | None = None
     last: AndersonPair | None = None
     pairs: tuple[AndersonPair, ...] = ()
@@ -67,63 +81,69 @@ class ProxCenter(NamedTuple):
 
     @property
     def cautious_estimate(self) -> float:
-        """The estimate that a fit may end by: with caution, and that of a share near 1 where that is all we know."""
-        return _CAUTION * (max(self.remaining, self.gains[-1] / (1 - _UNKNOWN)) if self.n_unknown else self.remaining)
+        """Estimate of F - F* for the stopping rule: with a safety factor, and pessimistic while rho is unknown."""
+        return _SAFETY * (
+            max(self.remaining, self.gains[-1] / (1 - _UNKNOWN_CONTRACTION)) if self.n_unknown else self.remaining
+        )
 
 
-def update_center(prox_center: ProxCenter, reached: Array, prox_fraction: Array, *, is_plain: bool) -> ProxCenter:
-    """The centre after an epoch that ended at ``reached``, with where to go, and what that can bring.
+def update_center(prox_center: ProxCenter, coef: Array, prox_fraction: Array, *, is_plain: bool) -> ProxCenter:
+    """Return the center with its next position and its estimate, after an epoch that ended at ``coef``.
 
     Parameters
     ----------
-    prox_center : Centre
-    reached : ndarray of shape (n_active + 1, n_lanes)
+    prox_center : ProxCenter
+    coef : ndarray of shape (n_active + 1, n_lanes)
+        Scaled coefficients at the end of the epoch.
     prox_fraction : ndarray of shape (n_active + 1,)
-        kappa of each scaled coefficient.
+        kappa in scaled coefficients.
     is_plain : bool
-        Whether to forget the pairs and to go where the epoch ended: the extrapolation has gone wrong.
+        Whether to drop the pairs and move to ``coef``, because the extrapolation increased F.
     """
-    moved = reached - prox_center.at
-    g = prox_fraction[:, None].astype(reached.dtype) * moved
+    move = coef - prox_center.position
+    g = prox_fraction[:, None].astype(coef.dtype) * move
     last, pairs = (None, ()) if is_plain else (prox_center.last, prox_center.pairs)
     if last is not None:
-        pairs = (*pairs, AndersonPair(reached - last.reached, g - last.g))[-_N_PAIRS:]
-    target = _extrapolated(reached, g, pairs)
-    gain = 0.5 * float(np.vdot(g, moved))
+        pairs = (*pairs, AndersonPair(coef - last.coef, g - last.g))[-_N_PAIRS:]
+    target = _extrapolate(coef, g, pairs)
+    gain = 0.5 * float(np.vdot(g, move))
     gains = (*prox_center.gains, gain)[-_N_EPOCHS - 1 :]
     n = len(gains) - 1
-    kept = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _GREATEST_SHARE
-    n_unknown = _FORGET if n and kept >= _GREATEST_SHARE else max(0, prox_center.n_unknown - 1)
-    estimate = max(gain, 0.5 * float(np.vdot(g, target - prox_center.at)))
-    remaining = estimate / (1 - min(kept, _GREATEST_SHARE))
-    return ProxCenter(prox_center.at, target, AndersonPair(reached, g), pairs, gains, remaining, n_unknown)
+    contraction = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _MAX_CONTRACTION
+    n_unknown = _N_UNKNOWN if n and contraction >= _MAX_CONTRACTION else max(0, prox_center.n_unknown - 1)
+    estimate = max(gain, 0.5 * float(np.vdot(g, target - prox_center.position)))
+    remaining = estimate / (1 - min(contraction, _MAX_CONTRACTION))
+    return ProxCenter(prox_center.position, target, AndersonPair(coef, g), pairs, gains, remaining, n_unknown)
 
 
-def _extrapolated(reached: Array, g: Array, pairs: tuple[AndersonPair, ...]) -> Array:
-    """``reached`` less the combination of its changes along which g is nearest to 0."""
+def _extrapolate(coef: Array, g: Array, pairs: tuple[AndersonPair, ...]) -> Array:
+    """Return ``coef`` less the combination of its changes that minimises the norm of g.
+
+    Returns ``coef`` itself if there are no pairs, or if a factor is not finite or above ``_MAX_FACTOR``.
+    """
     if not pairs:
-        return reached
+        return coef
     products = np.array([[np.vdot(a.g, b.g) for b in pairs] for a in pairs], dtype=float)
-    products += (1e-8 * np.trace(products) + 1e-300) * np.eye(len(pairs))  # nearly parallel changes
+    products += (1e-8 * np.trace(products) + 1e-300) * np.eye(len(pairs))  # changes may be nearly parallel
     slopes = np.array([np.vdot(a.g, g) for a in pairs], dtype=float)
-    parts = np.linalg.solve(products, slopes)
-    if not np.abs(parts).max() <= _LONGEST:
-        return reached
-    target = reached.copy()
-    for part, pair in zip(parts, pairs, strict=True):
-        target -= reached.dtype.type(part) * pair.reached
+    weights = np.linalg.solve(products, slopes)
+    if not np.abs(weights).max() <= _MAX_FACTOR:
+        return coef
+    target = coef.copy()
+    for weight, pair in zip(weights, pairs, strict=True):
+        target -= coef.dtype.type(weight) * pair.coef
     return target
 
 
-def rescale_center(prox_center: ProxCenter, reached: Array, grow: Array, factor: Array) -> ProxCenter:
-    """The centre where kappa is ``factor`` times what it was, and the coefficients are as they were.
+def rescale_center(prox_center: ProxCenter, coef: Array, growth: Array, factor: Array) -> ProxCenter:
+    """Return the center for kappa times ``factor``, with the same coefficients.
 
-    ``V' = W + (V - W) kappa / kappa'``, and all scaled coefficients are divided by ``grow``.
+    ``V' = W + (V - W) kappa / kappa'``; then all scaled coefficients are divided by ``growth``.
     """
-    grow, factor = (part[:, None].astype(reached.dtype) for part in (grow, factor))
-    at = (reached + (prox_center.at - reached) / factor) / grow
-    pairs = tuple(AndersonPair(pair.reached / grow, pair.g * grow) for pair in prox_center.pairs)
+    growth, factor = (array[:, None].astype(coef.dtype) for array in (growth, factor))
+    position = (coef + (prox_center.position - coef) / factor) / growth
+    pairs = tuple(AndersonPair(pair.coef / growth, pair.g * growth) for pair in prox_center.pairs)
     last = (
-        None if prox_center.last is None else AndersonPair(prox_center.last.reached / grow, prox_center.last.g * grow)
+        None if prox_center.last is None else AndersonPair(prox_center.last.coef / growth, prox_center.last.g * growth)
     )
-    return prox_center._replace(at=at, target=None, last=last, pairs=pairs, gains=())
+    return prox_center._replace(position=position, target=None, last=last, pairs=pairs, gains=())

@@ -1,4 +1,7 @@
-"""kappa: how strongly the dual's proximal steps hold each coefficient to the centre. See ``dual``."""
+"""kappa, the weights of the proximal terms in the dual solver: one for each column, and one for the intercept.
+
+`dual` explains what kappa is; it calls `init_prox_weights` at the start of a fit.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,42 @@ import numpy as np
 from sksoftmax._solvers._dual_data import DualData
 from sksoftmax._types import Array, Problem
 
-#: kappa_j + alpha_2 is proportional to this power of (m_j / 2 + alpha_2), m_j the column's mean square; so that the
-#: mean of q / (1 + q) over the rows is as wanted, on a sample of the rows; and so that the intercept's q is no larger.
-_POWER, _CURVATURE = 0.5, 0.5
-_MEAN_SHARE, _N_SAMPLED = 0.8, 2000
-GREATEST_INTERCEPT = 0.3
+#: Exponent of the column scales: kappa_j + alpha_2 is proportional to ``(_CURVATURE * m_j + alpha_2) ** _POWER``, where
+#: m_j is the mean square of column j.
+_POWER = 0.5
 
-#: Halvings of a factor of e^60: to .4 %.
-_HALVINGS = 14
+#: Factor on m_j in this formula: an upper bound of the curvature of a row's loss in its raw predictions.
+_CURVATURE = 0.5
+
+#: Mean of q / (1 + q) over the rows, from which the factor of proportionality follows (for q see `dual`).
+_MEAN_RATIO = 0.8
+
+#: Number of rows of the sample on which this mean is evaluated.
+_N_SAMPLED = 2000
+
+#: Maximum of the intercept's part of q, for a row of mean weight.
+MAX_INTERCEPT_Q = 0.3
+
+#: Number of bisection steps for the factor, in a range of e^60: it is accurate to 0.4 %.
+_N_BISECTIONS = 14
 
 
 class ProxWeights(NamedTuple):
-    """kappa, and what follows from it; with the intercept last, (n_features + 1,) in float64.
+    """The weights kappa, and what is computed from them, in float64.
 
-    ``scale`` is D; 0 for the intercept of a problem without one.
+    Attributes
+    ----------
+    kappa : ndarray of shape (n_features + 1,)
+        Weights of the proximal terms, >= 0; the intercept's is last.
+    scale : ndarray of shape (n_features + 1,)
+        ``D = 1 / (alpha_2 + kappa)``; 0 for a parameter that does not move, such as the intercept of a problem without
+        one.
+    root : ndarray of shape (n_features + 1,)
+        Square root of ``scale``.
+    active : ndarray of intp of shape (n_active,)
+        Columns with kappa > 0.
+    prox_fraction : ndarray of shape (n_active + 1,)
+        ``kappa * D`` of the active columns, and 1 for the intercept.
     """
 
     kappa: Array
@@ -33,42 +58,44 @@ class ProxWeights(NamedTuple):
 
 
 def init_prox_weights(problem: Problem, rows: DualData) -> tuple[ProxWeights, Array]:
-    """The metric to begin with, by bisection for the proportion, and each row's q."""
+    """Choose the initial kappa, its factor by bisection; return the weights and the q of each row."""
     n = problem.n_samples
     alpha_2 = problem.alpha * (1 - problem.l1_ratio)
     squares = rows.second_moment
     base = (_CURVATURE * squares + alpha_2) ** _POWER
-    base[squares == 0] = base.max() or 1.0  # never visited
+    base[squares == 0] = base.max() or 1.0  # no row changes their coefficients
     base_intercept = (_CURVATURE + alpha_2) ** _POWER
-    some = rows.sampled(_N_SAMPLED)
+    sample = rows.subsample(_N_SAMPLED)
 
-    def scales(log_t: float) -> tuple[Array, float]:
-        t = np.exp(log_t)
-        intercept = min(1 / (t * base_intercept), GREATEST_INTERCEPT * n) if problem.fit_intercept else 0.0
-        return 1 / np.maximum(alpha_2, t * base), intercept
+    def scales(log_factor: float) -> tuple[Array, float]:
+        factor = np.exp(log_factor)
+        intercept = min(1 / (factor * base_intercept), MAX_INTERCEPT_Q * n) if problem.fit_intercept else 0.0
+        return 1 / np.maximum(alpha_2, factor * base), intercept
 
     middle = float(np.log(max((squares / base).sum() / n, 1e-300)))
     low, high = middle - 30.0, middle + 30.0
-    for _ in range(_HALVINGS):
+    for _ in range(_N_BISECTIONS):
         middle = 0.5 * (low + high)
-        _, found = some.curvatures(*scales(middle))
-        low, high = (middle, high) if found > _MEAN_SHARE else (low, middle)
+        _, mean_ratio = sample.curvatures(*scales(middle))
+        low, high = (middle, high) if mean_ratio > _MEAN_RATIO else (low, middle)
     scale, intercept = scales(middle)
     kappa = 1 / scale - alpha_2
     kappa[(squares == 0) | (kappa * scale < 1e-9)] = 0
-    alike = rows.constant  # which columns of one value would share, against the penalty, for ever
-    scale[alike] = kappa[alike] = 0
-    prox_weights = prox_weights_of(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
+    # constant columns are collinear with the intercept: only the penalty separates them, and the solver is slow there
+    constant = rows.constant
+    scale[constant] = kappa[constant] = 0
+    prox_weights = make_prox_weights(np.append(kappa, 1 / intercept if intercept else 0.0), np.append(scale, intercept))
     return prox_weights, curvatures(rows, prox_weights)
 
 
-def prox_weights_of(kappa: Array, scale: Array) -> ProxWeights:
+def make_prox_weights(kappa: Array, scale: Array) -> ProxWeights:
+    """Return the `ProxWeights` of ``kappa`` and ``scale``."""
     active = np.flatnonzero(kappa[:-1])
     prox_fraction = np.append((kappa * scale)[active], 1.0)
     return ProxWeights(kappa, scale, np.sqrt(scale), active, prox_fraction)
 
 
 def curvatures(rows: DualData, prox_weights: ProxWeights) -> Array:
-    """Each row's q, in X's dtype."""
+    """Return the q of each row, (n_samples,), in the dtype of X."""
     q, _ = rows.curvatures(prox_weights.scale[:-1], float(prox_weights.scale[-1]))
     return np.maximum(q, 1e-30).astype(rows.weight.dtype)

@@ -1,4 +1,7 @@
-"""AdaGrad: each parameter's rate falls with the root of the sum of its squared gradients."""
+"""Update rule of AdaGrad: the rate of a parameter is divided by the root of the sum of its squared gradients.
+
+`plan` passes it to `_first_order.first_order`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from sksoftmax._types import Array, Params, zeros_like
 
 
 def adagrad_rule(epsilon: float) -> Rule:
-    """``-g / (sqrt(sum g^2) + epsilon)``: Duchi, Hazan & Singer (2011), JMLR 12, 2121-2159, fig. 1."""
+    """Return the rule ``-g / (sqrt(sum g^2) + epsilon)``: Duchi, Hazan & Singer (2011), JMLR 12, 2121-2159, fig. 1."""
 
     def rule(grads: Params, squares: Params, step: int) -> tuple[Params, Params, Array]:
         squares = Params(*(s + g * g for s, g in zip(squares, grads, strict=True)))
@@ -19,4 +22,5 @@ def adagrad_rule(epsilon: float) -> Rule:
     return rule
 
 
+#: Returns the initial sums of squares, zeros of the parameters' shapes.
 init_squares = zeros_like

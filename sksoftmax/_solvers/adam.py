@@ -1,4 +1,7 @@
-"""Adam: bias-corrected running means of the gradient and of its square."""
+"""Update rule of Adam, from bias-corrected running means of the gradient and of its square.
+
+`plan` passes it to `_first_order.first_order`; `serialization` saves its memory.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,12 @@ class AdamMemory(NamedTuple):
 
 
 def init_means(params: Params) -> AdamMemory:
+    """Return the initial means, zeros of the parameters' shapes."""
     return AdamMemory(zeros_like(params), zeros_like(params))
 
 
 def adam_rule(beta_1: float, beta_2: float, epsilon: float) -> Rule:
-    """``-m / (sqrt(v) + epsilon)``, bias-corrected: Kingma & Ba (2015), arXiv:1412.6980, algorithm 1."""
+    """Return the rule ``-m / (sqrt(v) + epsilon)``, bias-corrected: Kingma & Ba (2015), arXiv:1412.6980, alg. 1."""
 
     def rule(grads: Params, memory: AdamMemory, step: int) -> tuple[Params, AdamMemory, Array]:
         pairs = zip(memory.first, memory.second, grads, strict=True)

@@ -1,4 +1,7 @@
-"""The start: minibatch steps with momentum, in the metric of a bound of F's curvature."""
+"""Preconditioned minibatch SGD with momentum, the solver of the first epochs of a fit.
+
+`plan` uses it before Newton's steps, with the `GramPreconditioner` of a bound of the curvature of F.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from sksoftmax._types import Array, Batch, Params, Problem, Report, Solver
 
 
 class PreconditionedState(NamedTuple):
-    """State of preconditioned SGD, in the metric's coordinates (see ``gram_preconditioner``), in X's dtype and where X
-    is.
+    """State of preconditioned SGD, in the coordinates of the preconditioner (see ``gram_preconditioner``).
 
-    There every column has a scale of 1, so that float32 is enough whatever the data's scales.
+    Its arrays have the dtype of X and are on the device of X (sparse X: float64). In these coordinates every column has
+    a scale of 1, so that float32 is accurate enough for columns of any scale.
 
     Attributes
     ----------
@@ -27,18 +30,18 @@ class PreconditionedState(NamedTuple):
     b : ndarray of shape (n_outputs,)
         ``intercept + coef @ mean``.
     velocity_u, velocity_b : ndarray
-        Of their shapes.
+        Velocities of ``u`` and ``b``, of the same shapes.
     inverse_scale, mean : ndarray of shape (n_features,)
-        Of the metric.
+        Inverse scales and means of the columns, from the preconditioner.
     inverse : ndarray of shape (n_features, n_features) or (n_features,)
-        The metric's.
+        The inverse matrix of the preconditioner, or its diagonal.
     step : int
         Updates so far.
     rate : float
-        Base learning rate, > 0; the loop shrinks it after a divergence.
+        Base learning rate, > 0; the training loop reduces it after a divergence.
     total : number, in float64
-        Sum of F as the batches of the epoch so far have seen it, each before its step. Where X is, so that no step
-        waits for it.
+        Sum over the batches of the current epoch of F, estimated on each batch before its step. It stays on the device
+        of X, so that no step waits for a copy.
     """
 
     u: Array
@@ -54,6 +57,7 @@ class PreconditionedState(NamedTuple):
 
     @property
     def params(self) -> Params:
+        """The parameters in the original coordinates, in float64 on the host."""
         coef = to_host(self.u) * to_host(self.inverse_scale).astype(np.float64)
         return Params(coef, to_host(self.b) - coef @ to_host(self.mean))
 
@@ -68,17 +72,27 @@ def preconditioned_sgd(
     momentum: float,
     nesterov: bool,
 ) -> Solver:
-    """Solver whose step is ``velocity = momentum * velocity - preconditioner(gradient)`` of a batch.
+    """Return the solver with ``velocity = momentum * velocity - preconditioner(gradient)`` for each batch.
 
-    Nesterov's form looks one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4, in the
-    variables of the look-ahead point.
+    With ``nesterov`` the direction is one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4,
+    in the variables of the look-ahead point.
 
     Parameters
     ----------
+    preconditioner : GramPreconditioner
+        Inverse of a bound of the curvature of F.
     rate : float
-        Base step length in the metric.
+        Base step length, in the coordinates of the preconditioner, > 0.
+    schedule : callable
+        Maps step and horizon to a factor on ``rate``.
+    batch_size : int
+        Rows of a batch.
     n_batches, n_epochs : int
-        Their product is the horizon of the schedule.
+        Batches of an epoch, and epochs; their product is the horizon of the schedule.
+    momentum : float
+        In [0, 1); 0 is plain SGD.
+    nesterov : bool
+        Whether to use Nesterov's momentum.
     """
 
     def init(problem: Problem, params: Params) -> PreconditionedState:
@@ -105,11 +119,11 @@ def preconditioned_sgd(
         coef = u * inverse_scale
         params = Params(coef, b - coef @ mean)
         loss, grads = batch_loss_grad(problem, params, batch)
-        of_penalty, pull = penalty(coef, problem.alpha, problem.l1_ratio)
-        if problem.l1_ratio:  # a subgradient will do for a start
-            pull = pull + problem.alpha * problem.l1_ratio * np.sign(coef)
-        value = loss + of_penalty.astype(np.float64)
-        grad_u = (grads.coef - np.outer(grads.intercept, mean) + pull) * inverse_scale
+        penalty_value, penalty_grad = penalty(coef, problem.alpha, problem.l1_ratio)
+        if problem.l1_ratio:  # a subgradient suffices, as Newton's steps follow
+            penalty_grad = penalty_grad + problem.alpha * problem.l1_ratio * np.sign(coef)
+        value = loss + penalty_value.astype(np.float64)
+        grad_u = (grads.coef - np.outer(grads.intercept, mean) + penalty_grad) * inverse_scale
         change_u = grad_u.astype(u.dtype, copy=False) @ inverse if inverse.ndim == 2 else grad_u * inverse
         change_b = preconditioner.intercept_rate * grads.intercept
         velocity_u = momentum * velocity_u - change_u
@@ -127,7 +141,7 @@ def preconditioned_sgd(
         )
 
     def evaluate(problem: Problem, state: PreconditionedState) -> Report:
-        n_seen = (state.step - 1) % n_batches + 1
-        return Report(float(state.total) / n_seen, np.inf, False, is_exact=False)
+        n_done = (state.step - 1) % n_batches + 1
+        return Report(float(state.total) / n_done, np.inf, False, is_exact=False)
 
     return Solver("preconditioned_sgd", init, step, evaluate, batch_size)

@@ -1,4 +1,6 @@
-"""Schedules of the learning rate: factors of the base rate by step.
+"""Schedules of the learning rate: the factor on the base rate, as a function of the step.
+
+`plan` makes them with `schedule`; the solvers by batches call them.
 
 References
 ----------
@@ -11,27 +13,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-#: Maps step (int >= 0, updates so far) and horizon (int >= 1, updates planned; None on a stream) to a factor.
+#: Maps step (int >= 0, updates so far) and horizon (int >= 1, updates planned; None on a stream) to a factor >= 0.
 Schedule = Callable[[int, int | None], float]
 
 
 def constant() -> Schedule:
-    """1 at every step."""
+    """Return the schedule that is 1 at every step."""
     return lambda step, horizon: 1.0
 
 
 def inverse_scaling(power: float) -> Schedule:
-    """``(step + 1) ** -power``."""
+    """Return the schedule ``(step + 1) ** -power``."""
     return lambda step, horizon: (step + 1.0) ** -power
 
 
 def linear() -> Schedule:
-    """From 1 to 0 over the horizon; 1 on a stream, which has none."""
+    """Return the schedule that falls linearly from 1 to 0 over the horizon; it is 1 if the horizon is None."""
     return lambda step, horizon: 1.0 if horizon is None else max(0.0, 1.0 - step / horizon)
 
 
 def cosine() -> Schedule:
-    """From 1 to 0 over the horizon along half a cosine; 1 on a stream, which has none."""
+    """Return the schedule that falls from 1 to 0 over the horizon as half a cosine; it is 1 if the horizon is None."""
 
     def factor(step: int, horizon: int | None) -> float:
         if horizon is None:
@@ -42,7 +44,7 @@ def cosine() -> Schedule:
 
 
 def schedule(name: str, power: float) -> Schedule:
-    """The schedule called ``name``; ``power`` is inverse scaling's exponent."""
+    """Return the schedule called ``name``; ``power`` is the exponent of inverse scaling."""
     makers: dict[str, Callable[[], Schedule]] = {
         "constant": constant,
         "inverse_scaling": lambda: inverse_scaling(power),

@@ -1,4 +1,7 @@
-"""Stochastic gradient descent: plain, with momentum, with Nesterov's momentum."""
+"""Update rule of stochastic gradient descent: plain, with momentum, or with Nesterov's momentum.
+
+`plan` passes it to `_first_order.first_order`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ def sgd_rule(
     nesterov: bool,
     precondition: Callable[[Params], Params] = lambda grads: grads,
 ) -> Rule:
-    """``velocity = momentum * velocity - precondition(grads)``, and the velocity is the direction.
+    """Return the rule ``velocity = momentum * velocity - precondition(grads)``, whose direction is the velocity.
 
-    Nesterov's form looks one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4, in
-    the variables of the look-ahead point. ``momentum=0`` is plain SGD.
+    With ``nesterov`` the direction is one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4,
+    in the variables of the look-ahead point. ``momentum=0`` is plain SGD.
     """
 
     def rule(grads: Params, velocity: Params, step: int) -> tuple[Params, Params, float]:
@@ -28,4 +31,5 @@ def sgd_rule(
     return rule
 
 
+#: Returns the initial velocity, zeros of the parameters' shapes.
 init_velocity = zeros_like

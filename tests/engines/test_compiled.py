@@ -14,6 +14,7 @@ from scipy.special import softmax as scipy_softmax
 pytest.importorskip("numba")
 
 from sksoftmax._engines import compiled as _compiled
+from sksoftmax._engines import compiled_data as _compiled_data
 from sksoftmax._engines import compiled_row as _compiled_row
 from sksoftmax._engines import simd
 from sksoftmax._engines.compiled_row import make_workspace
@@ -253,14 +254,14 @@ def test_columns_and_rows_are_measured_in_float64(index):
     X = sp.csr_array(np.array([[1e25, 0.0], [0.0, 2.0]], dtype=np.float32))  # whose square float32 has not
     squares = np.zeros(2)
     indptr, indices = X.indptr.astype(index), X.indices.astype(index)
-    _compiled.mean_squares(indptr, indices, X.data, np.array([0.5, 0.5]), squares)
+    _compiled_data.mean_squares(indptr, indices, X.data, np.array([0.5, 0.5]), squares)
     assert_allclose(squares, [0.5e50, 2.0], rtol=1e-6)
     q = np.empty(2)
-    mean = _compiled.row_curvatures(indptr, indices, X.data, np.array([0.5, 0.5]), np.array([2e-50, 0.5]), 2.0, q)
+    mean = _compiled_data.row_curvatures(indptr, indices, X.data, np.array([0.5, 0.5]), np.array([2e-50, 0.5]), 2.0, q)
     assert_allclose(q, [1.0 + 1.0, 1.0 + 1.0], rtol=1e-6)
     assert mean == pytest.approx(0.5, rel=1e-6)  # q / (1 + q), without the intercept's 1
     out = np.empty_like(X.data)
-    _compiled.scale_values(indices, X.data, np.array([1e-25, 3.0]), out)
+    _compiled_data.scale_values(indices, X.data, np.array([1e-25, 3.0]), out)
     assert_allclose(out, [1.0, 6.0], rtol=1e-6)
 
 

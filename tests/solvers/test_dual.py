@@ -19,7 +19,7 @@ from sksoftmax import SoftmaxClassifier
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines import vectorized
 from sksoftmax._maths.objective import hessian_products, prior_objective, prior_params, value_and_grad
-from sksoftmax._solvers import _prox_center
+from sksoftmax._solvers import _certificate, _dual_finish, _prox_center
 from sksoftmax._solvers.dual import dual, is_available
 from sksoftmax._training import plan
 from sksoftmax._types import Batch, Params, Problem
@@ -151,7 +151,6 @@ def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha, container):
 @pytest.mark.parametrize(("n_classes", "l1_ratio"), [(2, 0.0), (4, 0.0), (2, 0.5), (4, 0.5)])
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept):
-    from sksoftmax._solvers import dual as module
 
     X, y, weight = sparse_data(n_classes)
     problem = as_problem(sp.csr_array(SHAPES[shape](np.random.default_rng(0), X)), y, weight, 1e-3, fit_intercept)
@@ -163,11 +162,11 @@ def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept)
     for epoch in range(12):
         state = solver.step(problem, state, problem.data)
         value = value_and_grad(problem, state.params).value
-        certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-        loss, gap, _ = certifier.measured(state.model, np.empty(0))
+        certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+        loss, gap, _ = certifier.evaluate(state.model, np.empty(0))
         assert loss + state.penalty == pytest.approx(value, rel=1e-12)
-        by_dual = certifier.bound(module._slope(problem, state), gap, np.inf)
-        by_slope = certifier.bound(certifier.slope(state.model)[1], 0.0, np.inf)
+        by_dual = certifier.bound(_dual_finish.negative_gradient(problem, state), gap, np.inf)
+        by_slope = certifier.bound(certifier.gradient(state.model)[1], 0.0, np.inf)
         rounding = 1e-8 * minimum  # of the minimum, which is known to that
         # the intercept's shift is exact to second order, and large in the first epochs
         assert epoch < 4 or min(by_dual, by_slope) >= value - minimum - rounding
@@ -176,7 +175,6 @@ def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept)
 @needs_numba
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_products_are_those_of_the_hessian(n_classes):
-    from sksoftmax._solvers import dual as module
 
     X, y, weight = sparse_data(n_classes)
     problem = as_problem(X, y, weight, 1e-3)
@@ -185,7 +183,7 @@ def test_products_are_those_of_the_hessian(n_classes):
     state = solver.init(problem, prior_params(problem))
     for _ in range(len(reports)):  # until what the rows agreed to are the model's probabilities
         state = solver.step(problem, state, problem.data)
-    certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
     rng = np.random.default_rng(0)
     n_lanes, root = len(state.model.intercept), state.prox_weights.root[:-1]
     scaled = np.zeros((problem.n_features, n_lanes))
@@ -210,8 +208,6 @@ def test_products_are_those_of_the_hessian(n_classes):
 def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     shape, n_classes, l1_ratio, container, by_penalty, monkeypatch
 ):
-    from sksoftmax._solvers import _certificate
-    from sksoftmax._solvers import dual as module
 
     X, y, weight = sparse_data(n_classes, n=200, p=12)
     problem = as_problem(container(sp.csr_array(SHAPES[shape](np.random.default_rng(0), X))), y, weight, 1e-3)
@@ -220,8 +216,8 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     state = solver.init(problem, prior_params(problem))
     for _ in range(3):
         state = solver.step(problem, state, problem.data)
-    certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-    _, grads = certifier.slope(state.model)
+    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+    _, grads = certifier.gradient(state.model)
     seen = []
 
     def remembered(hessian, grads, preconditioner, *args, least, most):
@@ -269,13 +265,12 @@ def test_without_penalty_what_is_next_to_nothing_for_the_dtype_is_not_trusted(dt
 
 @needs_numba
 def test_a_slope_that_no_curvature_holds_has_no_bound():
-    from sksoftmax._solvers import dual as module
 
     X, y, weight = sparse_data(2)
     problem = as_problem(X, y, weight, 1e-3)
     state = dual(lambda: np.arange(300), 0.0).init(problem, Params(np.zeros((1, 40)), np.array([1e3])))
-    certifier = module.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
-    _, grads = certifier.slope(state.model)
+    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+    _, grads = certifier.gradient(state.model)
     assert grads.intercept.any()
     assert certifier.bound(grads, 0.0, np.inf) == np.inf
     assert certifier.rounding() == np.inf
@@ -311,7 +306,7 @@ def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
         state = solver.init(problem, prior_params(problem))
         for _ in range(3):
             state = solver.step(problem, state, problem.data)
-        state = module._move_center(state)
+        state = module.move_center(state)
         before = state.params
         for factor in (0.5, 2.0):
             state = module._rescale_kappa(problem, state, factor)
@@ -335,9 +330,9 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
     state = solver.init(problem, prior_params(problem))
     for _ in range(3):
         state = solver.step(problem, state, problem.data)
-    state = module._move_center(state)
+    state = module.move_center(state)
     exact = module._recompute_dual_sums(problem, state, 1e-3)
-    assert_allclose(exact.prox_center.at, state.prox_center.at, rtol=1e-9, atol=1e-12)
+    assert_allclose(exact.prox_center.position, state.prox_center.position, rtol=1e-9, atol=1e-12)
     assert exact.n_between == 2 * state.n_between  # it was off by nothing
     some = state.model.table.reshape(40, -1)[:, : state.n_outputs]
     some += 0.1 * np.random.default_rng(0).standard_normal(some.shape)
@@ -348,10 +343,12 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
     assert_allclose(exact.params.coef[:, active], before.coef[:, active], rtol=1e-12)
     has_none = np.setdiff1d(np.arange(40), active)  # whose coefficients are what the rows agreed to
     table = exact.model.table.reshape(40, -1)[has_none]
-    assert_allclose(table, -exact.rows.slope(exact.dual_vars)[0][has_none] / 300, atol=1e-15)
+    assert_allclose(table, -exact.rows.dual_gradient_sums(exact.dual_vars)[0][has_none] / 300, atol=1e-15)
     # kappa (V - W) is F's slope at what the rows agreed to, plus the penalty's at the coefficients
-    slope = module._slope(problem, exact).coef.reshape(40, -1)
-    g = exact.prox_weights.prox_fraction[:-1, None] * (module._softened(exact)[active] - exact.prox_center.at[:-1])
+    slope = _dual_finish.negative_gradient(problem, exact).coef.reshape(40, -1)
+    g = exact.prox_weights.prox_fraction[:-1, None] * (
+        module.scaled_coef(exact.model)[active] - exact.prox_center.position[:-1]
+    )
     assert_allclose(g, slope[active], rtol=1e-7, atol=1e-12)
 
 
@@ -365,9 +362,9 @@ def test_the_centre_takes_over_where_rows_are_left_alone():
     state = solver.init(problem, prior_params(problem))
     for _ in range(6):
         state = solver.step(problem, state, problem.data)
-    state = module._move_center(state)
+    state = module.move_center(state)
     gap = 0.1 * state.prox_center.remaining  # not next to nothing
-    state = state._replace(n_waiting=4, gaps=(gap, gap, gap))  # and not falling
+    state = state._replace(n_since_change=4, gaps=(gap, gap, gap))  # and not falling
     assert module._adapt_kappa(problem, state, 0.0).factor == state.factor
     assert module._adapt_kappa(problem, state, 2 * gap).factor == state.factor / 4
     noisy = 4 * max(state.prox_center.gains)
@@ -391,10 +388,10 @@ def test_the_centre_estimates_what_a_slow_direction_hides():
     kept, distance, prox_center = 0.9, 1.0, _prox_center.ProxCenter(np.array([[1.0]]))
     for _ in range(5):
         prox_center = _prox_center.update_center(
-            prox_center, kept * np.asarray(prox_center.at), np.array([1.0]), is_plain=True
+            prox_center, kept * np.asarray(prox_center.position), np.array([1.0]), is_plain=True
         )
-        distance = float(prox_center.at[0, 0])
-        prox_center = prox_center._replace(at=prox_center.last.reached)
+        distance = float(prox_center.position[0, 0])
+        prox_center = prox_center._replace(position=prox_center.last.coef)
     true = 0.5 * (0.1 * distance) ** 2 * kept / (1 - kept)
     assert true <= prox_center.cautious_estimate <= 5 * true
 
@@ -402,10 +399,14 @@ def test_the_centre_estimates_what_a_slow_direction_hides():
 def test_a_centre_that_stands_still_may_have_far_to_go():
     prox_center = _prox_center.ProxCenter(np.array([[1.0]]))
     for _ in range(3):  # the same gain again and again
-        prox_center = _prox_center.update_center(prox_center, prox_center.at + 1.0, np.array([1.0]), is_plain=True)
+        prox_center = _prox_center.update_center(
+            prox_center, prox_center.position + 1.0, np.array([1.0]), is_plain=True
+        )
     assert prox_center.cautious_estimate > 500 * prox_center.gains[-1]
     for k in range(12):
-        prox_center = _prox_center.update_center(prox_center, prox_center.at + 0.5**k, np.array([1.0]), is_plain=True)
+        prox_center = _prox_center.update_center(
+            prox_center, prox_center.position + 0.5**k, np.array([1.0]), is_plain=True
+        )
     assert prox_center.cautious_estimate < 100 * prox_center.gains[-1]
 
 
