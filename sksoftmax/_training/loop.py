@@ -173,7 +173,7 @@ def train(
             if stage.solver.evaluate is None or rules.score is not None:  # else not before they are needed
                 params = state.params
             score = None if rules.score is None else rules.score(params)
-            progress = _stopping.after_epoch(progress, report.value, score)
+            progress = _stopping.record_epoch(progress, report.value, score)
             curve.append(float(report.value))
             are_exact.append(report.is_exact)
             excesses.append(excess)
@@ -285,7 +285,7 @@ def _certify(
     excess = _excess(problem, state.params, preconditioner, tol)
     if excess <= tol:
         return progress, report._replace(excess=excess)
-    return _stopping.after_failed_check(progress), report
+    return _stopping.postpone_check(progress), report
 
 
 def _excess(problem: Problem, params: Params, preconditioner: GramPreconditioner, tol: float) -> float:
