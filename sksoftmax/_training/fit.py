@@ -26,7 +26,9 @@ from sksoftmax._maths.objective import (
 from sksoftmax._maths.reduction import classes_with_rows, reduce_columns, restrict_classes
 from sksoftmax._solvers._dual_data import is_mostly_zeros
 from sksoftmax._training.loop import Epoch, Monitor, Result, Rules, train
-from sksoftmax._training.plan import Settings, center_or_widen, make_plan, plan_moments, use_dual
+from sksoftmax._training.plan import make_plan, plan_moments, use_dual
+from sksoftmax._training.precision import center_or_widen
+from sksoftmax._training.settings import Settings
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._types import Array, Moments, Params, Problem, is_finite
 
@@ -259,10 +261,10 @@ def minimize_prepared(
         settings,
         is_warm=is_warm,
         rng=rng,
-        known=moments,
+        moments=moments,
         path_cache=path_cache,
         allow_estimate=allow_estimate,
-        is_wide=is_wide,
+        is_widened=is_wide,
     )
     rules, monitor = _map_callbacks(rules, monitor, lambda params: shift_intercept(params, column_offset, -1.0))
     start = shift_intercept(params, column_offset, 1.0)

@@ -16,7 +16,7 @@ from sksoftmax._maths.proximal import expected_decrease
 from sksoftmax._maths.saturation import newton_step
 from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._training import stopping as _stopping
-from sksoftmax._training.plan import Plan
+from sksoftmax._training.settings import Plan
 from sksoftmax._training.stopping import Progress, StopReason
 from sksoftmax._types import Params, Problem, Report, Solver, is_finite, normalize_weights
 

@@ -14,7 +14,8 @@ from sksoftmax._data.batches import row_order
 from sksoftmax._maths.objective import loss, objective_value, penalty, prior_params, shift_intercept
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, minimize_prepared, prepare
 from sksoftmax._training.loop import Result, Rules
-from sksoftmax._training.plan import Settings, use_dual
+from sksoftmax._training.plan import use_dual
+from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem, interpolate
 
 #: Tolerance of the models on a path, as a fraction of the generalization gap: held-out loss minus training loss. The

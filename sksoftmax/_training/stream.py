@@ -19,7 +19,8 @@ from sksoftmax._maths.reduction import add_classes
 from sksoftmax._solvers.schedule_free import moments_from_rows
 from sksoftmax._training.fit import NO_MONITOR, minimize
 from sksoftmax._training.loop import Result, Rules, one_pass
-from sksoftmax._training.plan import Settings, choose_engine, make_stream_plan, rows_of_a_step
+from sksoftmax._training.plan import choose_engine, make_stream_plan, rows_of_a_step
+from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem, is_finite
 
 #: Maximum bytes of X in the row buffer.
