@@ -15,7 +15,10 @@ from sksoftmax._types import Array, Problem
 
 
 def is_small(problem: Problem) -> bool:
-    """Return whether a Newton step costs next to nothing: at most 256 rows in memory, and the exact Hessian factorized."""
+    """Return whether a Newton step costs next to nothing.
+
+    The rows are at most 256, and the Hessian of all rows is factorized.
+    """
     return problem.n_samples <= MIN_BATCH and choose_curvature(problem).is_exact
 
 
