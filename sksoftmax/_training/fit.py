@@ -103,8 +103,8 @@ def minimize(
     if problem.n_classes == 1:
         return _fit_one_class(params, rules, monitor), {}
     # 1.
-    if (seen := classes_with_rows(problem)) is not None:
-        reduced = restrict_classes(problem, seen)
+    if (class_codes := classes_with_rows(problem)) is not None:
+        reduced = restrict_classes(problem, class_codes)
         rules, monitor = _map_callbacks(rules, monitor, reduced.back)
         result, info = minimize(
             *(reduced.problem, reduced.to(params), settings, rules), is_warm=is_warm, rng=rng, monitor=monitor

@@ -167,11 +167,11 @@ def test_a_callback_that_returns_true_ends_the_fit_with_what_is_reached(params):
 
 @needs_callbacks
 def test_no_model_is_made_for_a_callback_that_asks_for_none(monkeypatch):
-    made, outcome = [], SoftmaxClassifier._outcome
-    monkeypatch.setattr(SoftmaxClassifier, "_outcome", lambda *args: made.append(1) or outcome(*args))
+    calls, outcome = [], SoftmaxClassifier._outcome
+    monkeypatch.setattr(SoftmaxClassifier, "_outcome", lambda *args: calls.append(1) or outcome(*args))
     clf = SoftmaxClassifier(tol=1e-9).set_callbacks(Incurious()).fit(X_DIGITS, Y_DIGITS)
     assert clf.stop_reason_ == "callback"
-    assert len(made) == 1  # by the fit itself
+    assert len(calls) == 1  # by the fit itself
 
 
 @needs_callbacks
@@ -311,8 +311,8 @@ def test_a_pipeline_passes_on_what_is_set_on_it_to_be_passed_on():
     pipeline = make_pipeline(StandardScaler(), SoftmaxClassifier()).set_callbacks(own, propagated)
     pipeline.fit(X_IRIS, Y_IRIS)
     n_epochs = pipeline[-1].n_iter_
-    assert sum(told.startswith("end epoch") for told in propagated.told) == n_epochs
-    assert not any("epoch" in told for told in own.told)
+    assert sum(call.startswith("end epoch") for call in propagated.told) == n_epochs
+    assert not any("epoch" in call for call in own.told)
     assert propagated.told.count("setup") == propagated.told.count("teardown") == 1
     model = next(model for model in propagated.models if isinstance(model, SoftmaxClassifier))
     assert model.n_iter_ == 1

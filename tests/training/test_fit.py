@@ -235,19 +235,19 @@ def minimum_of(X, y):
 def test_parameters_that_float32_holds_are_handed_over_in_it():
     X, y = random_data(300, dtype=np.float32)
     case, result = minimum_of(X, y)
-    kept = finalize(case, result, 1e-3)
-    assert {part.dtype for part in kept.params} == {np.dtype(np.float32)}
-    assert kept.excess == result.excess
-    assert_allclose(kept.params.coef, result.params.coef, rtol=1e-6)  # the rounding of float32
+    final = finalize(case, result, 1e-3)
+    assert {part.dtype for part in final.params} == {np.dtype(np.float32)}
+    assert final.excess == result.excess
+    assert_allclose(final.params.coef, result.params.coef, rtol=1e-6)  # the rounding of float32
     assert_allclose(result.params.coef.sum(axis=0), 0, atol=1e-12)
 
 
 def test_float64_parameters_are_handed_over_as_they_are_less_a_common_shift():
     case = problem_by_rows(*random_data(300))
     params = random_params(3, 4)
-    kept = finalize(case, result_of(params, 1.0), 1e-3)
-    assert_allclose(kept.params.coef, params.coef - params.coef.mean(axis=0), rtol=1e-15)
-    assert kept.params.intercept.sum() == pytest.approx(0, abs=1e-15)
+    final = finalize(case, result_of(params, 1.0), 1e-3)
+    assert_allclose(final.params.coef, params.coef - params.coef.mean(axis=0), rtol=1e-15)
+    assert final.params.intercept.sum() == pytest.approx(0, abs=1e-15)
 
 
 @pytest.mark.parametrize(("tol", "dtype"), [(1e-6, np.float64), (1e9, np.float32)])
@@ -262,9 +262,9 @@ def test_a_fit_that_neither_dtype_holds_says_so():
     X, y = random_data(300, dtype=np.float32)
     case, result = minimum_of(X, y)
     far = Params(result.params.coef * 3, result.params.intercept)  # F is higher there than in the fit
-    kept = finalize(case, result._replace(params=far), 1e-9)
-    assert kept.excess > 1e-2
-    assert kept.stop_reason is StopReason.PRECISION
+    final = finalize(case, result._replace(params=far), 1e-9)
+    assert final.excess > 1e-2
+    assert final.stop_reason is StopReason.PRECISION
     assert finalize(case, result._replace(params=far, stop_reason=StopReason.MAX_ITER), 1e-9).stop_reason is (
         StopReason.MAX_ITER
     )

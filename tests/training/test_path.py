@@ -89,14 +89,14 @@ def test_labels_of_the_rows_held_out_change_no_coefficient():
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_attributes_have_the_shapes_of_logistic_regression_cv(n_classes):
     X, y = random_data(300, n_classes=n_classes)
-    kept = {"cv": 3, "l1_ratios": (0.0, 0.5)}
-    sweep = SoftmaxClassifierCV(4, random_state=0, **kept).fit(X, y)
+    common = {"cv": 3, "l1_ratios": (0.0, 0.5)}
+    sweep = SoftmaxClassifierCV(4, random_state=0, **common).fit(X, y)
     assert sweep.alphas_.shape == (4,)
     assert sweep.scores_.shape == sweep.n_iter_.shape == (3, 2, 4)
     assert sweep.coefs_paths_.shape == (3, 2, 4, *sweep.coef_.shape[:1], X.shape[1] + 1)
     assert sweep.l1_ratio_ in (0.0, 0.5)
     assert (sweep.n_iter_ >= 1).all()
-    bare = SoftmaxClassifierCV(4, random_state=0, fit_intercept=False, store_coefs=False, **kept).fit(X, y)
+    bare = SoftmaxClassifierCV(4, random_state=0, fit_intercept=False, store_coefs=False, **common).fit(X, y)
     assert not hasattr(bare, "coefs_paths_")
     assert_array_equal(bare.intercept_, 0)
 
@@ -242,14 +242,15 @@ def test_folds_that_lack_a_class_have_a_sensible_mean(is_refitted, l1_ratio):
         if lacking < 3:  # two classes: one row of coefficients instead of two
             own.set_params(alpha=0.005 * (1 + l1_ratio), l1_ratio=2 * l1_ratio / (1 + l1_ratio))
         own.fit(X[train], y[train])
-        known = np.isin(y[test], own.classes_)
-        told = own.predict_log_proba(X[test][known])[
-            np.arange(known.sum()), np.searchsorted(own.classes_, y[test][known])
+        is_known = np.isin(y[test], own.classes_)
+        want_log_proba = own.predict_log_proba(X[test][is_known])[
+            np.arange(is_known.sum()), np.searchsorted(own.classes_, y[test][is_known])
         ]
         coefs = sweep.coefs_paths_[k, 0, 0]
-        raw = X[test][known] @ coefs[:, :-1].T + coefs[:, -1]
+        raw = X[test][is_known] @ coefs[:, :-1].T + coefs[:, -1]
         raw -= np.logaddexp.reduce(raw, axis=1)[:, None]
-        assert_allclose(raw[np.arange(known.sum()), y[test][known]], told, atol=5e-3)  # missing class: 1 / 2n
+        log_proba = raw[np.arange(is_known.sum()), y[test][is_known]]
+        assert_allclose(log_proba, want_log_proba, atol=5e-3)  # the missing class has a probability of 1 / 2n
 
 
 def test_the_mean_of_folds_is_by_class_up_to_the_shifts_of_the_softmax():
@@ -286,13 +287,13 @@ def test_scorers_of_probabilities_are_given_the_labels_of_all_classes(labels, sc
     if "pos_label" in signature(get_scorer(scoring)._score_func).parameters and len(labels) == 2:
         names["pos_label"] = labels[1]
     scorer = get_scorer(scoring)
-    told = make_scorer(
+    want_scorer = make_scorer(
         scorer._score_func, greater_is_better=scorer._sign > 0, response_method=scorer._response_method, **names
     )
     assert sweep.scores_[0, 0, 0] == pytest.approx(
-        told(sweep, X[test], y[test]), rel=1e-3
+        want_scorer(sweep, X[test], y[test]), rel=1e-3
     )  # the same rows, a model within a larger tol
-    assert sweep.score(X[test], y[test]) == pytest.approx(told(sweep, X[test], y[test]), rel=1e-12)
+    assert sweep.score(X[test], y[test]) == pytest.approx(want_scorer(sweep, X[test], y[test]), rel=1e-12)
 
 
 def test_a_metric_keeps_the_labels_that_it_has():
@@ -354,12 +355,12 @@ def solvers(monkeypatch):
     """Return the list of the solvers of the models, in the order of the fits."""
     names, trained = [], _fit.minimize_prepared
 
-    def told(*arguments, **settings):
+    def spy(*arguments, **settings):
         result = trained(*arguments, **settings)
         names.append(result[0].solver)
         return result
 
-    monkeypatch.setattr(_path, "minimize_prepared", told)
+    monkeypatch.setattr(_path, "minimize_prepared", spy)
     return names
 
 
@@ -390,16 +391,16 @@ def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
 @pytest.mark.skipif(not is_available(), reason="needs numba")
 def test_what_the_dual_makes_of_the_rows_it_makes_once_a_path(solvers, monkeypatch):
     X, y = wide_digits()
-    made, rows_of = [], dual.rows_of
-    monkeypatch.setattr(dual, "rows_of", lambda case: made.append(case) or rows_of(case))
+    calls, rows_of = [], dual.rows_of
+    monkeypatch.setattr(dual, "rows_of", lambda case: calls.append(case) or rows_of(case))
     alphas = [0.1, 0.03, 0.01]
     cv = list(FOLDS.split(X, y))[:2]
     shared = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
     assert solvers == ["dual"] * 6
-    assert len(made) == 2
+    assert len(calls) == 2
     monkeypatch.setattr(dual.DualState, "path_cache", None)
     alone = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
-    assert len(made) == 8
+    assert len(calls) == 8
     assert_array_equal(shared.coefs_paths_, alone.coefs_paths_)
 
 
@@ -425,9 +426,9 @@ def test_a_paths_models_are_near_the_minimum_though_nothing_is_measured(data):
     for alpha, coef in zip(alphas, path, strict=True):
         case = problem(X[train], np.searchsorted(np.unique(y), y[train]), alpha=alpha)
         exact = SoftmaxClassifier(alpha, tol=1e-6, max_iter=1000, random_state=0).fit(X[train], y[train])
-        least = objective_value(case, Params(exact.coef_, exact.intercept_))
+        minimum = objective_value(case, Params(exact.coef_, exact.intercept_))
         # estimated excess 0.03; the worst of 16 seeds has an excess of 0.08, for the digits at the smallest alpha
-        assert objective_value(case, Params(coef[:, :-1], coef[:, -1])) < 1.1 * least
+        assert objective_value(case, Params(coef[:, :-1], coef[:, -1])) < 1.1 * minimum
 
 
 def test_a_line_a_path_is_printed_when_asked(capsys):

@@ -128,34 +128,34 @@ def test_a_stream_that_outgrows_what_is_kept_goes_on_from_there(container):
 def test_a_stream_asks_for_another_fit_when_the_rows_surprise_it():
     rows = as_problem(*random_rows(100)).data
     params = Params(np.zeros((100, 100)), np.zeros(100))  # many: a fit costs more than its calls
-    kept = stream.RowBuffer(chunks=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
-    assert not stream._is_due(kept, 1.0)  # a surplus of 1.9 in 100
-    assert stream._is_due(kept._replace(surplus=2.1), 1.0)
-    assert not stream._is_due(kept._replace(surplus=2.1), 2.0)  # weights twice as large
-    assert not stream._is_due(kept._replace(surplus=2.1, n_learned=85), 1.0)  # too soon
-    assert stream._is_due(kept._replace(surplus=-9.0, n_learned=50), 1.0)  # twice as many
+    buffer = stream.RowBuffer(chunks=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
+    assert not stream._is_due(buffer, 1.0)  # a surplus of 1.9 in 100
+    assert stream._is_due(buffer._replace(surplus=2.1), 1.0)
+    assert not stream._is_due(buffer._replace(surplus=2.1), 2.0)  # weights twice as large
+    assert not stream._is_due(buffer._replace(surplus=2.1, n_learned=85), 1.0)  # too soon
+    assert stream._is_due(buffer._replace(surplus=-9.0, n_learned=50), 1.0)  # twice as many
     few = Params(np.zeros((3, 6)), np.zeros(3))
-    assert stream._is_due(kept._replace(surplus=2.1, n_learned=99, params=few), 1.0)  # never too soon
+    assert stream._is_due(buffer._replace(surplus=2.1, n_learned=99, params=few), 1.0)  # never too soon
 
 
 def test_few_heavy_rows_and_rows_that_the_model_is_lost_on_ask_sooner():
     rows = as_problem(*random_rows(100)).data
     params = Params(np.zeros((3, 10000)), np.zeros(3))  # many: a fit costs more than its calls
-    kept = stream.RowBuffer((rows,), n_learned=90, value=0.5, loss=0.4, surplus=2.0, params=params, weight=90.0)
-    assert not stream._is_due(kept, 1.0)
-    assert stream._is_due(kept._replace(weight=78.0), 1.0)  # growth: 10 of 90 rows, 22 of 78 in weight
-    assert stream._is_due(kept._replace(squares=41.0), 1.0)  # one row has a weight of 6.4 of 10
-    assert not stream._is_due(kept._replace(squares=41.0, surplus=0.9), 1.0)  # not stale
-    assert stream._is_due(kept._replace(surplus=7.0), 1.0)  # the mean loss of the new rows is log(3)
-    assert not stream._is_due(kept._replace(surplus=7.0, n_learned=96, weight=96.0), 1.0)  # too soon
-    assert stream._is_due(kept._replace(surplus=60.0, n_learned=99, weight=99.0), 1.0)  # F is 1.1 over all rows
-    assert stream._is_due(kept._replace(surplus=np.nan), 1.0)
+    buffer = stream.RowBuffer((rows,), n_learned=90, value=0.5, loss=0.4, surplus=2.0, params=params, weight=90.0)
+    assert not stream._is_due(buffer, 1.0)
+    assert stream._is_due(buffer._replace(weight=78.0), 1.0)  # growth: 10 of 90 rows, 22 of 78 in weight
+    assert stream._is_due(buffer._replace(squares=41.0), 1.0)  # one row has a weight of 6.4 of 10
+    assert not stream._is_due(buffer._replace(squares=41.0, surplus=0.9), 1.0)  # not stale
+    assert stream._is_due(buffer._replace(surplus=7.0), 1.0)  # the mean loss of the new rows is log(3)
+    assert not stream._is_due(buffer._replace(surplus=7.0, n_learned=96, weight=96.0), 1.0)  # too soon
+    assert stream._is_due(buffer._replace(surplus=60.0, n_learned=99, weight=99.0), 1.0)  # F is 1.1 over all rows
+    assert stream._is_due(buffer._replace(surplus=np.nan), 1.0)
 
 
 def refitted_to(clf):
     """Return the number of rows of the last fit, and of all buffered rows."""
-    kept = clf._stream.row_buffer
-    return kept.n_learned, kept.n_samples
+    buffer = clf._stream.row_buffer
+    return buffer.n_learned, buffer.n_samples
 
 
 @pytest.mark.parametrize("size", [150, 428])
@@ -192,9 +192,9 @@ def test_a_fit_to_the_rows_kept_that_does_not_converge_says_so():
     X, y = random_rows(2000, p=40)
     clf = SoftmaxClassifier(1e-9, max_iter=1, random_state=0)
     words = r"F\* is .* the 0\.01 that partial_fit aims at\. Raise max_iter\.$"
-    with pytest.warns(ConvergenceWarning, match=words) as told:
+    with pytest.warns(ConvergenceWarning, match=words) as record:
         clf.partial_fit(np.hstack([X, X**2, X**3]), y, [0, 1, 2])
-    assert told[0].filename == __file__
+    assert record[0].filename == __file__
 
 
 OTHER_OBJECTIVES = {
@@ -299,10 +299,10 @@ def test_the_surplus_is_what_new_rows_lose_more_than_the_old():
     clf = SoftmaxClassifier(1e-3, random_state=0).partial_fit(X[:1900], y[:1900], classes=[0, 1, 2])
     losses = -clf.predict_log_proba(X)[np.arange(2000), y]
     clf.partial_fit(X[1900:], y[1900:])
-    kept = clf._stream.row_buffer
-    assert kept.n_learned == 1900
-    assert kept.loss == pytest.approx(losses[:1900].mean(), rel=1e-9)
-    assert kept.surplus == pytest.approx(losses[1900:].sum() - 100 * losses[:1900].mean(), rel=1e-9)
+    buffer = clf._stream.row_buffer
+    assert buffer.n_learned == 1900
+    assert buffer.loss == pytest.approx(losses[:1900].mean(), rel=1e-9)
+    assert buffer.surplus == pytest.approx(losses[1900:].sum() - 100 * losses[:1900].mean(), rel=1e-9)
     assert clf.solver_info_["kept"] == "2000 rows, 1900 of them in the last fit"
 
 
@@ -328,13 +328,13 @@ def test_weights_count_rows(class_weight):
     X, y = random_rows(300)
     weight = np.arange(300) % 3
     params = {"class_weight": class_weight, "random_state": 0}
-    left = SoftmaxClassifier(**params).partial_fit(X, y, [0, 1, 2], weight)
-    right = SoftmaxClassifier(**params).partial_fit(np.repeat(X, weight, axis=0), np.repeat(y, weight), [0, 1, 2])
+    weighted = SoftmaxClassifier(**params).partial_fit(X, y, [0, 1, 2], weight)
+    repeated = SoftmaxClassifier(**params).partial_fit(np.repeat(X, weight, axis=0), np.repeat(y, weight), [0, 1, 2])
     weights = np.where(class_weight is None, 1.0, 1.0 + y) * weight
     problem = as_problem(X, y, alpha=1e-4)
     problem = problem._replace(data=problem.data._replace(weight=weights), mean_weight=weights.mean())
     best = SoftmaxClassifier(tol=1e-9).fit(X, y, weights)
-    values = [value_and_grad(problem, OURS.params(clf)).value for clf in (best, left, right)]
+    values = [value_and_grad(problem, OURS.params(clf)).value for clf in (best, weighted, repeated)]
     assert max(values) <= 1.01 * values[0]
 
 
@@ -501,13 +501,13 @@ def test_a_half_life_follows_columns_whose_scale_changes():
 
 
 def test_products_of_columns_are_summed_until_they_are_known(monkeypatch):
-    asked, compute_moments = [], steps.compute_moments
+    full_gram, compute_moments = [], steps.compute_moments
     monkeypatch.setattr(
-        steps, "compute_moments", lambda *a, **k: asked.append(k["full_gram"]) or compute_moments(*a, **k)
+        steps, "compute_moments", lambda *a, **k: full_gram.append(k["full_gram"]) or compute_moments(*a, **k)
     )
     X, y = random_rows(4000, p=10)
     streamed(SoftmaxClassifier(keep_rows=False, random_state=0), X, y, 100, classes=[0, 1, 2])
-    assert asked == [True] * 2  # two batches: 20 rows per column
+    assert full_gram == [True] * 2  # two batches: 20 rows per column
 
 
 # --- sums -------------------------------------------------------------------------------------------------
