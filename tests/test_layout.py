@@ -59,8 +59,26 @@ WINGS = {
         "_dual_finish",
         "dual",
     ],
+<<<<<<< HEAD
     "_data": ["batches", "chunks", "validation", "placement", "targets", "totals", "out_of_core"],
     "_training": ["stopping", "plan", "loop", "fit", "callbacks", "path", "stream"],
+=======
+    "_data": ["batches", "chunks", "validation", "placement", "targets", "out_of_core"],
+    "_training": [
+        "stopping",
+        "settings",
+        "finish",
+        "precision",
+        "named",
+        "lazy",
+        "plan",
+        "loop",
+        "fit",
+        "callbacks",
+        "path",
+        "stream",
+    ],
+>>>>>>> help-d
     "_model": ["conversion", "predictions", "serialization"],
     "estimators": ["loss", "verify", "_classifier", "_classifier_cv", "onnx"],
     "_cluster": ["partitions", "client"],

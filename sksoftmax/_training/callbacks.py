@@ -1,4 +1,7 @@
-"""Who watches a fit: a line an epoch on the screen, and scikit-learn's callbacks."""
+"""Report the epochs of a fit: on the screen, and to scikit-learn's callbacks.
+
+The estimators build the `Monitor` of a fit here; the training loop calls it.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,25 @@ from sksoftmax._training.loop import Epoch, Monitor, Result
 
 
 def verbose_monitor(n_samples: int) -> Monitor:
-    """Prints a line an epoch, with the seconds since now, and the rows a second of the epoch.
+    """Return a monitor that prints one line per epoch.
 
-    F is evaluated where the epoch has only its mean along the way, which may be below F's minimum.
+    The line has the seconds since this call and the rows per second of the epoch. F is evaluated if the epoch has only
+    the mean of F over its steps, because this mean may be below the minimum of F.
     """
-    began = epoch_began = time.perf_counter()
+    fit_start = epoch_start = time.perf_counter()
 
     def on_epoch_begin() -> None:
-        nonlocal epoch_began
-        epoch_began = time.perf_counter()
+        nonlocal epoch_start
+        epoch_start = time.perf_counter()
 
     def on_epoch_end(epoch: Epoch) -> bool:
         now = time.perf_counter()
         excess = f"{epoch.excess:.1e}" if math.isfinite(epoch.excess) else "-"
         value = epoch.value if epoch.is_exact else epoch.snapshot().loss_curve[-1]
         validation = "" if epoch.score is None else f"  validation {epoch.score:.4f}"
-        rate = n_samples / max(now - epoch_began, 1e-9)
+        rate = n_samples / max(now - epoch_start, 1e-9)
         print(
-            f"epoch {epoch.number:4d}  F  {value:.6e}  excess {excess:>7}{validation}  {now - began:.2f} s  "
+            f"epoch {epoch.number:4d}  F  {value:.6e}  excess {excess:>7}{validation}  {now - fit_start:.2f} s  "
             f"{rate:.1e} rows/s"
         )
         return False
@@ -39,62 +43,62 @@ def verbose_monitor(n_samples: int) -> Monitor:
 
 
 class Task(NamedTuple):
-    """A fit, as callbacks are told of it: a task, whose subtasks are its epochs.
+    """The task of a fit in scikit-learn's callbacks; its subtasks are the epochs.
 
     Attributes
     ----------
     context : CallbackContext or None
         None without callbacks.
-    given : dict
-        What they are told each time: the estimator, X and y as ``fit`` was given them, the weights as metadata.
+    arguments : dict
+        Arguments of every call: the estimator, X and y as passed to ``fit``, and the weights as metadata.
     """
 
     context: Any
-    given: dict[str, Any]
+    arguments: dict[str, Any]
 
     def monitors(self, attributes: Callable[[Result], dict[str, Any]]) -> list[Monitor]:
-        """Those that tell them of the epochs, if there are any.
+        """Return the monitor that calls the callbacks, in a list; an empty list without callbacks.
 
-        ``attributes`` are the fitted ones, made for callbacks that ask for the model as it stands.
+        ``attributes`` maps a result to the fitted attributes. It is called if a callback requests the current model.
         """
         if self.context is None:
             return []
         task = self.context
         last: Epoch | None = None
 
-        def reached() -> dict[str, Any] | None:
+        def current_attributes() -> dict[str, Any] | None:
             return None if last is None else attributes(last.snapshot())
 
         def on_epoch_begin() -> None:
             nonlocal task
             task = self.context.subcontext(task_name="epoch")
-            task.call_on_fit_task_begin(**self.given, reconstruction_attributes=reached)
+            task.call_on_fit_task_begin(**self.arguments, reconstruction_attributes=current_attributes)
 
         def on_epoch_end(epoch: Epoch) -> bool:
             nonlocal last
             last = epoch
-            return bool(task.call_on_fit_task_end(**self.given, reconstruction_attributes=reached))
+            return bool(task.call_on_fit_task_end(**self.arguments, reconstruction_attributes=current_attributes))
 
         return [Monitor(on_epoch_begin, on_epoch_end)]
 
     def end(self) -> None:
-        """Tell them that the estimator is fitted."""
+        """Call the callbacks after the estimator is fitted."""
         if self.context is not None:
-            self.context.call_on_fit_task_end(**self.given, reconstruction_attributes={})
+            self.context.call_on_fit_task_end(**self.arguments, reconstruction_attributes={})
 
 
 def task_of(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any = None) -> Task:
-    """The task of a fit that begins; its callbacks, if any, have been told."""
+    """Return the task of a new fit, after calling the callbacks, if any, for its beginning."""
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    given = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+    arguments = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
     context = _validation.callback_context(estimator, estimator.max_iter)
     if context is not None:
-        context.call_on_fit_task_begin(**given)
-    return Task(context, given)
+        context.call_on_fit_task_begin(**arguments)
+    return Task(context, arguments)
 
 
 def combine_monitors(monitors: list[Monitor]) -> Monitor:
-    """All of them are told."""
+    """Return a monitor that calls all of ``monitors``; the fit ends if any of them requests it."""
     if not monitors:
         return NO_MONITOR
 
@@ -103,7 +107,7 @@ def combine_monitors(monitors: list[Monitor]) -> Monitor:
             monitor.on_epoch_begin()
 
     def on_epoch_end(epoch: Epoch) -> bool:
-        asked = [monitor.on_epoch_end(epoch) for monitor in monitors]
-        return any(asked)
+        requests = [monitor.on_epoch_end(epoch) for monitor in monitors]  # a list: every monitor is called
+        return any(requests)
 
     return Monitor(on_epoch_begin, on_epoch_end)

@@ -1,4 +1,7 @@
-"""The one training loop: epochs of batches, an evaluation, a decision."""
+"""Run the one training loop: epochs of batches, an evaluation of F, and a decision.
+
+`fit` calls `train` with a plan of solvers. `stream` calls `one_pass`.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from sksoftmax._maths.proximal import expected_decrease
 from sksoftmax._maths.saturation import newton_step
 from sksoftmax._solvers.newton import MAX_PRODUCTS
 from sksoftmax._training import stopping as _stopping
-from sksoftmax._training.plan import Plan
+from sksoftmax._training.settings import Plan
 from sksoftmax._training.stopping import Progress, StopReason
 from sksoftmax._types import Params, Problem, Report, Solver, is_finite, normalize_weights
 
-#: A diverged solver starts again, from its last good state, with this share of its rate.
+#: Factor on the rate of a solver that diverged and restarts from its last good parameters.
 _SHRINK = 0.1
 
-#: Relative accuracy of the expected decrease that the certificate rests on.
+#: Relative accuracy of the expected decrease of F, from which the excess is computed.
 _CERTIFICATE_ACCURACY = 0.1
 
 
@@ -33,13 +36,13 @@ class Rules(NamedTuple):
     Attributes
     ----------
     max_iter : int
-        Epochs.
+        Maximum number of epochs.
     tol : float
         Relative excess of F over its minimum.
     score : callable or None
-        Validation score of parameters, higher is better, for early stopping.
+        Maps parameters to a validation score for early stopping; higher is better.
     n_iter_no_change : int
-        Epochs without a better score before early stopping.
+        Number of epochs without a better score before early stopping.
     """
 
     max_iter: int
@@ -49,9 +52,25 @@ class Rules(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a fit hands over; of the curves a number an epoch.
+    """The result of a fit.
 
-    The last number of ``loss_curve`` is F, at the parameters after the last epoch, unless the plan is rough.
+    Attributes
+    ----------
+    params : Params
+    loss_curve : list of float
+        F for each epoch, or its mean over the epoch. The last value is F at the parameters after the last epoch, unless
+        the plan allows an estimate.
+    excess_curve : list of float
+        Estimate of ``(F - F*) / F*`` after each epoch.
+    validation_scores : list of float
+        Validation score after each epoch; empty without early stopping.
+    stop_reason : StopReason
+    excess : float
+        Estimate of ``(F - F*) / F*`` at ``params``.
+    solver : str
+        Names of the solvers that ran, joined by "+".
+    path_cache : object
+        State that a fit of the same rows with another penalty can reuse, or None.
     """
 
     params: Params
@@ -61,11 +80,11 @@ class Result(NamedTuple):
     stop_reason: StopReason
     excess: float
     solver: str
-    path_cache: Any = None  # what a fit of another penalty to these rows may go on from
+    path_cache: Any = None
 
 
 class Epoch(NamedTuple):
-    """What is told of an epoch.
+    """The report of an epoch to a monitor.
 
     Attributes
     ----------
@@ -74,11 +93,11 @@ class Epoch(NamedTuple):
     value : float
         F, or its mean over the epoch.
     excess : float
-        Estimate of ``(F - F*) / F*``; inf if it is not known.
+        Estimate of ``(F - F*) / F*``; inf if unknown.
     score : float or None
         Validation score, if there is one.
     snapshot : callable
-        ``() -> Result``: what the fit would hand over if it ended here. Not cheap; to be called before the next epoch.
+        ``() -> Result``: the result if the fit ended here. It may evaluate F; call it before the next epoch.
     is_exact : bool, default=True
         Whether ``value`` is F.
     """
@@ -92,18 +111,86 @@ class Epoch(NamedTuple):
 
 
 class Monitor(NamedTuple):
-    """Who is told of the epochs.
+    """Callbacks of the loop.
 
     Attributes
     ----------
     on_epoch_begin : callable
-        ``() -> None``, before each.
+        ``() -> None``, called before each epoch.
     on_epoch_end : callable
-        ``Epoch -> bool``, after it: whether the fit is to end here.
+        ``Epoch -> bool``, called after each epoch; True ends the fit.
     """
 
     on_epoch_begin: Callable[[], None]
     on_epoch_end: Callable[[Epoch], bool]
+
+
+class _Fit:
+    """The variables of a running fit.
+
+    Attributes
+    ----------
+    state : object
+        State of the current solver; None before the first stage.
+    params : Params
+        Parameters from which a diverged solver restarts, and from which the first stage starts.
+    best_params : Params
+        Parameters of the best validation score.
+    start_value, limit : float
+        F at the start; and the value of F above which a solver has diverged.
+    progress : Progress
+    excess : float
+    values, are_exact, excesses, scores : list
+        One entry for each epoch: F or its mean over the epoch, whether it is F, the excess, the validation score.
+    solver_names : list of str
+        Solvers that ran.
+    """
+
+    def __init__(self, problem: Problem, params: Params, plan: Plan) -> None:
+        self.problem = problem
+        self.state: Any = None
+        self.params = self.best_params = params
+        self.start_value = prior_objective(problem)
+        if params.coef.any() and plan.stages[0].solver.batch_size is not None:  # other solvers do not overshoot
+            self.start_value = value_and_grad(problem, params).value
+        self.limit = 2.0 * max(self.start_value, prior_objective(problem))
+        self.progress = Progress(value=self.start_value)
+        self.excess = np.inf
+        self.values: list[float] = []
+        self.are_exact: list[bool] = []
+        self.excesses: list[float] = []
+        self.scores: list[float] = []
+        self.solver_names: list[str] = []
+
+    def start_stage(self, solver: Solver) -> None:
+        """Initialize a solver at the current parameters, or at the start of the last stage if that diverged."""
+        if self.state is not None and not _stopping.is_diverged(self.progress.value, self.start_value):
+            self.params = center_state_params(self.problem, self.state)
+        self.state = solver.init(self.problem, self.params)
+        self.solver_names.append(solver.name)
+
+    def record(self, report: Report, score: float | None) -> None:
+        """Append the values of an epoch."""
+        self.excess = float(report.excess)
+        self.progress = _stopping.record_epoch(self.progress, report.value, score)
+        self.values.append(float(report.value))
+        self.are_exact.append(report.is_exact)
+        self.excesses.append(self.excess)
+        if score is not None:
+            self.scores.append(score)
+            self.best_params = self.params if self.progress.best_epoch == self.progress.epoch else self.best_params
+
+    def evaluate_last(self) -> None:
+        """Replace the last value by F, if it is a mean over the epoch."""
+        if not self.are_exact[-1]:
+            params = center_state_params(self.problem, self.state)
+            self.values[-1], self.are_exact[-1] = float(value_and_grad(self.problem, params).value), True
+
+    def snapshot(self) -> Result:
+        """Return the result if a callback ended the fit after the last epoch."""
+        self.evaluate_last()
+        curves = list(self.values), list(self.excesses), list(self.scores)
+        return Result(self.state.params, *curves, StopReason.CALLBACK, self.excess, "+".join(self.solver_names))
 
 
 def train(
@@ -116,114 +203,108 @@ def train(
     rng: np.random.RandomState,
     monitor: Monitor,
 ) -> Result:
-    """Minimise F.
+    """Minimize F.
+
+    1. Initialize the solver of a new stage.
+    2. Make one pass over the batches.
+    3. Evaluate F; restart the solver if it diverged.
+    4. Check the excess, if the solver has no estimate of it and progress is slow.
+    5. Record F, the excess and the validation score.
+    6. Decide whether to stop, or to continue with the next stage.
+    7. Call the monitor, which may end the fit.
 
     Parameters
     ----------
-    problem, params : Problem, Params
-        What, and from where.
+    problem : Problem
+    params : Params
+        Start.
     plan : Plan
-        Which solvers, in which order.
+        Solvers, in their order.
     rules : Rules
-    shuffle, rng
+    shuffle : bool
+        Whether the batches are drawn in random order.
+    rng : RandomState
         For the batches.
-    monitor : Watch
-        Told of each epoch.
+    monitor : Monitor
+        Called before and after each epoch.
     """
-    eps = float(np.finfo(problem.data.X.dtype).eps)
-    start = prior_objective(problem)
-    if params.coef.any() and plan.stages[0].solver.batch_size is not None:  # others do not overshoot
-        start = value_and_grad(problem, params).value
-    limit = 2.0 * max(start, prior_objective(problem))
-    progress = Progress(value=start)
-    curve: list[float] = []
-    are_exact: list[bool] = []
-    excesses: list[float] = []
-    scores: list[float] = []
-    best = params
+    fit = _Fit(problem, params, plan)
     reason: StopReason | None = None
-    state: Any = None
-    ran: list[str] = []
-    excess = np.inf
-
-    def evaluate_last() -> None:
-        if not are_exact[-1]:
-            curve[-1], are_exact[-1] = float(value_and_grad(problem, center_state_params(problem, state)).value), True
-
-    def snapshot() -> Result:
-        evaluate_last()
-        curves = list(curve), list(excesses), list(scores)
-        return Result(state.params, *curves, StopReason.CALLBACK, excess, "+".join(ran))
-
+    stages, n_epochs = plan.stages, 0
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        stages, n_epochs = plan.stages, 0
         for _ in range(rules.max_iter):
             stage, is_last = stages[0], len(stages) == 1
             monitor.on_epoch_begin()
+            # 1.
             if n_epochs == 0:
-                if state is not None and not _stopping.is_diverged(progress.value, start):  # else from where it began
-                    params = center_state_params(problem, state)
-                state = stage.solver.init(problem, params)
-                ran.append(stage.solver.name)
-            state = one_pass(problem, stage.solver, state, shuffle, rng)
-            state, report = _evaluate(problem, stage.solver, state, params, limit)
+                fit.start_stage(stage.solver)
+            # 2.
+            fit.state = one_pass(problem, stage.solver, fit.state, shuffle, rng)
+            # 3.
+            fit.state, report = _evaluate(problem, stage.solver, fit.state, fit.params, fit.limit)
+            # 4.
             if is_last and stage.solver.evaluate is None:
-                progress, report = _certify(problem, plan.preconditioner, state, report, progress, plan.tol)
-            excess = float(report.excess)
-            if stage.solver.evaluate is None or rules.score is not None:  # else not before they are needed
-                params = state.params
-            score = None if rules.score is None else rules.score(params)
-            progress = _stopping.after_epoch(progress, report.value, score)
-            curve.append(float(report.value))
-            are_exact.append(report.is_exact)
-            excesses.append(excess)
-            if score is not None:
-                scores.append(score)
-                best = params if progress.best_epoch == progress.epoch else best
-            reason = _decide(progress, rules, report, plan.tol)
-            if is_separable(problem, report.value) and is_separable(
-                problem, value_and_grad(problem, state.params).value
-            ):
-                reason, excess = StopReason.SEPARABLE, np.inf
-                excesses[-1] = excess
+                fit.progress, report = _certify(problem, plan, fit.state, report, fit.progress)
+            # 5.
+            if stage.solver.evaluate is None or rules.score is not None:  # otherwise they are not needed
+                fit.params = fit.state.params
+            score = None if rules.score is None else rules.score(fit.params)
+            fit.record(report, score)
+            # 6.
+            reason = _decide(fit, rules, report, plan.tol)
             n_epochs += 1
             if not is_last and (reason is StopReason.PRECISION or (reason is None and n_epochs == stage.n_epochs)):
                 stages, n_epochs, reason = stages[1:], 0, None
-            if (reason is not None or progress.epoch == rules.max_iter) and not plan.allow_estimate:
-                evaluate_last()
-            if monitor.on_epoch_end(Epoch(progress.epoch, curve[-1], excess, score, snapshot, are_exact[-1])):
-                evaluate_last()
+            # 7.
+            if (reason is not None or fit.progress.epoch == rules.max_iter) and not plan.allow_estimate:
+                fit.evaluate_last()
+            epoch = Epoch(fit.progress.epoch, fit.values[-1], fit.excess, score, fit.snapshot, fit.are_exact[-1])
+            if monitor.on_epoch_end(epoch):
+                fit.evaluate_last()
                 reason = reason or StopReason.CALLBACK
             if reason is not None:
                 break
-        params = state.params
-        if reason is StopReason.EARLY_STOPPING:
-            params, excess = best, np.inf
-        elif (
-            reason in (None, StopReason.PRECISION)
-            and plan.preconditioner is not None
-            and (excess <= rules.tol or not np.isfinite(excess))
-        ):  # an estimate that has ended no fit yet, or none
-            excess = excesses[-1] = float(_excess(problem, params, plan.preconditioner, max(rules.tol, eps)))
-    if reason in (None, StopReason.PRECISION):
-        reason = StopReason.TOL if excess <= max(rules.tol, eps) else reason or StopReason.MAX_ITER
-    curve = raise_estimates(curve, are_exact, excess, is_minimum=reason is StopReason.TOL)
-    return Result(params, curve, excesses, scores, reason, excess, "+".join(ran), getattr(state, "path_cache", None))
+        return _to_result(fit, plan, rules, reason)
+
+
+def _to_result(fit: _Fit, plan: Plan, rules: Rules, reason: StopReason | None) -> Result:
+    """Return the result after the last epoch; ``reason`` is None if all epochs are over.
+
+    If the epochs are over or no step changes F, an excess that is within the tolerance or unknown is computed anew.
+    """
+    tol = max(rules.tol, float(np.finfo(fit.problem.data.X.dtype).eps))
+    params, excess = fit.state.params, fit.excess
+    is_undecided = reason in (None, StopReason.PRECISION)
+    if reason is StopReason.EARLY_STOPPING:
+        params, excess = fit.best_params, np.inf
+    elif is_undecided and plan.preconditioner is not None and (excess <= rules.tol or not np.isfinite(excess)):
+        excess = fit.excesses[-1] = float(_excess(fit.problem, params, plan.preconditioner, tol))
+    if is_undecided:
+        reason = StopReason.TOL if excess <= tol else reason or StopReason.MAX_ITER
+    assert reason is not None
+    values = raise_estimates(fit.values, fit.are_exact, excess, is_minimum=reason is StopReason.TOL)
+    solver, path_cache = "+".join(fit.solver_names), getattr(fit.state, "path_cache", None)
+    return Result(params, values, fit.excesses, fit.scores, reason, excess, solver, path_cache)
 
 
 def raise_estimates(values: list[float], are_exact: list[bool], excess: float, *, is_minimum: bool) -> list[float]:
-    """Return the values of F, with estimates that are too low to be true raised to the lowest value that may be.
+    """Return the values of F, with estimates below any possible value raised to the lowest possible value.
 
-    That is the last value, F at the end, if the fit ended at the minimum. Otherwise it is the bound of the minimum
-    that the last value and its excess give, which is 0 if the excess is inf.
+    This is the last value, F at the end, if the fit ended at the minimum. Otherwise it is the lower bound of the
+    minimum from the last value and its excess, which is 0 if the excess is inf.
     """
     lowest = values[-1] if is_minimum else values[-1] / (1 + excess)
     return [value if is_exact else max(value, lowest) for value, is_exact in zip(values, are_exact, strict=True)]
 
 
-def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> StopReason | None:
-    """Why to stop now; None to go on."""
-    if rules.score is not None and _stopping.has_stopped_improving(progress, rules.n_iter_no_change):
+def _decide(fit: _Fit, rules: Rules, report: Report, tol: float) -> StopReason | None:
+    """Return the reason to stop after an epoch, or None to go on; set the excess to inf if F has no minimum."""
+    if is_separable(fit.problem, report.value) and is_separable(
+        fit.problem, value_and_grad(fit.problem, fit.state.params).value
+    ):
+        fit.excess = fit.excesses[-1] = np.inf
+        return StopReason.SEPARABLE
+    if rules.score is not None and _stopping.has_stopped_improving(fit.progress, rules.n_iter_no_change):
         return StopReason.EARLY_STOPPING
     if report.excess <= tol:
         return StopReason.TOL
@@ -231,10 +312,11 @@ def _decide(progress: Progress, rules: Rules, report: Report, tol: float) -> Sto
 
 
 def is_separable(problem: Problem, value: float) -> bool:
-    """Whether F, without a penalty, is so small that every row must be predicted right, and F has no minimum.
+    """Return whether F has no penalty, and is so small that every row must be predicted right.
 
-    Multiples of such coefficients take F to 0: Albert & Anderson (1984), Biometrika 71(1), 1-10. A row that is not
-    predicted right loses log 2 or more. Where memory does not hold all rows, the least weight is that of the sample.
+    F then has no minimum: multiples of such coefficients take F to 0 (Albert & Anderson 1984, Biometrika 71(1), 1-10).
+    A row that is not predicted right has a loss of at least log 2. For out-of-core data, the smallest weight is that of
+    the rows in memory.
     """
     if problem.alpha or not has_hard_labels(problem):
         return False
@@ -242,12 +324,12 @@ def is_separable(problem: Problem, value: float) -> bool:
 
 
 def center_state_params(problem: Problem, state: Any) -> Params:
-    """Return the state's parameters as a fit hands them over; their F is not higher."""
+    """Return the parameters of the state, centered over the classes as in a result; F is not higher there."""
     return center_params(state.params, has_l1=problem.l1_ratio > 0)
 
 
 def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: np.random.RandomState) -> Any:
-    """The state after a step on each batch."""
+    """Return the state after a step on each batch."""
     if problem.data_source is None or solver.batch_size is None:
         batches = epoch_batches(problem.data, solver.batch_size, rng, shuffle=shuffle)
     else:
@@ -258,8 +340,8 @@ def one_pass(problem: Problem, solver: Solver, state: Any, shuffle: bool, rng: n
 
 
 def _evaluate(problem: Problem, solver: Solver, state: Any, last_good: Params, limit: float) -> tuple[Any, Report]:
-    """F at the state's parameters; a diverged state is replaced by the last good one, at a smaller rate."""
-    if solver.batch_size is not None and not is_finite(state.params):  # no other overshoots
+    """Return the state and F at its parameters; a diverged state restarts from ``last_good`` at a smaller rate."""
+    if solver.batch_size is not None and not is_finite(state.params):  # solvers without batches do not overshoot
         report = Report(np.nan, np.inf, False)
     elif solver.evaluate is not None:
         report = solver.evaluate(problem, state)
@@ -271,33 +353,29 @@ def _evaluate(problem: Problem, solver: Solver, state: Any, last_good: Params, l
     return state, report
 
 
-def _certify(
-    problem: Problem,
-    preconditioner: GramPreconditioner | None,
-    state: Any,
-    report: Report,
-    progress: Progress,
-    tol: float,
-) -> tuple[Progress, Report]:
-    """The report with the excess, where the progress has become so slow that F may be near its minimum."""
-    if preconditioner is None or not _stopping.is_slow(progress, report.value, tol):
+def _certify(problem: Problem, plan: Plan, state: Any, report: Report, progress: Progress) -> tuple[Progress, Report]:
+    """Return the report with the excess, if progress is so slow that F may be within the tolerance of its minimum.
+
+    If the excess is above the tolerance, the report stays as it is and the next check is postponed.
+    """
+    if plan.preconditioner is None or not _stopping.is_slow(progress, report.value, plan.tol):
         return progress, report
-    excess = _excess(problem, state.params, preconditioner, tol)
-    if excess <= tol:
+    excess = _excess(problem, state.params, plan.preconditioner, plan.tol)
+    if excess <= plan.tol:
         return progress, report._replace(excess=excess)
-    return _stopping.after_failed_check(progress), report
+    return _stopping.postpone_check(progress), report
 
 
 def _excess(problem: Problem, params: Params, preconditioner: GramPreconditioner, tol: float) -> float:
-    """Estimate of the relative excess of F."""
+    """Return an estimate of the relative excess of F, from the decrease that a Newton step predicts."""
     evaluation = value_and_grad(problem, params)
     allowed = absolute_suboptimality(evaluation.value, tol)
     if problem.l1_ratio:
-        left = expected_decrease(problem, preconditioner, params, evaluation, _CERTIFICATE_ACCURACY, allowed)
-        return relative_excess(evaluation.value, left)
+        decrease = expected_decrease(problem, preconditioner, params, evaluation, _CERTIFICATE_ACCURACY, allowed)
+        return relative_excess(evaluation.value, decrease)
     noise = 0.5 * float(np.finfo(problem.data.X.dtype).eps) * evaluation.value
     rows = normalize_weights(problem.data)
-    if problem.alpha and shared_decrease(problem, params, rows, evaluation.grads) <= noise:  # it has no direction
+    if problem.alpha and shared_decrease(problem, params, rows, evaluation.grads) <= noise:  # the gradient is rounding
         return relative_excess(evaluation.value, noise)
     newton = newton_step(problem, params, evaluation, preconditioner, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(evaluation.value, newton.decrease + newton.cg_remainder)

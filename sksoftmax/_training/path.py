@@ -1,4 +1,7 @@
-"""A path of penalties: each model from those before it, and judged on rows that are held out."""
+"""Fit a path of penalties, each model started from the models before it, and score each on held-out rows.
+
+`SoftmaxClassifierCV` calls `path` once for each fold and each `l1_ratio`.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,20 @@ from sksoftmax._data.batches import row_order
 from sksoftmax._maths.objective import loss, objective_value, penalty, prior_params, shift_intercept
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, minimize_prepared, prepare
 from sksoftmax._training.loop import Result, Rules
-from sksoftmax._training.plan import Settings, use_dual
+from sksoftmax._training.plan import use_dual
+from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem, interpolate
 
-#: Excess of F that a path's models may be left with, as a share of what the loss on the rows held out exceeds that on
-#: the rows of the fit by: that is about twice what the model is off for having seen some rows only, next to which what
-#: is left of F does not count (Bottou & Bousquet 2008, The tradeoffs of large scale learning, NeurIPS 20, sec. 3). And
-#: at most: where rows can be told apart F is next to 0, and a multiple of it would leave the coefficients anywhere.
-_OF_ESTIMATION, _MOST = 0.1, 0.03
+#: Tolerance of the models on a path, as a fraction of the generalization gap: held-out loss minus training loss. The
+#: gap is about twice the estimation error, so the remaining excess of F is negligible next to it (Bottou & Bousquet
+#: 2008, The tradeoffs of large scale learning, NeurIPS 20, sec. 3).
+_GAP_FRACTION = 0.1
 
-#: Rows by which starts are compared, at most.
+#: Largest tolerance of the models on a path. On separable rows F is close to 0, and a tolerance of a multiple of F
+#: would leave the coefficients undetermined.
+_MAX_TOL = 0.03
+
+#: Maximum number of rows on which two starting points are compared.
 _N_COMPARED = 2000
 
 
@@ -31,11 +38,11 @@ class PathPoint(NamedTuple):
     ----------
     params : Params
     score : float
-        On the rows held out.
+        Score on the held-out rows.
     tol : float
-        Excess of F that the next model may be left with.
+        Tolerance of the next model: a relative excess of F.
     is_fitted : bool
-        Whether F is as near its minimum as was asked for.
+        Whether F is within the requested tolerance of its minimum.
     n_epochs : int
     """
 
@@ -48,7 +55,7 @@ class PathPoint(NamedTuple):
 
 def path(
     prepared: PreparedProblem,
-    held: Batch,
+    held_out: Batch,
     alphas: Array,
     settings: Settings,
     rules: Rules,
@@ -57,22 +64,22 @@ def path(
     n_no_change: int | None,
     rng: np.random.RandomState,
 ) -> list[PathPoint]:
-    """The models of ``alphas``, in their order; fewer if the score stops rising.
+    """Return the models of ``alphas``, in their order; fewer if the score stops rising.
 
     Parameters
     ----------
-    prepared : Ready
-        The rows to train on; its alpha is not used.
-    held : Batch
-        The rows held out, of the columns and classes of ``prepared.problem``, means and all; there may be none.
+    prepared : PreparedProblem
+        The training rows; its alpha is not used.
+    held_out : Batch
+        The held-out rows, in the columns (not centered) and classes of ``prepared.problem``; may be empty.
     alphas : ndarray of shape (n_alphas,)
-        Falling.
+        Decreasing.
     settings, rules
-        Of a fit of its own; ``rules.tol`` is the least excess that the models are fitted to.
+        As for a single fit; ``rules.tol`` is the smallest tolerance of the models.
     score : callable
-        Of parameters, higher is better.
+        Maps parameters to a score, higher is better.
     n_no_change : int or None
-        Models without a better score after which the path ends; None for all.
+        The path ends after this number of models without a better score; None for the full path.
     """
     if prepared.problem.n_classes == 1:  # there is nothing to fit
         params = Params(np.zeros((1, prepared.problem.n_features)), np.zeros(1))
@@ -93,7 +100,7 @@ def path(
             allow_estimate=bool(points),
         )
         prepared = prepared._replace(path_cache=result.path_cache)
-        next_tol = max(rules.tol, min(_MOST, _OF_ESTIMATION * _estimation_tol(prepared.problem, held, result)))
+        next_tol = max(rules.tol, min(_MAX_TOL, _GAP_FRACTION * _relative_gap(prepared.problem, held_out, result)))
         is_fitted = result.excess <= tol
         points.append(PathPoint(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
         if prepared.moments is None and "newton" in result.solver:
@@ -104,35 +111,37 @@ def path(
     return points
 
 
-def _estimation_tol(problem: Problem, held: Batch, result: Result) -> float:
-    """What the loss on rows held out exceeds that on the rows of the fit by, relative to F; 0 without such rows."""
-    if len(held.y) == 0:
+def _relative_gap(problem: Problem, held_out: Batch, result: Result) -> float:
+    """Return held-out loss minus training loss, relative to F; 0 if no rows are held out or F is not positive."""
+    if len(held_out.y) == 0:
         return 0.0
-    reached = result.loss_curve[-1]
-    if len(held.y) == 0:
-        return 0.0
-    seen = reached - penalty(result.params.coef, problem.alpha, problem.l1_ratio)[0]
-    unseen = loss(problem._replace(data=held), result.params) / float(held.weight.sum())
-    return (unseen - seen) / reached if reached > 0 else 0.0
+    value = result.loss_curve[-1]
+    training_loss = value - penalty(result.params.coef, problem.alpha, problem.l1_ratio)[0]
+    held_out_loss = loss(problem._replace(data=held_out), result.params) / float(held_out.weight.sum())
+    return (held_out_loss - training_loss) / value if value > 0 else 0.0
 
 
 def _without_dual(settings: Settings) -> Settings:
+    """Return the settings with an engine that excludes the dual solver."""
     return settings._replace(engine="vectorized") if settings.engine != "naive" else settings
 
 
 def _start(prepared: PreparedProblem, points: Sequence[PathPoint], alphas: Array, rng: np.random.RandomState) -> Params:
-    """Where the model of the last of ``alphas`` starts: on the line through the last two, if F is less there.
+    """Return the start of the fit for the last of ``alphas``.
 
-    (A line over the logarithm of alpha; and F of some of the rows, drawn at random.)
+    It is the class priors for the first model, and the last model for the second model and for L1 penalties.
+    Otherwise it is a linear extrapolation of the last two models over log(alpha), if F is lower there than at the last
+    model. F is compared on a random subsample.
     """
     problem, column_offset = prepared.problem, prepared.column_offset
     if not points:
         return shift_intercept(prior_params(problem), column_offset, -1.0)
     last = points[-1].params
-    if len(points) == 1 or problem.l1_ratio:  # along a line zeros would not stay
+    if len(points) == 1 or problem.l1_ratio:  # an extrapolation would not keep zeros
         return last
-    share = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
-    ahead = interpolate(points[-2].params, float(share), last)
-    some = row_order(problem.n_samples, rng, shuffle=True)[:_N_COMPARED]
-    problem = problem._replace(data=Batch(*(column[some] for column in problem.data)))
-    return min((last, ahead), key=lambda params: objective_value(problem, shift_intercept(params, column_offset, 1.0)))
+    step = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
+    extrapolated = interpolate(points[-2].params, float(step), last)
+    rows = row_order(problem.n_samples, rng, shuffle=True)[:_N_COMPARED]
+    problem = problem._replace(data=Batch(*(column[rows] for column in problem.data)))
+    starts = (last, extrapolated)
+    return min(starts, key=lambda params: objective_value(problem, shift_intercept(params, column_offset, 1.0)))

@@ -1,4 +1,7 @@
-"""Whether to go on: a value, decided from values, once an epoch."""
+"""Decide whether a fit goes on, from values alone.
+
+The training loop calls these functions once an epoch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import NamedTuple
 
 
 class StopReason(enum.StrEnum):
-    """Why a fit ended.
+    """Reason why a fit ended.
 
     Members are strings: ``stop_reason_ == "tol"``.
     """
@@ -18,24 +21,24 @@ class StopReason(enum.StrEnum):
     EARLY_STOPPING = "early_stopping"  #: the validation score has stopped improving
     PRECISION = "precision"  #: no step changes F by more than rounding
     SEPARABLE = "separable"  #: alpha is 0 and all rows are predicted right: F has no minimum
-    CALLBACK = "callback"  #: a callback has asked for it
+    CALLBACK = "callback"  #: a callback requested the end
 
 
 class Progress(NamedTuple):
-    """What is remembered of the epochs so far.
+    """Summary of the epochs so far.
 
     Attributes
     ----------
     epoch : int
-        Epochs done.
+        Number of epochs done.
     value : float
-        F after the last.
+        F after the last epoch.
     next_check : int
-        Epoch from which the excess may be certified again; a failed check doubles the wait.
+        First epoch at which the excess may be checked again; a failed check doubles the epoch number.
     best_score : float
         Best validation score.
     best_epoch : int
-        Its epoch.
+        Epoch of the best score.
     """
 
     epoch: int = 0
@@ -46,15 +49,20 @@ class Progress(NamedTuple):
 
 
 def is_slow(progress: Progress, value: float, tol: float) -> bool:
-    """Whether an epoch brought less than ``tol``, so that F may be as near to its minimum."""
+    """Return whether the last epoch lowered F by less than ``tol``, relative, and a check of the excess is due.
+
+    F may then be within ``tol`` of its minimum.
+    """
     return progress.epoch >= progress.next_check and progress.value - value <= tol * abs(value)
 
 
-def after_failed_check(progress: Progress) -> Progress:
+def postpone_check(progress: Progress) -> Progress:
+    """Return the progress after a failed check of the excess."""
     return progress._replace(next_check=max(progress.epoch + 2, 2 * progress.epoch))
 
 
-def after_epoch(progress: Progress, value: float, score: float | None) -> Progress:
+def record_epoch(progress: Progress, value: float, score: float | None) -> Progress:
+    """Return the progress after one more epoch, with F and the validation score at its end."""
     progress = progress._replace(epoch=progress.epoch + 1, value=value)
     if score is not None and score > progress.best_score:
         progress = progress._replace(best_score=score, best_epoch=progress.epoch)
@@ -62,9 +70,10 @@ def after_epoch(progress: Progress, value: float, score: float | None) -> Progre
 
 
 def is_diverged(value: float, limit: float) -> bool:
-    """Whether F is no number or beyond any value that a useful step leads to."""
+    """Return whether F is NaN or above ``limit``, which no useful step exceeds."""
     return not value <= limit
 
 
 def has_stopped_improving(progress: Progress, n_iter_no_change: int) -> bool:
+    """Return whether the last ``n_iter_no_change`` epochs brought no better validation score."""
     return progress.epoch - progress.best_epoch >= n_iter_no_change

@@ -1,8 +1,8 @@
-"""What ``partial_fit`` does with the rows of a call: a new fit to those it keeps, or steps on the new ones.
+"""Update a model with the rows of a `partial_fit` call.
 
-A stream's rows are kept while they are few (`KEPT_SIZE` bytes), and the model is fitted to all of them whenever those
-that it has not seen say that it must: one look at each row does not lead within a few per cent of F's minimum where F
-is small. A longer stream goes on by schedule-free steps, each row seen once.
+Rows are buffered up to `KEPT_SIZE` bytes. The model is refitted to all buffered rows when the new rows show that it is
+out of date: a single pass is not enough to get within a few per cent of the minimum when F is small. A longer stream
+takes schedule-free steps and uses each row once.
 """
 
 from __future__ import annotations
@@ -19,64 +19,74 @@ from sksoftmax._maths.reduction import add_classes
 from sksoftmax._solvers.schedule_free import moments_from_rows
 from sksoftmax._training.fit import NO_MONITOR, minimize
 from sksoftmax._training.loop import Result, Rules, one_pass
-from sksoftmax._training.plan import Settings, choose_engine, make_stream_plan, rows_of_a_step
+from sksoftmax._training.plan import choose_engine, make_stream_plan, rows_of_a_step
+from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem, is_finite
 
-#: Bytes of X that are kept.
+#: Maximum bytes of X in the row buffer.
 KEPT_SIZE = 2**28
 
-#: Excess to which the rows kept are fitted, if not with a warning; and that of the fit over all rows, as far as the new
-#: ones tell, from which the model is fitted again.
-TOL, _STALE = 1e-2, 2e-2
+#: Tolerance of a refit to the buffered rows; a larger excess gives a warning.
+TOL = 1e-2
 
-#: New rows, as a share of those in the last fit, before which there is no other, and after which there is. The former
-#: makes all fits of a stream cost 1 / share + 1 times the last.
-_LEAST_GROWTH, _MOST_GROWTH = 0.25, 1.0
+#: Estimated excess over all rows, relative to F, from which the model counts as out of date.
+_STALE = 2e-2
 
-#: Ratio of the growth of the weight to that of the rows from which the new rows are much heavier than those before; and
-#: of the root of the mean square of their weights to the mean from which some are much heavier than others.
+#: Growth of the rows, relative to those of the last fit, from which an out-of-date model is refitted. All fits of a
+#: stream together then cost 1 / 0.25 + 1 = 5 times the last fit.
+_MIN_GROWTH = 0.25
+
+#: Growth of the rows from which the model is refitted in any case.
+_MAX_GROWTH = 1.0
+
+#: Ratios that define heavy rows. The new rows are heavy if the total weight grows 2 times faster than the number of
+#: rows, or if the root mean square of the new weights is 2 times their mean.
 _HEAVY = 2.0
 
-#: The least growth by such rows, of their weight, or by rows of which the model knows nothing: few can move F's minimum
-#: far.
+#: Growth, in place of `_MIN_GROWTH`, if the new rows are heavy or if the model predicts them no better than equal
+#: probabilities: a few such rows can move the minimum of F far.
 _EARLY_GROWTH = 0.05
 
-#: Operations of a pass below which a fit costs its calls, however few the rows, and may come sooner. The calls take a
-#: few milliseconds, as some ten passes of so many operations do. All fits of this kind in a stream of models with c
-#: coefficients are at most ``2 (_LITTLE_WORK / (4 c))^(1/2)`` in number.
-_LITTLE_WORK = 2**21
+#: Operations of a pass below which a fit costs only its calls (a few milliseconds, as long as ten passes of this
+#: size), so that refits may come sooner. A stream has at most ``2 (_SMALL_PASS / (4 c))^(1/2)`` such fits of models
+#: with c coefficients.
+_SMALL_PASS = 2**21
 
 
-#: The constants of F, beside the rows.
+#: Constants of F other than the rows: see `_objective_of`.
 Objective = tuple[float | bool, ...]
 
 
 class RowBuffer(NamedTuple):
-    """The rows of a stream, and how well the model knows them.
+    """The buffered rows of a stream, and the last fit to them.
 
     Attributes
     ----------
     chunks : tuple of Batch
-        In order, each of more than half as many rows as the one before: few, and a row is copied a few times.
+        Rows in order. Each chunk is at least twice as long as the next, so that there are few chunks and each row is
+        copied only a few times.
     seen : ndarray of int
-        Codes of the classes that have rows, or a share of their targets, sorted.
+        Sorted codes of the classes that have rows or a share of the targets.
     n_learned : int
-        Rows of the last fit.
-    value, loss : float
-        F at its end, and the mean loss.
+        Number of rows of the last fit.
+    value : float
+        F at the end of the last fit.
+    loss : float
+        Mean loss at the end of the last fit.
     surplus : float
-        What the rows since lose more than ``loss`` each, summed with their weights.
+        Sum over the rows since the last fit of weight times (loss of the row minus ``loss``).
     params : Params or None
-        Its result.
+        Parameters of the last fit.
     info : dict
-        What ran.
+        ``solver_info_`` of the last fit.
     n_epochs : int
+        Number of epochs of the last fit.
     weight : float
-        Sum of the weights of the rows of the last fit; 0 if it is not known.
+        Sum of the weights of the rows of the last fit; 0 if unknown.
     squares : float
-        Sum of the squared weights of the rows since.
+        Sum of the squared weights of the rows since the last fit.
     objective : tuple
-        What it minimised, as `_objective_of` has it; empty if it is not known.
+        Constants of F in the last fit, see `_objective_of`; empty if unknown.
     """
 
     chunks: tuple[Batch, ...] = ()
@@ -102,30 +112,32 @@ class RowBuffer(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What ``partial_fit`` keeps from call to call, besides the coefficients.
+    """State of ``partial_fit`` between calls, except the coefficients.
 
     Attributes
     ----------
     solver : str
+        Solver of ``solver_state``, which starts anew if the solver changes.
     has_l1 : bool
+        Whether ``solver_state`` is for an L1 penalty, which has its own preconditioner; starts anew if this changes.
     learning_rate : float or None
-        What ``solver_state`` is of: after a change of the solver, or of whether there is an L1 penalty, which has a
-        metric of its own, it starts anew; after one of the rate it goes on at the new one.
+        Setting of the last step; if it changes, ``solver_state`` continues at the new rate.
     solver_state : Any
         None before the first step.
     n_samples : int
+        Number of all rows so far, including the rows of a fit before the stream.
     weight : float
-        Of all rows so far, those of a fit before the stream included.
+        Sum of their weights.
     n_fitted : int
-        Rows that the parameters were fitted to, which count in the average that steps start with.
+        Number of rows that the parameters were fitted to; they count in the average of the first steps.
     row_buffer : RowBuffer or None
-        None where rows are not kept, or no longer.
+        None if rows are not buffered, or no longer.
     waiting : tuple of Batch
-        Rows that are too few for a step of "auto", in pieces as those kept.
+        Rows that are too few for a step of "auto", in chunks as in `RowBuffer`.
     info : dict
-        Of the last step.
+        ``solver_info_`` of the last step.
     objective : tuple
-        What the last step minimised, as `_objective_of` has it; empty before it.
+        Constants of F in the last step, see `_objective_of`; empty before it.
     """
 
     solver: str
@@ -141,24 +153,24 @@ class Stream(NamedTuple):
     objective: Objective = ()
 
     def has_other_targets(self, y: Array) -> bool:
-        """Whether the rows in memory have a table of targets, and ``y`` codes; or the other way round."""
+        """Return whether one of the rows in memory and ``y`` is class codes and the other a table of targets."""
         chunks = (*(self.row_buffer.chunks if self.row_buffer else ()), *self.waiting)
         return bool(chunks) and chunks[0].y.ndim != y.ndim
 
 
 class StreamUpdate(NamedTuple):
-    """Where the rows of a call have led.
+    """Result of one call of ``partial_fit``.
 
     Attributes
     ----------
     stream : Stream
     params : Params or None
-        None where they stay what they were.
+        None if the parameters do not change.
     info : dict
-        What ran.
+        For ``solver_info_``.
     n_epochs : int
     result : Result or None
-        Of the fit to the rows kept, to an excess of `TOL`, if there was one.
+        Result of the refit to the buffered rows, to a tolerance of `TOL`; None without a refit.
     """
 
     stream: Stream
@@ -169,19 +181,22 @@ class StreamUpdate(NamedTuple):
 
 
 def new_stream(settings: Settings, *, has_l1: bool, n_samples: int, weight: float) -> Stream:
-    """A stream after ``n_samples`` rows that are not kept."""
-    row_buffer = RowBuffer() if _keeps_rows(settings) and n_samples == 0 else None
+    """Return a stream after ``n_samples`` rows that are not buffered."""
+    row_buffer = RowBuffer() if _buffers_rows(settings) and n_samples == 0 else None
     return Stream(settings.solver, has_l1, settings.learning_rate, None, n_samples, weight, n_samples, row_buffer)
 
 
 def update_stream(
     stream: Stream,
     problem: Problem,
-    before: Callable[[], Params | None],
+    get_params: Callable[[], Params | None],
     settings: Settings,
     rng: np.random.RandomState,
 ) -> StreamUpdate:
-    """The stream after the rows of ``problem``; ``before`` tells the parameters so far, None at its beginning."""
+    """Return the stream after the rows of ``problem``.
+
+    ``get_params`` returns the current parameters, and None at the beginning of a stream.
+    """
     has_l1 = problem.l1_ratio > 0
     data = problem.data
     n_samples, weight = stream.n_samples + len(data.y), stream.weight + float(data.weight.sum())
@@ -192,30 +207,30 @@ def update_stream(
     stream = stream._replace(n_samples=n_samples, weight=weight)
     if (
         stream.row_buffer is not None
-        and _keeps_rows(settings)
+        and _buffers_rows(settings)
         and stream.row_buffer.n_bytes + n_bytes(data.X) <= KEPT_SIZE
     ):
-        row_buffer, result = _learn_rows(stream.row_buffer, problem, settings, rng)
-        kept_info = {"kept": f"{n_samples} rows, {row_buffer.n_learned} of them in the last fit"}
-        info = {"engine": choose_engine(settings.engine, data.X), **row_buffer.info, **kept_info}
-        learned = None if result is None else row_buffer.params
-        return StreamUpdate(
-            stream._replace(row_buffer=row_buffer, n_fitted=n_samples), learned, info, row_buffer.n_epochs, result
-        )
-    return _step_solver(stream, problem, before, settings, rng)
+        row_buffer, result = _buffer_rows(stream.row_buffer, problem, settings, rng)
+        buffer_info = {"kept": f"{n_samples} rows, {row_buffer.n_learned} of them in the last fit"}
+        info = {"engine": choose_engine(settings.engine, data.X), **row_buffer.info, **buffer_info}
+        new_params = None if result is None else row_buffer.params
+        stream = stream._replace(row_buffer=row_buffer, n_fitted=n_samples)
+        return StreamUpdate(stream, new_params, info, row_buffer.n_epochs, result)
+    return _step_solver(stream, problem, get_params, settings, rng)
 
 
-def _keeps_rows(settings: Settings) -> bool:
+def _buffers_rows(settings: Settings) -> bool:
+    """Return whether the settings allow a row buffer."""
     return settings.keep_rows and settings.solver == "auto" and settings.half_life == np.inf
 
 
-# --- rows that are kept -----------------------------------------------------------------------------------
+# --- buffered rows ----------------------------------------------------------------------------------------
 
 
-def _learn_rows(
+def _buffer_rows(
     row_buffer: RowBuffer, problem: Problem, settings: Settings, rng: np.random.RandomState
 ) -> tuple[RowBuffer, Result | None]:
-    """The rows with the new ones, and fitted again if these ask for it."""
+    """Return the buffer with the new rows, refitted if they require it, and the result of the refit or None."""
     data = problem.data
     seen = np.union1d(row_buffer.seen, np.flatnonzero(class_weights(problem)))
     is_other_problem = len(seen) > len(row_buffer.seen) or row_buffer.objective != _objective_of(problem)
@@ -231,41 +246,53 @@ def _learn_rows(
 
 
 def _is_due(row_buffer: RowBuffer, mean_weight: float) -> bool:
-    """Return whether the new rows ask for another fit.
+    """Return whether the new rows require a refit.
 
-    Over all rows F at the parameters is ``value + surplus / weight``, and F's minimum, about, ``value``. Where few rows
-    have much of the weight, ``value`` says little of the minimum over all: if the new rows are much heavier than those
-    before, or some of them than others, a fit may come sooner.
+    Over all rows F at the parameters is ``value + surplus / weight``, and the minimum of F is about ``value``. If a few
+    rows have much of the weight, ``value`` is a poor estimate of the minimum, so heavy new rows allow an earlier refit.
+
+    1. Refit if the rows or their weight have grown by `_MAX_GROWTH`; heavy new rows: by `_MIN_GROWTH`.
+    2. Do not refit if the estimated excess is below `_STALE`.
+    3. Refit if F is no better than with equal probabilities, or NaN.
+    4. Refit if the rows or their weight have grown by `_MIN_GROWTH`; by `_EARLY_GROWTH` for heavy or unpredicted rows.
+
+    Every growth is scaled down for a fit so small that it costs only its calls.
     """
     assert row_buffer.params is not None
     n_new, weight = row_buffer.n_samples - row_buffer.n_learned, row_buffer.n_samples * mean_weight
     learned_weight = row_buffer.weight or row_buffer.n_learned * mean_weight
-    growth, growth_of_weight = n_new / row_buffer.n_learned, weight / learned_weight - 1
+    row_growth, weight_growth = n_new / row_buffer.n_learned, weight / learned_weight - 1
     new_weight = weight - learned_weight
     is_uneven = np.sqrt(row_buffer.squares) * np.sqrt(n_new) >= _HEAVY * new_weight
-    is_heavy = growth_of_weight >= _HEAVY * growth or is_uneven
-    little = min(1.0, 4 * row_buffer.n_learned * row_buffer.params.coef.size / _LITTLE_WORK)
-    if max(growth, growth_of_weight) >= (_LEAST_GROWTH if is_heavy else _MOST_GROWTH) * little:
+    is_heavy = weight_growth >= _HEAVY * row_growth or is_uneven
+    growth = max(row_growth, weight_growth)
+    scale = min(1.0, 4 * row_buffer.n_learned * row_buffer.params.coef.size / _SMALL_PASS)
+    # 1.
+    if growth >= (_MIN_GROWTH if is_heavy else _MAX_GROWTH) * scale:
         return True
+    # 2.
     excess = row_buffer.surplus / weight
-    if excess < _STALE * row_buffer.value:  # NaN is not
+    if excess < _STALE * row_buffer.value:  # false for NaN
         return False
-    of_equal_probabilities = np.log(max(2, len(row_buffer.params.coef)))
-    if not row_buffer.value + excess < of_equal_probabilities:
+    # 3.
+    equal_probabilities_loss = np.log(max(2, len(row_buffer.params.coef)))
+    if not row_buffer.value + excess < equal_probabilities_loss:
         return True
-    is_lost = row_buffer.loss + row_buffer.surplus / new_weight >= of_equal_probabilities  # on the new rows
-    least = _EARLY_GROWTH if is_heavy or is_lost else _LEAST_GROWTH
-    return max(growth, growth_of_weight) >= least * little
+    # 4.
+    is_unpredicted = row_buffer.loss + row_buffer.surplus / new_weight >= equal_probabilities_loss  # the new rows
+    min_growth = _EARLY_GROWTH if is_heavy or is_unpredicted else _MIN_GROWTH
+    return growth >= min_growth * scale
 
 
 def _objective_of(problem: Problem) -> Objective:
+    """Return the constants of F: alpha, l1_ratio, fit_intercept and label_smoothing."""
     return (problem.alpha, problem.l1_ratio, problem.fit_intercept, problem.label_smoothing)
 
 
 def _refit(
     row_buffer: RowBuffer, problem: Problem, settings: Settings, rng: np.random.RandomState
 ) -> tuple[RowBuffer, Result]:
-    """The rows, with the parameters that minimise F over them."""
+    """Return the buffer after a fit to all its rows, and the result of the fit."""
     rows = concatenate_rows(list(row_buffer.chunks))
     problem = problem._replace(data=rows)
     start = (
@@ -280,58 +307,66 @@ def _refit(
     info = {"solver": result.solver, **info}
     mean_loss = loss(problem, fitted) / float(rows.weight.sum())
     value = float(mean_loss + penalty(fitted.coef, problem.alpha, problem.l1_ratio)[0])
-    of_fit = (fitted, info, len(result.loss_curve), float(rows.weight.sum()), 0.0, _objective_of(problem))
-    return RowBuffer((rows,), row_buffer.seen, len(rows.y), value, mean_loss, 0.0, *of_fit), result
+    fit_fields = (fitted, info, len(result.loss_curve), float(rows.weight.sum()), 0.0, _objective_of(problem))
+    return RowBuffer((rows,), row_buffer.seen, len(rows.y), value, mean_loss, 0.0, *fit_fields), result
 
 
 def with_intercept(params: Params, has_intercept: bool) -> Params:
-    """Return the parameters, with intercepts of 0 if there are to be none."""
+    """Return the parameters, with intercepts of 0 if ``has_intercept`` is False."""
     return params if has_intercept else params._replace(intercept=np.zeros_like(params.intercept))
 
 
 def _count_samples(chunks: tuple[Batch, ...]) -> int:
+    """Return the number of rows in ``chunks``."""
     return sum(len(chunk.y) for chunk in chunks)
 
 
 def _append_rows(chunks: tuple[Batch, ...], chunk: Batch) -> tuple[Batch, ...]:
+    """Return the chunks with one more, after merging those at the end that are less than twice as long as the next."""
     while chunks and len(chunks[-1].y) < 2 * len(chunk.y):
         chunks, chunk = chunks[:-1], concatenate_rows([chunks[-1], chunk])
     return (*chunks, chunk)
 
 
 def with_classes(stream: Stream, places: Array, n_classes: int, *, has_l1: bool, has_intercept: bool) -> Stream:
-    """The stream with more classes, the old ones at ``places``; averages and a named solver's state start anew."""
+    """Return the stream with more classes; the codes of the old classes are ``places``.
+
+    The average of "auto" and the state of a named solver start anew.
+    """
     row_buffer, state = stream.row_buffer, stream.solver_state
 
-    def wide(params: Params) -> Params:
+    def widen(params: Params) -> Params:
         return add_classes(params, places, n_classes, stream.n_samples, has_l1=has_l1, has_intercept=has_intercept)
 
     if row_buffer is not None and row_buffer.params is not None:
         chunks = tuple(chunk._replace(y=places[chunk.y]) for chunk in row_buffer.chunks)
-        row_buffer = row_buffer._replace(chunks=chunks, seen=places[row_buffer.seen], params=wide(row_buffer.params))
+        row_buffer = row_buffer._replace(chunks=chunks, seen=places[row_buffer.seen], params=widen(row_buffer.params))
     waiting = tuple(chunk._replace(y=places[chunk.y]) for chunk in stream.waiting)
     if state is not None:
-        start = wide(state.params)
+        start = widen(state.params)
         state = state._replace(params=start, iterate=start, step=0) if stream.solver == "auto" else None
     return stream._replace(row_buffer=row_buffer, solver_state=state, n_fitted=0, waiting=waiting)
 
 
-# --- rows that are not ------------------------------------------------------------------------------------
+# --- rows that are not buffered ---------------------------------------------------------------------------
 
 
 def _step_solver(
     stream: Stream,
     problem: Problem,
-    before: Callable[[], Params | None],
+    get_params: Callable[[], Params | None],
     settings: Settings,
     rng: np.random.RandomState,
 ) -> StreamUpdate:
-    """The stream after a pass of steps over the new rows, with those that wait; of too few it waits for more."""
-    is_auto, state, asked = settings.solver == "auto", stream.solver_state, settings.learning_rate
-    is_same = stream.objective in ((), _objective_of(problem))
-    if state is not None and not is_auto and asked == stream.learning_rate and is_same:
-        settings = settings._replace(learning_rate=state.rate)  # found from the first rows
-    stream = stream._replace(learning_rate=asked, objective=_objective_of(problem))
+    """Return the stream after one pass of solver steps over the new rows and the waiting rows.
+
+    If the rows are too few for a step of "auto", they are added to the waiting rows instead.
+    """
+    is_auto, state, learning_rate = settings.solver == "auto", stream.solver_state, settings.learning_rate
+    is_same_objective = stream.objective in ((), _objective_of(problem))
+    if state is not None and not is_auto and learning_rate == stream.learning_rate and is_same_objective:
+        settings = settings._replace(learning_rate=state.rate)  # computed from the first rows
+    stream = stream._replace(learning_rate=learning_rate, objective=_objective_of(problem))
     may_wait = is_auto and state is not None
     if may_wait or stream.waiting:
         waiting = _append_rows(stream.waiting, copy_rows(problem.data))
@@ -343,7 +378,7 @@ def _step_solver(
     plan = make_stream_plan(problem, settings, getattr(state, "moments", None))
     solver = plan.stages[0].solver
     if state is None:
-        state = solver.init(problem, before() or prior_params(problem))
+        state = solver.init(problem, get_params() or prior_params(problem))
         if is_auto:
             batch_size = solver.batch_size or 1
             state = state._replace(step=-(-stream.n_fitted // batch_size))
@@ -352,15 +387,15 @@ def _step_solver(
                 state = moments_from_rows(problem, state, rows, batch_size, full_gram=plan.info["metric"] == "gram")
     elif not is_auto:
         state = state._replace(rate=plan.info["learning_rate"])
-    elif not is_same:  # the metric holds alpha
+    elif not is_same_objective:  # the preconditioner depends on alpha
         state = state._replace(
             preconditioner=gram_preconditioner(problem, state.moments, batch_size=solver.batch_size or 1)
         )
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         state = one_pass(problem, solver, state, settings.shuffle, rng)
-        if is_auto and not is_finite(state.params):  # raw predictions of the new rows overflow: begin anew
+        if is_auto and not is_finite(state.params):  # raw predictions of the new rows overflow: start anew
             state = one_pass(problem, solver, solver.init(problem, prior_params(problem)), settings.shuffle, rng)
-    rate = plan.info["learning_rate"] if is_auto else state.rate  # "auto": that of each batch
+    rate = plan.info["learning_rate"] if is_auto else state.rate  # "auto": each batch has its own rate
     info = {
         "engine": choose_engine(settings.engine, problem.data.X),
         "solver": solver.name,

@@ -773,7 +773,7 @@ def test_it_finishes_a_few_rows_of_many_dense_columns_that_tell_the_classes_apar
 @needs_numba
 def test_auto_leaves_tables_far_larger_than_x_to_newton(monkeypatch):
     X, y, _ = sparse_data(9, n=1000, p=1000)
-    monkeypatch.setattr(plan, "_SMALL_TABLE", 0)
+    monkeypatch.setattr(plan, "SMALL_TABLE", 0)
     monkeypatch.setattr(plan, "_MAX_TABLE", 0.01)
     assert not plan.use_dual(as_problem(X, y), settings())
 

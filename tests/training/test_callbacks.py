@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks on a fit."""
+"""Test scikit-learn's callbacks on a fit."""
 
 import pickle
 
@@ -33,7 +33,7 @@ X_IRIS, Y_IRIS = load_iris(return_X_y=True)
 
 
 class Recorder:
-    """Keeps what it is told, and the models; stops an epoch loop of its own accord after ``last`` epochs."""
+    """A callback that records its calls and the models, and ends the fit after ``last`` epochs."""
 
     def __init__(self, last=None, fails_at=None):
         self.last = last
@@ -62,13 +62,13 @@ class Recorder:
 
 
 class Propagated(Recorder):
-    """One that meta-estimators pass on."""
+    """A callback that meta-estimators propagate."""
 
     max_propagation_depth = None
 
 
 class Incurious:
-    """Asks for no model, and stops after two epochs."""
+    """A callback that requests no model and ends the fit after two epochs."""
 
     def setup(self, estimator, context):
         pass
@@ -88,7 +88,7 @@ def objective_of(model, X, y, alpha):
     return value_and_grad(problem(np.asarray(X, dtype=float), y, alpha=alpha), params).value
 
 
-# --- alone ------------------------------------------------------------------------------------------------
+# --- a single estimator -----------------------------------------------------------------------------------
 
 
 @needs_callbacks
@@ -119,7 +119,7 @@ def test_the_model_of_an_epoch_is_that_which_the_fit_would_leave(params, contain
     clf.fit(X, Y_DIGITS)
     *epochs, fitted = recorder.models
     assert len(epochs) == clf.n_iter_
-    assert recorder.starts[:2] == [None, None]  # of the fit, and of its first epoch
+    assert recorder.starts[:2] == [None, None]  # begin of the fit, and of its first epoch
     for start, model in zip(recorder.starts[2:], epochs, strict=False):
         assert_array_equal(start.coef_, model.coef_)
     for i, model in enumerate(epochs, start=1):
@@ -133,10 +133,10 @@ def test_the_model_of_an_epoch_is_that_which_the_fit_would_leave(params, contain
         assert_array_equal(last.coef_, clf.coef_)
         assert_array_equal(last.intercept_, clf.intercept_)
     dense = X.toarray() if sp.issparse(X) else X
-    if "l1_ratio" not in params:  # whose F ``objective_of`` does not know
+    if "l1_ratio" not in params:  # ``objective_of`` has no L1 penalty
         values = [objective_of(model, dense, Y_DIGITS, 1e-2) for model in epochs]
         exact = container is not np.float32 and params.get("engine") != "compiled"
-        assert_allclose(values, clf.loss_curve_, rtol=1e-9 if exact else 1e-4)  # the kernels' own sums are 7e-6 off
+        assert_allclose(values, clf.loss_curve_, rtol=1e-9 if exact else 1e-4)  # rounding of their sums: 7e-6
 
 
 @needs_callbacks
@@ -159,7 +159,7 @@ def test_a_callback_that_returns_true_ends_the_fit_with_what_is_reached(params):
     assert clf.n_iter_ == len(clf.loss_curve_) == len(clf.excess_curve_) == 2
     assert_array_equal(clf.coef_, recorder.models[1].coef_)
     assert recorder.told[-2:] == ["end fit 0", "teardown"]
-    if params == KINDS["newton"]:  # whose steps do not depend on how many there will be
+    if params == KINDS["newton"]:  # its steps do not depend on max_iter
         with pytest.warns(ConvergenceWarning):
             short = SoftmaxClassifier(1e-2, random_state=0, max_iter=2, tol=1e-9, **params).fit(X_DIGITS, Y_DIGITS)
         assert_array_equal(clf.coef_, short.coef_)
@@ -167,11 +167,11 @@ def test_a_callback_that_returns_true_ends_the_fit_with_what_is_reached(params):
 
 @needs_callbacks
 def test_no_model_is_made_for_a_callback_that_asks_for_none(monkeypatch):
-    made, outcome = [], SoftmaxClassifier._outcome
-    monkeypatch.setattr(SoftmaxClassifier, "_outcome", lambda *args: made.append(1) or outcome(*args))
+    calls, outcome = [], SoftmaxClassifier._outcome
+    monkeypatch.setattr(SoftmaxClassifier, "_outcome", lambda *args: calls.append(1) or outcome(*args))
     clf = SoftmaxClassifier(tol=1e-9).set_callbacks(Incurious()).fit(X_DIGITS, Y_DIGITS)
     assert clf.stop_reason_ == "callback"
-    assert len(made) == 1  # the fit's own
+    assert len(calls) == 1  # by the fit itself
 
 
 @needs_callbacks
@@ -189,7 +189,7 @@ def test_callbacks_are_given_what_fit_is_given():
     assert X is frame
     assert y is Y_IRIS
     assert metadata["sample_weight"] is weight
-    recorder.models[0].predict(frame)  # names and all
+    recorder.models[0].predict(frame)  # with the column names
     clf.fit(frame, Y_IRIS)
     assert recorder.given[2] is None
 
@@ -211,7 +211,7 @@ def test_early_stopping_tells_the_scores_and_a_callback_may_come_before_it():
     assert clf.stop_reason_ == "callback"
     assert clf.validation_scores_ == recorder.models[2].validation_scores_
     assert len(recorder.models[0].validation_scores_) == 1
-    assert_array_equal(clf.coef_, recorder.models[2].coef_)  # not the best epoch's
+    assert_array_equal(clf.coef_, recorder.models[2].coef_)  # the last epoch, not the best one
 
 
 @needs_callbacks
@@ -311,8 +311,8 @@ def test_a_pipeline_passes_on_what_is_set_on_it_to_be_passed_on():
     pipeline = make_pipeline(StandardScaler(), SoftmaxClassifier()).set_callbacks(own, propagated)
     pipeline.fit(X_IRIS, Y_IRIS)
     n_epochs = pipeline[-1].n_iter_
-    assert sum(told.startswith("end epoch") for told in propagated.told) == n_epochs
-    assert not any("epoch" in told for told in own.told)
+    assert sum(call.startswith("end epoch") for call in propagated.told) == n_epochs
+    assert not any("epoch" in call for call in own.told)
     assert propagated.told.count("setup") == propagated.told.count("teardown") == 1
     model = next(model for model in propagated.models if isinstance(model, SoftmaxClassifier))
     assert model.n_iter_ == 1
@@ -379,7 +379,7 @@ def test_a_clone_has_the_same_callbacks_and_a_pickle_copies_of_them():
     assert again.fit(X_IRIS, Y_IRIS).n_iter_ == clf.n_iter_
 
 
-# --- without them -----------------------------------------------------------------------------------------
+# --- without callbacks ------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(HAS_CALLBACKS, reason="scikit-learn 1.9 has callbacks")

@@ -1,4 +1,4 @@
-"""Early stopping on rows that ``fit`` is given."""
+"""Test early stopping on validation rows passed to ``fit``."""
 
 import pickle
 import warnings
@@ -82,7 +82,7 @@ def test_class_weights_are_not_of_the_validation_score():
 @pytest.mark.parametrize("container", [np.float32, sp.csr_array, lambda X: X.tolist(), sp.csc_matrix])
 def test_validation_rows_of_any_container(container):
     got = fitted(X_val=container(DIGITS[1]))
-    assert_allclose(got.validation_scores_, fitted().validation_scores_, atol=1 / 360)  # a row at a tie
+    assert_allclose(got.validation_scores_, fitted().validation_scores_, atol=1 / 360)  # one row with a tie
 
 
 def test_rows_whose_empty_columns_are_left_out_are_scored_in_all_columns():

@@ -1,4 +1,4 @@
-"""From a problem to its minimum."""
+"""Test the minimization of F, and the rounding of its result."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from tests.problems import random_data, random_params
 
 
 def with_empty_columns(X, n_features=100):
-    """The columns of X among many that have no entry, and where they are."""
+    """Return X with empty columns added, and the positions of its own columns."""
     where = np.sort(np.random.RandomState(1).permutation(n_features)[: X.shape[1]])
     wide = np.zeros((len(X), n_features))
     wide[:, where] = X
@@ -60,7 +60,10 @@ def test_an_empty_x_gives_the_priors():
 
 
 def few_rows(n_classes=3, n_samples=40, n_features=100, dtype=np.float64):
-    """Rows that do not span the columns' space, of columns far from 0, over two decades; one of one value."""
+    """Return fewer rows than columns, class codes and weights.
+
+    The columns are far from 0 and their scales span two decades; column 7 is constant.
+    """
     rng = np.random.default_rng(0)
     X = (rng.standard_normal((n_samples, n_features)) + 3) * 10 ** rng.uniform(-1, 1, n_features)
     X[:, 7] = 2.5
@@ -86,7 +89,7 @@ def test_a_few_dense_rows_have_the_same_f_in_their_own_space(n_classes, fit_inte
     )
     value = value_and_grad(narrow.problem, inside).value
     same = value_and_grad(problem._replace(data=problem.data._replace(X=X.astype(float))), narrow.back(inside)).value
-    assert same == pytest.approx(value, rel=1e-10)  # a rotation, but for rounding
+    assert same == pytest.approx(value, rel=1e-10)  # a rotation, except for rounding
     again = narrow.to(narrow.back(inside))
     assert_allclose(again.coef, inside.coef, atol=1e-12)
     assert_allclose(again.intercept, inside.intercept, atol=1e-10)
@@ -101,22 +104,22 @@ def test_a_few_dense_rows_have_logistic_regressions_coefficients(n_classes, fit_
     clf = SoftmaxClassifier(alpha, fit_intercept=fit_intercept, tol=1e-12).fit(X, y, weight)
     peer = LogisticRegression(C=C, fit_intercept=fit_intercept, solver="newton-cg", tol=1e-10, max_iter=1000)
     peer.fit(X, y, weight)
-    assert_allclose(clf.coef_, peer.coef_, atol=1e-5 * np.abs(peer.coef_).max())  # as far as newton-cg gets
+    assert_allclose(clf.coef_, peer.coef_, atol=1e-5 * np.abs(peer.coef_).max())  # the accuracy of newton-cg
     assert_allclose(clf.predict_proba(X), peer.predict_proba(X), atol=1e-5)
     if fit_intercept:
-        assert_allclose(clf.coef_[:, 7], 0, atol=1e-12)  # the column of one value
+        assert_allclose(clf.coef_[:, 7], 0, atol=1e-12)  # the constant column
 
 
 def test_rounding_is_no_column_where_rows_say_nothing_new():
     X, y, weight = few_rows()
-    X[:, 7] = 0.1  # whose mean is not exactly it
+    X[:, 7] = 0.1  # the computed mean differs from 0.1 by rounding
     X[30:] = X[:10]
     for fit_intercept, rank in ((True, 29), (False, 30)):
         narrow = reduce_columns(problem_of(X, y, weight, fit_intercept=fit_intercept), may_rotate=True)
         assert np.count_nonzero(np.abs(narrow.problem.data.X).max(axis=0)) == rank
     constant = np.full((60, 300), 0.1)
     classes = np.arange(60) % 3 * (np.arange(60) % 5 > 0)
-    clf = SoftmaxClassifier(fit_intercept=False).fit(constant, classes)  # one direction; all others are rounding
+    clf = SoftmaxClassifier(fit_intercept=False).fit(constant, classes)  # rank 1; all other directions are rounding
     assert_allclose(clf.predict_proba(constant)[0], np.bincount(classes) / 60, atol=1e-2)
     assert_allclose(clf.coef_, clf.coef_[:, :1] * np.ones(300), rtol=1e-9)
 
@@ -127,7 +130,7 @@ def test_without_penalty_unseen_rows_are_predicted_as_before():
     X = hidden @ rng.standard_normal((8, 600)) + 0.1 * rng.standard_normal((400, 600))
     y = (hidden @ rng.standard_normal((8, 3))).argmax(axis=1)
     X[100:110], y[100:110] = X[:10], y[:10]
-    with pytest.warns(ConvergenceWarning, match="F has no minimum"):  # 600 columns tell 120 rows apart
+    with pytest.warns(ConvergenceWarning, match="F has no minimum"):  # 120 rows of 600 columns are separable
         clf = SoftmaxClassifier(0.0, tol=1e-2, random_state=0).fit(X[:120], y[:120])
     assert clf.score(X[120:], y[120:]) > 0.6
     assert np.abs(clf.coef_).max() < 100
@@ -232,25 +235,25 @@ def minimum_of(X, y):
 def test_parameters_that_float32_holds_are_handed_over_in_it():
     X, y = random_data(300, dtype=np.float32)
     case, result = minimum_of(X, y)
-    kept = finalize(case, result, 1e-3)
-    assert {part.dtype for part in kept.params} == {np.dtype(np.float32)}
-    assert kept.excess == result.excess
-    assert_allclose(kept.params.coef, result.params.coef, rtol=1e-6)  # the rounding of float32
+    final = finalize(case, result, 1e-3)
+    assert {part.dtype for part in final.params} == {np.dtype(np.float32)}
+    assert final.excess == result.excess
+    assert_allclose(final.params.coef, result.params.coef, rtol=1e-6)  # the rounding of float32
     assert_allclose(result.params.coef.sum(axis=0), 0, atol=1e-12)
 
 
 def test_float64_parameters_are_handed_over_as_they_are_less_a_common_shift():
     case = problem_by_rows(*random_data(300))
     params = random_params(3, 4)
-    kept = finalize(case, result_of(params, 1.0), 1e-3)
-    assert_allclose(kept.params.coef, params.coef - params.coef.mean(axis=0), rtol=1e-15)
-    assert kept.params.intercept.sum() == pytest.approx(0, abs=1e-15)
+    final = finalize(case, result_of(params, 1.0), 1e-3)
+    assert_allclose(final.params.coef, params.coef - params.coef.mean(axis=0), rtol=1e-15)
+    assert final.params.intercept.sum() == pytest.approx(0, abs=1e-15)
 
 
 @pytest.mark.parametrize(("tol", "dtype"), [(1e-6, np.float64), (1e9, np.float32)])
 def test_parameters_that_float32_loses_are_handed_over_in_float64_if_tol_asks_for_it(tol, dtype):
     Z, y = random_data(300)
-    X = (Z + np.array([1e6, 1e4, 0, 0])).astype(np.float32)  # coefficients of 1 rounded in the 8th digit move z by 0.1
+    X = (Z + np.array([1e6, 1e4, 0, 0])).astype(np.float32)  # a change of 1e-7 in coefficients of 1 moves z by 0.1
     case, result = minimum_of(X, y)
     assert finalize(case, result._replace(excess=1e-12), tol).params.coef.dtype == dtype
 
@@ -258,10 +261,10 @@ def test_parameters_that_float32_loses_are_handed_over_in_float64_if_tol_asks_fo
 def test_a_fit_that_neither_dtype_holds_says_so():
     X, y = random_data(300, dtype=np.float32)
     case, result = minimum_of(X, y)
-    far = Params(result.params.coef * 3, result.params.intercept)  # F is larger there than the fit has seen
-    kept = finalize(case, result._replace(params=far), 1e-9)
-    assert kept.excess > 1e-2
-    assert kept.stop_reason is StopReason.PRECISION
+    far = Params(result.params.coef * 3, result.params.intercept)  # F is higher there than in the fit
+    final = finalize(case, result._replace(params=far), 1e-9)
+    assert final.excess > 1e-2
+    assert final.stop_reason is StopReason.PRECISION
     assert finalize(case, result._replace(params=far, stop_reason=StopReason.MAX_ITER), 1e-9).stop_reason is (
         StopReason.MAX_ITER
     )
@@ -279,7 +282,7 @@ def test_predictions_of_float64_coefficients_are_theirs_of_float32_rows(offset):
     exact = X.astype(np.float64) @ clf.coef_[0] + clf.intercept_
     assert_allclose(clf.decision_function(X), exact, rtol=1e-9, atol=1e-9)
     far = SoftmaxClassifier(tol=1e-6, random_state=0).fit(X.astype(np.float64), y)
-    assert_allclose(clf.predict_proba(X), far.predict_proba(X.astype(np.float64)), atol=0.01)  # tol^(1/2) times 10
+    assert_allclose(clf.predict_proba(X), far.predict_proba(X.astype(np.float64)), atol=0.01)  # 10 tol^(1/2)
 
 
 # --- small problems ---------------------------------------------------------------------------------------
@@ -289,7 +292,7 @@ def test_predictions_of_float64_coefficients_are_theirs_of_float32_rows(offset):
 @pytest.mark.parametrize("unit", [1e3, 1e4])
 @pytest.mark.parametrize("n_before", [15, 75])
 def test_rows_in_two_units_end_within_tol(n_before, unit, engine):
-    """The rows in the large unit hold the curvature, those before them what is left to fit."""
+    """The rows in the large unit have most of the curvature; the fit has to continue on the other rows."""
     X, y = load_iris(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
     X, y = X[order].astype(np.float32), y[order]

@@ -1,4 +1,4 @@
-"""The loop over the epochs: when there is no minimum."""
+"""Test the detection of an F without minimum in the training loop."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_four_rows_of_which_none_loses_log_2_are_separated(value, want):
 def test_the_lightest_row_decides():
     case = problem(np.zeros((4, 1)), [0, 1, 0, 1], alpha=0.0, weight=[1.0, 1.0, 1.0, 0.1])
     assert is_separable(case, np.log(2) * 0.1 / 3.1 * 0.99)
-    assert not is_separable(case, np.log(2) * 0.1 / 3.1 * 1.01)  # it may be that row, predicted wrong
+    assert not is_separable(case, np.log(2) * 0.1 / 3.1 * 1.01)  # the lightest row may be predicted wrong
 
 
 def test_a_penalty_or_soft_targets_give_f_a_minimum():

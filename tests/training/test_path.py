@@ -1,4 +1,4 @@
-"""The sweep chooses as a grid search does, by models that have not seen what they are scored on."""
+"""Test that a path of penalties selects as a grid search does, by scores on held-out rows."""
 
 import pickle
 from inspect import signature
@@ -47,8 +47,8 @@ def test_it_chooses_as_a_grid_search_does(l1_ratio, n_classes, container):
     search = grid(X, y, l1_ratio=l1_ratio)
     assert sweep.alpha_ == search.best_params_["alpha"]
     losses = -search.cv_results_["mean_test_score"]
-    assert_allclose(-sweep.scores_.mean(axis=(0, 1)), losses, rtol=1e-2)  # models within a tenth of what rows tell
-    assert_allclose(sweep.coef_, search.best_estimator_.coef_, atol=5e-3)  # both within 1e-6: coefficients to its root
+    assert_allclose(-sweep.scores_.mean(axis=(0, 1)), losses, rtol=1e-2)  # F within a tenth of the generalization gap
+    assert_allclose(sweep.coef_, search.best_estimator_.coef_, atol=5e-3)  # F within 1e-6: coefficients to its root
     assert_allclose(sweep.predict_proba(X), search.predict_proba(X), atol=5e-3)
 
 
@@ -64,11 +64,11 @@ def test_its_scores_are_of_the_coefficients_kept():
 
 
 def test_the_models_of_a_fold_do_not_depend_on_the_rows_held_out():
-    # rows of noise in many columns can be fitted: had a model seen the rows it is scored on, it would know their labels
+    # noise in many columns can be fitted exactly: a model trained on the scored rows would predict their labels
     rng = np.random.RandomState(0)
     X, y = rng.normal(size=(300, 200)), rng.randint(3, size=300)
     sweep = SoftmaxClassifierCV(cv=FOLDS, random_state=0).fit(X, y)
-    assert abs(sweep.scores_.mean() - 1 / 3) < 0.06  # 3000 correlated guesses
+    assert abs(sweep.scores_.mean() - 1 / 3) < 0.06  # 3000 correlated random predictions
     train, _ = next(FOLDS.split(X, y))
     weakest = sweep.coefs_paths_[0, 0, -1]
     assert np.mean((X[train] @ weakest[:, :-1].T + weakest[:, -1]).argmax(axis=1) == y[train]) == 1.0
@@ -89,14 +89,14 @@ def test_labels_of_the_rows_held_out_change_no_coefficient():
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_attributes_have_the_shapes_of_logistic_regression_cv(n_classes):
     X, y = random_data(300, n_classes=n_classes)
-    kept = {"cv": 3, "l1_ratios": (0.0, 0.5)}
-    sweep = SoftmaxClassifierCV(4, random_state=0, **kept).fit(X, y)
+    common = {"cv": 3, "l1_ratios": (0.0, 0.5)}
+    sweep = SoftmaxClassifierCV(4, random_state=0, **common).fit(X, y)
     assert sweep.alphas_.shape == (4,)
     assert sweep.scores_.shape == sweep.n_iter_.shape == (3, 2, 4)
     assert sweep.coefs_paths_.shape == (3, 2, 4, *sweep.coef_.shape[:1], X.shape[1] + 1)
     assert sweep.l1_ratio_ in (0.0, 0.5)
     assert (sweep.n_iter_ >= 1).all()
-    bare = SoftmaxClassifierCV(4, random_state=0, fit_intercept=False, store_coefs=False, **kept).fit(X, y)
+    bare = SoftmaxClassifierCV(4, random_state=0, fit_intercept=False, store_coefs=False, **common).fit(X, y)
     assert not hasattr(bare, "coefs_paths_")
     assert_array_equal(bare.intercept_, 0)
 
@@ -235,21 +235,22 @@ def test_folds_that_lack_a_class_have_a_sensible_mean(is_refitted, l1_ratio):
     ).fit(X, y)
     full = SoftmaxClassifier(0.01, **settings).fit(X, y)
     proba, want = sweep.predict_proba(X), full.predict_proba(X)
-    # refitted: both within 1e-8 of F*, coefficients within its root; not so: two folds of three lack a class
+    # refitted: F within 1e-8 for both, coefficients within its root; otherwise two of three folds lack a class
     assert np.abs(proba - want).max() < (1e-3 if is_refitted else 0.2)
     for k, ((train, test), lacking) in enumerate(zip(cv, (2, 1, 3), strict=True)):
         own = SoftmaxClassifier(0.01, **settings)
-        if lacking < 3:  # one row of coefficients in place of two
+        if lacking < 3:  # two classes: one row of coefficients instead of two
             own.set_params(alpha=0.005 * (1 + l1_ratio), l1_ratio=2 * l1_ratio / (1 + l1_ratio))
         own.fit(X[train], y[train])
-        known = np.isin(y[test], own.classes_)
-        told = own.predict_log_proba(X[test][known])[
-            np.arange(known.sum()), np.searchsorted(own.classes_, y[test][known])
+        is_known = np.isin(y[test], own.classes_)
+        want_log_proba = own.predict_log_proba(X[test][is_known])[
+            np.arange(is_known.sum()), np.searchsorted(own.classes_, y[test][is_known])
         ]
         coefs = sweep.coefs_paths_[k, 0, 0]
-        raw = X[test][known] @ coefs[:, :-1].T + coefs[:, -1]
+        raw = X[test][is_known] @ coefs[:, :-1].T + coefs[:, -1]
         raw -= np.logaddexp.reduce(raw, axis=1)[:, None]
-        assert_allclose(raw[np.arange(known.sum()), y[test][known]], told, atol=5e-3)  # the lacking class has 1 / 2n
+        log_proba = raw[np.arange(is_known.sum()), y[test][is_known]]
+        assert_allclose(log_proba, want_log_proba, atol=5e-3)  # the missing class has a probability of 1 / 2n
 
 
 def test_the_mean_of_folds_is_by_class_up_to_the_shifts_of_the_softmax():
@@ -260,7 +261,7 @@ def test_the_mean_of_folds_is_by_class_up_to_the_shifts_of_the_softmax():
     for seen in has_rows:
         shifts = rng.normal(size=4)
         coef, intercept = truth.coef + shifts[:3], truth.intercept + shifts[3]
-        coef[~seen], intercept[~seen] = 0, -9  # of a class that the fold lacks: nothing
+        coef[~seen], intercept[~seen] = 0, -9  # the fold has no rows of these classes
         folds.append(Params(coef, intercept))
     mean = _classifier_cv._mean_of_folds(folds, has_rows, has_l1=False)
     assert_allclose(mean.coef - mean.coef.mean(axis=0), truth.coef - truth.coef.mean(axis=0), atol=1e-12)
@@ -286,13 +287,13 @@ def test_scorers_of_probabilities_are_given_the_labels_of_all_classes(labels, sc
     if "pos_label" in signature(get_scorer(scoring)._score_func).parameters and len(labels) == 2:
         names["pos_label"] = labels[1]
     scorer = get_scorer(scoring)
-    told = make_scorer(
+    want_scorer = make_scorer(
         scorer._score_func, greater_is_better=scorer._sign > 0, response_method=scorer._response_method, **names
     )
     assert sweep.scores_[0, 0, 0] == pytest.approx(
-        told(sweep, X[test], y[test]), rel=1e-3
-    )  # the same rows, near its tol
-    assert sweep.score(X[test], y[test]) == pytest.approx(told(sweep, X[test], y[test]), rel=1e-12)
+        want_scorer(sweep, X[test], y[test]), rel=1e-3
+    )  # the same rows, a model within a larger tol
+    assert sweep.score(X[test], y[test]) == pytest.approx(want_scorer(sweep, X[test], y[test]), rel=1e-12)
 
 
 def test_a_metric_keeps_the_labels_that_it_has():
@@ -327,7 +328,7 @@ def test_a_scorer_that_takes_no_weights_scores_without(scoring):
 def test_backends_of_joblib_change_nothing(data, backend):
     X, y = random_data(40 if data == "few rows" else 300, n_features=100 if data == "few rows" else 6)
     if data == "sparse":
-        X = sp.csr_array(sp.hstack([sp.csr_array(X), sp.csr_array((300, 20))]))  # columns that are left out
+        X = sp.csr_array(sp.hstack([sp.csr_array(X), sp.csr_array((300, 20))]))  # with empty columns
     sweep = SoftmaxClassifierCV([0.1, 0.01], cv=2, scoring="neg_log_loss", random_state=0)
     alone = sweep.fit(X, y).coefs_paths_
     with joblib.parallel_config(backend, n_jobs=2):
@@ -351,15 +352,15 @@ def wide_digits():
 
 @pytest.fixture
 def solvers(monkeypatch):
-    """The solvers of the models of the paths, in order."""
+    """Return the list of the solvers of the models, in the order of the fits."""
     names, trained = [], _fit.minimize_prepared
 
-    def told(*arguments, **settings):
+    def spy(*arguments, **settings):
         result = trained(*arguments, **settings)
         names.append(result[0].solver)
         return result
 
-    monkeypatch.setattr(_path, "minimize_prepared", told)
+    monkeypatch.setattr(_path, "minimize_prepared", spy)
     return names
 
 
@@ -375,7 +376,7 @@ def test_wide_rows_go_to_the_dual_until_newton_has_had_to_finish(solvers):
 
 @pytest.mark.skipif(not is_available(), reason="needs numba")
 def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
-    X, y = random_data(400, n_features=300, n_classes=5)  # without L1 too few columns for the dual
+    X, y = random_data(400, n_features=300, n_classes=5)  # too few columns for the dual solver without L1
     cv = [next(FOLDS.split(X, y))]
     SoftmaxClassifierCV([0.1, 0.01], l1_ratios=[0.0, 0.5], cv=cv, refit=False, random_state=0).fit(X, y)
     own = [
@@ -390,16 +391,16 @@ def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
 @pytest.mark.skipif(not is_available(), reason="needs numba")
 def test_what_the_dual_makes_of_the_rows_it_makes_once_a_path(solvers, monkeypatch):
     X, y = wide_digits()
-    made, rows_of = [], dual.rows_of
-    monkeypatch.setattr(dual, "rows_of", lambda case: made.append(case) or rows_of(case))
+    calls, rows_of = [], dual.rows_of
+    monkeypatch.setattr(dual, "rows_of", lambda case: calls.append(case) or rows_of(case))
     alphas = [0.1, 0.03, 0.01]
     cv = list(FOLDS.split(X, y))[:2]
     shared = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
     assert solvers == ["dual"] * 6
-    assert len(made) == 2
+    assert len(calls) == 2
     monkeypatch.setattr(dual.DualState, "path_cache", None)
     alone = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)
-    assert len(made) == 8
+    assert len(calls) == 8
     assert_array_equal(shared.coefs_paths_, alone.coefs_paths_)
 
 
@@ -425,9 +426,9 @@ def test_a_paths_models_are_near_the_minimum_though_nothing_is_measured(data):
     for alpha, coef in zip(alphas, path, strict=True):
         case = problem(X[train], np.searchsorted(np.unique(y), y[train]), alpha=alpha)
         exact = SoftmaxClassifier(alpha, tol=1e-6, max_iter=1000, random_state=0).fit(X[train], y[train])
-        least = objective_value(case, Params(exact.coef_, exact.intercept_))
-        # fitted to 1.03, by an estimate: of 16 seeds the worst leaves .08, at the weakest penalty of the digits
-        assert objective_value(case, Params(coef[:, :-1], coef[:, -1])) < 1.1 * least
+        minimum = objective_value(case, Params(exact.coef_, exact.intercept_))
+        # estimated excess 0.03; the worst of 16 seeds has an excess of 0.08, for the digits at the smallest alpha
+        assert objective_value(case, Params(coef[:, :-1], coef[:, -1])) < 1.1 * minimum
 
 
 def test_a_line_a_path_is_printed_when_asked(capsys):
@@ -526,7 +527,7 @@ def test_a_few_dense_rows_have_the_models_of_fits_of_their_own(n_jobs):
     sweep.fit(X, y)
     assert sweep.coefs_paths_.shape == (4, 1, 2, 3, 151)
     for k, (train, test) in enumerate(FOLDS.split(X, y)):
-        own = SoftmaxClassifier(alphas[0], tol=1e-8).fit(X[train], y[train])  # of the fold's rows alone: another space
+        own = SoftmaxClassifier(alphas[0], tol=1e-8).fit(X[train], y[train])  # the row space of this fold alone
         assert_allclose(sweep.coefs_paths_[k, 0, 0, :, :-1], own.coef_, atol=1e-4 * np.abs(own.coef_).max())
         assert sweep.scores_[k, 0, 0] == pytest.approx(-log_loss(y[test], own.predict_proba(X[test])), rel=1e-3)
     assert sweep.best_estimator_.coef_.shape == (3, 150)
@@ -536,6 +537,6 @@ def test_folds_in_threads_are_scored_by_their_own_models():
     X, y = load_digits(return_X_y=True)
     sweep = SoftmaxClassifierCV(ALPHAS, cv=FOLDS, scoring="neg_log_loss", store_coefs=False, random_state=0)
     alone = sweep.fit(X[:500], y[:500]).scores_
-    for _ in range(3):  # one fold's coefficients came to another's scorer in about every third sweep
+    for _ in range(3):  # a race of threads would show in about one of three fits
         with joblib.parallel_config("threading", n_jobs=3):
             assert_allclose(sweep.fit(X[:500], y[:500]).scores_, alone, rtol=1e-6)

@@ -4,11 +4,11 @@ import pytest
 from sksoftmax._training.stopping import (
     Progress,
     StopReason,
-    after_epoch,
-    after_failed_check,
     has_stopped_improving,
     is_diverged,
     is_slow,
+    postpone_check,
+    record_epoch,
 )
 
 
@@ -23,15 +23,15 @@ def test_a_failed_check_doubles_the_wait():
     for epoch in range(40):
         if is_slow(progress, 1.0, tol=1e-3):
             checks.append(epoch)
-            progress = after_failed_check(progress)
-        progress = after_epoch(progress, 1.0, None)
+            progress = postpone_check(progress)
+        progress = record_epoch(progress, 1.0, None)
     assert checks == [0, 2, 4, 8, 16, 32]
 
 
 def test_early_stopping_counts_epochs_since_the_best_score():
     progress = Progress()
     for score in (0.5, 0.7, 0.7, 0.6):
-        progress = after_epoch(progress, 1.0, score)
+        progress = record_epoch(progress, 1.0, score)
     assert (progress.best_epoch, progress.best_score) == (2, 0.7)
     assert has_stopped_improving(progress, 2)
     assert not has_stopped_improving(progress, 3)

@@ -1,4 +1,4 @@
-"""What ``partial_fit`` keeps and learns: rows, classes, drift."""
+"""Test ``partial_fit``: buffered rows, refits, new classes, drift."""
 
 import pickle
 from itertools import pairwise
@@ -49,7 +49,7 @@ def as_problem(X, y, n_classes=3, alpha=1e-3, fit_intercept=True):
     return Problem(Batch(X, y, np.ones(len(y))), n_classes, alpha, fit_intercept, vectorized, 1.0)
 
 
-# --- rows that are kept -----------------------------------------------------------------------------------
+# --- buffered rows ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -121,41 +121,41 @@ def test_a_stream_that_outgrows_what_is_kept_goes_on_from_there(container):
         clf = streamed(SoftmaxClassifier(1e-3, random_state=0), container(X), y, 500, classes=[0, 1, 2])
     assert clf.solver_info_["solver"] == "schedule_free"
     assert clf._stream.row_buffer is None
-    assert clf._stream.solver_state.step > 5000 / 256  # the rows kept count in the average
-    assert F(OURS.params(clf)) <= 1.003 * best  # 22 unknowns / 40000 rows / F is what one look costs
+    assert clf._stream.solver_state.step > 5000 / 256  # the buffered rows count in the average
+    assert F(OURS.params(clf)) <= 1.003 * best  # a single pass costs 22 unknowns / 40000 rows / F
 
 
 def test_a_stream_asks_for_another_fit_when_the_rows_surprise_it():
     rows = as_problem(*random_rows(100)).data
-    params = Params(np.zeros((100, 100)), np.zeros(100))  # so many that a fit is work
-    kept = stream.RowBuffer(chunks=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
-    assert not stream._is_due(kept, 1.0)  # 1.9 of 100
-    assert stream._is_due(kept._replace(surplus=2.1), 1.0)
-    assert not stream._is_due(kept._replace(surplus=2.1), 2.0)  # weights twice as large
-    assert not stream._is_due(kept._replace(surplus=2.1, n_learned=85), 1.0)  # too soon
-    assert stream._is_due(kept._replace(surplus=-9.0, n_learned=50), 1.0)  # twice as many
+    params = Params(np.zeros((100, 100)), np.zeros(100))  # many: a fit costs more than its calls
+    buffer = stream.RowBuffer(chunks=(rows,), n_learned=70, value=1.0, loss=0.9, surplus=1.9, params=params)
+    assert not stream._is_due(buffer, 1.0)  # a surplus of 1.9 in 100
+    assert stream._is_due(buffer._replace(surplus=2.1), 1.0)
+    assert not stream._is_due(buffer._replace(surplus=2.1), 2.0)  # weights twice as large
+    assert not stream._is_due(buffer._replace(surplus=2.1, n_learned=85), 1.0)  # too soon
+    assert stream._is_due(buffer._replace(surplus=-9.0, n_learned=50), 1.0)  # twice as many
     few = Params(np.zeros((3, 6)), np.zeros(3))
-    assert stream._is_due(kept._replace(surplus=2.1, n_learned=99, params=few), 1.0)  # never too soon
+    assert stream._is_due(buffer._replace(surplus=2.1, n_learned=99, params=few), 1.0)  # never too soon
 
 
 def test_few_heavy_rows_and_rows_that_the_model_is_lost_on_ask_sooner():
     rows = as_problem(*random_rows(100)).data
-    params = Params(np.zeros((3, 10000)), np.zeros(3))  # so many that a fit is work
-    kept = stream.RowBuffer((rows,), n_learned=90, value=0.5, loss=0.4, surplus=2.0, params=params, weight=90.0)
-    assert not stream._is_due(kept, 1.0)
-    assert stream._is_due(kept._replace(weight=78.0), 1.0)  # 10 rows of 90, and 22 of 78 of the weight
-    assert stream._is_due(kept._replace(squares=41.0), 1.0)  # one row of weight 6.4 of 10
-    assert not stream._is_due(kept._replace(squares=41.0, surplus=0.9), 1.0)  # not stale
-    assert stream._is_due(kept._replace(surplus=7.0), 1.0)  # the new rows lose 1.1 each, log(3)
-    assert not stream._is_due(kept._replace(surplus=7.0, n_learned=96, weight=96.0), 1.0)  # too soon
-    assert stream._is_due(kept._replace(surplus=60.0, n_learned=99, weight=99.0), 1.0)  # F is 1.1 over all rows
-    assert stream._is_due(kept._replace(surplus=np.nan), 1.0)
+    params = Params(np.zeros((3, 10000)), np.zeros(3))  # many: a fit costs more than its calls
+    buffer = stream.RowBuffer((rows,), n_learned=90, value=0.5, loss=0.4, surplus=2.0, params=params, weight=90.0)
+    assert not stream._is_due(buffer, 1.0)
+    assert stream._is_due(buffer._replace(weight=78.0), 1.0)  # growth: 10 of 90 rows, 22 of 78 in weight
+    assert stream._is_due(buffer._replace(squares=41.0), 1.0)  # one row has a weight of 6.4 of 10
+    assert not stream._is_due(buffer._replace(squares=41.0, surplus=0.9), 1.0)  # not stale
+    assert stream._is_due(buffer._replace(surplus=7.0), 1.0)  # the mean loss of the new rows is log(3)
+    assert not stream._is_due(buffer._replace(surplus=7.0, n_learned=96, weight=96.0), 1.0)  # too soon
+    assert stream._is_due(buffer._replace(surplus=60.0, n_learned=99, weight=99.0), 1.0)  # F is 1.1 over all rows
+    assert stream._is_due(buffer._replace(surplus=np.nan), 1.0)
 
 
 def refitted_to(clf):
-    """Rows of the last fit to those kept, of all of them."""
-    kept = clf._stream.row_buffer
-    return kept.n_learned, kept.n_samples
+    """Return the number of rows of the last fit, and of all buffered rows."""
+    buffer = clf._stream.row_buffer
+    return buffer.n_learned, buffer.n_samples
 
 
 @pytest.mark.parametrize("size", [150, 428])
@@ -173,10 +173,10 @@ def test_weights_over_six_decades_leave_no_row_unlearned(p, kind, size):
     best = SoftmaxClassifier(1e-3, tol=1e-8, max_iter=500).fit(X, y, weight)
     problem = as_problem(X, y)._replace(data=Batch(X, y, weight), mean_weight=weight.mean())
     values = [value_and_grad(problem, OURS.params(model)).value for model in (clf, best)]
-    assert values[0] <= 1.05 * values[1]  # fitted to 1.01, and from 1.02 stale
+    assert values[0] <= 1.05 * values[1]  # fitted to an excess of 0.01, out of date from 0.02
 
 
-@pytest.mark.filterwarnings("ignore:SoftmaxClassifier did not converge")  # at 1e6 and 1e200, and it did not
+@pytest.mark.filterwarnings("ignore:SoftmaxClassifier did not converge")  # at 1e6 and 1e200, rightly
 @pytest.mark.parametrize("unit", [1e-6, 1e3, 1e6, 1e200])
 @pytest.mark.parametrize("n_new", [100, 1000])
 def test_rows_in_other_units_are_learned(n_new, unit):
@@ -184,7 +184,7 @@ def test_rows_in_other_units_are_learned(n_new, unit):
     X[-n_new:] *= unit
     clf = SoftmaxClassifier(1e-2, random_state=0).partial_fit(X[:-n_new], y[:-n_new], [0, 1, 2])
     clf.partial_fit(X[-n_new:], y[-n_new:])
-    if n_new == 1000 or unit > 1:  # small: 100 rows more of which nothing can be told
+    if n_new == 1000 or unit > 1:  # 100 more rows close to 0 add too little
         assert refitted_to(clf) == (2000, 2000)
 
 
@@ -192,9 +192,9 @@ def test_a_fit_to_the_rows_kept_that_does_not_converge_says_so():
     X, y = random_rows(2000, p=40)
     clf = SoftmaxClassifier(1e-9, max_iter=1, random_state=0)
     words = r"F\* is .* the 0\.01 that partial_fit aims at\. Raise max_iter\.$"
-    with pytest.warns(ConvergenceWarning, match=words) as told:
+    with pytest.warns(ConvergenceWarning, match=words) as record:
         clf.partial_fit(np.hstack([X, X**2, X**3]), y, [0, 1, 2])
-    assert told[0].filename == __file__
+    assert record[0].filename == __file__
 
 
 OTHER_OBJECTIVES = {
@@ -212,7 +212,7 @@ def test_another_objective_is_fitted_at_once(change):
     clf.set_params(**change).partial_fit(X[399:] + 1, y[399:])
     assert refitted_to(clf) == (400, 400)
     cold = SoftmaxClassifier(**clf.get_params()).set_params(tol=1e-8).fit(X + 1, y)
-    assert_allclose(clf.predict_proba(X + 1), cold.predict_proba(X + 1), atol=0.05)  # fitted to 1.01 of F
+    assert_allclose(clf.predict_proba(X + 1), cold.predict_proba(X + 1), atol=0.05)  # fitted to an excess of 0.01
     assert clf.fit_intercept or not clf.intercept_.any()
 
 
@@ -224,7 +224,7 @@ def test_steps_go_on_under_another_objective(change, solver):
     clf.partial_fit(X[:1000] + 1, y[:1000], [0, 1, 2]).set_params(**change).partial_fit(X[1000:] + 1, y[1000:])
     assert np.isfinite(clf.coef_).all()
     if "alpha" in change:
-        assert np.abs(clf.coef_).max() < 3  # the rates are those of the new curvature: no step diverges
+        assert np.abs(clf.coef_).max() < 3  # the rates follow the new curvature, so no step diverges
     else:
         assert not clf.intercept_.any()
         assert clf.score(X[1000:] + 1, y[1000:]) > 0.4
@@ -299,10 +299,10 @@ def test_the_surplus_is_what_new_rows_lose_more_than_the_old():
     clf = SoftmaxClassifier(1e-3, random_state=0).partial_fit(X[:1900], y[:1900], classes=[0, 1, 2])
     losses = -clf.predict_log_proba(X)[np.arange(2000), y]
     clf.partial_fit(X[1900:], y[1900:])
-    kept = clf._stream.row_buffer
-    assert kept.n_learned == 1900
-    assert kept.loss == pytest.approx(losses[:1900].mean(), rel=1e-9)
-    assert kept.surplus == pytest.approx(losses[1900:].sum() - 100 * losses[:1900].mean(), rel=1e-9)
+    buffer = clf._stream.row_buffer
+    assert buffer.n_learned == 1900
+    assert buffer.loss == pytest.approx(losses[:1900].mean(), rel=1e-9)
+    assert buffer.surplus == pytest.approx(losses[1900:].sum() - 100 * losses[:1900].mean(), rel=1e-9)
     assert clf.solver_info_["kept"] == "2000 rows, 1900 of them in the last fit"
 
 
@@ -328,13 +328,13 @@ def test_weights_count_rows(class_weight):
     X, y = random_rows(300)
     weight = np.arange(300) % 3
     params = {"class_weight": class_weight, "random_state": 0}
-    left = SoftmaxClassifier(**params).partial_fit(X, y, [0, 1, 2], weight)
-    right = SoftmaxClassifier(**params).partial_fit(np.repeat(X, weight, axis=0), np.repeat(y, weight), [0, 1, 2])
+    weighted = SoftmaxClassifier(**params).partial_fit(X, y, [0, 1, 2], weight)
+    repeated = SoftmaxClassifier(**params).partial_fit(np.repeat(X, weight, axis=0), np.repeat(y, weight), [0, 1, 2])
     weights = np.where(class_weight is None, 1.0, 1.0 + y) * weight
     problem = as_problem(X, y, alpha=1e-4)
     problem = problem._replace(data=problem.data._replace(weight=weights), mean_weight=weights.mean())
     best = SoftmaxClassifier(tol=1e-9).fit(X, y, weights)
-    values = [value_and_grad(problem, OURS.params(clf)).value for clf in (best, left, right)]
+    values = [value_and_grad(problem, OURS.params(clf)).value for clf in (best, weighted, repeated)]
     assert max(values) <= 1.01 * values[0]
 
 
@@ -358,9 +358,9 @@ def test_keep_rows_off_keeps_none_and_nor_does_a_fit():
 def test_a_class_without_rows_is_as_if_it_had_half_a_row():
     X, y = random_rows(500, n_classes=2)
     clf = SoftmaxClassifier(2e-2, tol=1e-9, random_state=0).partial_fit(X, y, classes=[0, 1, 2])
-    two = SoftmaxClassifier(1e-2, tol=1e-9, random_state=0).fit(X, y)  # of two rows w / 2: half the norm
+    two = SoftmaxClassifier(1e-2, tol=1e-9, random_state=0).fit(X, y)  # -w/2 and w/2 have half the squared norm
     assert clf.coef_.shape == (3, 6)
-    assert_allclose(clf.coef_[1] - clf.coef_[0], two.coef_[0], rtol=0.02, atol=0.02)  # to the excess of 1e-2
+    assert_allclose(clf.coef_[1] - clf.coef_[0], two.coef_[0], rtol=0.02, atol=0.02)  # fitted to an excess of 1e-2
     assert 1e-5 < clf.predict_proba(X)[:, 2].max() <= 1 / 1000
     with_l1 = SoftmaxClassifier(2e-2, l1_ratio=0.5, random_state=0).partial_fit(X, y, classes=[0, 1, 2])
     assert not with_l1.coef_[2].any()
@@ -501,13 +501,13 @@ def test_a_half_life_follows_columns_whose_scale_changes():
 
 
 def test_products_of_columns_are_summed_until_they_are_known(monkeypatch):
-    asked, compute_moments = [], steps.compute_moments
+    full_gram, compute_moments = [], steps.compute_moments
     monkeypatch.setattr(
-        steps, "compute_moments", lambda *a, **k: asked.append(k["full_gram"]) or compute_moments(*a, **k)
+        steps, "compute_moments", lambda *a, **k: full_gram.append(k["full_gram"]) or compute_moments(*a, **k)
     )
     X, y = random_rows(4000, p=10)
     streamed(SoftmaxClassifier(keep_rows=False, random_state=0), X, y, 100, classes=[0, 1, 2])
-    assert asked == [True] * 2  # 200 rows of 10 columns
+    assert full_gram == [True] * 2  # two batches: 20 rows per column
 
 
 # --- sums -------------------------------------------------------------------------------------------------
@@ -565,4 +565,4 @@ def test_rows_that_wait_are_learned_when_the_solver_changes(change):
         clf.set_params(**change).partial_fit(X[850:] if has_waiting else X[800:], y[850:] if has_waiting else y[800:])
         assert clf._stream.waiting == ()
         coefs.append(clf.coef_)
-    assert_array_equal(*coefs)  # as if they had come together
+    assert_array_equal(*coefs)  # as in a single call
