@@ -105,16 +105,16 @@ class SoftmaxClassifier(
         - X has at least 200 columns.
         - The table of n_samples x n_classes probabilities takes at most 64 MiB, or at most 4 times the memory of X.
         - Without L1: X has more than 256 rows, or the Hessian is too large to factorise.
-        - Without L1, if X is dense and more than a quarter of it is nonzero: there are at least 3000 coefficients; if
-          there are also more than two rows per column, at least 500 columns and 30000 coefficients.
+        - Without L1, if X is dense with more than a quarter of nonzeros: there are at least 3000 coefficients.
+        - The same for more than two rows per column: at least 500 columns and 30000 coefficients.
 
         If X is an array of another library than NumPy (see ``fit``), that library does the computations, under "auto"
         and "vectorized". ``solver_info_`` reports the engine that ran.
     batch_size : int or "auto", default="auto"
-        Rows per minibatch, >= 1. For ``solver="auto"``, "auto" is the larger of n_features and n_samples / 512 (/ 256
-        on a device other than the CPU), but at least 256 and at most 4096. If these are fewer than 16 batches, the fit
-        consists of Newton steps alone, unless ``batch_size`` or ``learning_rate`` is given. For the other solvers
-        "auto" is 256.
+        Rows per minibatch, >= 1. For ``solver="auto"``, "auto" is the larger of n_features and n_samples / 512, but at
+        least 256 and at most 4096. (On a device other than the CPU it is n_samples / 256.) If these are fewer than 16
+        batches, the fit consists of Newton steps alone, unless ``batch_size`` or ``learning_rate`` is given. For the
+        other solvers "auto" is 256.
     learning_rate : float or "auto", default="auto"
         Base step length, > 0. "auto" derives it from the data:
 
@@ -124,9 +124,14 @@ class SoftmaxClassifier(
 
         ``solver_info_`` reports the value used.
     schedule : {"linear", "cosine", "inverse_scaling", "constant"}, default="linear"
-        Factor on the learning rate of "sgd", "adagrad" and "adam" over the updates. "linear" and "cosine" fall from 1
-        to 0 at ``max_iter``, along a line and half a cosine; "inverse_scaling" is ``(step + 1) ** -power_t``;
-        "constant" is 1. In ``partial_fit``, which has no known end, "linear" and "cosine" are constant.
+        Factor on the learning rate of "sgd", "adagrad" and "adam" over the updates:
+
+        - "linear": falls from 1 to 0 at ``max_iter``, along a line.
+        - "cosine": falls from 1 to 0 at ``max_iter``, along half a cosine.
+        - "inverse_scaling": ``(step + 1) ** -power_t``.
+        - "constant": 1.
+
+        In ``partial_fit``, which has no fixed end, "linear" and "cosine" are constant.
     power_t : float, default=0.5
         Exponent of "inverse_scaling", >= 0.
     momentum : float, default=0.9
@@ -153,9 +158,9 @@ class SoftmaxClassifier(
         Whether to visit the rows in a new random order in each epoch.
     early_stopping : bool, default=False
         Whether to end the fit when the accuracy on validation rows has not improved for ``n_iter_no_change`` epochs.
-        The coefficients are then those of the best epoch. The validation rows are the ``X_val`` given to ``fit``, or
-        else a part of X that is set aside and not trained on: a stratified part, or a random one for soft targets. A
-        fit that reaches ``tol`` first ends there, with its last coefficients.
+        The coefficients are then those of the best epoch. The validation rows are the ``X_val`` given to ``fit``.
+        Without ``X_val``, a part of X is set aside and not trained on: a stratified part, or a random one for soft
+        targets. A fit that reaches ``tol`` first ends there, with its last coefficients.
     validation_fraction : float, default=0.1
         Fraction of the rows to set aside for validation, in (0, 1). Not used with ``X_val``.
     n_iter_no_change : int, default=5
@@ -183,9 +188,9 @@ class SoftmaxClassifier(
         Whether ``fit`` starts from the coefficients of the last fit, if there was one. If F is larger there than at the
         class priors, for example after a change of units, the fit starts from the priors.
     keep_rows : bool, default=True
-        Whether ``partial_fit`` with ``solver="auto"`` keeps the rows it is given, up to 256 MiB of X, and refits the
-        model to all of them when the new rows require it. The model is then near the minimum of F over all rows so far.
-        The estimator and its pickle contain these rows. Beyond 256 MiB, or if False, each row is used once and
+        Whether ``partial_fit`` with ``solver="auto"`` keeps the rows it is given, up to 256 MiB of X. It refits the
+        model to all of them when the new rows require it, so that the model is near the minimum of F over all rows so
+        far. The estimator and its pickle contain these rows. Beyond 256 MiB, or if False, each row is used once and
         discarded.
     half_life : float or None, default=None
         Number of rows after which the influence of old rows on ``partial_fit`` has halved, > 0. Use it for streams
@@ -198,9 +203,14 @@ class SoftmaxClassifier(
         Seed of the shuffling and of the early-stopping split. Pass an int for coefficients that are the same, bit for
         bit, in every run on one machine.
     verbose : int, default=0
-        If 1, print a line for each epoch of a fit: its number; F at its end, which may take an extra pass; the excess
-        as in ``excess_curve_``, "-" if it is not known; the validation score, if there is one; the seconds since
-        training began; and the rows per second, where an epoch counts each row once.
+        If 1, print a line for each epoch of a fit, with these entries:
+
+        - the number of the epoch;
+        - F at its end, which may take an extra pass;
+        - the excess as in ``excess_curve_``, or "-" if it is not known;
+        - the validation score, if there is one;
+        - the seconds since training began;
+        - the rows per second, where an epoch counts each row once.
 
     Attributes
     ----------
@@ -245,8 +255,8 @@ class SoftmaxClassifier(
         A ``ConvergenceWarning`` is issued for "separable", and for "max_iter" and "precision" if the excess is above
         ``tol``.
     excess_ : float
-        Estimate of ``(F - F*) / F*`` at the fitted parameters. inf if it is not known, as after early stopping or if a
-        callback ended the fit before the first estimate, and if F has no minimum ("separable").
+        Estimate of ``(F - F*) / F*`` at the fitted parameters. It is inf after early stopping, if F has no minimum
+        ("separable"), and if a callback ended the fit before the first estimate.
     solver_info_ : dict
         What ran:
 
@@ -278,8 +288,9 @@ class SoftmaxClassifier(
     - for "auto", X'X if it is worth its cost;
     - for "auto", the rows that the curvature is estimated from: a tenth of the rows, or all rows of a small X;
     - for "auto", if n_classes <= n_features, one table of n_samples x n_classes probabilities in X's dtype;
-    - for "auto", the Hessian of up to 1000 unknowns (8 MB, and twice that while it is computed), or a larger Hessian if
-      it is no larger than X or 64 MiB, or n_classes matrices of n_features x n_features within the same limits;
+    - for "auto", the Hessian of up to 1000 unknowns (8 MB, and twice that while it is computed), or a larger Hessian of
+      at most the size of X or 64 MiB;
+    - in the place of such a Hessian, n_classes matrices of n_features x n_features, within the same limits;
     - blocks of rows of about 1 MiB for everything else.
 
     Besides X, a compiled fit holds one more copy of the values of a sparse X (or a CSR copy of a dense X of mostly
@@ -742,9 +753,11 @@ class SoftmaxClassifier(
         )
 
     def _penalty_flags(self) -> dict[str, bool]:
+        """Return the flags on which the coefficients of a class without rows depend."""
         return {"has_l1": self._l1_ratio() > 0, "has_intercept": bool(self.fit_intercept)}
 
     def _new_stream(self, n_samples: int, weight: float) -> Stream:
+        """Return the state of a stream after rows that are not kept, of this number and total weight."""
         return new_stream(self._settings(), has_l1=self._l1_ratio() > 0, n_samples=n_samples, weight=weight)
 
     def to_sklearn(self) -> LogisticRegression:
@@ -880,6 +893,7 @@ class SoftmaxClassifier(
         return tags
 
     def _settings(self) -> Settings:
+        """Return the parameters of the solvers, with None for "auto"."""
         values = {name: getattr(self, name) for name in Settings._fields}
         for name in ("batch_size", "learning_rate"):
             values[name] = None if values[name] == "auto" else values[name]
@@ -889,6 +903,7 @@ class SoftmaxClassifier(
     def _problem(
         self, data: Batch, n_classes: int, mean_weight: float, data_source: DataSource | None = None
     ) -> Problem:
+        """Return the problem of these rows, or of the ``data_source`` that they are a sample of."""
         kernel = _validation.get_kernel(choose_engine(self.engine, data.X))
         if data_source is not None:
             mean_weight = float(data_source.class_weights.sum()) / data_source.n_samples

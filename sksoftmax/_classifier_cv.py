@@ -89,8 +89,8 @@ class SoftmaxClassifierCV(
         penalty may be the best.
     tol : float, default=1e-3
         Tolerance for the stopping criterion of the final fit, >= 0: the estimated excess of F over its minimum,
-        relative. Models on the path stop earlier: when their estimated excess is a tenth of the difference between
-        held-out and training loss, relative to F, but at most 0.03 and never below ``tol``.
+        relative. Models on the path stop earlier. Their tolerance is a tenth of the difference between held-out and
+        training loss, relative to F, but at most 0.03 and at least ``tol``.
     class_weight : dict or "balanced", default=None
         Factors on the sample weights by class label. "balanced" is computed from the rows that a model is fitted to.
     store_coefs : bool, default=True
@@ -296,7 +296,7 @@ class SoftmaxClassifierCV(
         """Set the attributes of the paths and of the selected model.
 
         ``paths`` are ordered by fold, and within a fold by ``l1_ratios_``. ``has_rows``, of shape (n_folds, n_classes),
-        tells which classes have training rows in each fold.
+        is True for the classes that have training rows in a fold.
         """
         shape = (len(has_rows), len(self.l1_ratios_), len(self.alphas_))
         self.scores_ = np.full(shape, np.nan)

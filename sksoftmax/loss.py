@@ -41,8 +41,9 @@ def softmax_loss_naive(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> tuple[
     Raises
     ------
     ValueError
-        If the shapes do not match, W or X is not of finite real numbers, W has fewer than two columns, y is not of
-        class codes, reg is not a finite number >= 0, or the result overflows.
+        - If the shapes do not match, or W has fewer than two columns.
+        - If W or X is not of finite real numbers, y is not of class codes, or reg is not a finite number >= 0.
+        - If the result overflows.
 
     See Also
     --------
@@ -96,8 +97,9 @@ def softmax_loss_vectorized(W: ArrayLike, X: Any, y: ArrayLike, reg: float) -> t
     Raises
     ------
     ValueError
-        If the shapes do not match, W or X is not of finite real numbers, W has fewer than two columns, y is not of
-        class codes, reg is not a finite number >= 0, or the result overflows.
+        - If the shapes do not match, or W has fewer than two columns.
+        - If W or X is not of finite real numbers, y is not of class codes, or reg is not a finite number >= 0.
+        - If the result overflows.
 
     See Also
     --------

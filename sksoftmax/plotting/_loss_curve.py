@@ -101,13 +101,13 @@ class LossCurveDisplay(parts.PanelsMixin):
     -----
     The panels are:
 
-    - "loss": ``loss_curve_``. The axis is logarithmic if F falls by more than a factor of 10. The legend tells how each
-      fit ended.
+    - "loss": ``loss_curve_``. The axis is logarithmic if F falls by more than a factor of 10. The legend includes how
+      each fit ended.
     - "gap": ``(F - F*) / F*`` on a logarithmic axis, with ``tol``. F* is the final F divided by ``1 + excess_``, for a
-      fit that reached ``tol``; for other fits the estimate can be far too low and is not used. Points are the estimates
-      during the fit, if the model has them (``excess_curve_``). The legend of the panel names the fits without a line,
-      whose minimum is not known. It also notes if epochs are left out because their mean of F over the epoch, as
-      compiled fits have it, was below the final F.
+      fit that reached ``tol``. The estimates of other fits can be far too low, and are not used. Points are the
+      estimates during the fit, if the model has them (``excess_curve_``). The legend of the panel names the fits
+      without a line, whose minimum is not known. It also notes if epochs are left out because the mean of F over the
+      epoch was below the final F, as it can be for compiled fits.
     - "validation": ``validation_scores_``, with a star at the epoch whose coefficients early stopping kept.
 
     ``SoftmaxClassifier.loss_curve_`` documents F after an epoch: for minibatches it is the mean over the epoch, which

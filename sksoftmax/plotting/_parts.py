@@ -19,7 +19,7 @@ _PALETTE = ["#0072B2", "#D55E00", "#CC79A7", "#009E73", "#E69F00", "#56B4E9"]
 #: Dashes of lines, for print in grey. There is one more than colours, so that all pairs come before one repeats.
 _LINE_STYLES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3))]
 
-#: Markers of points, as many as dashes.
+#: Markers of points, one for each entry of `_LINE_STYLES`.
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
 #: Colour map of signed values: ColorBrewer's red to blue, without green, which can be mistaken for red.
