@@ -1,4 +1,8 @@
-"""Softmax (multinomial logistic) regression for scikit-learn, trained by minibatches."""
+"""Softmax (multinomial logistic) regression for scikit-learn, trained by minibatches.
+
+The names in ``__all__`` need no extra package. ``sksoftmax.plotting``, ``sksoftmax.dask`` and ``sksoftmax.onnx`` need
+the extras of their names, and are imported separately.
+"""
 
 from sksoftmax._classifier import SoftmaxClassifier
 from sksoftmax._classifier_cv import SoftmaxClassifierCV

@@ -1,4 +1,8 @@
-"""``python -m sksoftmax``: what a bug report needs, and a self-test; ends with 1 if that fails."""
+"""``python -m sksoftmax``: print the versions for a bug report, and run a self-test.
+
+The self-test checks the gradient against finite differences, and a fit against ``LogisticRegression``. The exit status
+is 1 if it fails, otherwise 0.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +24,29 @@ import sksoftmax
 from sksoftmax import SoftmaxClassifier, check_gradient
 from sksoftmax._data.validation import KERNELS
 
+#: Required packages, whose versions are printed.
 REQUIRED = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")
 
-#: What each extra that users install brings.
+#: Packages of each extra that users can install.
 EXTRAS = {"fast": ("numba",), "dask": ("dask", "distributed"), "plot": ("matplotlib",), "onnx": ("skl2onnx",)}
 
-#: What the self-test admits: check_gradient's own promise; the fit's ``tol``, and as much for what it is compared to.
-_MOST_ERROR = 1e-4
+#: Largest relative error of a correct gradient: the bound that check_gradient documents.
+_MAX_GRADIENT_ERROR = 1e-4
+
+#: ``tol`` of the fit. Its excess may differ from LogisticRegression's by twice this value, which is not exact either.
 _TOL = 1e-6
 
 
 def main() -> int:
-    """Print versions, engines, threads and the self-test; 0, or 1 if that fails."""
+    """Print versions, engines, threads and the self-test; return 1 if the self-test fails, otherwise 0."""
     for lines in (_versions(), _engines(), _threads()):
         for name, value in lines:
             print(f"{name:<14}{value}")
-    passed = []
-    for name, figure, is_right in (_gradient(), _fit()):
-        print(f"{name:<14}{figure}: {'ok' if is_right else 'FAILED'}", flush=True)
-        passed.append(is_right)
-    return 0 if all(passed) else 1
+    results = []
+    for name, figure, is_ok in (_gradient(), _fit()):
+        print(f"{name:<14}{figure}: {'ok' if is_ok else 'FAILED'}", flush=True)
+        results.append(is_ok)
+    return 0 if all(results) else 1
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -63,7 +70,7 @@ def _engines() -> Iterator[tuple[str, str]]:
     names = ", ".join(KERNELS)
     try:
         importlib.import_module("sksoftmax._engines.compiled")
-    except ImportError as error:  # numba is not there, or is not made for this NumPy
+    except ImportError as error:  # numba is not installed, or does not support this version of NumPy
         yield "engines", f"{names}; not compiled ({error}): pip install 'sksoftmax[fast]'"
     else:
         yield "engines", f"{names}, compiled"
@@ -77,26 +84,26 @@ def _threads() -> Iterator[tuple[str, str]]:
 
 
 def _gradient() -> tuple[str, str, bool]:
-    """Name, figure and verdict: the gradient against finite differences."""
+    """Check the gradient against finite differences; return a name, the figures, and whether they are ok."""
     X, y = _digits()
     error = check_gradient(X[:100], y[:100], alpha=1e-2, max_checks=30)
-    return "gradient", f"largest relative error {error:.1e} by scipy.optimize.check_grad", error < _MOST_ERROR
+    return "gradient", f"largest relative error {error:.1e} by scipy.optimize.check_grad", error < _MAX_GRADIENT_ERROR
 
 
 def _fit() -> tuple[str, str, bool]:
-    """Name, figure and verdict: F at the end of a fit and at ``LogisticRegression``'s optimum."""
+    """Check F of a fit against the optimum of ``LogisticRegression``; return the same as `_gradient`."""
     X, y = _digits()
     alpha = 1e-2
     ours = SoftmaxClassifier(alpha, tol=_TOL, random_state=0).fit(X, y)
-    with threadpool_limits(1):  # the default, a thread a core, can take a hundred times as long beside another process
+    with threadpool_limits(1):  # one thread per core can take 100 times longer if another process uses the cores
         theirs = LogisticRegression(C=1 / (alpha * len(y)), tol=1e-7, max_iter=1000).fit(X, y)
-    found, best = (_objective(model, X, y, alpha) for model in (ours, theirs))
-    gap = (found - best) / best
-    return "fit", f"F = {found:.8f}, (F - F*) / F* = {gap:.1e}, F* LogisticRegression's", abs(gap) < 2 * _TOL
+    value, minimum = (_objective(model, X, y, alpha) for model in (ours, theirs))
+    gap = (value - minimum) / minimum
+    return "fit", f"F = {value:.8f}, (F - F*) / F* = {gap:.1e}, F* LogisticRegression's", abs(gap) < 2 * _TOL
 
 
 def _objective(model: Any, X: Any, y: Any, alpha: float) -> float:
-    """F, by scikit-learn's loss."""
+    """Return F, computed with scikit-learn's log loss."""
     return float(log_loss(y, model.predict_proba(X)) + alpha / 2 * np.sum(model.coef_**2))
 
 

@@ -1,4 +1,8 @@
-"""``SoftmaxClassifier``: the estimator, from checked input to fitted attributes."""
+"""``SoftmaxClassifier``: the estimator, from checked input to fitted attributes.
+
+Its docstring is the reference of all parameters. `_data` checks and encodes the input, `_training` runs the fits, and
+this module turns their results into attributes. ``SoftmaxClassifierCV``, ``dask`` and ``onnx`` build on the class.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,15 @@ from sksoftmax._training.fit import minimize
 from sksoftmax._training.loop import Result, Rules
 from sksoftmax._training.plan import Settings, choose_engine
 from sksoftmax._training.stopping import StopReason
-from sksoftmax._training.stream import TOL, Stream, new_stream, update_stream, with_classes, with_intercept
+from sksoftmax._training.stream import (
+    TOL,
+    Stream,
+    StreamUpdate,
+    new_stream,
+    update_stream,
+    with_classes,
+    with_intercept,
+)
 from sksoftmax._types import Array, Batch, DataSource, Params, Problem, is_finite
 
 
@@ -45,209 +57,258 @@ class SoftmaxClassifier(
 ):
     """Softmax (multinomial logistic) regression trained by minibatches.
 
-    Minimises, over the coefficients W and the intercepts b, ::
+    It minimises, over the coefficients W and the intercepts b, the objective ::
 
         F = sum_i w_i * [logsumexp(z_i) - z_i[y_i]] / sum_i w_i
             + alpha * ((1 - l1_ratio) / 2 * ||W||^2 + l1_ratio * ||W||_1),      z_i = W x_i + b
 
-    which is ``LogisticRegression``'s objective with ``alpha = 1 / (C * sum_i w_i)``, and has the same minimum.
-    With the default ``solver="auto"`` there is nothing to tune and nothing to scale: minibatch steps are taken
-    in the metric of a bound of F's curvature (Boehning, 1992), which makes them independent of the columns'
-    scales and correlations, and Newton steps finish the fit, with gradients over all rows and the curvature of a
-    part of them.
+    which is the objective of ``LogisticRegression`` with ``alpha = 1 / (C * sum_i w_i)``, and has the same minimum.
+
+    The default ``solver="auto"`` needs no tuning and no scaling. Its minibatch steps are preconditioned by a bound on
+    the curvature of F (Boehning, 1992), which makes them independent of the scales and correlations of the columns.
+    Newton steps then finish the fit, with gradients over all rows and a curvature estimated from a subsample.
 
     Parameters
     ----------
     alpha : float, default=1e-4
-        Strength of the penalty, >= 0. It multiplies the penalty on the *mean* loss, so its effect depends
-        neither on the number of rows nor on the batch size. The intercept is not penalised.
+        Strength of the penalty, >= 0. It multiplies the penalty on the *mean* loss, so its effect depends neither on
+        the number of rows nor on the batch size. The intercept is not penalised.
     l1_ratio : float, default=0.0
-        Share of L1 in the penalty, in [0, 1], as ``LogisticRegression``'s: 0 is L2, 1 is L1, anything between is the
-        elastic net. With any but 0 many coefficients are exactly 0, but for averages over the updates, which
-        ``average=True`` and ``partial_fit``, of rows that it does not keep, answer with.
+        Fraction of L1 in the penalty, in [0, 1], as in ``LogisticRegression``: 0 is L2, 1 is L1, and values in between
+        are the elastic net. If positive, many coefficients are exactly 0. The exception is averaged coefficients, which
+        are rarely exactly 0: those of ``average=True``, and of ``partial_fit`` on rows that it does not keep.
     fit_intercept : bool, default=True
-        Whether the model has an intercept for each class.
+        Whether to fit an intercept for each class.
     solver : {"auto", "sgd", "adagrad", "adam"}, default="auto"
-        How to minimise F.
+        Algorithm that minimises F.
 
-        - "auto": chooses from the shape of the data, needs no tuning and no scaling; see ``solver_info_``.
-        - "sgd": stochastic gradient descent, plain (``momentum=0``), with momentum, or with Nesterov's.
+        - "auto": chosen from the shape of the data. It needs no tuning and no scaling; see ``solver_info_``.
+        - "sgd": stochastic gradient descent: plain (``momentum=0``), with momentum, or with Nesterov momentum.
         - "adagrad": Duchi, Hazan & Singer (2011).
         - "adam": Kingma & Ba (2015).
 
-        All but "auto" need columns of similar scale to get anywhere, as everywhere.
+        All solvers except "auto" converge only slowly if the columns have different scales.
     engine : {"auto", "compiled", "vectorized", "naive"}, default="auto"
-        What computes losses and gradients.
+        Implementation of the losses and gradients.
 
-        - "vectorized": NumPy/SciPy.
-        - "compiled": for ``solver="auto"``, visits of single rows compiled by numba (``pip install
-          'sksoftmax[fast]'``): dual coordinate ascent, which Newton steps finish should it not reach ``tol``. The
-          first fit of a process compiles for some seconds, and later processes load what it kept in some tenths.
-          A named solver and, without L1, a ``batch_size`` or ``learning_rate`` given take the vectorized way.
-        - "naive": the same sums by explicit Python loops over samples, classes and features, for verification and
-          teaching (a thousand times slower).
-        - "auto": "compiled" where numba is installed and it pays, else "vectorized". It pays for at least 200 columns,
-          and more than 256 rows or a Hessian too large to factorise, if n_samples x n_classes probabilities take at
-          most 64 MiB or 4 times X's memory; without L1, dense X of which more than a quarter is not 0 must have 3000
-          coefficients, and of more than two rows a column 500 columns and 30000 coefficients.
+        - "vectorized": NumPy and SciPy.
+        - "compiled": dual coordinate ascent on single rows for ``solver="auto"``, compiled by numba (``pip install
+          'sksoftmax[fast]'``). Newton steps finish the fit if it does not reach ``tol``. The first fit compiles for
+          some seconds; later processes load the compiled code from a cache in a few tenths of a second. A named solver
+          uses the vectorized code, and so does a fit without L1 if ``batch_size`` or ``learning_rate`` is given.
+        - "naive": explicit Python loops over samples, classes and features, for verification and teaching (about a
+          thousand times slower).
+        - "auto": "compiled" if numba is installed and all conditions below hold, otherwise "vectorized".
 
-        X of another library than NumPy (see ``fit``) is computed with by that, under "auto" and "vectorized".
-        What ran is in ``solver_info_``.
+        The conditions for "auto" to choose "compiled" are:
+
+        - X has at least 200 columns.
+        - The table of n_samples x n_classes probabilities takes at most 64 MiB, or at most 4 times the memory of X.
+        - Without L1: X has more than 256 rows, or the Hessian is too large to factorise.
+        - Without L1, if X is dense with more than a quarter of nonzeros: there are at least 3000 coefficients.
+        - The same for more than two rows per column: at least 500 columns and 30000 coefficients.
+
+        If X is an array of another library than NumPy (see ``fit``), that library does the computations, under "auto"
+        and "vectorized". ``solver_info_`` reports the engine that ran.
     batch_size : int or "auto", default="auto"
-        Rows of a minibatch, >= 1. For ``solver="auto"``, "auto" is n_features, at least 256 and at most 4096,
-        and data of fewer than 16 such batches are left to the Newton steps alone; a number given is used. For
-        the other solvers it is 256.
+        Rows per minibatch, >= 1. For ``solver="auto"``, "auto" is the larger of n_features and n_samples / 512, but at
+        least 256 and at most 4096. (On a device other than the CPU it is n_samples / 256.) If these are fewer than 16
+        batches, the fit consists of Newton steps alone, unless ``batch_size`` or ``learning_rate`` is given. For the
+        other solvers "auto" is 256.
     learning_rate : float or "auto", default="auto"
-        Base step length, > 0. "auto" is derived from the data: for "sgd" 1 / L, L the curvature of a batch;
-        for "adagrad" and "adam" the change of all parameters that changes a raw prediction by 1; for "auto" a
-        number below 1 in the metric, for the minibatches alone. Its use is reported in ``solver_info_``.
+        Base step length, > 0. "auto" derives it from the data:
+
+        - for "sgd", 1 / L, where L is the curvature of a batch;
+        - for "adagrad" and "adam", the change of all parameters that changes a raw prediction by 1;
+        - for "auto", a factor below 1 on the preconditioned minibatch steps. Newton steps do not use it.
+
+        ``solver_info_`` reports the value used.
     schedule : {"linear", "cosine", "inverse_scaling", "constant"}, default="linear"
-        Factor on the learning rate over the updates of "sgd", "adagrad" and "adam": from 1 to 0 at
-        ``max_iter``, along a line or half a cosine; ``(step + 1) ** -power_t``; or 1. In ``partial_fit``,
-        which knows no end, "linear" and "cosine" are constant.
+        Factor on the learning rate of "sgd", "adagrad" and "adam" over the updates:
+
+        - "linear": falls from 1 to 0 at ``max_iter``, along a line.
+        - "cosine": falls from 1 to 0 at ``max_iter``, along half a cosine.
+        - "inverse_scaling": ``(step + 1) ** -power_t``.
+        - "constant": 1.
+
+        In ``partial_fit``, which has no fixed end, "linear" and "cosine" are constant.
     power_t : float, default=0.5
         Exponent of "inverse_scaling", >= 0.
     momentum : float, default=0.9
-        Share of the last update that is kept in the next, in [0, 1); for "sgd" and "auto".
+        Fraction of the last update that is added to the next, in [0, 1); for "sgd" and "auto".
     nesterov : bool, default=True
-        Whether the momentum is Nesterov's.
+        Whether to use Nesterov momentum.
     average : bool, default=False
-        Whether "sgd" answers with the polynomial-decay average of its iterates.
+        Whether "sgd" returns the polynomial-decay average of its iterates.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay of Adam's running means, in [0, 1).
+        Decay rates of Adam's running means, in [0, 1).
     epsilon : float, default=1e-8
-        Added to the denominators of "adam" and "adagrad", > 0.
+        Constant added to the denominators of "adam" and "adagrad", > 0.
     max_iter : int, default=100
-        Most epochs, >= 1: passes of minibatches, and Newton steps (of several passes each).
+        Maximum number of epochs, >= 1. An epoch is a pass of minibatches, or Newton steps that take several passes.
     tol : float, default=1e-3
-        The fit ends when F is estimated to be within ``tol``, relative, of its minimum: ``(F - F*) / F*``,
-        >= 0. The estimate is the duality gap of a Newton step along which rows may saturate, or for compiled fits a
-        bound by duality if that is small enough. Below the rounding of X's dtype it counts as that. With
-        ``solver="auto"``, float64 data of at most 256 rows and some 300 coefficients are always fitted to that, which
-        costs little: the answer then depends neither on the seed nor on the order of the rows.
+        Tolerance for the stopping criterion, >= 0. The fit ends when the estimated excess ``(F - F*) / F*`` over the
+        minimum F* is at most ``tol``. The estimate is the duality gap of a Newton step, in which the probabilities of
+        rows may saturate at 0 or 1. Compiled fits use a bound from the dual problem if that bound is small enough.
+        Values below the machine epsilon of X's dtype are replaced by it.
+
+        With ``solver="auto"``, float64 data of at most 256 rows and about 300 coefficients are always fitted to the
+        limit of rounding, which costs little. The result then depends neither on the seed nor on the order of the rows.
     shuffle : bool, default=True
-        Whether each epoch visits the rows in a new random order.
+        Whether to visit the rows in a new random order in each epoch.
     early_stopping : bool, default=False
-        Whether to end when the accuracy on rows that are not trained on has not improved for ``n_iter_no_change``
-        epochs, with the coefficients of the best epoch. These rows are those given to ``fit`` as ``X_val``, or else a
-        stratified part of X (of soft targets a random one) that is set aside. A fit that reaches ``tol`` before ends
-        there, with its last.
+        Whether to end the fit when the accuracy on validation rows has not improved for ``n_iter_no_change`` epochs.
+        The coefficients are then those of the best epoch. The validation rows are the ``X_val`` given to ``fit``.
+        Without ``X_val``, a part of X is set aside and not trained on: a stratified part, or a random one for soft
+        targets. A fit that reaches ``tol`` first ends there, with its last coefficients.
     validation_fraction : float, default=0.1
-        Share of the rows set aside, in (0, 1); not used with ``X_val``.
+        Fraction of the rows to set aside for validation, in (0, 1). Not used with ``X_val``.
     n_iter_no_change : int, default=5
-        Epochs without a better validation score before early stopping, >= 1.
+        Number of epochs without a better validation score after which early stopping ends the fit, >= 1.
     class_weight : dict or "balanced", default=None
-        Factors on the sample weights by class label, >= 0; 1 for classes that a dict does not name; "balanced" makes
-        all classes weigh the same. With ``allow_new_classes=True`` the dict of ``partial_fit`` may name classes that
-        are still to come. Of a row of soft targets each class's share is multiplied by its factor.
+        Factors on the sample weights by class label, >= 0. Classes that a dict does not name have a factor of 1.
+        "balanced" gives all classes the same total weight. With ``allow_new_classes=True`` the dict for ``partial_fit``
+        may name classes that have not come yet. For soft targets, the factor multiplies the class's fraction of a row.
     soft_targets : bool, default=False
-        Whether y is, instead of labels, a table of shape (n_samples, n_classes) of the share of each class in each
-        row: what a teacher model predicts (distillation), or how annotators voted. Rows are >= 0 and sum to 1. F is the
-        cross-entropy, with ``- t_i . log softmax(z_i)`` for a row t_i of the table in place of ``logsumexp(z_i) -
-        z_i[y_i]``: the same as n_classes rows of weights ``t_i``, one of each class, in place of each row. Its minimum
-        holds the entropy of the targets, which no model gets below, and ``tol`` and ``excess_`` are relative to all of
-        it: to be as close to the targets as to labels, lower ``tol``.
-        For ``fit`` of X in memory and ``partial_fit``; never the compiled engine.
+        Whether y is a table of shape (n_samples, n_classes) instead of labels. A row holds the fraction of each class,
+        such as the probabilities of a teacher model (distillation) or the votes of annotators. Rows are >= 0 and sum to
+        1. F is then the cross-entropy: ``- t_i . log softmax(z_i)``, for a row t_i of the table, replaces
+        ``logsumexp(z_i) - z_i[y_i]``. This is the same as n_classes copies of each row, one for each class, with
+        weights ``t_i``.
+
+        The minimum of F includes the entropy of the targets, which no model can remove, and ``tol`` and ``excess_`` are
+        relative to the whole of F. Use a smaller ``tol`` for the same accuracy as with labels. Soft targets are
+        supported by ``fit`` on X in memory and by ``partial_fit``, but not by the compiled engine.
     label_smoothing : float, default=0.0
-        Share s of each target that is spread evenly over the classes, in [0, 1): ``(1 - s) t_i + s / n_classes``, t_i
-        being 1 for the row's label and 0 elsewhere, or a row of soft targets. Labels that may be wrong then ask for no
-        probabilities beyond ``1 - s + s / n_classes``. ``class_weight`` counts by the labels, before. For the
-        validation score the labels are what they are. Never the compiled engine.
+        Fraction s of each target that is spread evenly over the classes, in [0, 1). The target becomes
+        ``(1 - s) t_i + s / n_classes``, where t_i is the one-hot label or the row of soft targets. So no target exceeds
+        ``1 - s + s / n_classes``, which limits the effect of wrong labels. ``class_weight`` and the validation score
+        use the targets before smoothing. Not supported by the compiled engine.
     warm_start : bool, default=False
         Whether ``fit`` starts from the coefficients of the last fit, if there was one. If F is larger there than at the
-        class priors, as after a change of units, it starts from the priors.
+        class priors, for example after a change of units, the fit starts from the priors.
     keep_rows : bool, default=True
-        Whether ``partial_fit`` with ``solver="auto"`` keeps the rows it is given, up to 256 MiB of X, and is fitted to
-        all of them again when the new ones ask for it. The model is then near F's minimum over all rows so far; and it,
-        and its pickle, hold these rows. Beyond that, and with False, each row is seen once and forgotten.
+        Whether ``partial_fit`` with ``solver="auto"`` keeps the rows it is given, up to 256 MiB of X. It refits the
+        model to all of them when the new rows require it, so that the model is near the minimum of F over all rows so
+        far. The estimator and its pickle contain these rows. Beyond 256 MiB, or if False, each row is used once and
+        discarded.
     half_life : float or None, default=None
-        Rows after which what ``partial_fit`` has learned weighs half, > 0: for streams whose meaning drifts; no rows
-        are kept. None forgets nothing. For ``solver="auto"`` alone; the others adapt at the pace of
-        ``learning_rate``.
+        Number of rows after which the influence of old rows on ``partial_fit`` has halved, > 0. Use it for streams
+        whose distribution drifts; no rows are kept. None never discounts old rows. Only used by ``solver="auto"``; the
+        other solvers adapt at the pace of ``learning_rate``.
     allow_new_classes : bool, default=False
-        Whether ``partial_fit`` takes labels that it has not been told of: ``classes_`` then grows. A new class starts
-        with a probability of at most 1 / 2n after n rows, so that old predictions hardly move.
+        Whether ``partial_fit`` accepts labels that are not in ``classes_``, which then grows. A new class starts with a
+        probability of at most 1 / 2n after n rows, so that earlier predictions hardly change.
     random_state : int, RandomState instance or None, default=None
-        Seed of the shuffling and of the early stopping split. The same int gives the same coefficients, bit
-        for bit, on one machine.
+        Seed of the shuffling and of the early-stopping split. Pass an int for coefficients that are the same, bit for
+        bit, in every run on one machine.
     verbose : int, default=0
-        1 prints a line an epoch of a fit: its number; F at its end, which may take a pass of its own; the excess as
-        ``excess_curve_`` has it, "-" where it is not known; the validation score, if there is one; the seconds since
-        training began; and the rows a second, of an epoch all rows counted once.
+        If 1, print a line for each epoch of a fit, with these entries:
+
+        - the number of the epoch;
+        - F at its end, which may take an extra pass;
+        - the excess as in ``excess_curve_``, or "-" if it is not known;
+        - the validation score, if there is one;
+        - the seconds since training began;
+        - the rows per second, where an epoch counts each row once.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        Coefficients; float32 if X was, unless rounding to float32 would take F further from its minimum than ``tol``,
-        as for columns that are far from 0 and vary little: then float64, in which predictions are computed, too. With
-        more than two classes the rows sum to 0 (to rounding), unless ``l1_ratio > 0``.
+        Coefficients. They are float32 if X is, unless rounding to float32 would raise the excess of F above ``tol``, as
+        for columns that are far from 0 and vary little. They are then float64, and predictions are computed in float64
+        too. With more than two classes the rows sum to 0 (up to rounding), unless ``l1_ratio > 0``.
     intercept_ : ndarray of shape (n_classes,) or (1,)
-        Intercepts; zeros if ``fit_intercept=False``. They and ``coef_`` are arrays of X's library, on its device (see
-        ``fit``).
+        Intercepts; zeros if ``fit_intercept=False``. ``coef_`` and ``intercept_`` are arrays of X's library, on X's
+        device (see ``fit``).
     classes_ : ndarray of shape (n_classes,)
-        Class labels, sorted; of y's library. Of soft targets the numbers of their columns, from 0, or the columns'
-        names if y was a data frame: then the columns of ``predict_proba`` are in the order of the names, sorted,
-        whatever y's.
+        Class labels, sorted, in an array of y's library. For soft targets, the numbers of the columns, from 0; if y was
+        a data frame, the names of the columns, sorted. The columns of ``predict_proba`` are in this sorted order, even
+        if the columns of y are not.
     n_iter_ : int
-        Epochs run; of ``partial_fit`` those of its last fit to the rows kept, or 1.
+        Number of epochs run. After ``partial_fit``, the epochs of the last refit to the kept rows, or 1 if no rows are
+        kept.
     n_features_in_ : int
-        Columns seen in fit.
+        Number of features seen during fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns, if X had names and all of them strings.
+        Names of features seen during fit. Defined only if X has feature names that are all strings.
     loss_curve_ : list of float
-        F after each epoch, over all training rows (a sample's epochs are not among them). For minibatches of
-        ``solver="auto"`` and compiled epochs it is the mean of F over the epoch, an estimate that ``verbose`` marks; if
-        it was below F at the end of a fit that reached ``tol``, it is raised to that. The last number is always F
-        itself, after the last epoch. (Early stopping keeps the coefficients of the best epoch.)
+        F after each epoch, over all training rows. Epochs of a fit to a sample are not included. For minibatches of
+        ``solver="auto"`` and for compiled epochs, the mean of F over the epoch, unless ``verbose`` has F evaluated. If
+        that mean is below F at the end of a fit that reached ``tol``, it is raised to the final F. The last number is
+        always F itself, after the last epoch. (Early stopping keeps the coefficients of the best epoch.)
     excess_curve_ : list of float
-        Estimate of ``(F - F*) / F*`` after each epoch, as far as it was known then; inf where it was not, as after
-        minibatches. The first ones are rough.
+        Estimate of ``(F - F*) / F*`` after each epoch; inf if there was none, as after minibatches. The first estimates
+        are rough.
     validation_scores_ : list of float
-        Accuracy on the validation rows, as ``score``, after each epoch; only with ``early_stopping=True``.
+        Accuracy on the validation rows after each epoch, as ``score`` computes it. Only with ``early_stopping=True``.
     stop_reason_ : str
-        "tol", "max_iter", "early_stopping", "precision" (no step changes F by more than rounding), "separable"
-        (``alpha=0`` and all rows are predicted right, so that F has no minimum), or "callback" (one has asked for it;
-        the coefficients are those of the last epoch). "max_iter" and "precision" with an excess above ``tol``, and
-        "separable", warn.
+        Why the fit ended:
+
+        - "tol": the estimated excess is at most ``tol``.
+        - "max_iter": ``max_iter`` epochs have run.
+        - "early_stopping": the validation score has stopped improving.
+        - "precision": no step changes F by more than rounding.
+        - "separable": ``alpha=0`` and all rows are predicted correctly, so that F has no minimum.
+        - "callback": a callback ended the fit. The coefficients are those of the last epoch.
+
+        A ``ConvergenceWarning`` is issued for "separable", and for "max_iter" and "precision" if the excess is above
+        ``tol``.
     excess_ : float
-        Estimate of ``(F - F*) / F*`` for the parameters handed over; inf if it is not known, as after early stopping or
-        if a callback ended the fit before there was an estimate, and if F has no minimum ("separable").
+        Estimate of ``(F - F*) / F*`` at the fitted parameters. It is inf after early stopping, if F has no minimum
+        ("separable"), and if a callback ended the fit before the first estimate.
     solver_info_ : dict
-        What ran: "solver" (several, joined by "+", one after the other), "engine"; and what else "auto" chose:
-        "batch_size", "learning_rate", "metric", "curvature"; and "sample", the rows that a model was fitted to first
-        where memory does not hold all, or, of a stream, "kept", its rows and how many of them the last fit was to, or
-        "waiting", those that are too few for a step.
+        What ran:
+
+        - "solver": the solvers, joined by "+" in the order in which they ran.
+        - "engine": the engine.
+        - "batch_size", "learning_rate", "metric" (preconditioner of the minibatches), "curvature": the other choices.
+        - "sample": if the rows do not fit in memory, the rows that a model was fitted to first.
+        - "kept": for a stream, the number of rows kept, and how many of them the last fit used.
+        - "waiting": for a stream, the rows that are too few for a step so far.
 
     Notes
     -----
-    ``loss_curve_``, ``excess_curve_``, ``validation_scores_``, ``stop_reason_`` and ``excess_`` are of ``fit`` and
-    ``fit_batches``; ``partial_fit`` drops them.
+    ``fit`` and ``fit_batches`` set ``loss_curve_``, ``excess_curve_``, ``validation_scores_``, ``stop_reason_`` and
+    ``excess_``; ``partial_fit`` deletes them.
 
-    Vectorized, X is copied once if it is dense float32 and there is an intercept: less a centre of its columns it keeps
-    the digits that products with coefficients need. Otherwise it is not, unless it is an integer, Fortran-ordered
-    or non-CSR matrix, or has rows of weight 0; or has twice as many dense columns as rows or more, of which,
-    without L1, the rows' own space is taken: a copy in float64, and n_samples x n_samples numbers that float64 is
-    computed with. Besides it, a fit keeps a few numbers a row (codes, weights, the order of the epoch); for "auto"
-    X'X while that pays, the rows that the curvature is estimated from (a tenth, or all of a small X's), while
-    n_classes <= n_features one table of n_samples x n_classes probabilities in X's dtype, and the Hessian of up to
-    1000 unknowns (8 MB, and as much again while it is made) or, where it is no larger than X or 64 MiB, of more; or
-    n_classes matrices of n_features x n_features in the same limits. Soft targets are copied once, in X's dtype;
-    smoothed labels take no table. Everything else is made of blocks of rows of about 1 MiB. Compiled, a fit keeps
-    besides X one more copy of a sparse X's values (or a copy as CSR of a dense X of mostly zeros, at most half of
-    it), the order, and in X's dtype n_samples x n_classes probabilities and up to 18 tables of n_features x
-    n_classes, n_classes rounded up to a multiple of 8 (1 for two classes).
+    A vectorized fit copies X once in these cases, and not otherwise:
 
-    With scikit-learn 1.9 and later ``fit`` and ``fit_batches`` take its callbacks: ``set_callbacks(ProgressBar())``,
-    ``ScoringMonitor``, or an object of your own with the four methods of ``sklearn.callback.FitCallback``. The epochs
-    are the subtasks of a fit; a method ``on_fit_task_end`` that returns True ends it, without a warning. The methods
-    are given, if they ask for them, X, y and ``sample_weight`` as ``fit`` was, and as ``fitted_estimator`` the model as
-    it stands, with all attributes of a fit but ``solver_info_`` (None before the first epoch is over); making it takes
-    a copy of the coefficients. The epochs of a fit to a sample, and ``partial_fit``, are not told of.
+    - X is dense float32 and there is an intercept. A centre is subtracted from the columns, so that float32 keeps the
+      digits that products with the coefficients need.
+    - X is an integer, Fortran-ordered or non-CSR matrix, or has rows of weight 0.
+    - X is dense with at least twice as many columns as rows, has at most 1000 rows (or 200 per class), and there is no
+      L1. The copy is in float64. The solver then uses a float64 table of n_samples x n_samples: the coordinates of the
+      rows in the space that they span.
+
+    Besides X, a vectorized fit holds:
+
+    - a few numbers per row: codes, weights, the order of the epoch;
+    - soft targets, copied once in X's dtype (smoothed labels need no table);
+    - for "auto", X'X if it is worth its cost;
+    - for "auto", the rows that the curvature is estimated from: a tenth of the rows, or all rows of a small X;
+    - for "auto", if n_classes <= n_features, one table of n_samples x n_classes probabilities in X's dtype;
+    - for "auto", the Hessian of up to 1000 unknowns (8 MB, and twice that while it is computed), or a larger Hessian of
+      at most the size of X or 64 MiB;
+    - in the place of such a Hessian, n_classes matrices of n_features x n_features, within the same limits;
+    - blocks of rows of about 1 MiB for everything else.
+
+    Besides X, a compiled fit holds one more copy of the values of a sparse X (or a CSR copy of a dense X of mostly
+    zeros, at most half its size) and the order of the epoch. In X's dtype it also holds n_samples x n_classes
+    probabilities and up to 18 tables of n_features x n_classes, where n_classes is rounded up to a multiple of 8 (1 for
+    two classes).
+
+    With scikit-learn 1.9 and later, ``fit`` and ``fit_batches`` support callbacks: ``set_callbacks(ProgressBar())``,
+    ``ScoringMonitor``, or an object with the four methods of ``sklearn.callback.FitCallback``. The epochs are the
+    subtasks of a fit. If a method ``on_fit_task_end`` returns True, the fit ends, without a warning. The methods can
+    ask for X, y and ``sample_weight``, as passed to ``fit``, and for ``fitted_estimator``. This is the model after the
+    last epoch (None before the end of the first), with all attributes of a fit except ``solver_info_``. Making it
+    copies the coefficients. Callbacks are not called for the epochs of a fit to a sample, nor by ``partial_fit``.
 
     See Also
     --------
-    sklearn.linear_model.LogisticRegression : The same model by passes over all rows.
-    sklearn.linear_model.SGDClassifier : One-vs-rest; its probabilities are not a softmax's.
+    sklearn.linear_model.LogisticRegression : The same model, fitted by passes over all rows.
+    sklearn.linear_model.SGDClassifier : One-vs-rest classifiers, whose probabilities are not a softmax.
 
     References
     ----------
@@ -351,60 +412,65 @@ class SoftmaxClassifier(
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Finite numbers of any scale. float32 is kept, anything else becomes float64; CSR is used as it is. Of a
-            numpy.memmap, or another array that reads a file as it is sliced and has ``chunks`` (HDF5's, Zarr's), of
-            more than 128 MiB, memory holds a sample: see ``fit_batches``. Under
-            ``sklearn.config_context(array_api_dispatch=True)`` also a dense array of another library, such as a PyTorch
-            tensor, on any device: what is done to its rows is done there.
+            Finite numbers of any scale. float32 is kept, other dtypes become float64; CSR is used as it is. A
+            ``numpy.memmap``, or another array on disk with ``chunks`` (HDF5, Zarr), of more than 128 MiB is read in
+            passes, and memory holds only a sample: see ``fit_batches``. With
+            ``sklearn.config_context(array_api_dispatch=True)``, X may also be a dense array of another library, such as
+            a PyTorch tensor, on any device. Computations on its rows then run on that device.
         y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
-            Labels of at least two classes, all numbers or all strings, none missing; nullable integers of pandas stay
-            integers; of any library and device that X may be of. Or targets: the share of each class in each row, >= 0;
-            rows sum to 1 up to rounding (2e-3), which is divided out. A data frame's column names are then the labels.
+            Labels of at least two classes, all numbers or all strings, without missing values. Nullable integers of
+            pandas stay integers. Any library and device that X may have is accepted. With ``soft_targets=True``, the
+            fraction of each class in each row, >= 0. Rows must sum to 1 within 2e-3, and are then normalised. The
+            column names of a data frame are the class labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, >= 0, whose sum is at most 1e200; an integer weight is the same as that many rows, 0 as none. A
-            class whose rows all weigh 0 is in ``classes_`` nevertheless, with a probability of at most 1 / 2n after n
-            rows of positive weight (of more under L1, and without intercept). The coefficients of the other classes
-            are as if it had no rows: their differences minimise F without it.
+            Weights, >= 0, whose sum is at most 1e200. An integer weight is the same as that many copies of the row. A
+            class whose rows all have weight 0 is still in ``classes_``, with a probability of at most 1 / 2n after n
+            rows of positive weight (more with L1 or without an intercept). The differences of the other classes'
+            coefficients minimise F without this class.
         X_val : array-like or sparse matrix of shape (n_val, n_features), default=None
-            Rows for ``early_stopping``, with the columns of X; all of X is then trained on. In a ``Pipeline`` they go
-            through the same transformers as X with ``Pipeline(..., transform_input=["X_val"])``.
+            Validation rows for ``early_stopping``, with the columns of X. All of X is then used for training. In a
+            ``Pipeline``, set ``Pipeline(..., transform_input=["X_val"])`` to transform them like X.
         y_val : array-like of shape (n_val,) or (n_val, n_classes), default=None
-            Their labels, of classes that y has; or targets, as y.
+            Labels of ``X_val``, among the classes of y; or soft targets, as y.
         sample_weight_val : array-like of shape (n_val,), default=None
-            Their weights in the validation score, >= 0; ``class_weight`` is not multiplied in.
+            Weights of ``X_val`` in the validation score, >= 0, without ``class_weight``.
 
         Returns
         -------
         self : SoftmaxClassifier
+            Fitted estimator.
 
         Raises
         ------
         ValueError
-            If X, y or the weights are not as above, a parameter is out of range, or ``warm_start`` meets other
-            classes or another number of columns than the last fit, or coefficients that are not finite; if
-            ``early_stopping`` has too few rows to set a part aside; if one of ``X_val`` and ``y_val`` is missing,
-            ``early_stopping`` is False with them, or they do not go with X and y; or if X is of another library than
-            NumPy or SciPy with ``engine`` "compiled" or "naive", soft targets or label smoothing.
+            - If X, y or the weights are not as above, or a parameter is out of range.
+            - If ``warm_start=True`` and the classes or the number of columns differ from the last fit, or its
+              coefficients are not finite.
+            - If ``early_stopping=True`` and there are too few rows to set a part aside.
+            - If only one of ``X_val`` and ``y_val`` is given, they do not match X and y, or ``early_stopping=False``.
+            - If X is of another library than NumPy or SciPy, and ``engine`` is "compiled" or "naive", or soft targets
+              or label smoothing are used.
         ImportError
-            If ``engine="compiled"``, and numba is missing: the command that installs it.
+            If ``engine="compiled"`` and numba is not installed.
 
         Warns
         -----
         ConvergenceWarning
-            If ``max_iter`` epochs, or the precision of X's dtype, end the fit above ``tol``.
+            If the fit ends above ``tol``, after ``max_iter`` epochs or at the precision of X's dtype, or if F has no
+            minimum (``alpha=0`` and all rows are predicted correctly).
         """
-        task = task_of(self, X, y, sample_weight)  # outside: after an error it is still to be torn down
+        task = task_of(self, X, y, sample_weight)  # outside, because it must be torn down after an error too
         with _validation.restore_on_error(self), one_blas_thread():
             _validation.check_engine_available(self)
             validation = _targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
             if y is not None and out_of_core.is_on_disk(X):  # type: ignore[redundant-expr]  # users can pass None
                 _validation.check_hard_labels(
-                    self, "fit of an array on disk", "give it X in memory, or give parts to partial_fit."
+                    self, "fit of an array on disk", "pass X in memory, or pass parts of it to partial_fit."
                 )
-                result = self._fit_read(out_of_core.of_array(X, y, sample_weight), None, validation, task)
+                result = self._fit_out_of_core(out_of_core.of_array(X, y, sample_weight), None, validation, task)
             else:
                 data, classes = _targets.fit_data(self, X, y, sample_weight)
-                result = self._fit_rows(data, classes, validation, task)
+                result = self._fit_in_memory(data, classes, validation, task)
                 if not self.soft_targets:
                     self.classes_ = labels_like(classes, y)
         self._warn_if_above_tol(result)
@@ -412,36 +478,45 @@ class SoftmaxClassifier(
 
     @_validation.validate_parameters
     def fit_batches(self, batches: Any, classes: ArrayLike | None = None) -> Self:
-        """Fit the model to rows that memory does not hold, read in several passes.
+        """Fit the model out of core: to rows that are read in several passes.
 
-        The same minimum as ``fit``'s, and the same stop. One pass checks the rows and keeps a sample of them, of at
-        most 128 MiB; a model is fitted to the sample; and from there Newton steps, with the gradient of all rows and
-        the curvature of the sample, lead to the minimum over all rows, a pass or two each. If the sample is all rows
-        there are no more passes, and the result is that of ``fit``. The solvers by name take their epochs over all
-        rows instead, a pass each and one for F, shuffled by windows of some 32 MiB.
+        The minimum and the stopping criterion are those of ``fit``. The fit has three steps:
+
+        1. One pass checks the rows and keeps a sample of at most 128 MiB.
+        2. A model is fitted to the sample.
+        3. Newton steps, with the gradient of all rows and the curvature of the sample, lead to the minimum over all
+           rows. Each takes a pass or two.
+
+        If the sample holds all rows, no more passes follow, and the result is that of ``fit``. Named solvers skip steps
+        2 and 3. Their epochs take a pass each, over rows shuffled in windows of about 32 MiB, and another pass for F.
 
         Parameters
         ----------
         batches : iterable, or callable that returns an iterator
-            What gives the rows, the same in every pass, as tuples ``(X, y)`` or ``(X, y, sample_weight)``, each as
-            ``fit`` takes them; of any numbers of rows, all dense or all sparse. Such as a list, an object with
-            ``__iter__``, or a generator function; not a generator, which can be read only once. It may fill the same
-            arrays anew for every batch. The order of the rows may change from pass to pass.
+            Source of the rows as tuples ``(X, y)`` or ``(X, y, sample_weight)``, each as ``fit`` takes them. Batches
+            may have any number of rows, but are all dense or all sparse. Every pass must give the same rows; their
+            order may change.
+
+            Pass a list, an object with ``__iter__``, or a generator function, but not a generator, which can be read
+            only once. The same arrays may be refilled for every batch.
         classes : array-like of shape (n_classes,), default=None
-            All labels; None for those that are there.
+            All labels. None takes the labels in the rows.
 
         Returns
         -------
         self : SoftmaxClassifier
+            Fitted estimator.
 
         Raises
         ------
         TypeError
             If ``batches`` can be read only once, or does not give tuples.
         ValueError
-            As ``fit``; if the rows are not the same in every pass; or with ``early_stopping=True`` where they are more
-            than the sample. Each pass compares the number of rows, the labels and the classes' weights with the first;
-            the second, third, fourth, eighth, sixteenth, ... also the sums of X's columns, and that they are finite.
+            - As ``fit``.
+            - If ``early_stopping=True`` and the sample does not hold all rows.
+            - If the rows are not the same in every pass. Each pass compares the number of rows, the labels and the
+              weights of the classes with the first pass. Passes 2, 3, 4, 8, 16, ... also compare the sums of the
+              columns of X, and check that they are finite.
         ImportError
             As ``fit``.
 
@@ -455,7 +530,7 @@ class SoftmaxClassifier(
         >>> from sklearn.datasets import load_digits
         >>> from sksoftmax import SoftmaxClassifier
         >>> X, y = load_digits(return_X_y=True)
-        >>> def batches():  # files, say
+        >>> def batches():  # for example one file at a time
         ...     for start in range(0, len(y), 500):
         ...         yield X[start : start + 500], y[start : start + 500]
         >>> clf = SoftmaxClassifier(random_state=0).fit_batches(batches)
@@ -466,64 +541,66 @@ class SoftmaxClassifier(
         with _validation.restore_on_error(self), one_blas_thread():
             _validation.check_engine_available(self)
             _validation.check_hard_labels(
-                self, "fit_batches", "fit takes soft targets in memory, partial_fit a part at a time."
+                self, "fit_batches", "use fit with X in memory, or partial_fit with a part at a time."
             )
-            result = self._fit_read(out_of_core.of_batches(batches), classes, None, task)
+            result = self._fit_out_of_core(out_of_core.of_batches(batches), classes, None, task)
         self._warn_if_above_tol(result)
         return self
 
-    def _fit_read(
+    def _fit_out_of_core(
         self, source: out_of_core.Source, classes: ArrayLike | None, validation: _targets.Validation | None, task: Task
     ) -> Result:
-        """Fit to rows that are read in passes: as ``fit_batches`` says."""
-        found = out_of_core.survey(self, source, classes, check_random_state(self.random_state))
-        if found.is_all:
-            return self._fit_rows(found.data, found.classes, validation, task)
+        """Fit to rows that are read in passes, as ``fit_batches`` describes."""
+        survey = out_of_core.survey(self, source, classes, check_random_state(self.random_state))
+        if survey.is_all:
+            return self._fit_in_memory(survey.data, survey.classes, validation, task)
         if self.early_stopping and validation is None:
             raise ValueError(
-                "early_stopping=True sets rows aside, and needs all of them in memory, which holds a sample only. Give "
-                "fit an X_val and y_val of your own, or set early_stopping=False."
+                "early_stopping=True must have all rows in memory to set some aside, got more rows than the sample in "
+                "memory. Pass X_val and y_val to fit, or set early_stopping=False."
             )
-        held = _targets.validation_data(self, validation, found.classes)
-        sample, data_source = out_of_core.with_class_weight(found, source, self.class_weight)
-        return self._fit_coded(sample, found.classes, data_source, held, task)
+        validation_rows = _targets.validation_data(self, validation, survey.classes)
+        sample, data_source = out_of_core.with_class_weight(survey, source, self.class_weight)
+        return self._fit_coded(sample, survey.classes, data_source, validation_rows, task)
 
-    def _fit_rows(self, data: Batch, classes: Array, validation: _targets.Validation | None, task: Task) -> Result:
-        """Fit to coded rows in memory."""
-        held = _targets.validation_data(self, validation, classes)
-        return self._fit_coded(
-            _validation.apply_class_weight(data, self.class_weight, classes), classes, None, held, task
-        )
+    def _fit_in_memory(self, data: Batch, classes: Array, validation: _targets.Validation | None, task: Task) -> Result:
+        """Fit to coded rows in memory, without class weights so far."""
+        validation_rows = _targets.validation_data(self, validation, classes)
+        data = _validation.apply_class_weight(data, self.class_weight, classes)
+        return self._fit_coded(data, classes, None, validation_rows, task)
 
     def _fit_coded(
-        self, data: Batch, classes: Array, data_source: DataSource | None, held: Batch | None, task: Task
+        self, data: Batch, classes: Array, data_source: DataSource | None, validation_rows: Batch | None, task: Task
     ) -> Result:
-        """Fit to coded rows, or to the ``data_source`` that they are a sample of, class weights multiplied in.
+        """Fit to coded rows, class weights included, or to the ``data_source`` that they are a sample of.
 
-        ``held`` are the rows for early stopping; None for a part of these.
+        ``validation_rows`` are for early stopping; if None, a part of ``data`` is set aside.
         """
-        before = self._fitted_params() if self.warm_start else None
+        last_params = self._fitted_params() if self.warm_start else None
         rng = check_random_state(self.random_state)
-        if self.early_stopping and held is None:
-            data, held = _targets.split_validation(data, classes, self.validation_fraction, rng)
+        if self.early_stopping and validation_rows is None:
+            data, validation_rows = _targets.split_validation(data, classes, self.validation_fraction, rng)
         problem = self._problem(data, len(classes), float(data.weight.mean()), data_source)
         params = prior_params(problem)
-        if before is not None:
-            params = self._warm_params(before, params, classes)
-        rules = Rules(self.max_iter, self.tol, _scorer(held), self.n_iter_no_change)
-        self._forget_outcome()
+        if last_params is not None:
+            params = self._warm_params(last_params, params, classes)
+        rules = Rules(self.max_iter, self.tol, _validation_scorer(validation_rows), self.n_iter_no_change)
+        self._delete_fit_attributes()
         monitors = task.monitors(
-            lambda result: {**self._outcome(result, classes, data.X), **self._answer(result.params, data.X)}
+            lambda result: {
+                **self._fit_attributes(result, classes, data.X),
+                **self._centered_coef_attributes(result.params, data.X),
+            }
         )
+        if self.verbose:
+            monitors = [verbose_monitor(problem.n_total_samples), *monitors]
         result, info = minimize(
             *(problem, params, self._settings(), rules),
-            is_warm=before is not None,
+            is_warm=last_params is not None,
             rng=rng,
-            monitor=combine_monitors(
-                [verbose_monitor(problem.n_total_samples), *monitors] if self.verbose else monitors
-            ),
+            monitor=combine_monitors(monitors),
         )
-        self.__dict__ |= self._outcome(result, classes, data.X)
+        self.__dict__ |= self._fit_attributes(result, classes, data.X)
         self.solver_info_ = {"engine": choose_engine(self.engine, data.X), "solver": result.solver, **info}
         self._stream = self._new_stream(problem.n_total_samples, problem.n_total_samples * problem.mean_weight)
         task.end()
@@ -537,150 +614,169 @@ class SoftmaxClassifier(
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Learn the rows of X, from where the last call ended.
+        """Update the model with the rows of X, continuing from the last call.
 
-        With ``solver="auto"`` a stream of up to 256 MiB is kept (see ``keep_rows``), and the model is fitted to all
-        rows so far, to an excess of 1e-2, in these cases:
+        With ``solver="auto"``, up to 256 MiB of X are kept (see ``keep_rows``). The model is refitted to all rows so
+        far, to an excess of 1e-2, in these cases:
 
-        - A class first comes, or ``alpha``, ``l1_ratio``, ``fit_intercept`` or ``label_smoothing`` has changed.
-        - The new rows are as many as those before; if few rows have much of the weight, their weight is a quarter of
-          that of those before.
-        - The new rows show that F at the coefficients is 2 % above the minimum, and are a quarter of those before. A
-          twentieth is enough if few rows have much of the weight, or equal probabilities would be better for the new
-          rows; one row, if these would be better for all rows.
+        - A class comes for the first time, or ``alpha``, ``l1_ratio``, ``fit_intercept`` or ``label_smoothing`` has
+          changed.
+        - The rows or their weight have doubled since the last fit. A quarter more is enough if few rows have much of
+          the weight.
+        - The new rows show that F is 2 % above its minimum, and there are a quarter more rows. A twentieth more is
+          enough if few rows have much of the weight, or if equal probabilities would suit the new rows better. One row
+          is enough if equal probabilities would suit all rows better.
 
-        If a fit takes hardly any time, fewer new rows are enough in all these cases.
+        If a fit takes hardly any time, fewer new rows are enough. Between refits the coefficients do not change.
 
-        Between such fits the coefficients stay. The rows of a longer stream, or of one after ``fit``, are seen once:
-        the columns' scales and correlations are learned as they come, and the coefficients are an average over the
-        updates (schedule-free: Defazio et al., 2024), so that neither scaling nor an end of the stream need be known;
-        under ``l1_ratio > 0`` it has few exact zeros. Pieces wait until together they make a batch, or an eighth of the
-        rows before. "sgd", "adagrad" and "adam" take a step a batch. ``max_iter`` bounds a fit to the rows kept;
-        ``tol`` does not apply. Rows of weight 0 change nothing: if a first call has no others, all classes are as
-        probable until rows come that have weight.
+        The rows of a longer stream, or of a stream after ``fit``, are used once, by schedule-free steps (Defazio et
+        al., 2024). These estimate the scales and correlations of the columns as the rows come, and average the
+        coefficients over the updates, so they need neither scaling nor the length of the stream. With ``l1_ratio > 0``
+        the averages have few exact zeros. Rows are buffered until they make a batch, or an eighth of the rows before.
+        "sgd", "adagrad" and "adam" take one step per batch.
+
+        ``max_iter`` limits a refit; ``tol`` is not used. Rows of weight 0 change nothing. If the first call has only
+        such rows, all classes have equal probabilities until others come.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
             As in ``fit``.
         y : array-like of shape (n_samples,), or (n_samples, n_classes) with ``soft_targets=True``
-            Labels; not all classes need be there. Or targets as in ``fit``, which tell the classes.
+            Labels; some classes may be missing. Or soft targets as in ``fit``, whose columns give the classes.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come, in one dimension; needed in the first call only, and not there with
-            ``allow_new_classes=True``, which wants two classes.
+            All labels that will ever come, in one dimension. Required in the first call only; not required with
+            ``allow_new_classes=True`` if y has at least two classes.
         sample_weight : array-like of shape (n_samples,), default=None
             As in ``fit``.
 
         Returns
         -------
         self : SoftmaxClassifier
+            Updated estimator.
 
         Raises
         ------
         ValueError
-            If X, y or the weights are not as above, y holds a label that is not among the classes, the number of
-            columns or X's library or device has changed, ``class_weight="balanced"``, or ``early_stopping=True``. The
-            model is then as it was.
+            If X, y or the weights are not as above, y has a label that is not among the classes, the number of
+            columns or X's library or device has changed, ``class_weight="balanced"``, or ``early_stopping=True``.
         ImportError
             As ``fit``.
         FloatingPointError
-            If the coefficients overflow, as a named solver's may. The model is then as it was.
+            If the coefficients overflow, as those of a named solver may. After any error the model is unchanged.
 
         Warns
         -----
         ConvergenceWarning
-            If the model was fitted again to the rows that it keeps, and F may be more than 1 % above its minimum, or
-            has none (``alpha=0``, and no row is on the wrong side).
+            If a refit ends with an estimated excess above 1e-2, or F has no minimum (``alpha=0`` and all rows are
+            predicted correctly).
         """
         with _validation.restore_on_error(self), one_blas_thread():
-            _validation.check_engine_available(self)
-            _validation.check_no_early_stopping(self)
-            if self.class_weight == "balanced":
-                raise ValueError(
-                    "class_weight='balanced' needs all rows, and partial_fit sees some; give the weights as a "
-                    "dict, such as dict(zip(classes, sklearn.utils.compute_class_weight('balanced', "
-                    "classes=classes, y=y_sample)))."
-                )
+            self._check_stream_parameters()
             device_of_fit(self, X, "partial_fit")
-            data, known = _targets.stream_data(self, X, y, classes, sample_weight)
+            data, labels = _targets.stream_data(self, X, y, classes, sample_weight)
             data = _validation.apply_class_weight(
-                data, self.class_weight, known, is_stream=True, may_name_others=self.allow_new_classes
+                data, self.class_weight, labels, is_stream=True, may_name_others=self.allow_new_classes
             )
             if len(data.y) > 0:
-                self._forget_outcome()
-                self._advance(data, known)
+                self._delete_fit_attributes()
+                self._update_stream(data, labels)
             elif not hasattr(self, "coef_"):
-                self._begin(data.X, known)
+                self._init_without_rows(data.X, labels)
             else:
                 return self
-            self.classes_ = known if self.soft_targets else labels_like(known, y)
+            self.classes_ = labels if self.soft_targets else labels_like(labels, y)
         return self
 
-    def _begin(self, X: Any, classes: Array) -> None:
-        """Be a model of these classes that has learned nothing: all are as probable."""
+    def _check_stream_parameters(self) -> None:
+        """Raise ImportError or ValueError if the parameters are not for ``partial_fit``."""
+        _validation.check_engine_available(self)
+        _validation.check_no_early_stopping(self)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight must be a dict or None for partial_fit, which does not have all rows, got 'balanced'; "
+                "pass the weights as a dict, such as dict(zip(classes, sklearn.utils.compute_class_weight('balanced', "
+                "classes=classes, y=y_sample)))."
+            )
+
+    def _init_without_rows(self, X: Any, classes: Array) -> None:
+        """Set the attributes of a model of these classes before any row: equal probabilities."""
         n_outputs = 1 if len(classes) == 2 else len(classes)
-        self.__dict__ |= self._answer(Params(np.zeros((n_outputs, X.shape[1])), np.zeros(n_outputs)), X)
+        params = Params(np.zeros((n_outputs, X.shape[1])), np.zeros(n_outputs))
+        self.__dict__ |= self._centered_coef_attributes(params, X)
         self._stream, self.solver_info_, self.n_iter_ = self._new_stream(0, 0.0), {}, 0
 
-    def _advance(self, data: Batch, classes: Array) -> None:
-        """The stream after these rows, whose codes are of ``classes``; the attributes follow."""
+    def _update_stream(self, data: Batch, classes: Array) -> None:
+        """Update the stream and the attributes with rows whose codes are positions in ``classes``."""
         stream = getattr(self, "_stream", None) or self._new_stream(0, 0.0)
         if stream.has_other_targets(data.y):
             raise ValueError(
-                "soft_targets must be what it was for the rows that partial_fit keeps, got "
-                f"{self.soft_targets}; set it back, or start from a new estimator."
+                "soft_targets must be the same for all rows that partial_fit keeps, got "
+                f"soft_targets={self.soft_targets} after rows with the other setting; set it back, or use a new "
+                "estimator."
             )
         _validation.check_finite_sum(np.array([stream.weight, data.weight.sum()]))
-        known = to_numpy(getattr(self, "classes_", classes))
-        places = np.searchsorted(classes, known.astype(classes.dtype))
-        if len(known) < len(classes):
-            stream = with_classes(stream, places, len(classes), **self._kind())
+        old_classes = to_numpy(getattr(self, "classes_", classes))
+        places = np.searchsorted(classes, old_classes.astype(classes.dtype))
+        if len(old_classes) < len(classes):
+            stream = with_classes(stream, places, len(classes), **self._penalty_flags())
 
-        def before() -> Params | None:
+        def last_params() -> Params | None:
             params = self._fitted_params()
             n_samples = stream.n_samples
             if params is None or n_samples == 0:
                 return None
-            wide = add_classes(params, places, len(classes), n_samples, **self._kind())
-            return with_intercept(wide, bool(self.fit_intercept))
+            params = add_classes(params, places, len(classes), n_samples, **self._penalty_flags())
+            return with_intercept(params, bool(self.fit_intercept))
 
         problem = self._problem(data, len(classes), 1.0)
         rng = check_random_state(self.random_state)
-        after, params, info, n_epochs, result = update_stream(stream, problem, before, self._settings(), rng)
-        if params is not None:
-            if not is_finite(Params(*(part.astype(data.X.dtype) for part in params))):
-                raise FloatingPointError(
-                    f"the coefficients of this pass overflow at learning_rate={info['learning_rate']}; the model is as "
-                    + (
-                        "it was. Scale the columns, or pass X as float64."
-                        if self.solver == "auto"
-                        else "it was. Lower learning_rate, scale the columns, or use solver='auto'."
-                    )
-                )
-            self.__dict__ |= self._answer(params, data.X)
-        self._stream, self.solver_info_, self.n_iter_ = after, info, n_epochs
-        if result is not None:
-            self._warn_if_above_tol(result, stream_tol=TOL, stacklevel=5)
+        update = update_stream(stream, problem, last_params, self._settings(), rng)
+        if update.params is not None:
+            self._check_no_overflow(update, data.X.dtype)
+            self.__dict__ |= self._centered_coef_attributes(update.params, data.X)
+        self._stream, self.solver_info_, self.n_iter_ = update.stream, update.info, update.n_epochs
+        if update.result is not None:
+            self._warn_if_above_tol(update.result, stream_tol=TOL, stacklevel=5)
 
-    def _kind(self) -> dict[str, bool]:
+    def _check_no_overflow(self, update: StreamUpdate, dtype: Any) -> None:
+        """Raise FloatingPointError if the new parameters are not finite in X's dtype."""
+        assert update.params is not None
+        if is_finite(Params(*(part.astype(dtype) for part in update.params))):
+            return
+        advice = "Lower learning_rate, scale the columns, or use solver='auto'."
+        if self.solver == "auto":
+            advice = "Scale the columns, or pass X as float64."
+        raise FloatingPointError(
+            f"the coefficients must be finite in {dtype}, got an overflow at "
+            f"learning_rate={update.info['learning_rate']}; the model is unchanged. {advice}"
+        )
+
+    def _penalty_flags(self) -> dict[str, bool]:
+        """Return the flags on which the coefficients of a class without rows depend."""
         return {"has_l1": self._l1_ratio() > 0, "has_intercept": bool(self.fit_intercept)}
 
     def _new_stream(self, n_samples: int, weight: float) -> Stream:
+        """Return the state of a stream after rows that are not kept, of this number and total weight."""
         return new_stream(self._settings(), has_l1=self._l1_ratio() > 0, n_samples=n_samples, weight=weight)
 
     def to_sklearn(self) -> LogisticRegression:
-        """The same model as scikit-learn's ``LogisticRegression``, fitted, for all that takes one.
+        """Convert the model to a fitted ``LogisticRegression`` with the same predictions.
 
-        Its predictions are this model's, and its parameters say the same objective: ``C = 1 / (alpha * the sum of the
-        weights of the rows fitted to)``, class weights multiplied in and the rows that ``early_stopping`` sets aside
-        left out, and inf for ``alpha=0``; so that its clone, fitted to these rows, has the same minimum. ``max_iter``
-        is handed on, ``tol`` as the smaller of its root and 1e-4, since ``LogisticRegression``'s is of the gradient.
-        With L1 the solver is "saga", otherwise "lbfgs": these need columns of similar scale.
+        Use it with tools that expect a ``LogisticRegression``. Its parameters define the same objective, so that a
+        clone of it, fitted to the same rows, has the same minimum:
+
+        - ``C = 1 / (alpha * total_weight)``, or inf for ``alpha=0``. The total is over the rows of the fit, without the
+          rows that ``early_stopping`` set aside, and includes class weights.
+        - ``max_iter`` is the same. ``tol`` is the smaller of the square root of this ``tol`` and 1e-4, because the
+          ``tol`` of ``LogisticRegression`` is on the gradient.
+        - The solver is "saga" with L1, otherwise "lbfgs". Both need columns of similar scale.
 
         Returns
         -------
         LogisticRegression
-            With ``coef_`` of shape (n_classes, n_features), or (1, n_features) for two classes, dense; of copies.
+            Fitted, with copies of the attributes; ``coef_`` is dense, of shape (n_classes, n_features), or
+            (1, n_features) for two classes.
 
         Raises
         ------
@@ -700,35 +796,36 @@ class SoftmaxClassifier(
 
     @classmethod
     def from_sklearn(cls, model: LogisticRegression, *, total_weight: float) -> Self:
-        """A model of this class that predicts as a fitted ``LogisticRegression`` does.
+        """Convert a fitted ``LogisticRegression`` to a model of this class with the same predictions.
 
-        From there ``partial_fit`` goes on, and ``fit`` with ``warm_start=True``. ``alpha = 1 / (C * total_weight)``,
-        ``l1_ratio``, ``fit_intercept``, ``class_weight``, ``random_state``, ``warm_start`` and ``max_iter`` are handed
-        on; the other parameters, ``tol`` among them, have their defaults. (The minimum of "liblinear" is another one,
-        where the intercept is penalised.)
+        ``partial_fit``, and ``fit`` with ``warm_start=True``, continue from its coefficients. ``alpha`` becomes
+        ``1 / (C * total_weight)``. ``l1_ratio``, ``fit_intercept``, ``class_weight``, ``random_state``, ``warm_start``
+        and ``max_iter`` are copied. The other parameters, including ``tol``, have their defaults. (The minimum of
+        "liblinear" differs, because that solver penalises the intercept.)
 
         Parameters
         ----------
         model : LogisticRegression
-            Fitted; of two classes, or multinomial.
+            Fitted model; for two classes, or multinomial.
         total_weight : float
-            Sum of the weights of the rows that ``model`` was fitted to, class weights multiplied in, > 0: their number
-            where there were no weights. ``C`` counts against the sum of their losses, ``alpha`` against the mean, and
-            a ``LogisticRegression`` does not say how many they were. What they weigh beside those of ``partial_fit``
-            depends on it, too.
+            Sum of the weights of the rows that ``model`` was fitted to, class weights included, > 0; the number of rows
+            if there were no weights. A ``LogisticRegression`` does not store it, and it is needed because ``C`` weighs
+            the sum of the losses and ``alpha`` their mean. It also sets the weight of these rows relative to the rows
+            of ``partial_fit``.
 
         Returns
         -------
         SoftmaxClassifier
+            Fitted estimator.
 
         Raises
         ------
         TypeError
-            If ``model`` is no ``LogisticRegression``.
+            If ``model`` is not a ``LogisticRegression``.
         NotFittedError
-            If it is not fitted.
+            If ``model`` is not fitted.
         ValueError
-            If it is one-vs-rest, or ``total_weight`` is not > 0.
+            If ``model`` is one-vs-rest, or ``total_weight`` is not > 0.
 
         Examples
         --------
@@ -752,23 +849,27 @@ class SoftmaxClassifier(
         super().__setstate__(serialization.from_state(state, type(self)))
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy: the share of the rows whose label is predicted.
+        """Return the accuracy on the given rows and labels.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
+            Test rows.
         y : array-like of shape (n_samples,), or with ``soft_targets=True`` also of shape (n_samples, n_classes)
-            Labels; or targets as ``fit`` takes them, of which a row counts as much as it gives to the class predicted.
+            Labels, or soft targets as ``fit`` takes them. The score of a row with soft targets is the fraction that the
+            targets give to the predicted class.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, as in ``fit``; at least one > 0.
 
         Returns
         -------
         float
-            In [0, 1].
+            Weighted mean accuracy of ``self.predict(X)``, in [0, 1].
 
         Raises
         ------
+        NotFittedError
+            If the model is not fitted.
         ValueError
             If X, y or the weights are not as above.
         """
@@ -792,6 +893,7 @@ class SoftmaxClassifier(
         return tags
 
     def _settings(self) -> Settings:
+        """Return the parameters of the solvers, with None for "auto"."""
         values = {name: getattr(self, name) for name in Settings._fields}
         for name in ("batch_size", "learning_rate"):
             values[name] = None if values[name] == "auto" else values[name]
@@ -801,19 +903,22 @@ class SoftmaxClassifier(
     def _problem(
         self, data: Batch, n_classes: int, mean_weight: float, data_source: DataSource | None = None
     ) -> Problem:
+        """Return the problem of these rows, or of the ``data_source`` that they are a sample of."""
         kernel = _validation.get_kernel(choose_engine(self.engine, data.X))
         if data_source is not None:
             mean_weight = float(data_source.class_weights.sum()) / data_source.n_samples
         l1_ratio = self._l1_ratio()
-        of_data = (data, n_classes, float(self.alpha), self.fit_intercept, kernel, mean_weight)
-        return Problem(*of_data, l1_ratio, data_source, float(self.label_smoothing))
+        alpha, smoothing = float(self.alpha), float(self.label_smoothing)
+        return Problem(
+            data, n_classes, alpha, self.fit_intercept, kernel, mean_weight, l1_ratio, data_source, smoothing
+        )
 
     def _l1_ratio(self) -> float:
-        """The share of L1, 0 where there is no penalty to share: F is then smooth."""
+        """Return ``l1_ratio``, or 0 if ``alpha=0``: without a penalty F is smooth."""
         return float(self.l1_ratio) if self.alpha else 0.0
 
     def _fitted_params(self) -> Params | None:
-        """The coefficients of the last fit, in float64; None before it. ValueError if they are not finite."""
+        """Return the parameters of the last fit in float64; None before it. Raise ValueError if they are not finite."""
         if not hasattr(self, "coef_"):
             return None
         coef = to_numpy(self.coef_)  # sparse after sparsify
@@ -821,63 +926,64 @@ class SoftmaxClassifier(
         params = Params(np.array(coef, dtype=np.float64), np.array(to_numpy(self.intercept_), dtype=np.float64))
         return _validation.check_finite_params(params)
 
-    def _warm_params(self, before: Params, cold: Params, classes: Array) -> Params:
-        known = to_numpy(self.classes_)
-        if not np.array_equal(*_validation.to_common_dtype(classes, known, "y", "the classes of the last fit")):
+    def _warm_params(self, last: Params, cold: Params, classes: Array) -> Params:
+        """Return the parameters of the last fit as a start; raise ValueError if they do not fit the problem."""
+        last_classes = to_numpy(self.classes_)
+        if not np.array_equal(*_validation.to_common_dtype(classes, last_classes, "y", "the classes of the last fit")):
             raise ValueError(
-                f"warm_start needs the classes of the last fit, {known.tolist()}, got "
-                f"{classes.tolist()}; set warm_start=False, or use partial_fit with all classes."
+                f"warm_start needs the classes of the last fit, {last_classes.tolist()}, got {classes.tolist()}; set "
+                "warm_start=False, or use partial_fit with all classes."
             )
-        if before.coef.shape != cold.coef.shape:
+        if last.coef.shape != cold.coef.shape:
             raise ValueError(
-                f"warm_start needs the {before.coef.shape[1]} features of the last fit, got "
-                f"{cold.coef.shape[1]}; set warm_start=False."
+                f"warm_start needs the {last.coef.shape[1]} features of the last fit, got {cold.coef.shape[1]}; set "
+                "warm_start=False."
             )
-        start = center_params(before, has_l1=self._l1_ratio() > 0)
+        start = center_params(last, has_l1=self._l1_ratio() > 0)
         return start._replace(intercept=start.intercept * self.fit_intercept)
 
-    def _answer(self, params: Params, X: Any) -> dict[str, Any]:
-        """The attributes that hold the parameters, of X's library and dtype."""
+    def _centered_coef_attributes(self, params: Params, X: Any) -> dict[str, Any]:
+        """Return ``coef_`` and ``intercept_``, centred over the classes, in X's library and dtype."""
         params = center_params(params, has_l1=self._l1_ratio() > 0)
-        return _attributes(Params(*(part.astype(X.dtype) for part in params)), X)
+        return _coef_attributes(Params(*(part.astype(X.dtype) for part in params)), X)
 
-    def _forget_outcome(self) -> None:
-        """Drop what an earlier fit said of how it went."""
+    def _delete_fit_attributes(self) -> None:
+        """Delete the attributes that describe how an earlier fit went."""
         attributes = ("loss_curve_", "excess_curve_", "validation_scores_", "stop_reason_", "excess_", "solver_info_")
         for name in (*attributes, "_has_more_digits"):
             self.__dict__.pop(name, None)
 
-    def _outcome(self, result: Result, classes: Array, X: Any) -> dict[str, Any]:
-        """The attributes that a fit leaves, but what was chosen."""
+    def _fit_attributes(self, result: Result, classes: Array, X: Any) -> dict[str, Any]:
+        """Return the attributes of a fit, except ``solver_info_``."""
         scores = {"validation_scores_": result.validation_scores} if self.early_stopping else {}
         return {
-            **_attributes(result.params, X),
+            **_coef_attributes(result.params, X),
             "classes_": classes,
             "n_iter_": len(result.loss_curve),
             "loss_curve_": result.loss_curve,
-            "excess_curve_": [_known(excess) for excess in result.excess_curve],
+            "excess_curve_": [_inf_if_nan(excess) for excess in result.excess_curve],
             **scores,
             "stop_reason_": str(result.stop_reason),
-            "excess_": _known(result.excess),
+            "excess_": _inf_if_nan(result.excess),
         }
 
     def _warn_if_above_tol(self, result: Result, *, stream_tol: float | None = None, stacklevel: int = 4) -> None:
-        """Warn if the fit, or the one of ``partial_fit`` to the rows it keeps, ended without having reached a minimum.
+        """Warn if the fit, or a refit of ``partial_fit`` if ``stream_tol`` is given, ended above its tolerance.
 
-        At the default ``stacklevel`` the warning names the line that called ``fit``: this, fit, scikit-learn's check of
-        parameters, the caller.
+        The default ``stacklevel`` makes the warning point to the caller of ``fit``. It counts the frames of this
+        method, of ``fit``, of scikit-learn's parameter validation, and of the caller.
         """
         reasons = (StopReason.MAX_ITER, StopReason.PRECISION, StopReason.SEPARABLE)
         if result.stop_reason not in reasons or result.excess <= (stream_tol or self.tol):
             return
         warnings.warn(
-            f"SoftmaxClassifier did not converge: {self._outcome_in_words(result, stream_tol)}",
+            f"SoftmaxClassifier did not converge: {self._convergence_message(result, stream_tol)}",
             ConvergenceWarning,
             stacklevel=stacklevel,
         )
 
-    def _outcome_in_words(self, result: Result, stream_tol: float | None) -> str:
-        """How far F is from its minimum, why, and what to do."""
+    def _convergence_message(self, result: Result, stream_tol: float | None) -> str:
+        """Return how far F is from its minimum, why, and what to do."""
         n_epochs = len(result.loss_curve)
         if result.stop_reason is StopReason.SEPARABLE:
             return (
@@ -885,39 +991,39 @@ class SoftmaxClassifier(
                 f"without bound; the fit ended after {n_epochs} epochs. Set alpha > 0."
             )
         figure = f"about {result.excess:.1e}, above" if np.isfinite(result.excess) else "not known to be below"
-        aim = f"tol={self.tol:g}" if stream_tol is None else f"the {stream_tol:g} that partial_fit aims at"
+        target = f"tol={self.tol:g}" if stream_tol is None else f"{stream_tol:g}, the tolerance of partial_fit"
         or_tol = "" if stream_tol else " or tol"
-        found = f"after {n_epochs} epochs (max_iter={self.max_iter}) (F - F*) / F* is {figure} {aim}."
+        result_text = f"after {n_epochs} epochs (max_iter={self.max_iter}) (F - F*) / F* is {figure} {target}."
         if result.stop_reason is StopReason.PRECISION:
             is_single = to_numpy(self.coef_).dtype == np.float32
             remedy = "Pass X as float64, centre" if is_single else "Remove outlying values, centre"
             or_raise = "" if stream_tol else ", or raise tol"
-            return f"{found} No step changes F by more than rounding. {remedy} or scale the columns{or_raise}."
+            return f"{result_text} No step changes F by more than rounding. {remedy} or scale the columns{or_raise}."
         if self.solver == "auto":
-            return f"{found} Raise max_iter{or_tol}."
+            return f"{result_text} Raise max_iter{or_tol}."
         return (
-            f"{found} Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs none "
-            "of this."
+            f"{result_text} Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs "
+            "none of this."
         )
 
 
-def _attributes(params: Params, X: Any) -> dict[str, Any]:
-    """The attributes that hold the parameters, in their dtype and of X's library."""
+def _coef_attributes(params: Params, X: Any) -> dict[str, Any]:
+    """Return ``coef_`` and ``intercept_`` in X's library, in the dtype of ``params``."""
     has_more_digits = bool(params.coef.dtype != X.dtype)
-    kept = {"_has_more_digits": True} if has_more_digits else {}
-    return {"coef_": place_like(params.coef, X), "intercept_": place_like(params.intercept, X), **kept}
+    flag = {"_has_more_digits": True} if has_more_digits else {}
+    return {"coef_": place_like(params.coef, X), "intercept_": place_like(params.intercept, X), **flag}
 
 
-def _known(excess: float) -> float:
-    """Return the estimate; inf where it overflowed."""
+def _inf_if_nan(excess: float) -> float:
+    """Return the estimate of the excess; inf if it overflowed to NaN."""
     return np.inf if np.isnan(excess) else float(excess)
 
 
-def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
-    """Accuracy on the validation rows."""
-    if held is None:
+def _validation_scorer(rows: Batch | None) -> Callable[[Params], float] | None:
+    """Return a function that computes the accuracy of parameters on the validation rows; None without rows."""
+    if rows is None:
         return None
-    X, y, weight = held
+    X, y, weight = rows
 
     def score(params: Params) -> float:
         engine = array_api if isinstance(X, DeviceArray) else vectorized
@@ -929,7 +1035,7 @@ def _scorer(held: Batch | None) -> Callable[[Params], float] | None:
 
 
 def _accuracy(predicted: Array, y: Array, weight: Any) -> float:
-    """Mean share that the targets, or codes, give to the classes predicted."""
-    right = predicted == y if y.ndim == 1 else y[np.arange(len(y)), predicted]
+    """Return the weighted mean accuracy for codes, or the mean fraction that targets give to the predicted classes."""
+    scores = predicted == y if y.ndim == 1 else y[np.arange(len(y)), predicted]
     with np.errstate(all="ignore"):
-        return float(np.average(right, weights=weight))
+        return float(np.average(scores, weights=weight))

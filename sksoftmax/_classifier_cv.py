@@ -1,4 +1,8 @@
-"""``SoftmaxClassifierCV``: the strength of the penalty, chosen by cross-validation along a path."""
+"""``SoftmaxClassifierCV``: selection of the penalty by cross-validation along regularization paths.
+
+Users call it directly. It prepares the problem once for all folds, has ``_training.path`` fit the path of each fold,
+and fits or averages the best models. Models are held and scored by ``SoftmaxClassifier``.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +40,11 @@ from sksoftmax._training.path import PathPoint, path
 from sksoftmax._training.plan import Settings, choose_engine
 from sksoftmax._types import Array, Batch, Params, Problem
 
-#: Inverse strengths on the sum of the losses that a number of alphas is spread over, as ``LogisticRegressionCV``'s.
-_LEAST_C, _MOST_C = -4, 4
+#: Smallest C, as a power of 10, if ``alphas`` is a number; the default of ``LogisticRegressionCV``.
+_MIN_LOG10_C = -4
+
+#: Largest C, as a power of 10, likewise.
+_MAX_LOG10_C = 4
 
 
 class SoftmaxClassifierCV(
@@ -47,101 +54,104 @@ class SoftmaxClassifierCV(
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
 ):
-    """Softmax regression with the strength of its penalty chosen by cross-validation.
+    """Softmax regression with its penalty selected by cross-validation.
 
-    For each fold a path of models is fitted, from the strongest penalty to the weakest, each from where those before it
-    lead, and scored on the rows held out; a model of the best penalty is then fitted to all rows. It chooses as
-    ``GridSearchCV`` over ``SoftmaxClassifier(alpha)`` does, in a fraction of the time.
+    For each fold, a path of models is fitted from the strongest penalty to the weakest. Each model starts from the
+    models before it, and is scored on the held-out rows. A model with the best penalty is then fitted to all rows. The
+    selection is that of ``GridSearchCV`` over ``SoftmaxClassifier(alpha)``, in a fraction of the time.
 
     Parameters
     ----------
     alphas : int or array-like of shape (n_alphas,), default=10
-        Strengths of the penalty on the mean loss, >= 0 (see ``SoftmaxClassifier``). A number stands for as many,
-        ``1 / (C * sum of the weights)`` with C spread logarithmically from 1e-4 to 1e4, as ``LogisticRegressionCV``'s.
+        Strengths of the penalty on the mean loss, >= 0 (see ``SoftmaxClassifier``). An int is the number of strengths
+        ``1 / (C * sum of the weights)``, with C on a logarithmic scale from 1e-4 to 1e4, as in
+        ``LogisticRegressionCV``.
     l1_ratios : array-like of shape (n_l1_ratios,), default=(0.0,)
-        Shares of L1 in the penalty, in [0, 1]: a path each.
+        Fractions of L1 in the penalty, in [0, 1]. Each has a path of its own.
     cv : int, cross-validation generator or iterable, default=None
-        How rows are held out; an int is that many stratified folds, None 5.
+        Cross-validation splitting strategy. An int is the number of stratified folds; None means 5 of them.
     scoring : str or callable, default=None
-        What to choose by, higher is better: a name from ``sklearn.metrics.get_scorer_names``, or
-        ``scorer(estimator, X, y)``. None is the accuracy, which can hardly tell near penalties apart; "neg_log_loss"
-        can.
+        Score to select by, higher is better: a name from ``sklearn.metrics.get_scorer_names``, or
+        ``scorer(estimator, X, y)``. None is the accuracy, which hardly differs between similar penalties;
+        "neg_log_loss" does.
     refit : bool, default=True
-        Whether to fit all rows with the penalty of the best mean score over the folds. False takes, of each fold, the
-        best model, and answers with the mean of their coefficients.
+        If True, fit all rows with the penalty of the best mean score over the folds. If False, average the coefficients
+        of the best model of each fold.
     n_alphas_no_change : int or None, default=None
-        Penalties without a better score after which a fold's path ends, >= 1; None for the whole path. The scores of
-        what is left out are NaN, and a penalty that any fold has left out is not chosen.
+        Number of penalties without a better score after which the path of a fold ends, >= 1; None for the full path.
+        The scores of skipped penalties are NaN. With ``refit=True``, a penalty that any fold skipped is not selected.
     fit_intercept : bool, default=True
-        As ``SoftmaxClassifier``'s, as are all below.
+        Whether to fit an intercept. This and the following parameters are those of ``SoftmaxClassifier``.
     engine : {"auto", "compiled", "vectorized", "naive"}, default="auto"
-        What computes losses and gradients.
+        Implementation of the losses and gradients.
     max_iter : int, default=200
-        Most epochs of a fit, >= 1: more than ``SoftmaxClassifier``'s, for the weakest penalty may be the best.
+        Maximum number of epochs of each fit, >= 1. It is larger than in ``SoftmaxClassifier``, because the weakest
+        penalty may be the best.
     tol : float, default=1e-3
-        The last fit ends when F is estimated to be within ``tol``, relative, of its minimum, >= 0. The models of the
-        paths end, by an estimate, within a tenth of what the loss on the rows held out exceeds that on their own by, at
-        most within 0.03 of F, or within ``tol`` if that is more.
+        Tolerance for the stopping criterion of the final fit, >= 0: the estimated excess of F over its minimum,
+        relative. Models on the path stop earlier. Their tolerance is a tenth of the difference between held-out and
+        training loss, relative to F, but at most 0.03 and at least ``tol``.
     class_weight : dict or "balanced", default=None
-        Factors on the sample weights by class label; "balanced" is of the rows that a model is fitted to.
+        Factors on the sample weights by class label. "balanced" is computed from the rows that a model is fitted to.
     store_coefs : bool, default=True
-        Whether to keep ``coefs_paths_``, which of wide data is large.
+        Whether to store ``coefs_paths_``, which is large for wide data.
     n_jobs : int or None, default=None
-        Number of folds that are fitted at a time; None is 1 unless in a ``joblib.parallel_config`` context, -1 all
-        cores. They are fitted in threads, which share X: the engines release Python's lock while they compute (not the
-        naive one, which has processes). Another backend, such as "loky", can be chosen by that context.
+        Number of paths that are fitted in parallel. None means 1 unless in a ``joblib.parallel_config`` context, -1
+        means all cores. Paths run in threads, which share X; the engines release the GIL while they compute. The naive
+        engine uses processes. The context can select another backend, such as "loky".
     random_state : int, RandomState instance or None, default=None
-        Seed of the fits; the folds have their own, see ``cv``.
+        Seed of the fits. The folds have a seed of their own, see ``cv``.
     verbose : int, default=0
-        1 prints a line a path.
+        If 1, print a line for each path.
 
     Attributes
     ----------
     alpha_ : float
-        The strength chosen; with ``refit=False`` the mean over the folds.
+        Selected strength. With ``refit=False``, the mean over the folds.
     l1_ratio_ : float
-        The share of L1 chosen.
+        Selected fraction of L1. With ``refit=False``, the mean over the folds.
     alphas_ : ndarray of shape (n_alphas,)
-        The strengths tried, falling.
+        Strengths tried, in descending order.
     l1_ratios_ : ndarray of shape (n_l1_ratios,)
-        The shares of L1 tried.
+        Fractions of L1 tried.
     scores_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas)
-        Scores on the rows held out.
+        Scores on the held-out rows; NaN for skipped penalties.
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_alphas, n_classes, n_features + 1)
-        Coefficients, and last the intercepts, of the models of the folds, in X's dtype; n_classes is 1 for two, and
-        there is no last column without ``fit_intercept``. Only with ``store_coefs=True``.
+        Coefficients of the models on the paths, in X's dtype; the intercepts are the last column. For two classes the
+        fourth axis has length 1. Without ``fit_intercept`` there is no last column. Only with ``store_coefs=True``.
     n_iter_ : ndarray of int of shape (n_folds, n_l1_ratios, n_alphas)
-        Epochs of their fits.
+        Number of epochs of each fit on the paths; 0 for skipped penalties.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        Coefficients of the model of the penalty chosen.
+        Coefficients of ``best_estimator_``.
     intercept_ : ndarray of shape (n_classes,) or (1,)
-        Its intercepts.
+        Intercepts of ``best_estimator_``.
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
     best_estimator_ : SoftmaxClassifier
-        That model; it says how its fit went, goes on by ``partial_fit``, and has ``to_sklearn``.
+        Model with the selected penalty. It has the attributes of its fit, and the methods ``partial_fit`` and
+        ``to_sklearn``.
     n_features_in_ : int
-        Columns seen in fit.
+        Number of features seen during fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns, if X had names and all of them strings.
+        Names of features seen during fit. Defined only if X has feature names that are all strings.
 
     Notes
     -----
-    A path starts at the strongest penalty; where the last two models' coefficients, on a line over the logarithm of
-    alpha, lead to a smaller F of some of the rows, the next starts there, and otherwise at the last. Statistics of the
-    columns are computed once, from all rows: they make the fits quick, and no model depends on them. No model of a fold
-    has seen the rows that it is scored on.
+    A path starts at the strongest penalty. Each further model starts from the last one, or from the line through the
+    last two over the logarithm of alpha, if F on a subsample of the rows is smaller there. Column statistics are
+    computed once, from all rows. They speed up the fits, but the models do not depend on them. No model is fitted to
+    the rows that it is scored on.
 
-    A class that a fold's rows lack is kept, with a probability of 1 / 2n or so. In the mean of the folds' models its
-    coefficients are those of the folds that have rows of it.
+    A class without rows in a fold is still in the fold's models, with a probability of about 1 / 2n. In the mean of the
+    folds' models, its coefficients are the mean over the folds that have rows of it.
 
-    scikit-learn's scorers of probabilities are given the labels of all classes, as ``LogisticRegressionCV``'s are: the
-    rows held out may lack some. A scorer that takes no ``sample_weight`` scores without weights.
+    Probability scorers of scikit-learn are given the labels of all classes, as in ``LogisticRegressionCV``, because the
+    held-out rows may lack some. A scorer that does not accept ``sample_weight`` scores without weights.
 
     See Also
     --------
-    SoftmaxClassifier : A fit of one penalty.
-    sklearn.linear_model.LogisticRegressionCV : The same by passes over all rows.
+    SoftmaxClassifier : The same model for one penalty.
+    sklearn.linear_model.LogisticRegressionCV : The same selection by passes over all rows.
 
     Examples
     --------
@@ -192,28 +202,31 @@ class SoftmaxClassifierCV(
 
     @_validation.validate_parameters
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **params: Any) -> Self:
-        """Choose the penalty, and fit the model to the rows of X.
+        """Select the penalty, and fit the model to the rows of X.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            As ``SoftmaxClassifier.fit`` takes it, but that memory holds all of it, and a copy of a fold's.
+            As in ``SoftmaxClassifier.fit``, but memory must hold X, and a copy of the training rows of each fold.
         y : array-like of shape (n_samples,)
             Labels of at least two classes.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, >= 0, of the fits and of the scores.
+            Weights, >= 0, for the fits and the scores.
         **params : dict
-            For the splitter and the scorer, if metadata routing is enabled, such as ``groups``.
+            Metadata for the splitter and the scorer, such as ``groups``, if metadata routing is enabled.
 
         Returns
         -------
         self : SoftmaxClassifierCV
+            Fitted estimator.
 
         Raises
         ------
         ValueError
-            As ``SoftmaxClassifier.fit``; if there is no penalty to try, or one is out of range; if ``cv`` gives no
-            fold; or if all the rows that a fold trains on are of one class, or it holds none out.
+            - As ``SoftmaxClassifier.fit``.
+            - If there is no penalty to try, or one is out of range.
+            - If ``cv`` gives no fold, or the training rows of a fold are all of one class, or it holds out no rows.
+            - If ``scoring`` gives only NaN.
 
         Warns
         -----
@@ -230,48 +243,60 @@ class SoftmaxClassifierCV(
         return self
 
     def _fit(self, rows: Batch, params: dict[str, Any]) -> None:
+        """Fit the paths of all folds, and set the attributes.
+
+        1. Encode the rows, and check the penalties and the folds.
+        2. Reduce the columns and prepare the problem, once for all folds.
+        3. Fit the paths in parallel.
+        4. Select the penalty.
+        """
+        # 1.
         _validation.check_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
         classes, codes = np.unique(rows.y, return_inverse=True)
         _validation.check_two_classes(classes)
         data = _validation.drop_zero_weight_or_raise(rows._replace(y=codes))
         alphas, l1_ratios = self._grid(float(data.weight.sum()))
-        of_splitter, of_scorer = self._routed(params)
-        splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **of_splitter))
+        splitter_params, scorer_params = self._route_params(params)
+        splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **splitter_params))
         _validation.check_any_folds(len(splits), self.cv)
-        of_scorer = _validation.params_of_rows(rows.X, of_scorer, np.flatnonzero(rows.weight > 0))
+        scorer_params = _validation.params_of_rows(rows.X, scorer_params, np.flatnonzero(rows.weight > 0))
         place = np.where(rows.weight > 0, np.cumsum(rows.weight > 0) - 1, -1)
-        model = self._model(classes, data.X)
+        # 2.
+        model = self._new_model(classes, data.X)
         settings = model._settings()
         rules = Rules(self.max_iter, self.tol, None, 1)
         problem = model._problem(data, len(classes), float(data.weight.mean()))
-        judge = _Judge(model, self._scorer(classes), of_scorer)
+        scorer = _HeldOutScorer(model, self._scorer(classes), scorer_params)
         weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
         reduced = identity_reduction(weakest)
-        if classes_with_rows(weakest) is None:  # else each fold leaves these classes out
+        if classes_with_rows(weakest) is None:  # otherwise each fold leaves out the classes without rows
             reduced = reduce_columns(weakest, may_rotate=may_rotate(weakest, settings)) or reduced
         prepared = prepare(reduced.problem, settings)
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=len(splits))
         has_rows = np.array([np.bincount(codes[train], rows.weight[train], len(classes)) > 0 for train, _ in splits])
         prepared = prepared._replace(problem=_without_kernel(prepared.problem))
         reduced = reduced._replace(problem=_without_kernel(reduced.problem))
+        # 3.
         paths = Parallel(n_jobs=self.n_jobs, prefer="processes" if self.engine == "naive" else "threads")(
             delayed(_path_of_fold)(
-                *(prepared, reduced, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, judge),
+                *(prepared, reduced, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, scorer),
                 class_weight=self.class_weight,
                 n_no_change=self.n_alphas_no_change,
                 seed=seed,
-                is_told=self.verbose > 0,
+                verbose=self.verbose > 0,
             )
             for (train, test), seed in zip(splits, seeds, strict=True)
             for l1_ratio in l1_ratios
         )
+        # 4.
         self.classes_, self.alphas_, self.l1_ratios_ = classes, alphas, l1_ratios
-        self._choose(paths, has_rows, data, model)
+        self._select(paths, has_rows, data, model)
 
-    def _choose(self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
-        """Set the attributes: of the paths, a row of ``l1_ratios_`` a fold, and of the model chosen.
+    def _select(self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
+        """Set the attributes of the paths and of the selected model.
 
-        ``has_rows``, of shape (n_folds, n_classes), says which classes a fold has rows of.
+        ``paths`` are ordered by fold, and within a fold by ``l1_ratios_``. ``has_rows``, of shape (n_folds, n_classes),
+        is True for the classes that have training rows in a fold.
         """
         shape = (len(has_rows), len(self.l1_ratios_), len(self.alphas_))
         self.scores_ = np.full(shape, np.nan)
@@ -281,29 +306,32 @@ class SoftmaxClassifierCV(
             self.scores_[where][: len(points)] = [point.score for point in points]
             self.n_iter_[where][: len(points)] = [point.n_epochs for point in points]
         if self.store_coefs:
-            self.coefs_paths_ = np.full((*shape, *self._flat(paths[0][0].params).shape), np.nan, dtype=data.X.dtype)
+            shape_of_model = self._join_intercept(paths[0][0].params).shape
+            self.coefs_paths_ = np.full((*shape, *shape_of_model), np.nan, dtype=data.X.dtype)
             for k, points in enumerate(paths):
                 for j, point in enumerate(points):
-                    self.coefs_paths_[*divmod(k, len(self.l1_ratios_)), j] = self._flat(point.params)
-        is_short = [not point.is_fitted for points in paths for point in points]
-        if any(is_short):
+                    self.coefs_paths_[*divmod(k, len(self.l1_ratios_)), j] = self._join_intercept(point.params)
+        is_above_tol = [not point.is_fitted for points in paths for point in points]
+        if any(is_above_tol):
             warnings.warn(
-                f"{sum(is_short)} of the {len(is_short)} models that SoftmaxClassifierCV compared ended above their "
-                f"tolerance after max_iter={self.max_iter} epochs, so that their scores are not of F's minimum. Raise "
-                "max_iter, or leave out the smallest alphas: their F may have a minimum next to 0.",
+                f"SoftmaxClassifierCV: {sum(is_above_tol)} of {len(is_above_tol)} models did not converge within "
+                f"max_iter={self.max_iter} epochs, so their scores may be wrong. Raise max_iter, or leave out the "
+                "smallest alphas, whose F may have a minimum close to 0.",
                 ConvergenceWarning,
-                stacklevel=5,  # this, _fit, fit, scikit-learn's check of parameters: the caller
+                stacklevel=5,  # this method, _fit, fit, scikit-learn's parameter validation, the caller
             )
         if self.refit:
             self._refit(paths, has_rows, data, model)
         else:
-            self._take_best_of_folds(paths, has_rows, data, model)
+            self._average_best_of_folds(paths, has_rows, data, model)
 
     def _refit(self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier) -> None:
-        """The model of the best mean score, fitted to all rows."""
+        """Fit all rows with the penalty of the best mean score."""
         means = self.scores_.mean(axis=0)
         if np.isnan(means).all():
-            raise ValueError("scoring must give a number for at least one penalty in all folds, got only NaN.")
+            raise ValueError(
+                "scoring must give a number for at least one penalty in all folds, got only NaN; check the scorer."
+            )
         i, j = map(int, np.unravel_index(np.nanargmax(means), means.shape))
         self.alpha_, self.l1_ratio_ = float(self.alphas_[j]), float(self.l1_ratios_[i])
         starts = [points[j].params for points in paths[i :: len(self.l1_ratios_)]]
@@ -317,79 +345,84 @@ class SoftmaxClassifierCV(
             rng=check_random_state(self.random_state),
             monitor=NO_MONITOR,
         )
-        model.__dict__ |= model._outcome(result, self.classes_, data.X)
+        model.__dict__ |= model._fit_attributes(result, self.classes_, data.X)
         model.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
-        self._take(model, data)
+        self._set_best_estimator(model, data)
         model._warn_if_above_tol(result)
 
-    def _take_best_of_folds(
+    def _average_best_of_folds(
         self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier
     ) -> None:
-        """The mean of the folds' best models."""
-        chosen = []
+        """Average the best models of the folds."""
+        selected = []
         n_paths = len(self.l1_ratios_)
         for fold, scores in enumerate(self.scores_):
             if np.isnan(scores).all():
-                raise ValueError("scoring must give a number for at least one penalty in each fold, got only NaN.")
+                raise ValueError(
+                    "scoring must give a number for at least one penalty in each fold, got only NaN; check the scorer."
+                )
             i, j = np.unravel_index(np.nanargmax(scores), scores.shape)
-            chosen.append((self.alphas_[j], self.l1_ratios_[i], paths[fold * n_paths + int(i)][int(j)].params))
-        alphas, l1_ratios, best = zip(*chosen, strict=True)
+            selected.append((self.alphas_[j], self.l1_ratios_[i], paths[fold * n_paths + int(i)][int(j)].params))
+        alphas, l1_ratios, best = zip(*selected, strict=True)
         self.alpha_, self.l1_ratio_ = float(np.mean(alphas)), float(np.mean(l1_ratios))
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_)
-        model.__dict__ |= model._answer(_mean_of_folds(best, has_rows, has_l1=model._l1_ratio() > 0), data.X)
+        mean = _mean_of_folds(best, has_rows, has_l1=model._l1_ratio() > 0)
+        model.__dict__ |= model._centered_coef_attributes(mean, data.X)
         model.n_iter_ = int(self.n_iter_.max())
-        self._take(model, _validation.apply_class_weight(data, self.class_weight, self.classes_))
+        self._set_best_estimator(model, _validation.apply_class_weight(data, self.class_weight, self.classes_))
 
-    def _take(self, model: SoftmaxClassifier, data: Batch) -> None:
-        """The attributes of the model chosen, which stands for these rows."""
+    def _set_best_estimator(self, model: SoftmaxClassifier, data: Batch) -> None:
+        """Set ``best_estimator_`` and its coefficients; ``data`` are the rows that its stream continues from."""
         model._stream = model._new_stream(len(data.y), float(data.weight.sum()))
         if hasattr(self, "feature_names_in_"):
             model.feature_names_in_ = self.feature_names_in_
         self.best_estimator_, self.coef_, self.intercept_ = model, model.coef_, model.intercept_
 
-    def _flat(self, params: Params) -> Array:
+    def _join_intercept(self, params: Params) -> Array:
+        """Return the coefficients with the intercepts as the last column, if there are any."""
         return np.column_stack(params) if self.fit_intercept else params.coef
 
     def _grid(self, total_weight: float) -> tuple[Array, Array]:
-        """The strengths, falling, and the shares of L1."""
+        """Return the strengths, in descending order, and the fractions of L1."""
         if np.ndim(self.alphas) == 0:
-            Cs = np.logspace(_LEAST_C, _MOST_C, self.alphas)  # type: ignore[arg-type]
+            Cs = np.logspace(_MIN_LOG10_C, _MAX_LOG10_C, self.alphas)  # type: ignore[arg-type]
             alphas = np.array([alpha_from_C(C, total_weight) for C in Cs])
         else:
             alphas = np.unique(_validation.check_range("alphas", self.alphas, 0.0, np.inf))[::-1]
         return alphas, _validation.check_range("l1_ratios", self.l1_ratios, 0.0, 1.0)
 
-    def _model(self, classes: Array, X: Any) -> SoftmaxClassifier:
-        """A classifier of these settings, to hold coefficients."""
+    def _new_model(self, classes: Array, X: Any) -> SoftmaxClassifier:
+        """Return a classifier with the shared parameters, to hold coefficients."""
         names = ("fit_intercept", "engine", "max_iter", "tol", "class_weight", "random_state")
         model = SoftmaxClassifier(**{name: getattr(self, name) for name in names})
         model.classes_, model.n_features_in_ = classes, X.shape[1]
         return model
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **score_params: Any) -> float:
-        """Score by ``scoring`` of the model on other rows.
+        """Return the score of ``best_estimator_`` on the given rows and labels, by ``scoring``.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Rows.
+            Test rows.
         y : array-like of shape (n_samples,)
-            Labels.
+            True labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, as in ``fit``; at least one > 0.
         **score_params : dict
-            For the scorer, if metadata routing is enabled.
+            Metadata for the scorer, if metadata routing is enabled.
 
         Returns
         -------
         float
+            Score, higher is better.
 
         Raises
         ------
         NotFittedError
-            Before the first fit.
+            If the model is not fitted.
         ValueError
-            If X, y or the weights are not as above, or a keyword is for no one.
+            If X, y or the weights are not as above, or a keyword is not routed to the scorer.
         """
         _validation.raise_for_params(score_params, self, "score")
         check_is_fitted(self)
@@ -408,27 +441,27 @@ class SoftmaxClassifierCV(
         scorer = get_scorer(self.scoring or "accuracy")
         return scorer if classes is None else _validation.scorer_of_classes(scorer, classes)
 
-    def _routed(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of ``fit``'s keywords those of the splitter and of the scorer."""
+    def _route_params(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Split the keywords of ``fit`` into those of the splitter and those of the scorer."""
         if not _validation.routing_enabled():
-            is_taken = _validation.accepts_weights(self._scorer())
-            return {}, {name: value for name, value in params.items() if name != "sample_weight" or is_taken}
+            accepts_weights = _validation.accepts_weights(self._scorer())
+            return {}, {name: value for name, value in params.items() if name != "sample_weight" or accepts_weights}
         routed = process_routing(self, "fit", **params)
         return routed.splitter.split, routed.scorer.score
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Who gets which metadata.
+        """Get metadata routing of this object.
 
         Returns
         -------
         MetadataRouter
-            Of this, its splitter and its scorer.
+            Routing of this estimator, its splitter and its scorer.
         """
-        of_fit = MethodMapping().add(caller="fit", callee="split")
-        of_score = MethodMapping().add(caller="score", callee="score").add(caller="fit", callee="score")
+        to_splitter = MethodMapping().add(caller="fit", callee="split")
+        to_scorer = MethodMapping().add(caller="score", callee="score").add(caller="fit", callee="score")
         router = MetadataRouter(owner=self).add_self_request(self)
-        return router.add(splitter=check_cv(self.cv), method_mapping=of_fit).add(
-            scorer=self._scorer(), method_mapping=of_score
+        return router.add(splitter=check_cv(self.cv), method_mapping=to_splitter).add(
+            scorer=self._scorer(), method_mapping=to_scorer
         )
 
     def __sklearn_tags__(self) -> Any:
@@ -438,51 +471,51 @@ class SoftmaxClassifierCV(
 
 
 def _mean_of_folds(models: Sequence[Params], has_rows: Array, *, has_l1: bool) -> Params:
-    """Return the mean of the folds' models, a class's over the folds that have rows of it.
+    """Return the mean of the folds' models; for each class, over the folds that have rows of it.
 
-    A softmax determines the parameters of a fold up to one shift common to its classes. Where folds lack classes, their
-    means over the classes are of different ones: the shifts are then those that bring the folds nearest to the mean,
-    by least squares. Coefficients under an L1 penalty, which determines them, are not shifted. A class that no fold has
-    rows of is as in the mean of all.
+    A softmax determines the parameters of a fold up to a shift that is common to its classes. If folds lack classes,
+    their means over the classes cannot be compared. The shifts are then chosen to bring the folds nearest to their
+    mean, by least squares. Coefficients with an L1 penalty are not shifted, because the penalty determines them. For a
+    class without rows in any fold, the mean is over all folds.
     """
     stacks = [np.stack(parts) for parts in zip(*models, strict=True)]  # (n_folds, n_outputs of coef, ...)
     if has_rows.all() or len(models[0].coef) == 1:
         return Params(*(stack.mean(axis=0) for stack in stacks))
     n_folds_with = has_rows.sum(axis=0)
-    share = np.where(n_folds_with > 0, has_rows / np.maximum(n_folds_with, 1), 1 / len(models))
-    within = has_rows.astype(float)
-    laplacian = np.diag(within.sum(axis=1)) - within @ share.T
+    fold_weights = np.where(n_folds_with > 0, has_rows / np.maximum(n_folds_with, 1), 1 / len(models))
+    is_in_fold = has_rows.astype(float)
+    laplacian = np.diag(is_in_fold.sum(axis=1)) - is_in_fold @ fold_weights.T
     inverse = np.linalg.pinv(laplacian)
 
-    def mean(stack: Array, *, is_shifted: bool) -> Array:
+    def mean(stack: Array, *, shift: bool) -> Array:
         values = stack.reshape(*stack.shape[:2], -1)
-        if is_shifted:
-            off = np.einsum("fk,fkp->kp", share, values) - values
-            values = values + (inverse @ np.einsum("fk,fkp->fp", within, off))[:, None]
-        return np.einsum("fk,fkp->kp", share, values).reshape(stack.shape[1:])
+        if shift:
+            differences = np.einsum("fk,fkp->kp", fold_weights, values) - values
+            values = values + (inverse @ np.einsum("fk,fkp->fp", is_in_fold, differences))[:, None]
+        return np.einsum("fk,fkp->kp", fold_weights, values).reshape(stack.shape[1:])
 
-    return Params(mean(stacks[0], is_shifted=not has_l1), mean(stacks[1], is_shifted=True))
+    return Params(mean(stacks[0], shift=not has_l1), mean(stacks[1], shift=True))
 
 
-class _Judge(NamedTuple):
-    """Who scores parameters on rows held out: a copy of ``model`` holds them, ``scorer`` judges it, with ``params``."""
+class _HeldOutScorer(NamedTuple):
+    """Scorer of parameters on held-out rows: a copy of ``model`` holds them; ``params`` are keywords of ``scorer``."""
 
     model: SoftmaxClassifier
     scorer: Any
     params: dict[str, Any]
 
-    def __call__(self, params: Params, held: Batch) -> float:
-        model = copy.copy(self.model)  # folds may be threads
-        model.__dict__ |= model._answer(params, held.X)
-        return float(self.scorer(model, held.X, model.classes_[held.y], **self.params))
+    def __call__(self, params: Params, rows: Batch) -> float:
+        model = copy.copy(self.model)  # paths may run in threads
+        model.__dict__ |= model._centered_coef_attributes(params, rows.X)
+        return float(self.scorer(model, rows.X, model.classes_[rows.y], **self.params))
 
 
 def _without_kernel(problem: Problem) -> Problem:
-    """Return the problem without its engine, a module, which cannot be pickled for another process."""
+    """Return the problem without its engine, which is a module and cannot be pickled for another process."""
     return problem._replace(kernel=None)  # type: ignore[arg-type]
 
 
-@np.errstate(all="ignore")  # a process or thread of its own does not inherit the caller's settings
+@np.errstate(all="ignore")  # a new process or thread does not inherit the caller's settings
 def _path_of_fold(
     prepared: PreparedProblem,
     reduced: ReducedProblem,
@@ -493,48 +526,53 @@ def _path_of_fold(
     l1_ratio: float,
     settings: Settings,
     rules: Rules,
-    judge: _Judge,
+    scorer: _HeldOutScorer,
     *,
     class_weight: Any,
     n_no_change: int | None,
     seed: int,
-    is_told: bool,
+    verbose: bool,
 ) -> list[PathPoint]:
-    """The path of a fold; its rows by their places among those of positive weight, -1 for others.
+    """Fit and score the path of a fold.
 
-    ``prepared`` is the problem of fewer columns, ``data`` are the rows as they were given, and so the models of the
-    path.
+    ``train`` and ``test`` are positions among the rows of positive weight, -1 for other rows. ``prepared`` is the
+    problem with reduced columns. ``data`` are the rows with the original columns, in which the returned models are.
     """
     train, test = train[train >= 0], test[test >= 0]
-    rows = prepared.problem.data
-    part = Batch(*(column[train] for column in rows))
-    held = Batch(*(column[test] for column in reduced.problem.data))
-    given = held if reduced.problem.data.X is data.X else Batch(*(column[test] for column in data))
-    if data.y.min() < data.y.max():  # else no fold can have two
-        _validation.check_two_classes(judge.model.classes_[np.unique(part.y)])
+    train_rows = Batch(*(column[train] for column in prepared.problem.data))
+    held_out = Batch(*(column[test] for column in reduced.problem.data))
+    test_rows = held_out if reduced.problem.data.X is data.X else Batch(*(column[test] for column in data))
+    if data.y.min() < data.y.max():  # otherwise no fold can have two classes
+        _validation.check_two_classes(scorer.model.classes_[np.unique(train_rows.y)])
     if len(test) == 0:
-        raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without.")
-    part = _validation.apply_class_weight(part, class_weight, judge.model.classes_)
-    judge = judge._replace(params=_validation.params_of_rows(data.X, judge.params, test))
-    problem = prepared.problem._replace(data=part, mean_weight=float(part.weight.mean()), alpha=1.0, l1_ratio=l1_ratio)
+        raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without any; change cv.")
+    train_rows = _validation.apply_class_weight(train_rows, class_weight, scorer.model.classes_)
+    scorer = scorer._replace(params=_validation.params_of_rows(data.X, scorer.params, test))
+    mean_weight = float(train_rows.weight.mean())
+    problem = prepared.problem._replace(data=train_rows, mean_weight=mean_weight, alpha=1.0, l1_ratio=l1_ratio)
     problem = problem._replace(kernel=_validation.get_kernel(choose_engine(settings.engine)))
-    seen = classes_with_rows(problem)
-    few = identity_reduction(problem) if seen is None else restrict_classes(problem, seen)
-    if seen is not None:
-        is_known = np.isin(held.y, seen)
-        held = Batch(held.X[is_known], np.searchsorted(seen, held.y[is_known]), held.weight[is_known])
+    classes = classes_with_rows(problem)
+    restricted = identity_reduction(problem) if classes is None else restrict_classes(problem, classes)
+    if classes is not None:
+        is_in_fold = np.isin(held_out.y, classes)
+        codes = np.searchsorted(classes, held_out.y[is_in_fold])
+        held_out = Batch(held_out.X[is_in_fold], codes, held_out.weight[is_in_fold])
 
     def back(params: Params) -> Params:
-        return reduced.back(few.back(params))
+        return reduced.back(restricted.back(params))
 
     with one_blas_thread():
         points = path(
-            *(prepared._replace(problem=few.problem), held, few.problem.alpha * alphas, settings, rules),
-            score=lambda params: judge(back(params), given),
+            prepared._replace(problem=restricted.problem),
+            held_out,
+            restricted.problem.alpha * alphas,
+            settings,
+            rules,
+            score=lambda params: scorer(back(params), test_rows),
             n_no_change=n_no_change,
             rng=check_random_state(seed),
         )
-    if is_told:
+    if verbose:
         k = int(np.argmax([point.score for point in points]))
         print(f"l1_ratio {l1_ratio:g}  {len(points)} alphas  best score {points[k].score:.4f} at {alphas[k]:.1e}")
     return [point._replace(params=back(point.params)) for point in points]

@@ -1,7 +1,8 @@
-"""skl2onnx's converter of ``SoftmaxClassifier`` and ``SoftmaxClassifierCV``; importing this module registers it.
+"""Conversion of ``SoftmaxClassifier`` and ``SoftmaxClassifierCV`` to ONNX by skl2onnx.
 
-``skl2onnx.to_onnx`` then takes the estimator, alone, as a step of a pipeline, or inside a search or an ensemble. It is
-converted as the ``LogisticRegression`` of ``to_sklearn``, by skl2onnx's own converter, with the same options.
+Importing this module registers a converter with skl2onnx. ``skl2onnx.to_onnx`` then accepts the estimators: alone, as a
+step of a pipeline, or inside a search or an ensemble. The converter passes the ``LogisticRegression`` from
+``to_sklearn`` to skl2onnx's own converter, with the same options.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ try:
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 except ImportError as error:
     raise ImportError(
-        "sksoftmax.onnx needs skl2onnx: pip install 'sksoftmax[onnx]', or give to_sklearn() to another tool."
+        "sksoftmax.onnx needs skl2onnx: pip install 'sksoftmax[onnx]', or convert to_sklearn() with another tool."
     ) from error
 
 from sksoftmax._classifier import SoftmaxClassifier
@@ -23,7 +24,7 @@ from sksoftmax._classifier_cv import SoftmaxClassifierCV
 
 __all__ = ["register"]
 
-#: Those of skl2onnx's converter of linear classifiers.
+#: Options and their values: those of skl2onnx's converter of linear classifiers.
 _OPTIONS = {
     "zipmap": [True, False, "columns"],
     "nocl": [True, False],
@@ -33,10 +34,11 @@ _OPTIONS = {
 
 
 def register() -> None:
-    """Make ``skl2onnx.to_onnx`` take our classifiers; importing ``sksoftmax.onnx`` has done so.
+    """Register the converters of the classifiers with skl2onnx.
 
-    Options are those of ``LogisticRegression``: "zipmap", "output_class_labels", "raw_scores" and "nocl". Probabilities
-    are computed in the dtype of the input. Labels are strings or integers: True and False become 1 and 0.
+    Importing ``sksoftmax.onnx`` calls this function. The options are those of ``LogisticRegression``: "zipmap",
+    "output_class_labels", "raw_scores" and "nocl". Probabilities are computed in the dtype of the input. Labels are
+    strings or integers; True and False become 1 and 0.
 
     Examples
     --------
@@ -57,7 +59,7 @@ def register() -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add the ``LogisticRegression`` as an operator of its own, whose outputs are the estimator's."""
+    """Add the equivalent ``LogisticRegression`` as an operator, and connect its outputs to those of the estimator."""
     model = operator.raw_operator
     logistic = getattr(model, "best_estimator_", model).to_sklearn()
     options = scope.get_options(model)

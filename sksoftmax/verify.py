@@ -1,4 +1,8 @@
-"""Verification of the gradient that a fit descends."""
+"""``check_gradient``: verification of the gradient that a fit uses.
+
+Users call it directly, and ``python -m sksoftmax`` as part of its self-test. It compares the functions that the solvers
+call, term by term, to finite differences.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,18 @@ from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._training.plan import choose_engine
 from sksoftmax._types import Array, Params, Problem
 
-#: A derivative is compared to itself, or to this share of its term's largest if it is smaller than that.
-_LEAST_SHARE = 1e-2
+#: Errors are relative to the derivative, or to this fraction of the largest derivative of its term if that is larger.
+_MIN_SCALE = 1e-2
 
-#: The same as a share of the term: a difference is off by its rounding, eps, over check_grad's step, eps ** 0.5.
-_ROUNDING = 1e5 * float(np.finfo(np.float64).eps) ** 0.5
+#: Errors are relative to at least this fraction of the term's value, 0.15 %: the rounding of a finite difference is eps
+#: over the step of check_grad, which is eps ** 0.5.
+_MIN_SCALE_BY_VALUE = 1e5 * float(np.finfo(np.float64).eps) ** 0.5
 
-#: Below it numbers lose digits.
-_SMALLEST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+#: Below this number the rounding errors of float64 are subnormal, and numbers lose digits.
+_SMALLEST_EXACT = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 
-#: NumPy's generator takes seeds of 32 bits.
-_LARGEST_SEED = 2**32 - 1
+#: Largest seed of NumPy's RandomState: 32 bits.
+_MAX_SEED = 2**32 - 1
 
 
 @np.errstate(all="ignore")
@@ -41,17 +46,17 @@ def check_gradient(
     max_checks: int = 100,
     random_state: int = 0,
 ) -> float:
-    """Compare the objective's gradient to finite differences by `scipy.optimize.check_grad`.
+    """Compare the gradient of the objective to finite differences with `scipy.optimize.check_grad`.
 
-    The objective is checked as the solvers see it, and its terms, mean loss and penalty, apart, so that an error
-    in a small term is not hidden behind a large one; so is each parameter, in units of its column's largest
-    distance from the mean, so that columns of any scale are checked alike. The parameters are random and make
-    raw predictions of about 1.
+    The objective is checked as the solvers use it. Its terms, mean loss and penalty, are also checked separately, so
+    that a large term does not hide an error in a small one. Each parameter is checked separately and scaled to the size
+    of its column, so that columns of any scale are treated alike. The parameters are random, and give raw predictions
+    of about 1.
 
     Parameters
     ----------
     X : array-like or sparse matrix of shape (n_samples, n_features)
-        Finite.
+        Finite numbers.
     y : array-like of shape (n_samples,)
         Labels of at least two classes.
     alpha : float, default=1e-4
@@ -59,25 +64,25 @@ def check_gradient(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, >= 0.
     fit_intercept : bool, default=True
-        Whether the model has an intercept, and its derivatives are checked.
+        Whether the model has an intercept, whose derivatives are then checked too.
     engine : {"auto", "vectorized", "naive"}, default="auto"
-        Whose gradient to check.
+        Engine whose gradient to check.
     max_checks : int, default=100
-        Most parameters to check, >= 1; of more, a random subset is drawn.
+        Maximum number of parameters to check, >= 1. If there are more, a random subset is checked.
     random_state : int, default=0
         Seed of the parameters and of the subset.
 
     Returns
     -------
     float
-        Largest relative error, ``|gradient - difference| / |gradient|``, where gradients below 1 % of their
-        term's largest, or 0.15 % of the term, count as that. Below 1e-4 for a right gradient, and mostly below 1e-6:
-        what is left is the differences' rounding.
+        Largest relative error ``|gradient - difference| / |gradient|``. The denominator is at least 1 % of the largest
+        derivative of the term, and at least 0.15 % of its value. The error of a correct gradient is below 1e-4, mostly
+        below 1e-6, and due to rounding of the differences.
 
     Raises
     ------
     ValueError
-        If an argument is not as above; or if a term, or its gradient, overflows at these parameters.
+        If an argument is not as above, or if a term or its gradient overflows at these parameters.
 
     Examples
     --------
@@ -89,31 +94,33 @@ def check_gradient(
         raise ValueError(f"engine must be one of {sorted(('auto', *KERNELS))}, got {engine!r}.")
     if not isinstance(fit_intercept, bool | np.bool_):
         raise ValueError(f"fit_intercept must be True or False, got {fit_intercept!r}.")
-    random_state = check_integer("random_state", random_state, 0, _LARGEST_SEED)
+    random_state = check_integer("random_state", random_state, 0, _MAX_SEED)
     alpha = check_number("alpha", alpha)
     max_checks = check_integer("max_checks", max_checks, 1)
     data, classes = plain_data(X, y, sample_weight)
-    data = data._replace(weight=data.weight / data.weight.max())  # F is the same, whatever their scale
-    problem = Problem(
-        data, len(classes), alpha, fit_intercept, KERNELS[choose_engine(engine)], float(data.weight.mean())
-    )
+    data = data._replace(weight=data.weight / data.weight.max())  # F does not depend on the scale of the weights
+    kernel = KERNELS[choose_engine(engine)]
+    problem = Problem(data, len(classes), alpha, fit_intercept, kernel, float(data.weight.mean()))
     rng = np.random.RandomState(random_state)
+    params, units = _random_params(problem, rng)
+    n_params = params.coef.size + fit_intercept * len(params.intercept)
+    indices = subset(n_params, max_checks, rng)
+    terms = [_objective(problem), _loss_term(problem)] + [_penalty_term(alpha)] * (alpha > 0)
+    return max(_relative_error(term, params, units, indices) for term in terms)
+
+
+def _random_params(problem: Problem, rng: np.random.RandomState) -> tuple[Params, Array]:
+    """Draw parameters that give raw predictions of about 1; return them and the unit of each, as a flat array."""
     moments = compute_moments(problem, full_gram=False)
     shape = (problem.n_outputs, problem.n_features)
     size = moments.max_deviation + np.abs(moments.mean)
     units = np.broadcast_to(1.0 / np.where(size > 0, size, 1.0), shape)
     coef = units * normal(shape, rng) / np.sqrt(problem.n_features)
-    intercept = normal(shape[:1], rng) * fit_intercept
-    params = Params(coef, intercept)
-
-    n_params = coef.size + fit_intercept * len(intercept)
-    chosen = subset(n_params, max_checks, rng)
-    units = np.append(units.ravel(), np.ones(len(intercept)))
-    terms = [_objective(problem), _loss_term(problem)] + [_penalty_term(alpha)] * (alpha > 0)
-    return max(_relative_error(term, params, units, chosen) for term in terms)
+    intercept = normal(shape[:1], rng) * problem.fit_intercept
+    return Params(coef, intercept), np.append(units.ravel(), np.ones(len(intercept)))
 
 
-#: A term of the objective: its value and gradient.
+#: A term of the objective: a function of the parameters that returns its value and its gradient.
 _Term = Callable[[Params], tuple[float, Params]]
 
 
@@ -134,39 +141,40 @@ def _penalty_term(alpha: float) -> _Term:
     return term
 
 
-def _relative_error(term: _Term, params: Params, units: Array, chosen: Array) -> float:
-    """Largest relative error of the term's derivatives by the chosen parameters, in the parameters' units."""
+def _relative_error(term: _Term, params: Params, units: Array, indices: Array) -> float:
+    """Return the largest relative error of the derivatives of the term by the parameters with these flat indices."""
     theta = np.append(params.coef.ravel(), params.intercept) / units
     n_coef = params.coef.size
 
-    def at(theta: Array) -> tuple[float, Array]:
+    def evaluate(theta: Array) -> tuple[float, Array]:
         flat = theta * units
         value, grads = term(Params(flat[:n_coef].reshape(params.coef.shape), flat[n_coef:]))
         return value, np.append(grads.coef.ravel(), grads.intercept) * units
 
-    at_theta, gradient = at(theta)
+    value, gradient = evaluate(theta)
     largest = float(np.abs(gradient).max())
-    _finite(at_theta, largest)
-    unit = max(largest, _ROUNDING / _LEAST_SHARE * abs(at_theta), _SMALLEST)  # check_grad squares
-    gradient = gradient / unit
+    _check_finite(value, largest)
+    # check_grad squares the errors, so the term is scaled
+    scale = max(largest, _MIN_SCALE_BY_VALUE / _MIN_SCALE * abs(value), _SMALLEST_EXACT)
+    gradient = gradient / scale
     errors = []
-    for j in chosen:
+    for j in indices:
 
-        def value(x: Array, j: int = j) -> float:
-            moved = theta.copy()
-            moved[j] = x[0]
-            return at(moved)[0] / unit
+        def scaled_term(x: Array, j: int = j) -> float:
+            theta_j = theta.copy()
+            theta_j[j] = x[0]
+            return evaluate(theta_j)[0] / scale
 
-        error = check_grad(value, lambda x, j=j: gradient[j : j + 1], theta[j : j + 1])
-        errors.append(error / max(abs(gradient[j]), _LEAST_SHARE))
-    _finite(*errors)
+        error = check_grad(scaled_term, lambda x, j=j: gradient[j : j + 1], theta[j : j + 1])
+        errors.append(error / max(abs(gradient[j]), _MIN_SCALE))
+    _check_finite(*errors)
     return float(np.max(errors))
 
 
-def _finite(*values: float) -> None:
+def _check_finite(*values: float) -> None:
     """Raise ValueError if a term, its gradient or a difference has overflowed."""
     if not np.isfinite(values).all():
         raise ValueError(
-            "X and alpha must give a loss and a penalty that are finite where raw predictions are about 1, got an "
+            "X and alpha must give a loss and a penalty that are finite at raw predictions of about 1, got an "
             "overflow; scale the columns of X, or lower alpha."
         )

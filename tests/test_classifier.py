@@ -1011,7 +1011,7 @@ def test_the_first_partial_fit_needs_the_classes():
 
 def test_partial_fit_refuses_balanced_class_weights_with_what_to_do():
     clf = SoftmaxClassifier(class_weight="balanced")
-    with pytest.raises(ValueError, match="give the weights as a dict"):
+    with pytest.raises(ValueError, match="pass the weights as a dict"):
         clf.partial_fit(*bundled("load_iris", "raw"), classes=[0, 1, 2])
 
 

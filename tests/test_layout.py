@@ -59,11 +59,7 @@ WINGS = {
         "_dual_finish",
         "dual",
     ],
-<<<<<<< HEAD
     "_data": ["batches", "chunks", "validation", "placement", "targets", "totals", "out_of_core"],
-    "_training": ["stopping", "plan", "loop", "fit", "callbacks", "path", "stream"],
-=======
-    "_data": ["batches", "chunks", "validation", "placement", "targets", "out_of_core"],
     "_training": [
         "stopping",
         "settings",
@@ -78,7 +74,6 @@ WINGS = {
         "path",
         "stream",
     ],
->>>>>>> help-d
     "_model": ["conversion", "predictions", "serialization"],
     "estimators": ["loss", "verify", "_classifier", "_classifier_cv", "onnx"],
     "_cluster": ["partitions", "client"],

@@ -229,7 +229,7 @@ def test_loss_curves_of_wrong_models_and_arguments(digits_models, wine):
         LossCurveDisplay.from_estimator(SoftmaxClassifier())
     X, y = wine
     stream = SoftmaxClassifier().partial_fit(X, y, classes=[0, 1, 2])
-    with pytest.raises(TypeError, match="partial_fit does not, got a SoftmaxClassifier without; call fit"):
+    with pytest.raises(TypeError, match="partial_fit does not, got a SoftmaxClassifier without it; call fit"):
         LossCurveDisplay.from_estimator(stream)
     with pytest.raises(ValueError, match=r"needs a model that reached tol, got stop reasons .*early_stopping"):
         LossCurveDisplay.from_estimators({"early": digits_models["early"]}, minimum="lowest")
@@ -323,7 +323,7 @@ def test_other_linear_classifiers_are_drawn_if_they_have_a_row_a_class(model, n_
     X, y = X[y < n_classes], y[y < n_classes]
     model.fit(X, y)
     if isinstance(model, SVC) and n_classes == 3:
-        with pytest.raises(TypeError, match=r"got SVC with 3 classes and coef_ of shape \(3, 4\), a row a pair"):
+        with pytest.raises(TypeError, match=r"got SVC with 3 classes and coef_ of shape \(3, 4\), one row per pair"):
             CoefficientDisplay.from_estimator(model)
     else:
         assert_array_equal(CoefficientDisplay.from_estimator(model).coef, np.atleast_2d(model.coef_))
@@ -609,8 +609,8 @@ def test_calibration_with_wrong_arguments(arguments, message):
 @pytest.mark.parametrize(
     ("proba", "message"),
     [
-        (2 * PROBA_TINY, "must be >= 0 and sum to 1 in each row, got 0 as the least, and sums from 2 to 2, for 'p'"),
-        (np.add(PROBA_TINY, [0.5, -0.5]), "got -0.5 as the least"),
+        (2 * PROBA_TINY, "must be >= 0 and sum to 1 in each row, got a minimum of 0, and sums from 2 to 2, for 'p'"),
+        (np.add(PROBA_TINY, [0.5, -0.5]), "got a minimum of -0.5"),
         (np.full((4, 2), np.nan), "probabilities of 'p' contains NaN"),
         (PROBA_TINY[:3], "inconsistent numbers of samples"),
         (PROBA_TINY[:, 1], "Expected 2D array"),

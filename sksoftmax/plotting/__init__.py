@@ -1,6 +1,7 @@
-"""Pictures of a fitted model, after scikit-learn's displays: loss curves, coefficients, calibration.
+"""Displays of fitted models, in the style of scikit-learn: loss curves, coefficients, calibration.
 
-They need matplotlib (extra ``plot``), which is imported when something is drawn.
+The displays need matplotlib (extra ``plot``), which is imported when something is drawn. Each has class methods such as
+``from_estimator``, which compute the data and draw them, and a method ``plot``, which draws them again.
 """
 
 from sksoftmax.plotting._calibration import CalibrationComparisonDisplay, ReliabilityCurve

@@ -1,4 +1,8 @@
-"""``CalibrationComparisonDisplay``: whose probabilities mean what they say."""
+"""``CalibrationComparisonDisplay``: reliability diagrams of several classifiers.
+
+Users call its class methods. They check the probabilities, bin the rows by confidence into a ``ReliabilityCurve`` for
+each classifier, and draw the curves with matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -15,42 +19,50 @@ from sksoftmax._types import Array
 from sksoftmax.plotting import _parts as parts
 from sksoftmax.plotting._parts import name_of
 
-#: Inches.
+#: Heights of the panels, in inches.
 _HEIGHTS = {"reliability": 4.2, "histogram": 1.6}
+
+#: Width of the figure, in inches.
 _WIDTH = 5.6
 
-#: Of both axes, so that points at an end are whole.
+#: Limits of both axes of the reliability diagram. They exceed [0, 1], so that points at an end are not cut.
 _RANGE = (-0.02, 1.02)
 
-#: Points squared: of a bin's point, and what all rows would add to it.
-_LEAST_AREA, _MORE_AREA = 6.0, 180.0
+#: Area of the point of an empty bin, in points squared.
+_MIN_AREA = 6.0
 
-#: Quantile of the normal distribution for intervals of 95 %.
+#: Additional area of the point of a bin with all rows, in points squared.
+_AREA_OF_ALL_ROWS = 180.0
+
+#: Quantile of the normal distribution for 95 % intervals.
 _Z = 1.96
 
-#: How far from 1 a row of probabilities may sum to: float16's rounding of some hundred classes.
+#: Largest distance from 1 of the sum of a row of probabilities: the rounding of float16 for some hundred classes.
 _SUM_TOLERANCE = 1e-2
 
 
 class ReliabilityCurve(NamedTuple):
-    """What is drawn of one classifier. A bin is an interval of the confidence, the predicted class's probability.
+    """Reliability curve of one classifier.
+
+    Rows are binned by confidence, the probability of the predicted class.
 
     Attributes
     ----------
     name : str
+        Name of the classifier in the legend.
     edges : ndarray of shape (n_bins + 1,)
-        Borders of the bins, from 0 to 1; the right one belongs to a bin, the left one does not.
+        Edges of the bins, from 0 to 1. A bin includes its right edge, but not its left edge.
     share : ndarray of shape (n_bins,)
-        Of all rows, by weight, those in the bin; they sum to 1.
+        Fraction of the rows in each bin, by weight; the sum is 1.
     confidence, accuracy : ndarray of shape (n_bins,)
-        Means over the bin's rows, by weight, of the confidence and of whether the prediction is right; nan of an empty
-        bin.
+        Weighted means over each bin of the confidence, and of the accuracy; nan for an empty bin.
     interval : ndarray of shape (2, n_bins)
-        Bounds of the bin's accuracy at 95 %.
+        Bounds of the 95 % interval of the accuracy of each bin.
     calibration_error : float
-        Expected calibration error: the mean of ``|accuracy - confidence|`` over the bins, by share; in [0, 1].
+        Expected calibration error: the mean of ``|accuracy - confidence|`` over the bins, weighted by ``share``; in
+        [0, 1].
     log_loss : float
-        Mean of the negative logarithm of the true class's probability, by weight, as ``sklearn.metrics.log_loss``.
+        Weighted mean of the negative logarithm of the probability of the true class, as ``sklearn.metrics.log_loss``.
     """
 
     name: str
@@ -63,39 +75,44 @@ class ReliabilityCurve(NamedTuple):
     log_loss: float
 
 
-class CalibrationComparisonDisplay:
-    """How often classifiers are right, against how sure they say they are.
+class CalibrationComparisonDisplay(parts.PanelsMixin):
+    """Reliability diagrams of several classifiers.
 
-    For each bin of the confidence, which is the predicted class's probability, the accuracy. Of a calibrated classifier
-    they are equal: of the rows that it is 80 % sure of, 80 % are right. Below the diagonal it is too sure, above it not
-    sure enough. Make it with ``from_estimators`` or ``from_predictions``.
+    The diagram shows the accuracy for each bin of the confidence, which is the probability of the predicted class. For
+    a calibrated classifier they are equal: 80 % of the rows with a confidence of 0.8 are predicted correctly. Points
+    below the diagonal are overconfident, points above it underconfident.
+
+    It is recommended to use ``from_estimators`` or ``from_predictions`` to create a display.
 
     Parameters
     ----------
     curves : list of ReliabilityCurve
-        One for each classifier.
+        One curve for each classifier.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        The first panel: the reliability diagram, unless ``ax`` asked for the other.
+        First panel: the reliability diagram, unless ``ax`` has the histogram only.
     axes_ : dict of str to matplotlib Axes
-        The panels drawn, among "reliability" and "histogram". Given as ``ax`` to another display, that one draws its
-        curves into the same panels.
+        Panels drawn, among "reliability" and "histogram". Pass it as ``ax`` to draw another display into the same
+        panels.
     figure_ : matplotlib Figure
+        Figure of the panels.
     lines_ : list of matplotlib Line2D
-        The reliability curves, in the order of ``curves``.
+        Reliability curves, in the order of ``curves``.
 
     Notes
     -----
-    The expected calibration error is that of Guo et al. (2017), eq. 3, of bins of equal width: the mean over the bins,
-    by their share of the rows, of the distance of accuracy and confidence. It depends on the bins; is above 0 for a
-    calibrated classifier too, by the chance of finitely many rows; and can be 0 for a useless one that always gives the
-    classes' shares, which is why the log loss, a proper score, stands beside it. The vertical bars are Wilson's (1927)
-    95 % intervals of the accuracy; with weights, of as many rows as have the same variance.
+    The expected calibration error is eq. 3 of Guo et al. (2017) with bins of equal width: the mean distance between
+    accuracy and confidence over the bins, weighted by the fraction of rows. It depends on the bins, and for finitely
+    many rows it is above 0 even for a calibrated classifier. It can be 0 for a useless classifier that always predicts
+    the class frequencies. Therefore the legend also shows the log loss, which is a proper score.
 
-    Use rows that the classifiers were not fitted to: on those that they were, all look too sure of themselves on
-    others.
+    The vertical bars are the 95 % intervals of Wilson (1927) for the accuracy. With weights, they use the effective
+    number of rows: the number of rows of equal weights that has the same variance.
+
+    Use rows that the classifiers were not fitted to. On their training rows, classifiers look less overconfident than
+    they are on new rows.
 
     References
     ----------
@@ -136,49 +153,51 @@ class CalibrationComparisonDisplay:
         ax: Any = None,
         line_kw: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw the calibration of fitted classifiers on rows that they have not seen.
+        """Plot reliability diagrams of fitted classifiers on test data.
 
         Parameters
         ----------
         estimators : dict of str to estimator
-            By the names in the legend: fitted classifiers with ``predict_proba``, or pipelines of them.
+            Fitted classifiers with ``predict_proba``, or pipelines of them, by their names in the legend.
         X : array-like or sparse matrix of shape (n_samples, n_features)
+            Rows that the estimators were not fitted to.
         y : array-like of shape (n_samples,)
-            Labels among each estimator's ``classes_``.
+            True labels, among the ``classes_`` of each estimator.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, >= 0.
         n_bins : int, default=10
-            Bins of equal width of the confidence, >= 1.
-        ax : matplotlib Axes or dict of them, default=None
-            Where to draw: one Axes takes the reliability diagram alone, a dict has the keys of ``axes_``. None makes a
+            Number of bins of the confidence, of equal width, >= 1.
+        ax : matplotlib Axes or dict of str to matplotlib Axes, default=None
+            Axes to draw into. One Axes takes the reliability diagram alone. A dict has keys of ``axes_``. None makes a
             new figure.
         line_kw : dict, default=None
-            Keywords for ``matplotlib.axes.Axes.plot``, of the reliability curves; colour and dashes are the histogram's
-            too.
+            Keyword arguments for ``matplotlib.axes.Axes.plot`` of the reliability curves. The histogram takes its
+            colour and dashes from them too.
 
         Returns
         -------
         CalibrationComparisonDisplay
+            Display with the drawn panels.
 
         Raises
         ------
         NotFittedError
             If an estimator is not fitted.
         TypeError
-            If it has no ``predict_proba``.
+            If an estimator has no ``predict_proba``.
         ValueError
             If another argument is not as above.
         ImportError
-            If matplotlib is missing.
+            If matplotlib is not installed.
         """
-        parts.pyplot()
+        parts.import_pyplot()
         curves = []
         for name, estimator in estimators.items():
             check_is_fitted(estimator)
             if not hasattr(estimator, "predict_proba"):
                 raise TypeError(
-                    f"estimators must have predict_proba, got {name_of(estimator)} for {name!r}; "
-                    "sklearn.calibration.CalibratedClassifierCV gives it one."
+                    f"estimators must have predict_proba, got {name_of(estimator)} for {name!r}; wrap it in "
+                    "sklearn.calibration.CalibratedClassifierCV."
                 )
             proba = estimator.predict_proba(X)
             curves.append(_reliability(name, y, proba, estimator.classes_, sample_weight, n_bins))
@@ -196,37 +215,38 @@ class CalibrationComparisonDisplay:
         ax: Any = None,
         line_kw: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw the calibration of given probabilities.
+        """Plot reliability diagrams of predicted probabilities.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,)
-            Labels among ``classes``.
+            True labels, among ``classes``.
         probas : dict of str to array-like of shape (n_samples, n_classes)
-            By the names in the legend: the probability of each class, >= 0, in rows that sum to 1.
+            Predicted probabilities of each class, >= 0, in rows that sum to 1, by their names in the legend.
         classes : sequence of length n_classes, default=None
-            The labels, in the order of the columns; None for those of ``y_true``, sorted.
+            Labels in the order of the columns. None takes the sorted labels of ``y_true``.
         sample_weight, n_bins, ax, line_kw
             As in ``from_estimators``.
 
         Returns
         -------
         CalibrationComparisonDisplay
+            Display with the drawn panels.
 
         Raises
         ------
         ValueError
             If an argument is not as above.
         ImportError
-            If matplotlib is missing.
+            If matplotlib is not installed.
         """
-        parts.pyplot()
+        parts.import_pyplot()
         labels = np.unique(np.asarray(y_true)) if classes is None else np.asarray(classes)
         curves = [_reliability(name, y_true, p, labels, sample_weight, n_bins) for name, p in probas.items()]
         return cls(curves).plot(ax, line_kw=line_kw)
 
     def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
-        """Draw.
+        """Plot the visualization.
 
         Parameters
         ----------
@@ -236,54 +256,50 @@ class CalibrationComparisonDisplay:
         Returns
         -------
         self : CalibrationComparisonDisplay
+            Display with the drawn panels.
         """
-        parts.pyplot()
-        self.axes_ = parts.named_axes(ax, _HEIGHTS, _HEIGHTS, _WIDTH)
-        self.ax_ = next(iter(self.axes_.values()))
-        self.figure_ = self.ax_.figure
+        first = self._open_panels(ax, _HEIGHTS, _HEIGHTS, _WIDTH)
         self.lines_: list[Any] = []
-        first = parts.n_labelled(self.ax_)
         for i, curve in enumerate(self.curves, start=first):
             self._draw(curve, i, line_kw)
-        self._finish(is_own=ax is None)
+        self._decorate(is_new_figure=ax is None)
         return self
 
     def _draw(self, curve: ReliabilityCurve, i: int, line_kw: Mapping[str, Any] | None) -> None:
-        """The i-th curve into each panel."""
+        """Draw the i-th curve into each panel."""
         label = f"{curve.name}: ECE {curve.calibration_error:.3f}, log loss {curve.log_loss:.3f}"
         style = {"label": label} | parts.line_style(i, line_kw)
         color = style["color"]
         if "reliability" in self.axes_:
             ax = self.axes_["reliability"]
             (line,) = ax.plot(curve.confidence, curve.accuracy, **style)
-            areas = _LEAST_AREA + _MORE_AREA * curve.share
+            areas = _MIN_AREA + _AREA_OF_ALL_ROWS * curve.share
             ax.scatter(curve.confidence, curve.accuracy, s=areas, color=color, marker=parts.marker(i), zorder=3)
             ax.vlines(curve.confidence, *curve.interval, color=color, linewidth=1.0, alpha=0.6)
             self.lines_.append(line)
         if "histogram" in self.axes_:
-            kept = {name: style[name] for name in ("label", "color", "linestyle")}
-            self.axes_["histogram"].stairs(curve.share, curve.edges, linewidth=1.5, **kept)
+            histogram_style = {name: style[name] for name in ("label", "color", "linestyle")}
+            self.axes_["histogram"].stairs(curve.share, curve.edges, linewidth=1.5, **histogram_style)
 
-    def _finish(self, *, is_own: bool) -> None:
-        """The diagonal, limits, labels and the legend."""
+    def _decorate(self, *, is_new_figure: bool) -> None:
+        """Draw the diagonal, the limits, the labels and the legend."""
         labels = {"reliability": "accuracy", "histogram": "share of rows"}
-        for panel, ax in self.axes_.items():
-            ax.set(xlim=_RANGE, ylabel=labels[panel])
-            ax.grid(alpha=0.3, linewidth=0.6)
+        self._label_panels(labels, "confidence: the predicted class's probability")
+        for ax in self.axes_.values():
+            ax.set_xlim(_RANGE)
         if "reliability" in self.axes_:
             ax = self.axes_["reliability"]
             ax.set_ylim(_RANGE)
             _draw_diagonal(ax)
-        list(self.axes_.values())[-1].set_xlabel("confidence: the predicted class's probability")
         above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "frameon": False}
-        before = self.ax_.get_legend()
-        is_above = is_own or (before is not None and not before.get_frame_on())
+        old_legend = self.ax_.get_legend()
+        is_above = is_new_figure or (old_legend is not None and not old_legend.get_frame_on())
         settings = {"title": "ECE: expected calibration error", "alignment": "left", "framealpha": 1.0}
         parts.show_legend(self.ax_, **(settings | above if is_above else settings))
 
 
 def _draw_diagonal(ax: Any) -> None:
-    """Where calibrated probabilities are, and what the two sides of it mean; if it is not there."""
+    """Draw the diagonal of calibrated probabilities and name its two sides, unless the axes have it already."""
     if any(line.get_label() == "_calibrated" for line in ax.get_lines()):
         return
     ax.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, zorder=1, label="_calibrated")
@@ -293,23 +309,23 @@ def _draw_diagonal(ax: Any) -> None:
 
 
 def _reliability(name: str, y: Any, proba: Any, classes: Any, sample_weight: Any, n_bins: int) -> ReliabilityCurve:
-    """The curve of one classifier; ValueError where its arguments are not as `from_predictions` says."""
+    """Return the curve of one classifier; raise ValueError if an argument is not as in `from_predictions`."""
     if n_bins < 1:
         raise ValueError(f"n_bins must be >= 1, got {n_bins!r}.")
-    codes, proba, weight = _checked(name, y, proba, np.asarray(classes), sample_weight)
+    codes, proba, weight = _check_predictions(name, y, proba, np.asarray(classes), sample_weight)
     confidence = proba.max(axis=1)
-    is_right = proba.argmax(axis=1) == codes
+    is_correct = proba.argmax(axis=1) == codes
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
 
-    def summed(values: Array) -> Array:
+    def sum_by_bin(values: Array) -> Array:
         return np.bincount(bins, values, n_bins)
 
-    totals = summed(weight)
+    totals = sum_by_bin(weight)
     with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
-        mean_confidence = summed(weight * confidence) / totals
-        accuracy = summed(weight * is_right) / totals
-        n_effective = totals**2 / summed(weight**2)
+        mean_confidence = sum_by_bin(weight * confidence) / totals
+        accuracy = sum_by_bin(weight * is_correct) / totals
+        n_effective = totals**2 / sum_by_bin(weight**2)
     share = totals / totals.sum()
     distance = np.abs(accuracy - mean_confidence)
     true_proba = np.maximum(proba[np.arange(len(codes)), codes], np.finfo(proba.dtype).eps)
@@ -325,21 +341,21 @@ def _reliability(name: str, y: Any, proba: Any, classes: Any, sample_weight: Any
     )
 
 
-def _checked(name: str, y: Any, proba: Any, classes: Array, sample_weight: Any) -> tuple[Array, Array, Array]:
-    """Codes of the labels, probabilities and weights, of the rows of positive weight."""
+def _check_predictions(name: str, y: Any, proba: Any, classes: Array, sample_weight: Any) -> tuple[Array, Array, Array]:
+    """Return the codes of the labels, the probabilities and the weights of the rows of positive weight."""
     proba = check_array(proba, dtype=[np.float64, np.float32], input_name=f"probabilities of {name!r}")
     y = column_or_1d(y)
     check_consistent_length(y, proba)
     if proba.shape[1] != len(classes):
         raise ValueError(
             f"probabilities must have a column for each of the {len(classes)} classes, got {proba.shape[1]} for "
-            f"{name!r}; give all labels as classes."
+            f"{name!r}; pass all labels as classes."
         )
     sums = proba.sum(axis=1)
     if proba.min() < 0 or np.abs(sums - 1).max() > _SUM_TOLERANCE:
         raise ValueError(
-            f"probabilities must be >= 0 and sum to 1 in each row, got {proba.min():g} as the least, and sums from "
-            f"{sums.min():g} to {sums.max():g}, for {name!r}; give those of predict_proba."
+            f"probabilities must be >= 0 and sum to 1 in each row, got a minimum of {proba.min():g}, and sums from "
+            f"{sums.min():g} to {sums.max():g}, for {name!r}; pass the output of predict_proba."
         )
     order = np.argsort(classes)
     codes = order[_validation.codes_of(y, classes[order], "leave these rows out.")]
@@ -349,8 +365,8 @@ def _checked(name: str, y: Any, proba: Any, classes: Array, sample_weight: Any) 
     return codes[is_used], proba[is_used], weight[is_used]
 
 
-def _wilson(share: Array, n: Array) -> Array:
-    """Bounds of a probability at 95 % that was found to be ``share`` in n trials; Wilson (1927)."""
-    center = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+def _wilson(frequency: Array, n: Array) -> Array:
+    """Return the bounds of the 95 % interval of a probability, given its frequency in n trials: Wilson (1927)."""
+    center = (frequency + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(frequency * (1 - frequency) / n + _Z**2 / (4 * n**2))
     return np.stack([center - half, center + half])

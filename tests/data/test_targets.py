@@ -421,7 +421,7 @@ def test_labels_after_targets_raise_and_change_nothing():
     X, table, y = teachers("load_iris")
     clf = SoftmaxClassifier(soft_targets=True).partial_fit(X, table).set_params(soft_targets=False)
     before = pickle.dumps(vars(clf))
-    with pytest.raises(ValueError, match="soft_targets must be what it was for the rows that partial_fit keeps"):
+    with pytest.raises(ValueError, match="soft_targets must be the same for all rows that partial_fit keeps"):
         clf.partial_fit(X, y)
     assert pickle.dumps(vars(clf)) == before
 
@@ -442,11 +442,11 @@ def test_smoothed_labels_of_rows_that_memory_does_not_hold(monkeypatch):
 def test_soft_targets_of_rows_that_memory_does_not_hold_raise(tmp_path, monkeypatch):
     X, table, _ = teachers("load_iris")
     clf = SoftmaxClassifier(soft_targets=True)
-    with pytest.raises(ValueError, match="fit_batches takes labels, got soft_targets=True; fit takes soft targets"):
+    with pytest.raises(ValueError, match="fit_batches takes labels, got soft_targets=True; use fit with X in memory"):
         clf.fit_batches([(X, table)])
     monkeypatch.setattr(chunks, "SAMPLE_SIZE", 1000)
     np.save(tmp_path / "X.npy", X)
-    with pytest.raises(ValueError, match="fit of an array on disk takes labels, got soft_targets=True; give it X in"):
+    with pytest.raises(ValueError, match="fit of an array on disk takes labels, got soft_targets=True; pass X in"):
         clf.fit(np.load(tmp_path / "X.npy", mmap_mode="r"), table)
 
 
@@ -529,7 +529,7 @@ def test_sparse_targets_raise():
             "allow_new_classes=True takes labels, got soft_targets=True; give y a column",
         ),
         ({}, {"classes": [0, 1]}, r"column for each of the classes \[0, 1\], got \[0, 1, 2\]"),
-        ({"class_weight": "balanced"}, {}, "give the weights as a dict"),
+        ({"class_weight": "balanced"}, {}, "pass the weights as a dict"),
     ],
 )
 def test_a_stream_of_targets_that_cannot_be_raises(params, kwargs, message):

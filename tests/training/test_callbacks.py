@@ -167,8 +167,8 @@ def test_a_callback_that_returns_true_ends_the_fit_with_what_is_reached(params):
 
 @needs_callbacks
 def test_no_model_is_made_for_a_callback_that_asks_for_none(monkeypatch):
-    calls, outcome = [], SoftmaxClassifier._outcome
-    monkeypatch.setattr(SoftmaxClassifier, "_outcome", lambda *args: calls.append(1) or outcome(*args))
+    calls, outcome = [], SoftmaxClassifier._fit_attributes
+    monkeypatch.setattr(SoftmaxClassifier, "_fit_attributes", lambda *args: calls.append(1) or outcome(*args))
     clf = SoftmaxClassifier(tol=1e-9).set_callbacks(Incurious()).fit(X_DIGITS, Y_DIGITS)
     assert clf.stop_reason_ == "callback"
     assert len(calls) == 1  # by the fit itself

@@ -101,7 +101,7 @@ def test_an_array_on_disk_stops_early_on_rows_given(tmp_path, monkeypatch):
     path = tmp_path / "X.npy"
     np.save(path, X)
     clf = SoftmaxClassifier(early_stopping=True, n_iter_no_change=1, tol=1e-6, random_state=0)
-    with pytest.raises(ValueError, match="Give fit an X_val and y_val of your own"):
+    with pytest.raises(ValueError, match="Pass X_val and y_val to fit"):
         clf.fit(np.load(path, mmap_mode="r"), y)
     clf.fit(np.load(path, mmap_mode="r"), y, X_val=X_val, y_val=y_val)
     assert "sample" in clf.solver_info_

@@ -191,7 +191,7 @@ def test_rows_in_other_units_are_learned(n_new, unit):
 def test_a_fit_to_the_rows_kept_that_does_not_converge_says_so():
     X, y = random_rows(2000, p=40)
     clf = SoftmaxClassifier(1e-9, max_iter=1, random_state=0)
-    words = r"F\* is .* the 0\.01 that partial_fit aims at\. Raise max_iter\.$"
+    words = r"F\* is .* 0\.01, the tolerance of partial_fit\. Raise max_iter\.$"
     with pytest.warns(ConvergenceWarning, match=words) as record:
         clf.partial_fit(np.hstack([X, X**2, X**3]), y, [0, 1, 2])
     assert record[0].filename == __file__
