@@ -33,7 +33,8 @@ from sksoftmax._model.predictions import PredictionsMixin
 from sksoftmax._training.callbacks import Task, combine_monitors, task_of, verbose_monitor
 from sksoftmax._training.fit import minimize
 from sksoftmax._training.loop import Result, Rules
-from sksoftmax._training.plan import Settings, choose_engine
+from sksoftmax._training.plan import choose_engine
+from sksoftmax._training.settings import Settings
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._training.stream import (
     TOL,

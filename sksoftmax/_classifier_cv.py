@@ -37,7 +37,8 @@ from sksoftmax._model.predictions import PredictionsMixin
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, may_rotate, minimize, prepare
 from sksoftmax._training.loop import Rules
 from sksoftmax._training.path import PathPoint, path
-from sksoftmax._training.plan import Settings, choose_engine
+from sksoftmax._training.plan import choose_engine
+from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem
 
 #: Smallest C, as a power of 10, if ``alphas`` is a number; the default of ``LogisticRegressionCV``.

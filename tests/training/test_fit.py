@@ -14,7 +14,7 @@ from sksoftmax._maths.objective import prior_objective, prior_params, value_and_
 from sksoftmax._maths.reduction import reduce_columns
 from sksoftmax._training.fit import NO_MONITOR, finalize, may_rotate, minimize
 from sksoftmax._training.loop import Result, Rules
-from sksoftmax._training.plan import Settings
+from sksoftmax._training.settings import Settings
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._types import Batch, Params, Problem
 from tests.problems import problem as problem_by_rows
