@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from sksoftmax._data import out_of_core
 from sksoftmax._data import targets as _targets
 from sksoftmax._data import validation as _validation
-from sksoftmax._data.placement import device_of_fit, labels_like, place_like
+from sksoftmax._data.placement import check_device_of_fit, labels_like, place_like
 from sksoftmax._engines import array_api, vectorized
 from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
 from sksoftmax._engines.threads import one_blas_thread
@@ -37,7 +37,7 @@ from sksoftmax._training.plan import choose_engine
 from sksoftmax._training.settings import Settings
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._training.stream import (
-    TOL,
+    REFIT_TOL,
     Stream,
     StreamUpdate,
     new_stream,
@@ -463,12 +463,12 @@ class SoftmaxClassifier(
         task = task_of(self, X, y, sample_weight)  # outside, because it must be torn down after an error too
         with _validation.restore_on_error(self), one_blas_thread():
             _validation.check_engine_available(self)
-            validation = _targets.validation_given(self.early_stopping, X_val, y_val, sample_weight_val)
+            validation = _targets.validation_arguments(self.early_stopping, X_val, y_val, sample_weight_val)
             if y is not None and out_of_core.is_on_disk(X):  # type: ignore[redundant-expr]  # users can pass None
                 _validation.check_hard_labels(
                     self, "fit of an array on disk", "pass X in memory, or pass parts of it to partial_fit."
                 )
-                result = self._fit_out_of_core(out_of_core.of_array(X, y, sample_weight), None, validation, task)
+                result = self._fit_out_of_core(out_of_core.array_source(X, y, sample_weight), None, validation, task)
             else:
                 data, classes = _targets.fit_data(self, X, y, sample_weight)
                 result = self._fit_in_memory(data, classes, validation, task)
@@ -544,7 +544,7 @@ class SoftmaxClassifier(
             _validation.check_hard_labels(
                 self, "fit_batches", "use fit with X in memory, or partial_fit with a part at a time."
             )
-            result = self._fit_out_of_core(out_of_core.of_batches(batches), classes, None, task)
+            result = self._fit_out_of_core(out_of_core.batches_source(batches), classes, None, task)
         self._warn_if_above_tol(result)
         return self
 
@@ -561,7 +561,7 @@ class SoftmaxClassifier(
                 "memory. Pass X_val and y_val to fit, or set early_stopping=False."
             )
         validation_rows = _targets.validation_data(self, validation, survey.classes)
-        sample, data_source = out_of_core.with_class_weight(survey, source, self.class_weight)
+        sample, data_source = out_of_core.sample_and_source(survey, source, self.class_weight)
         return self._fit_coded(sample, survey.classes, data_source, validation_rows, task)
 
     def _fit_in_memory(self, data: Batch, classes: Array, validation: _targets.Validation | None, task: Task) -> Result:
@@ -674,7 +674,7 @@ class SoftmaxClassifier(
         """
         with _validation.restore_on_error(self), one_blas_thread():
             self._check_stream_parameters()
-            device_of_fit(self, X, "partial_fit")
+            check_device_of_fit(self, X, "partial_fit")
             data, labels = _targets.stream_data(self, X, y, classes, sample_weight)
             data = _validation.apply_class_weight(
                 data, self.class_weight, labels, is_stream=True, may_name_others=self.allow_new_classes
@@ -738,7 +738,7 @@ class SoftmaxClassifier(
             self.__dict__ |= self._centered_coef_attributes(update.params, data.X)
         self._stream, self.solver_info_, self.n_iter_ = update.stream, update.info, update.n_epochs
         if update.result is not None:
-            self._warn_if_above_tol(update.result, stream_tol=TOL, stacklevel=5)
+            self._warn_if_above_tol(update.result, stream_tol=REFIT_TOL, stacklevel=5)
 
     def _check_no_overflow(self, update: StreamUpdate, dtype: Any) -> None:
         """Raise FloatingPointError if the new parameters are not finite in X's dtype."""

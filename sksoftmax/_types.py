@@ -149,7 +149,7 @@ class DataSource(Protocol):
     def center_columns(self, column_offset: Array) -> Self:
         """Return the same rows with ``column_offset`` subtracted from X."""
 
-    def of_classes(self, seen: Array) -> Self:
+    def restrict_classes(self, seen: Array) -> Self:
         """Return the same rows with y as positions in ``seen``, the sorted codes of the classes that have rows."""
 
 

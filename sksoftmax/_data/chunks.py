@@ -80,7 +80,7 @@ class ChunkedSource(NamedTuple):
             column_offset=column_offset, moments=self.moments._replace(mean=self.moments.mean - column_offset)
         )
 
-    def of_classes(self, present_classes: Array) -> Self:
+    def restrict_classes(self, present_classes: Array) -> Self:
         return self._replace(present_classes=present_classes, class_weights=self.class_weights[present_classes])
 
     def _chunks(self, rng: np.random.RandomState | None) -> Iterator[Batch]:

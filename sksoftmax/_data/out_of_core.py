@@ -1,7 +1,7 @@
 """Sources of out-of-core data, an array on disk or the user's batches, and the first pass over them.
 
 ``SoftmaxClassifier.fit`` and ``fit_batches`` call `survey`, which checks all rows and draws a sample, and then
-`with_class_weight`, which returns the sample and a source of all rows for the solvers. The predictions use `by_chunks`.
+`sample_and_source`, which returns the sample and a source of all rows for the solvers. The predictions use `by_chunks`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sksoftmax._data import chunks as _chunks
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.batches import chunk_order
 from sksoftmax._data.chunks import ChunkedSource, StratifiedSampler, split_rows
-from sksoftmax._data.placement import device_of_fit
+from sksoftmax._data.placement import check_device_of_fit
 from sksoftmax._data.totals import Totals, summarize
 from sksoftmax._types import Array, Batch, Moments
 
@@ -107,7 +107,7 @@ def by_chunks(predict: _Predict) -> _Predict:
 
     @functools.wraps(predict)
     def predict_chunks(self: Any, X: Any) -> Array:
-        device_of_fit(self, X, predict.__name__)
+        check_device_of_fit(self, X, predict.__name__)
         with np.errstate(all="ignore"):
             if not is_on_disk(X):
                 return predict(self, X)
@@ -116,7 +116,7 @@ def by_chunks(predict: _Predict) -> _Predict:
     return cast(_Predict, predict_chunks)
 
 
-def of_array(X: Any, y: Any, sample_weight: Any) -> Source:
+def array_source(X: Any, y: Any, sample_weight: Any) -> Source:
     """Return the source of an array on disk; y and the weights are in memory.
 
     Raises
@@ -137,7 +137,7 @@ def of_array(X: Any, y: Any, sample_weight: Any) -> Source:
     return Source(read, False)
 
 
-def of_batches(batches: Any) -> Source:
+def batches_source(batches: Any) -> Source:
     """Return the source of the user's batches; those without rows are left out.
 
     Raises
@@ -249,7 +249,7 @@ def match_class_weights(sample: Batch, class_weights: Array) -> Batch:
     return sample._replace(weight=sample.weight * (class_weights / np.where(sampled > 0, sampled, 1.0))[sample.y])
 
 
-def with_class_weight(first_pass: Survey, source: Source, class_weight: Any) -> tuple[Batch, ChunkedSource]:
+def sample_and_source(first_pass: Survey, source: Source, class_weight: Any) -> tuple[Batch, ChunkedSource]:
     """Return the sample and the source of all rows, both with class weights applied.
 
     The weights of the sample are scaled, so that each class has the same total weight in the sample as in all rows.

@@ -34,7 +34,7 @@ def labels_of(codes: Any, classes: Any) -> Any:
     return np.asarray(labels[to_host(codes)])
 
 
-def device_of_fit(estimator: Any, X: Any, method: str) -> None:
+def check_device_of_fit(estimator: Any, X: Any, method: str) -> None:
     """Raise ValueError if X's library or device differs from that of ``coef_``; do nothing before the first fit."""
     coef = getattr(estimator, "coef_", None)
     if coef is None:

@@ -148,7 +148,7 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
     return _validation.drop_zero_weight(rows._replace(y=codes)), classes
 
 
-def validation_given(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
+def validation_arguments(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
     """Return the early-stopping rows that the user gave to ``fit``, unchecked; None if there are none.
 
     Raises

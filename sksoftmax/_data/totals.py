@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._data.validation import drop_zero_weight
-from sksoftmax._maths.preconditioner import merge_moments, moments_of
+from sksoftmax._maths.preconditioner import diagonal_moments, merge_moments
 from sksoftmax._types import Array, Batch, Moments
 
 
@@ -41,7 +41,7 @@ def summarize(rows: Batch, *, fit_intercept: bool) -> tuple[Batch, Statistics]:
     labels, codes = np.unique(rows.y, return_inverse=True)
     rows = drop_zero_weight(rows._replace(y=codes))
     weights, counts = (np.bincount(rows.y, weight, len(labels)) for weight in (rows.weight, None))
-    moments = moments_of(rows, fit_intercept=fit_intercept) if len(rows.y) else None
+    moments = diagonal_moments(rows, fit_intercept=fit_intercept) if len(rows.y) else None
     return rows, Statistics(labels, weights, counts, moments)
 
 

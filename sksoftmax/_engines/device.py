@@ -253,12 +253,12 @@ def columns_to_device(X: Any, *columns: Any) -> Iterator[Any]:
     return (to_device_of(values, X, values.dtype) for values in columns)
 
 
-def zeros(shape: tuple[int, ...], X: Any, dtype: Any = np.float64) -> Any:
+def zeros_on_device(shape: tuple[int, ...], X: Any, dtype: Any = np.float64) -> Any:
     """Return zeros on the device of X."""
     return to_device_of(np.zeros(shape, dtype), X, dtype)
 
 
-def squares(table: Any, axis: int) -> Any:
+def sum_of_squares(table: Any, axis: int) -> Any:
     """Return the sum of squares of a dense table along the axis."""
     if isinstance(table, DeviceArray):
         return (table * table).sum(axis=axis)

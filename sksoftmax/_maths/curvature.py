@@ -1,7 +1,7 @@
 """Curvature of F at given parameters: diagonals, Cholesky factors and class blocks of the Hessian of some rows.
 
 The Newton and L1 solvers factorize or invert the Hessian of a sample of the rows (``row_sampling``), and the stopping
-rules use ``shared_decrease``.
+rules use ``robust_decrease``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MIN_BLOCK_ENTRIES = 2**16
 _OUTLIER_RATIO = 10.0
 
 #: Maximum rows from which the geometric means of dense columns are estimated, and minimum rows of the subsample of
-#: ``shared_decrease``.
+#: ``robust_decrease``.
 _N_SUBSAMPLE = 1000
 
 #: Cost of the diagonal of dense rows, in passes over the rows.
@@ -37,7 +37,7 @@ _DIAGONAL_PASSES = 8
 _ROWS_PER_COLUMN = 4
 
 
-def exact(proba: Any, largest: Any = None) -> Any:
+def exact_proba(proba: Any, largest: Any = None) -> Any:
     """Return float32 probabilities of three or more classes in float64, the largest as 1 minus the sum of the others.
 
     Returns other probabilities unchanged. ``largest`` is the index of the largest probabilities, or None.
@@ -51,7 +51,7 @@ def exact(proba: Any, largest: Any = None) -> Any:
     return proba
 
 
-def spreads(proba: Any, largest: Any = None) -> Any:
+def class_variances(proba: Any, largest: Any = None) -> Any:
     """Return ``p (1 - p)`` of each class, (n_outputs, n).
 
     The largest p is multiplied by the sum of the others, because ``1 - p`` would lose digits. ``largest`` is the index
@@ -67,13 +67,13 @@ def spreads(proba: Any, largest: Any = None) -> Any:
     return variances
 
 
-def with_spreads(proba: Any) -> tuple[Any, Any]:
-    """Return ``exact(proba)`` and ``spreads(proba)``."""
+def proba_and_variances(proba: Any) -> tuple[Any, Any]:
+    """Return ``exact_proba(proba)`` and ``class_variances(proba)``."""
     if len(proba) == 1 or isinstance(proba, DeviceArray):
-        return proba, spreads(proba)
+        return proba, class_variances(proba)
     largest = _argmax_index(proba)
-    proba = exact(proba, largest)
-    return proba, spreads(proba, largest)
+    proba = exact_proba(proba, largest)
+    return proba, class_variances(proba, largest)
 
 
 def _argmax_index(proba: Array) -> tuple[Array, Array]:
@@ -169,17 +169,17 @@ class Diagonal(NamedTuple):
     def apply(self, grads: Params) -> Params:
         """Return the inverse times ``grads``, in the coordinates of the parameters."""
         slope = (grads.coef - np.outer(grads.intercept, self.mean)) / self.unit
-        coef = ratio(slope, self.coef) / self.unit
-        return Params(coef, ratio(grads.intercept, self.intercept) - coef @ self.mean)
+        coef = safe_divide(slope, self.coef) / self.unit
+        return Params(coef, safe_divide(grads.intercept, self.intercept) - coef @ self.mean)
 
 
-def ratio(numbers: Array, by: Array) -> Array:
+def safe_divide(numbers: Array, by: Array) -> Array:
     """Return ``numbers / by``, and 0 where ``by`` is not positive."""
     return np.divide(numbers, by, out=np.zeros_like(numbers), where=by > 0)
 
 
-class CurvedRows(NamedTuple):
-    """Block of n rows, with their weights, (n,), and their probabilities and ``spreads``, (n_outputs, n)."""
+class HessianBlock(NamedTuple):
+    """Block of n rows, with their weights, (n,), and their probabilities and ``class_variances``, (n_outputs, n)."""
 
     X: Any
     weight: Array
@@ -187,7 +187,7 @@ class CurvedRows(NamedTuple):
     spread: Any
 
 
-def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], Iterator[CurvedRows]]:
+def hessian_blocks(problem: Problem, params: Params, rows: Batch) -> Callable[[], Iterator[HessianBlock]]:
     """Return a function whose calls each iterate over the rows in blocks.
 
     Caches the probabilities if n_outputs <= n_features, so that they take no more memory than a dense X.
@@ -196,18 +196,18 @@ def curved_rows(problem: Problem, params: Params, rows: Batch) -> Callable[[], I
     spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
 
     def tables() -> Iterator[tuple[Any, Any]]:
-        return (with_spreads(problem.kernel.proba(params, rows.X[span])) for span in spans)
+        return (proba_and_variances(problem.kernel.proba(params, rows.X[span])) for span in spans)
 
     cached = list(tables()) if problem.n_outputs <= problem.n_features else None
 
-    def parts() -> Iterator[CurvedRows]:
+    def parts() -> Iterator[HessianBlock]:
         for span, table in zip(spans, tables() if cached is None else cached, strict=True):
-            yield CurvedRows(rows.X[span], rows.weight[span], *table)
+            yield HessianBlock(rows.X[span], rows.weight[span], *table)
 
     return parts
 
 
-def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
+def curvature_mean(problem: Problem, parts: Iterable[HessianBlock]) -> Array:
     """Return the mean of each column, (n_features,), with rows weighted by their curvature; 0 without intercept."""
     if not problem.fit_intercept:
         return np.zeros(problem.n_features)
@@ -219,7 +219,7 @@ def curvature_mean(problem: Problem, parts: Iterable[CurvedRows]) -> Array:
     return np.asarray(linear / total if total > 0 else np.zeros(problem.n_features))
 
 
-def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool = False) -> Diagonal:
+def hessian_diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool = False) -> Diagonal:
     """Return the diagonal of the Hessian of ``rows``, whose weights sum to about 1, at ``params``.
 
     With ``is_robust``, outlying entries are clipped, so that the diagonal is the curvature that most rows share.
@@ -233,7 +233,7 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
 
     def weighted_blocks() -> Iterator[tuple[Any, Any]]:
         for block, proba in zip(iter_blocks(part), probabilities(part, params), strict=True):
-            spread = spreads(exact(to_host(proba)))
+            spread = class_variances(exact_proba(to_host(proba)))
             X = block.X if clip is None else clip(block.X)
             yield match_device(spread * to_host(block.weight), X), X
 
@@ -258,7 +258,7 @@ def diagonal(problem: Problem, params: Params, rows: Batch, *, is_robust: bool =
     return Diagonal(mean, unit, sum_squares + ridge, total * problem.fit_intercept)
 
 
-def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params) -> float:
+def robust_decrease(problem: Problem, params: Params, rows: Batch, grads: Params) -> float:
     """Return ``g' D^-1 g / 2``, the decrease of F that a diagonal curvature D predicts for the gradient g.
 
     D is the diagonal of the curvature that most rows share: a few outlying rows could make the Hessian of all rows so
@@ -268,7 +268,7 @@ def shared_decrease(problem: Problem, params: Params, rows: Batch, grads: Params
     stride = min(_DIAGONAL_PASSES, len(rows.y) // _N_SUBSAMPLE)
     if stride > 1 and not sp.issparse(rows.X):
         rows = normalize_weights(Batch(*(column[::stride] for column in rows)))
-    return 0.5 * dot(grads, diagonal(problem, params, rows, is_robust=True).apply(grads))
+    return 0.5 * dot(grads, hessian_diagonal(problem, params, rows, is_robust=True).apply(grads))
 
 
 def _make_clip(X: Any) -> Callable[[Any], Any]:
@@ -305,7 +305,7 @@ def factorize_hessian(
 
     The columns are centred at their curvature-weighted mean, and scaled as in ``preconditioner``.
     """
-    parts = curved_rows(problem, params, rows)
+    parts = hessian_blocks(problem, params, rows)
     preconditioner = preconditioner._replace(mean=curvature_mean(problem, parts()))
     matrix = hessian_matrix(problem, parts(), preconditioner)
     K = problem.n_outputs
@@ -331,7 +331,7 @@ def factorize_subsample(
     return factorize_hessian(problem, params, rows, preconditioner)
 
 
-def hessian_matrix(problem: Problem, parts: Iterable[CurvedRows], preconditioner: GramPreconditioner) -> Array:
+def hessian_matrix(problem: Problem, parts: Iterable[HessianBlock], preconditioner: GramPreconditioner) -> Array:
     """Return the Hessian of the rows: the sum of ``w (diag(p) - p p') (x) x x'``, plus the L2 strength.
 
     Only the lower triangle is valid. The coordinates are those of ``preconditioner``.
@@ -367,7 +367,7 @@ def class_block_preconditioner(
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
         u = _transform_rows(X, preconditioner, q, dtype)
         proba = problem.kernel.proba(params, X)
-        spread = np.sqrt(weight * spreads(proba)).astype(dtype)
+        spread = np.sqrt(weight * class_variances(proba)).astype(dtype)
         for c in range(K):
             inverse[c] += lower_gram(_scale_rows(u, spread[c], buffer[: len(u)]))
     for c in range(K):
@@ -412,7 +412,7 @@ def _transform_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: A
     return u
 
 
-def _add_curvature(matrix: Array, K: int, part: CurvedRows, preconditioner: GramPreconditioner) -> None:
+def _add_curvature(matrix: Array, K: int, part: HessianBlock, preconditioner: GramPreconditioner) -> None:
     """Add the curvature of a block of rows to the lower triangle of ``matrix``."""
     X, weight, proba, spread = part
     q = len(matrix) // K

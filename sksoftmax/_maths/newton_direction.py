@@ -72,32 +72,33 @@ def conjugate_gradients(
     accuracy: float,
     max_products: int,
     *,
-    least: float = 0.0,
-    most: float = 0.0,
+    min_eigenvalue: float = 0.0,
+    max_remainder: float = 0.0,
 ) -> NewtonStep:
     """Solve ``H d = -g`` by preconditioned conjugate gradients.
 
     1. Compute the product of H with the search direction. Return if the curvature along it is not positive.
     2. Take the step that minimises the model along the search direction.
-    3. If ``least`` is 0, estimate the remainder from the decrease of this iteration. Return if it is small.
+    3. If ``min_eigenvalue`` is 0, estimate the remainder from the decrease of this iteration. Return if it is small.
     4. Apply the preconditioner to the residual. Return if the result shows that it is not positive definite.
-    5. If ``least`` is positive, bound the remainder. Return if it is small.
+    5. If ``min_eigenvalue`` is positive, bound the remainder. Return if it is small.
     6. Update the search direction.
 
-    The remainder is small if it is at most ``accuracy`` times the decrease so far, or at most ``most``, in units of F.
+    The remainder is small if it is at most ``accuracy`` times the decrease so far, or at most ``max_remainder``, in
+    units of F.
 
     The estimate assumes that as many further iterations as so far would each decrease the model as much as the last:
-    Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221. The bound needs ``least``, a lower bound > 0 on the eigenvalues
-    of the preconditioned H; 0 if none is known. It is that of Gauss-Radau quadrature: Meurant & Tichy (2013), Numer.
-    Algorithms 62(2), 163-191.
+    Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221. The bound needs ``min_eigenvalue``, a lower bound > 0 on the
+    eigenvalues of the preconditioned H; 0 if none is known. It is that of Gauss-Radau quadrature: Meurant & Tichy
+    (2013), Numer. Algorithms 62(2), 163-191.
     """
     direction = zeros_like(grads)
     residual = grads
     search = scale_params(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = cg_remainder = 0.0
-    # the step length that is exact along an eigenvector of eigenvalue ``least``
-    radau_length = 1 / least if least else np.inf
+    # the step length that is exact along an eigenvector of eigenvalue ``min_eigenvalue``
+    radau_length = 1 / min_eigenvalue if min_eigenvalue else np.inf
     for k in range(1, max_products + 1):
         # 1.
         product = hessian(search)
@@ -111,8 +112,8 @@ def conjugate_gradients(
         gain = 0.5 * length * slope
         decrease += gain
         # 3.
-        cg_remainder, tolerance = k * gain, max(accuracy * decrease, most)
-        if not least and cg_remainder <= tolerance:  # before 4., which may be expensive
+        cg_remainder, tolerance = k * gain, max(accuracy * decrease, max_remainder)
+        if not min_eigenvalue and cg_remainder <= tolerance:  # before 4., which may be expensive
             return NewtonStep(direction, decrease, cg_remainder, k)
         # 4.
         preconditioned = preconditioner.apply(residual)
@@ -120,9 +121,9 @@ def conjugate_gradients(
         if new_slope < 0:  # not positive definite, to rounding
             return NewtonStep(direction, decrease, np.inf, k)
         # 5.
-        if least:
+        if min_eigenvalue:
             difference = radau_length - length
-            radau_length = 1 / (least + new_slope / slope / difference) if 0 < difference < np.inf else np.inf
+            radau_length = 1 / (min_eigenvalue + new_slope / slope / difference) if 0 < difference < np.inf else np.inf
             cg_remainder = 0.5 * radau_length * new_slope
             if cg_remainder <= tolerance:
                 return NewtonStep(direction, decrease, cg_remainder, k)

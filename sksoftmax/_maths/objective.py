@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
-from sksoftmax._engines.device import block_size, columns_to_device, to_device_of, to_host, zeros
+from sksoftmax._engines.device import block_size, columns_to_device, to_device_of, to_host, zeros_on_device
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
 #: Minimum rows per block.
@@ -150,7 +150,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
     """Return the sum of the weighted losses over ``total`` and its gradient, for the rows in memory, in float64."""
     X = problem.data.X
     loss: Any = 0.0
-    coef, intercept = (zeros(part.shape, X) for part in params)
+    coef, intercept = (zeros_on_device(part.shape, X) for part in params)
     cast = _params_to_device(params, X)
     for block in iter_blocks(problem):
         y = smooth_targets(problem, block.y)
@@ -230,7 +230,7 @@ def hessian_product(
     """
     table = probabilities(problem, params) if probas is None else probas
     X = problem.data.X
-    coef, intercept = (zeros(part.shape, X) for part in direction)
+    coef, intercept = (zeros_on_device(part.shape, X) for part in direction)
     cast = _params_to_device(direction, X)
     for block, proba in zip(iter_blocks(problem), table, strict=True):
         part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)

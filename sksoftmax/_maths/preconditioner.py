@@ -20,7 +20,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._engines import vectorized
-from sksoftmax._engines.device import DeviceArray, squares, to_device_of, to_host, zeros
+from sksoftmax._engines.device import DeviceArray, sum_of_squares, to_device_of, to_host, zeros_on_device
 from sksoftmax._maths.objective import iter_blocks
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
@@ -151,7 +151,7 @@ def curvature_bound(problem: Problem) -> float:
     return 0.25 if problem.n_outputs == 1 else 0.5
 
 
-def moments_of(rows: Batch, *, fit_intercept: bool) -> Moments:
+def diagonal_moments(rows: Batch, *, fit_intercept: bool) -> Moments:
     """Return the moments of the columns of ``rows``, with the diagonal of X'X only."""
     problem = Problem(rows, 2, 0.0, fit_intercept, vectorized, 1.0)
     return compute_moments(problem, full_gram=False)
@@ -240,7 +240,7 @@ def _compute_second_moment(problem: Problem, mean: Array, max_deviation: Array, 
     unit = _column_unit(max_deviation)
     p = problem.n_features
     total = problem.data.weight.sum()
-    second_moment: Any = zeros((p, p) if full_gram else (p,), problem.data.X)
+    second_moment: Any = zeros_on_device((p, p) if full_gram else (p,), problem.data.X)
     dtype = problem.data.X.dtype
     for block in iter_blocks(problem, _ROWS_PER_COLUMN * p if full_gram else 1):
         root = np.sqrt(block.weight / total).astype(dtype)
@@ -251,7 +251,7 @@ def _compute_second_moment(problem: Problem, mean: Array, max_deviation: Array, 
             u = block.X - mean.astype(dtype)
             u *= (1 / unit).astype(dtype)
             u *= root[:, None]
-            second_moment += lower_gram(u) if full_gram else squares(u, axis=0)
+            second_moment += lower_gram(u) if full_gram else sum_of_squares(u, axis=0)
     second_moment = to_host(second_moment)
     if full_gram and not sp.issparse(problem.data.X):
         second_moment = np.tril(second_moment)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._maths.curvature import Diagonal, curved_rows, diagonal, hessian_matrix
+from sksoftmax._maths.curvature import Diagonal, hessian_blocks, hessian_diagonal, hessian_matrix
 from sksoftmax._maths.objective import hessian_products
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._maths.quadratic_l1 import QuadraticModel, add_damping, minimize_model
@@ -118,7 +118,7 @@ def quadratic_model(
 
     @functools.cache
     def form_matrix() -> Array:
-        matrix = hessian_matrix(problem, curved_rows(problem, params, rows)(), preconditioner)
+        matrix = hessian_matrix(problem, hessian_blocks(problem, params, rows)(), preconditioner)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
         if problem.fit_intercept and problem.n_outputs > 1:  # F is constant along a common shift: add curvature there
             intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]
@@ -202,7 +202,7 @@ def local_model(
 
     By this curvature, the columns have a mean of 0 and a scale of 1 in its coordinates.
     """
-    rows_diagonal = diagonal(problem, params, rows)
+    rows_diagonal = hessian_diagonal(problem, params, rows)
     scale = rows_diagonal.unit * np.sqrt(rows_diagonal.coef.mean(axis=0))
     preconditioner = base._replace(
         mean=rows_diagonal.mean, scale=np.where((scale > 0) & np.isfinite(base.scale), scale, base.scale)

@@ -108,7 +108,7 @@ def restrict_classes(problem: Problem, codes: Array) -> ReducedProblem:
     """
     y = problem.data.y
     data = problem.data._replace(y=np.searchsorted(codes, y) if y.ndim == 1 else y[:, codes])
-    data_source = None if problem.data_source is None else problem.data_source.of_classes(codes)
+    data_source = None if problem.data_source is None else problem.data_source.restrict_classes(codes)
     alpha, l1_ratio = problem.alpha, problem.l1_ratio
     if len(codes) == 2:
         alpha, l1_ratio = 0.5 * (1 + l1_ratio) * alpha, 2 * l1_ratio / (1 + l1_ratio)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import squares, to_host
+from sksoftmax._engines.device import sum_of_squares, to_host
 from sksoftmax._maths.objective import iter_blocks, probabilities, value_and_grad
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, add_scaled, dot, normalize_weights
 
@@ -35,7 +35,7 @@ def leverage(problem: Problem, moments: Moments) -> Array:
             parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
         else:
             scaled = (block.X - column_offset) * scale
-            parts.append(squares(scaled, axis=1))
+            parts.append(sum_of_squares(scaled, axis=1))
     return np.maximum(to_host(np.concatenate(parts)), 0)
 
 

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._engines.device import match_device, to_host
-from sksoftmax._maths.curvature import diagonal, exact, ratio, shared_decrease, spreads
+from sksoftmax._maths.curvature import class_variances, exact_proba, hessian_diagonal, robust_decrease, safe_divide
 from sksoftmax._maths.newton_direction import NewtonStep, conjugate_gradients
 from sksoftmax._maths.objective import hessian_products, loss_grad, penalty, total_weight, value_and_grad
 from sksoftmax._maths.preconditioner import Preconditioner
@@ -97,7 +97,7 @@ class Saturating(NamedTuple):
     def proba(self, params: Params, X: Any) -> Any:
         """Return the probabilities with the saturated ones set to 0, (n_outputs, n)."""
         rounded = self.kernel.proba(params, X)
-        proba = exact(to_host(rounded))
+        proba = exact_proba(to_host(rounded))
         change = to_host(self.kernel.raw_prediction(self.direction, X)).astype(proba.dtype)
         return match_device(_saturate(proba, change).astype(proba.dtype if len(proba) == 1 else X.dtype), X)
 
@@ -144,17 +144,19 @@ class _LinearizedSums(NamedTuple):
         The intercept part has a third block, the curvature along each intercept.
         """
         params, step = _split_halves(params)
-        proba, norm_weight = exact(to_host(self.kernel.proba(params, X))), to_host(weight) / total
+        proba, norm_weight = exact_proba(to_host(self.kernel.proba(params, X))), to_host(weight) / total
         change = to_host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
         unsaturated = _saturate(proba, change)
         linearized = _linearize(unsaturated, change)
-        step_proba = proba if self.step_kernel is self.kernel else exact(to_host(self.step_kernel.proba(params, X)))
+        step_proba = (
+            proba if self.step_kernel is self.kernel else exact_proba(to_host(self.step_kernel.proba(params, X)))
+        )
         proba_change = linearized - proba
         linear = proba_change * change
         rounding = _ROUNDING * float(np.finfo(X.dtype).eps) * np.abs(linear)
         sums = _sum_divergences(linearized, proba) - (linear - rounding).sum(axis=0)
         differences = np.concatenate([proba_change, linearized - _linearize(step_proba, change)]) * norm_weight
-        intercept = np.concatenate([differences.sum(axis=1), spreads(unsaturated) @ norm_weight])
+        intercept = np.concatenate([differences.sum(axis=1), class_variances(unsaturated) @ norm_weight])
         return float(sums @ norm_weight), Params(match_device(differences, X) @ X, match_device(intercept, X))
 
 
@@ -322,12 +324,12 @@ def check_saturation(
     )
     gap = float(divergence + penalty_decrease) - dot(grads, step) + ridge * float(np.vdot(params.coef, step.coef))
     kernel = Saturating(problem.kernel, step)
-    intercept_decrease = ratio(missed_gradient.intercept**2, stacked.intercept[2 * problem.n_outputs :])
+    intercept_decrease = safe_divide(missed_gradient.intercept**2, stacked.intercept[2 * problem.n_outputs :])
     bound = _penalty_bound(problem, evaluation.value, missed_gradient) + 0.5 * float(intercept_decrease.sum())
     check = SaturationCheck(gap, missed_gradient, bound, newly_missed, kernel)
     if bound <= _NEGLIGIBLE * allowed or (is_exact and not check.agrees_with(previous, allowed)):
         return check
-    missed_decrease = shared_decrease(
+    missed_decrease = robust_decrease(
         problem._replace(kernel=kernel), params, _normalized_rows(problem, rows), missed_gradient
     )
     return check._replace(missed_decrease=missed_decrease)
@@ -436,7 +438,7 @@ def _correction(
     """
     hessian = hessian_products(problem, params, rows)
     if factorize is None:
-        summed = _SumPreconditioner(preconditioner, diagonal(problem, params, _normalized_rows(problem, rows)))
+        summed = _SumPreconditioner(preconditioner, hessian_diagonal(problem, params, _normalized_rows(problem, rows)))
         return conjugate_gradients(hessian, missed_gradient, summed, _CG_RTOL, _MAX_PRODUCTS)
     n_products = max(1, missed_gradient.coef.size // _UNKNOWNS_PER_PRODUCT)
     correction = conjugate_gradients(hessian, missed_gradient, preconditioner, _FACTOR_CG_RTOL, n_products)

@@ -166,7 +166,7 @@ class Certifier:
         preconditioner = DiagonalPreconditioner(inverse.ravel(), self._intercept_step, lengthening)
         least = 1 / (float(diagonal.max()) + 2 * (1 + beta) / lengthening)
         newton = conjugate_gradients(
-            self.product, grads, preconditioner, 0.0, max_products, least=least, most=max_remainder
+            self.product, grads, preconditioner, 0.0, max_products, min_eigenvalue=least, max_remainder=max_remainder
         )
         fixed_bound = self._strong_convexity_bound(np.where(is_free.ravel(), 0, grads.coef))
         return newton._replace(cg_remainder=newton.cg_remainder + fixed_bound + self.rounding())

@@ -90,7 +90,7 @@ class DualData(Protocol):
         """Add a Hessian product to ``product``, see ``compiled.product_softmax``."""
 
 
-def rows_of(problem: Problem) -> DualData:
+def make_dual_data(problem: Problem) -> DualData:
     """Return the rows of the problem, not scaled yet; dense X that is mostly zeros is converted to CSR."""
     X, y, weight = problem.data
     if not sp.issparse(X) and is_mostly_zeros(X):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._maths.curvature import ratio, shared_decrease
+from sksoftmax._maths.curvature import robust_decrease, safe_divide
 from sksoftmax._maths.newton_direction import NewtonStep, absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._maths.saturation import check_saturation
@@ -144,14 +144,14 @@ def _decrease_along_gradient(problem: Problem, state: DualState, grads: Params) 
     root = state.prox_weights.root[:-1]
     by_column = grads.coef.reshape(state.n_columns, -1)[:, : state.n_outputs].T
     intercept = grads.intercept[: state.n_outputs].astype(np.float64)
-    gradient = Params(ratio(by_column, np.broadcast_to(root, by_column.shape)), intercept)
+    gradient = Params(safe_divide(by_column, np.broadcast_to(root, by_column.shape)), intercept)
     gradient = gradient._replace(coef=gradient.coef + np.outer(intercept, state.rows.mean))
     params, data = state.params, normalize_weights(problem.data)
     if sp.issparse(data.X):  # in most columns of text both are 0
         columns = np.flatnonzero((params.coef != 0).any(axis=0) | (gradient.coef != 0).any(axis=0))
         params, gradient = (Params(pair.coef[:, columns], pair.intercept) for pair in (params, gradient))
         data = data._replace(X=data.X[:, columns])
-    return shared_decrease(problem._replace(data=data), params, data, gradient)
+    return robust_decrease(problem._replace(data=data), params, data, gradient)
 
 
 def negative_gradient(problem: Problem, state: DualState) -> Params:

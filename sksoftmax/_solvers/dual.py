@@ -26,7 +26,7 @@ import numpy as np
 
 from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._solvers._certificate import strong_convexity_bound
-from sksoftmax._solvers._dual_data import DualData, rows_of, scaled_coef
+from sksoftmax._solvers._dual_data import DualData, make_dual_data, scaled_coef
 from sksoftmax._solvers._dual_finish import certify
 from sksoftmax._solvers._dual_state import DualState, active_coef, move_center, penalty_value
 from sksoftmax._solvers._prox_center import ProxCenter, rescale_center, update_center
@@ -111,7 +111,7 @@ def dual(
     """
 
     def init(problem: Problem, params: Params) -> DualState:
-        state = _init_cold(problem, rows_of(problem) if path_cache is None else path_cache, params.intercept)
+        state = _init_cold(problem, make_dual_data(problem) if path_cache is None else path_cache, params.intercept)
         return _init_warm(problem, state, params) if params.coef.any() else state
 
     def step(problem: Problem, state: DualState, batch: Batch) -> DualState:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._maths.curvature import shared_decrease
+from sksoftmax._maths.curvature import robust_decrease
 from sksoftmax._maths.newton_direction import NewtonStep, Pair, lbfgs_correct, relative_excess
 from sksoftmax._maths.objective import hessian_products, iter_blocks, probabilities, value_and_grad
 from sksoftmax._maths.preconditioner import Spectrum, absorb_constant_columns, spectrum
@@ -133,11 +133,11 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float = 0.0) -> Sol
     def _with_shared_decrease(problem: Problem, state: LbfgsState) -> LbfgsState:
         """Return the state with an excess that is at least the decrease along the gradient.
 
-        It is estimated by the curvature that most rows share: see ``shared_decrease``.
+        It is estimated by the curvature that most rows share: see ``robust_decrease``.
         """
         if state.excess > tol:
             return state
-        shared = shared_decrease(problem, state.params, state.rows, state.evaluation.grads)
+        shared = robust_decrease(problem, state.params, state.rows, state.evaluation.grads)
         return state._replace(excess=max(state.excess, relative_excess(state.evaluation.value, shared)))
 
     def evaluate(problem: Problem, state: LbfgsState) -> Report:

@@ -125,7 +125,7 @@ class NewtonState(NamedTuple):
         F when the sample was drawn.
     leverage : ndarray of shape (n_samples,) or None
         Leverage of the rows in memory, computed with the first sample that is smaller than all rows.
-    is_factorised : bool
+    is_factorized : bool
         Whether to factorise the Hessian of the sample.
     factor : CholeskyPreconditioner or None
         Its Cholesky factor.
@@ -156,7 +156,7 @@ class NewtonState(NamedTuple):
     sample_is_stale: bool
     value_drawn: float
     leverage: Array | None
-    is_factorised: bool
+    is_factorized: bool
     factor: CholeskyPreconditioner | None
     preconditioner: Preconditioner
     products_since_build: tuple[float, ...]
@@ -208,7 +208,7 @@ class NewtonSettings(NamedTuple):
     tol: float
     final_tol: float
     n_drawn: int
-    is_factorised: bool
+    is_factorized: bool
     n_steps: int
     candidates: Sequence[PreconditionerCandidate]
     path_cache: PreconditionerCache | None
@@ -221,7 +221,7 @@ def newton(
     *,
     final_tol: float = 0.0,
     n_drawn: int,
-    is_factorised: bool,
+    is_factorized: bool,
     n_steps: int,
     candidates: Sequence[PreconditionerCandidate],
     path_cache: PreconditionerCache | None = None,
@@ -241,7 +241,7 @@ def newton(
         decreases.
     n_drawn : int
         First sample size. It is doubled if the sample misses curvature.
-    is_factorised : bool
+    is_factorized : bool
         Whether to factorise the Hessian of the sample. Given up in favour of CG if a step along its direction fails.
     n_steps : int
         Steps of a round with the same factor.
@@ -253,7 +253,7 @@ def newton(
         Preconditioner to start with. The curvature is similar under a penalty that is not much weaker.
     """
     settings = NewtonSettings(
-        base, moments, tol, max(tol, final_tol), n_drawn, is_factorised, n_steps, candidates, path_cache
+        base, moments, tol, max(tol, final_tol), n_drawn, is_factorized, n_steps, candidates, path_cache
     )
     return Solver("newton", functools.partial(_init, settings), functools.partial(_step, settings), _evaluate, None)
 
@@ -278,7 +278,7 @@ def _init(settings: NewtonSettings, problem: Problem, params: Params) -> NewtonS
         sample_is_stale=True,
         value_drawn=np.inf,
         leverage=None,
-        is_factorised=settings.is_factorised,
+        is_factorized=settings.is_factorized,
         factor=None,
         preconditioner=settings.base
         if settings.path_cache is None or isinstance(settings.path_cache.preconditioner, GramPreconditioner)
@@ -294,7 +294,7 @@ def _step(settings: NewtonSettings, problem: Problem, state: NewtonState, batch:
     """Take a round: steps 1 to 8 of the module docstring."""
     is_near = state.excess <= np.sqrt(settings.tol)
     state = state._replace(n_rounds=state.n_rounds + 1)
-    for i in range(settings.n_steps if state.is_factorised else 1):
+    for i in range(settings.n_steps if state.is_factorized else 1):
         # 1.
         if i > 0:
             state = state._replace(newton=_direction(problem, state))
@@ -304,9 +304,9 @@ def _step(settings: NewtonSettings, problem: Problem, state: NewtonState, batch:
         is_risky = state.factor is not None and is_subsampled(problem, state.rows)
         trial = search_direction(problem, state.params, state.evaluation.value, state.newton, is_risky=is_risky)
         if trial is None:
-            if i == 0 and not (state.is_factorised and is_subsampled(problem, state.rows)):
+            if i == 0 and not (state.is_factorized and is_subsampled(problem, state.rows)):
                 return state._replace(at_precision=True)
-            state = state._replace(is_factorised=i > 0)
+            state = state._replace(is_factorized=i > 0)
             break
         # 3.
         state = _accept_step(problem, state, *trial)
@@ -336,7 +336,7 @@ def _refresh_curvature(settings: NewtonSettings, problem: Problem, state: Newton
     rows = state.rows
     if rows is None:
         state = state._replace(preconditioner=_sample_preconditioner(settings, problem, state), factor=None)
-    elif state.is_factorised:
+    elif state.is_factorized:
         state = state._replace(factor=factorize_hessian(problem, state.params, rows, settings.base), pairs=())
     else:
         state = _with_preconditioner(settings, problem, state._replace(factor=None), rows)
@@ -401,7 +401,7 @@ def _with_preconditioner(settings: NewtonSettings, problem: Problem, state: Newt
 def _sample_preconditioner(settings: NewtonSettings, problem: Problem, state: NewtonState) -> Preconditioner:
     """Return the inverse Hessian of the rows in memory, as a preconditioner."""
     rows = draw_rows(problem, state.params, None, problem.n_samples)
-    if settings.is_factorised:
+    if settings.is_factorized:
         return factorize_hessian(problem, state.params, rows, settings.base)
     return SampledHessianPreconditioner(hessian_products(problem, state.params, rows), settings.base)
 
@@ -412,7 +412,7 @@ def _with_rows(settings: NewtonSettings, problem: Problem, state: NewtonState) -
     if not state.sample_is_stale and not is_outdated(problem, state.rows, value, state.value_drawn):
         return state
     if problem.data_source is not None and state.n_drawn > problem.n_samples:
-        return state._replace(rows=None, sample_is_stale=False, is_factorised=False, pairs=())
+        return state._replace(rows=None, sample_is_stale=False, is_factorized=False, pairs=())
     rows, leverage = draw_sample(problem, state.params, settings.moments, state.leverage, state.n_drawn)
     return state._replace(rows=rows, leverage=leverage, sample_is_stale=False, value_drawn=value)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import to_device_of, to_host, zeros
+from sksoftmax._engines.device import to_device_of, to_host, zeros_on_device
 from sksoftmax._maths.objective import batch_loss_grad, penalty
 from sksoftmax._maths.preconditioner import GramPreconditioner
 from sksoftmax._solvers.schedules import Schedule
@@ -104,8 +104,8 @@ def preconditioned_sgd(
         return PreconditionedState(
             u=to_device_of(u, X, dtype),
             b=to_device_of(b, X, dtype),
-            velocity_u=zeros(u.shape, X, dtype),
-            velocity_b=zeros(b.shape, X, dtype),
+            velocity_u=zeros_on_device(u.shape, X, dtype),
+            velocity_b=zeros_on_device(b.shape, X, dtype),
             inverse_scale=to_device_of(1 / preconditioner.scale, X, dtype),
             mean=to_device_of(preconditioner.mean, X, dtype),
             inverse=to_device_of(preconditioner.inverse, X, dtype),

@@ -66,7 +66,7 @@ class Curvature(NamedTuple):
     ----------
     n_drawn : int
         Number of rows whose Hessian is used.
-    is_factorised : bool
+    is_factorized : bool
         Whether their Hessian is factorized; otherwise it is multiplied by CG.
     n_steps : int
         Number of steps with the same factor.
@@ -75,7 +75,7 @@ class Curvature(NamedTuple):
     """
 
     n_drawn: int
-    is_factorised: bool
+    is_factorized: bool
     n_steps: int
     is_exact: bool
 
@@ -140,11 +140,11 @@ def finish(
     path_cache : PreconditionerCache or None
         Preconditioner of a fit with another penalty.
     """
-    n_drawn, is_factorised, n_steps, _ = choose_curvature(problem)
-    method = "factorised" if is_factorised else "conjugate gradients"
+    n_drawn, is_factorized, n_steps, _ = choose_curvature(problem)
+    method = "factorised" if is_factorized else "conjugate gradients"
     description = f"{method}, {'all' if n_drawn == problem.n_total_samples else n_drawn} rows"
     if problem.l1_ratio:
-        solver = proximal_newton(base, moments, tol, final_tol=final_tol, n_drawn=n_drawn, is_matrix=is_factorised)
+        solver = proximal_newton(base, moments, tol, final_tol=final_tol, n_drawn=n_drawn, is_matrix=is_factorized)
         return solver, description
     solver = newton(
         base,
@@ -152,16 +152,16 @@ def finish(
         tol,
         final_tol=final_tol,
         n_drawn=n_drawn,
-        is_factorised=is_factorised,
+        is_factorized=is_factorized,
         n_steps=n_steps,
-        candidates=_candidates(problem, base, n_drawn, is_factorised=is_factorised),
+        candidates=_candidates(problem, base, n_drawn, is_factorized=is_factorized),
         path_cache=path_cache,
     )
     return solver, description
 
 
 def _candidates(
-    problem: Problem, base: GramPreconditioner, n_drawn: int, *, is_factorised: bool
+    problem: Problem, base: GramPreconditioner, n_drawn: int, *, is_factorized: bool
 ) -> list[PreconditionerCandidate]:
     """Return the CG preconditioners that fit into memory, the cheapest first, with their costs in CG products.
 
@@ -174,7 +174,7 @@ def _candidates(
     if base.inverse.ndim == 2 and problem.n_outputs * p * p * X.dtype.itemsize <= memory_budget(X):
         n_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS
         candidates.append(PreconditionerCandidate(class_block_preconditioner, n_products))
-    if 8 * d * d <= memory_budget(X) and not is_factorised:
+    if 8 * d * d <= memory_budget(X) and not is_factorized:
         n_samples = min(n_drawn, _ROWS_PER_UNKNOWN * d)
         n_products = d * (n_samples + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS
         make = functools.partial(factorize_subsample, n_samples=n_samples)

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._data.chunks import center_chunks, split_rows, sum_loss_grad
-from sksoftmax._engines.device import DeviceArray, squares
+from sksoftmax._engines.device import DeviceArray, sum_of_squares
 from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import (
     center_params,
@@ -319,7 +319,7 @@ def _max_squared_norms(problem: Problem) -> Iterator[Any]:
         if sp.issparse(block.X):
             yield block.X.multiply(block.X).sum(axis=1).max()
         else:
-            yield squares(block.X, axis=1).max()
+            yield sum_of_squares(block.X, axis=1).max()
 
 
 def exact_value(problem: Problem, params: Params, column_offset: Array | None) -> float:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._data.batches import epoch_batches
-from sksoftmax._maths.curvature import shared_decrease
+from sksoftmax._maths.curvature import robust_decrease
 from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import center_params, has_hard_labels, prior_objective, total_weight, value_and_grad
 from sksoftmax._maths.preconditioner import GramPreconditioner
@@ -375,7 +375,7 @@ def _excess(problem: Problem, params: Params, preconditioner: GramPreconditioner
         return relative_excess(evaluation.value, decrease)
     noise = 0.5 * float(np.finfo(problem.data.X.dtype).eps) * evaluation.value
     rows = normalize_weights(problem.data)
-    if problem.alpha and shared_decrease(problem, params, rows, evaluation.grads) <= noise:  # the gradient is rounding
+    if problem.alpha and robust_decrease(problem, params, rows, evaluation.grads) <= noise:  # the gradient is rounding
         return relative_excess(evaluation.value, noise)
     newton = newton_step(problem, params, evaluation, preconditioner, allowed, _CERTIFICATE_ACCURACY, MAX_PRODUCTS)
     return relative_excess(evaluation.value, newton.decrease + newton.cg_remainder)

@@ -37,7 +37,7 @@ from sksoftmax._training.finish import (
 from sksoftmax._training.lazy import LazySolver, lazy_solver
 from sksoftmax._training.named import plan_by_name
 from sksoftmax._training.precision import center_or_widen, final_tol, is_small, stop_tol
-from sksoftmax._training.settings import MIN_BATCH, Plan, Stage
+from sksoftmax._training.settings import MIN_BATCH, Plan, Settings, Stage
 from sksoftmax._types import Moments, Problem
 
 

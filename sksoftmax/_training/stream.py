@@ -1,8 +1,8 @@
 """Update a model with the rows of a `partial_fit` call.
 
-Rows are buffered up to `KEPT_SIZE` bytes. The model is refitted to all buffered rows when the new rows show that it is
-out of date: a single pass is not enough to get within a few per cent of the minimum when F is small. A longer stream
-takes schedule-free steps and uses each row once.
+Rows are buffered up to `MAX_BUFFER_BYTES` bytes. The model is refitted to all buffered rows when the new rows show that
+it is out of date: a single pass is not enough to get within a few per cent of the minimum when F is small. A longer
+stream takes schedule-free steps and uses each row once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem, is_finite
 
 #: Maximum bytes of X in the row buffer.
-KEPT_SIZE = 2**28
+MAX_BUFFER_BYTES = 2**28
 
 #: Tolerance of a refit to the buffered rows; a larger excess gives a warning.
-TOL = 1e-2
+REFIT_TOL = 1e-2
 
 #: Estimated excess over all rows, relative to F, from which the model counts as out of date.
 _STALE = 2e-2
@@ -170,7 +170,7 @@ class StreamUpdate(NamedTuple):
         For ``solver_info_``.
     n_epochs : int
     result : Result or None
-        Result of the refit to the buffered rows, to a tolerance of `TOL`; None without a refit.
+        Result of the refit to the buffered rows, to a tolerance of `REFIT_TOL`; None without a refit.
     """
 
     stream: Stream
@@ -208,7 +208,7 @@ def update_stream(
     if (
         stream.row_buffer is not None
         and _buffers_rows(settings)
-        and stream.row_buffer.n_bytes + n_bytes(data.X) <= KEPT_SIZE
+        and stream.row_buffer.n_bytes + n_bytes(data.X) <= MAX_BUFFER_BYTES
     ):
         row_buffer, result = _buffer_rows(stream.row_buffer, problem, settings, rng)
         buffer_info = {"kept": f"{n_samples} rows, {row_buffer.n_learned} of them in the last fit"}
@@ -298,10 +298,10 @@ def _refit(
     start = (
         prior_params(problem) if row_buffer.params is None else with_intercept(row_buffer.params, problem.fit_intercept)
     )
-    rules = Rules(settings.max_iter, TOL, None, 1)
+    rules = Rules(settings.max_iter, REFIT_TOL, None, 1)
     is_warm = bool(start.coef.any())
     result, info = minimize(
-        *(problem, start, settings._replace(tol=TOL), rules), is_warm=is_warm, rng=rng, monitor=NO_MONITOR
+        *(problem, start, settings._replace(tol=REFIT_TOL), rules), is_warm=is_warm, rng=rng, monitor=NO_MONITOR
     )
     fitted = Params(*(part.astype(np.float64) for part in result.params))
     info = {"solver": result.solver, **info}

@@ -8,7 +8,7 @@ from sksoftmax._data import chunks as _chunks
 from sksoftmax._data.batches import epoch_batches
 from sksoftmax._data.chunks import ChunkedSource, StratifiedSampler, concatenate_rows, n_bytes
 from sksoftmax._maths.objective import center_columns, hessian_products, prior_objective, value_and_grad
-from sksoftmax._maths.preconditioner import moments_of
+from sksoftmax._maths.preconditioner import diagonal_moments
 from sksoftmax._types import Batch
 from tests.problems import CONTAINERS, random_params, random_problem
 
@@ -23,7 +23,7 @@ def in_pieces(problem, size=5):
 
     class_weights = np.bincount(data.y, data.weight, problem.n_classes)
     half = Batch(*(column[: problem.n_samples // 2] for column in data))
-    moments = moments_of(data, fit_intercept=problem.fit_intercept)
+    moments = diagonal_moments(data, fit_intercept=problem.fit_intercept)
     return problem._replace(data=half, data_source=ChunkedSource(read, problem.n_samples, class_weights, moments))
 
 
@@ -51,7 +51,9 @@ def test_what_x_is_less_by_is_taken_off_all_rows():
     moved = problem._replace(data=problem.data._replace(X=problem.data.X - column_offset))
     assert value_and_grad(whole, params).value == pytest.approx(value_and_grad(moved, params).value, rel=1e-6)
     assert_allclose(
-        whole.data_source.moments.mean, moments_of(problem.data, fit_intercept=True).mean - column_offset, atol=1e-6
+        whole.data_source.moments.mean,
+        diagonal_moments(problem.data, fit_intercept=True).mean - column_offset,
+        atol=1e-6,
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sksoftmax._engines.device import DeviceArray, squares, to_device_of, to_host, to_numpy, zeros
+from sksoftmax._engines.device import DeviceArray, sum_of_squares, to_device_of, to_host, to_numpy, zeros_on_device
 from tests.libraries import wrapped
 
 RNG = np.random.RandomState(0)
@@ -42,7 +42,7 @@ OPERATIONS = {
     "codes": lambda x: x.argmax(axis=1),
     "reshaped": lambda x: x.reshape(3, 5),
     "converted": lambda x: x.astype(np.float64, copy=False) / 3,
-    "squares": lambda x: squares(x, axis=0) + squares(x.T, axis=1),
+    "squares": lambda x: sum_of_squares(x, axis=0) + sum_of_squares(x.T, axis=1),
 }
 
 
@@ -81,7 +81,7 @@ def test_values_are_put_beside_an_array_in_its_dtype(library):
     table = wrapped(library.array(TABLE))
     assert_allclose(library.numpy(to_device_of(ROW, table).array), ROW.astype(np.float32), rtol=0)
     assert to_device_of(table[0], table) is not None
-    assert zeros((2, 2), table).dtype == np.float64
+    assert zeros_on_device((2, 2), table).dtype == np.float64
     assert to_device_of(ROW[::-1], table, np.float64).dtype == np.float64  # PyTorch takes no negative strides
     assert to_device_of(ROW, TABLE).dtype == np.float32
 

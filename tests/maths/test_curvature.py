@@ -5,12 +5,12 @@ from numpy.testing import assert_allclose
 
 from sksoftmax._maths.curvature import (
     class_block_preconditioner,
+    class_variances,
     curvature_mean,
-    curved_rows,
-    diagonal,
-    exact,
+    exact_proba,
     factorize_hessian,
-    spreads,
+    hessian_blocks,
+    hessian_diagonal,
 )
 from sksoftmax._maths.objective import hessian_products, prior_params, probabilities
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
@@ -137,7 +137,7 @@ def test_class_metric_inverts_each_class_own_curvature(container, n_classes, fit
 
 def test_the_largest_of_several_probabilities_is_what_the_others_leave():
     proba = np.array([[1.0, 0.2], [1e-9, 0.3], [3e-9, 0.5]], dtype=np.float32)  # 1 - 4e-9 is 1 in float32
-    got = exact(proba)
+    got = exact_proba(proba)
     assert got.dtype == np.float64
     assert 1 - got[0, 0] == pytest.approx(4e-9, rel=1e-7)  # of float32's rounding
     assert_allclose(got.sum(axis=0), 1, rtol=1e-15)
@@ -148,16 +148,16 @@ def test_the_largest_of_several_probabilities_is_what_the_others_leave():
     "proba", [np.full((1, 3), 0.5, np.float32), np.full((2, 3), 0.5)], ids=["two classes", "float64"]
 )
 def test_probabilities_that_have_their_digits_stay_as_they_are(proba):
-    assert exact(proba) is proba
+    assert exact_proba(proba) is proba
 
 
 def test_spreads_by_hand():
-    assert_allclose(spreads(np.array([[0.25, 1.0]])), [[0.1875, 0.0]])
+    assert_allclose(class_variances(np.array([[0.25, 1.0]])), [[0.1875, 0.0]])
     others = np.array([1e-20, 3e-20])
-    got = spreads(np.array([[1.0], [1e-20], [3e-20]]))  # p (1 - p) as a difference is 0
+    got = class_variances(np.array([[1.0], [1e-20], [3e-20]]))  # p (1 - p) as a difference is 0
     assert_allclose(got[:, 0], [4e-20, *others], rtol=1e-15)
     proba = np.random.RandomState(0).dirichlet(np.ones(4), 50).T
-    assert_allclose(spreads(proba), proba * (1 - proba), rtol=1e-13)
+    assert_allclose(class_variances(proba), proba * (1 - proba), rtol=1e-13)
 
 
 def dense_of_classes(case, params):
@@ -183,9 +183,9 @@ def test_the_diagonal_is_that_of_the_dense_hessian_about_the_curvatures_mean(con
     move = np.eye(5)
     move[-1, :-1] = -mean  # rows less the mean
     centred = np.array([move.T @ H @ move for H in own])
-    got = diagonal(case, params, rows)
+    got = hessian_diagonal(case, params, rows)
     assert_allclose(got.mean, mean, rtol=1e-12, atol=1e-15)
-    assert_allclose(curvature_mean(case, curved_rows(case, params, rows)()), mean, rtol=1e-12, atol=1e-15)
+    assert_allclose(curvature_mean(case, hessian_blocks(case, params, rows)()), mean, rtol=1e-12, atol=1e-15)
     assert got.unit == 1
     want = np.array([np.diag(H)[:-1] for H in centred]) + 0.01 * 0.75  # the share of L2
     assert_allclose(got.coef, want, rtol=1e-10)
@@ -211,9 +211,9 @@ def test_the_diagonal_of_numbers_without_a_square_is_in_units_of_them(container)
     X, y = random_data()
     X *= 1e200
     case = problem(container(X), y, alpha=0.0)
-    got = diagonal(case, prior_params(case), case.data._replace(weight=case.data.weight / 12))
+    got = hessian_diagonal(case, prior_params(case), case.data._replace(weight=case.data.weight / 12))
     small = problem(container(X / np.abs(X).max()), y, alpha=0.0)
-    want = diagonal(small, prior_params(small), small.data._replace(weight=small.data.weight / 12))
+    want = hessian_diagonal(small, prior_params(small), small.data._replace(weight=small.data.weight / 12))
     assert got.unit == np.abs(X).max()
     assert_allclose(got.coef, want.coef, rtol=1e-10)
 
@@ -229,7 +229,7 @@ def test_the_curvature_that_most_rows_share_forgets_an_outlying_cell(container, 
     params = prior_params(case)
 
     def coef(case, **kwargs):
-        return diagonal(case, params, case.data._replace(weight=case.data.weight / 500), **kwargs).coef
+        return hessian_diagonal(case, params, case.data._replace(weight=case.data.weight / 500), **kwargs).coef
 
     assert (coef(outlying)[:, 1] > 1e3 * coef(case)[:, 1]).all()
     # one cell of 500 counts as 10 times a usual distance: some share of 1 + 100 / 500
@@ -239,5 +239,5 @@ def test_the_curvature_that_most_rows_share_forgets_an_outlying_cell(container, 
 
 def test_without_curvature_the_diagonals_inverse_is_0():
     case = problem(np.zeros((4, 2)), [0, 1, 0, 1], alpha=0.0)
-    flat = diagonal(case, prior_params(case), case.data._replace(weight=case.data.weight / 4))
+    flat = hessian_diagonal(case, prior_params(case), case.data._replace(weight=case.data.weight / 4))
     assert_allclose(flat.apply(Params(np.ones((1, 2)), np.ones(1))).coef, 0)

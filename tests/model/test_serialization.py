@@ -66,7 +66,7 @@ def sparsified():
 def streamed(container=np.asarray, kept_size=2**28, **params):
     X, y = data(container)
     clf = SoftmaxClassifier(random_state=0, **params)
-    with mock.patch.object(stream, "KEPT_SIZE", kept_size):
+    with mock.patch.object(stream, "MAX_BUFFER_BYTES", kept_size):
         for start in range(0, 160, 40):
             clf.partial_fit(X[start : start + 40], y[start : start + 40], classes=[0, 1, 2])
     return clf

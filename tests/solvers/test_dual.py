@@ -220,9 +220,10 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     _, grads = certifier.gradient(state.model)
     seen = []
 
-    def remembered(hessian, grads, preconditioner, *args, least, most):
-        solved = conjugate_gradients(hessian, grads, preconditioner, *args, least=least, most=most)
-        seen.append((hessian, preconditioner, least, solved))
+    def remembered(hessian, grads, preconditioner, *args, min_eigenvalue, max_remainder):
+        bounds = {"min_eigenvalue": min_eigenvalue, "max_remainder": max_remainder}
+        solved = conjugate_gradients(hessian, grads, preconditioner, *args, **bounds)
+        seen.append((hessian, preconditioner, min_eigenvalue, solved))
         return solved
 
     conjugate_gradients = _certificate.conjugate_gradients

@@ -115,7 +115,7 @@ class Identity(NamedTuple):
 @pytest.mark.parametrize("share", [1.0, 0.5, 1e-2])
 def test_what_conjugate_gradients_leave_is_bounded_by_the_least_eigenvalue(n_products, share):
     product, grads, decrease = quadratic(np.logspace(0, 2, 40))
-    aim = conjugate_gradients(product, grads, Identity(), 0.0, n_products, least=share)
+    aim = conjugate_gradients(product, grads, Identity(), 0.0, n_products, min_eigenvalue=share)
     assert aim.n_products == n_products
     assert decrease - aim.decrease <= aim.cg_remainder * (1 + 1e-6)
     if share == 1.0 and n_products >= 5:  # and closely, where it is the least eigenvalue indeed
@@ -130,13 +130,15 @@ def test_nothing_is_promised_by_a_metric_that_is_not_definite(signs):
 
     grads = Params(np.array([[1.0, 0.5, -2.0]]), np.zeros(1))
     matrix = np.array([[2.0, 0.3, 0.1], [0.3, 1.0, 0.2], [0.1, 0.2, 3.0]])
-    aim = conjugate_gradients(lambda d: Params(d.coef @ matrix, d.intercept), grads, Indefinite(), 0.0, 20, least=0.1)
+    aim = conjugate_gradients(
+        lambda d: Params(d.coef @ matrix, d.intercept), grads, Indefinite(), 0.0, 20, min_eigenvalue=0.1
+    )
     assert aim.cg_remainder == np.inf
 
 
 def test_conjugate_gradients_end_where_what_they_leave_is_bounded_by_what_may_be_left():
     product, grads, decrease = quadratic(np.logspace(0, 2, 40))
-    aim = conjugate_gradients(product, grads, Identity(), 0.0, 200, least=1.0, most=0.01 * decrease)
+    aim = conjugate_gradients(product, grads, Identity(), 0.0, 200, min_eigenvalue=1.0, max_remainder=0.01 * decrease)
     assert aim.n_products < 40
     assert 0 < aim.cg_remainder <= 0.01 * decrease
     assert aim.decrease >= 0.99 * decrease
@@ -144,7 +146,7 @@ def test_conjugate_gradients_end_where_what_they_leave_is_bounded_by_what_may_be
 
 def test_eigenvalues_below_the_least_are_found_out():
     product, grads, _ = quadratic(np.logspace(0, 2, 20))
-    aim = conjugate_gradients(product, grads, Identity(), 0.0, 19, least=2.0)
+    aim = conjugate_gradients(product, grads, Identity(), 0.0, 19, min_eigenvalue=2.0)
     assert aim.cg_remainder == np.inf
 
 
@@ -185,7 +187,7 @@ def test_the_estimated_excess_is_the_true_one_or_somewhat_more(n_classes, n_draw
         moments,
         0.0,
         n_drawn=n_drawn,
-        is_factorised=HOW[how],
+        is_factorized=HOW[how],
         n_steps=2,
         candidates=[PreconditionerCandidate(class_block_preconditioner, 10)],
     )
@@ -212,12 +214,12 @@ def test_rows_that_see_too_little_are_doubled_and_a_factor_that_misleads_is_give
     case = problem(X, y, alpha=1e-6)
     moments = compute_moments(case, full_gram=True)
     base = gram_preconditioner(case, moments)
-    solver = newton(base, moments, 0.0, n_drawn=40, is_factorised=True, n_steps=1, candidates=[])
+    solver = newton(base, moments, 0.0, n_drawn=40, is_factorized=True, n_steps=1, candidates=[])
     state = solver.init(case, prior_params(case))
     for _ in range(30):
         state = solver.step(case, state, case.data)
-    assert state.n_drawn > 40 or not state.is_factorised
-    exact = newton(base, moments, 0.0, n_drawn=3000, is_factorised=True, n_steps=1, candidates=[])
+    assert state.n_drawn > 40 or not state.is_factorized
+    exact = newton(base, moments, 0.0, n_drawn=3000, is_factorized=True, n_steps=1, candidates=[])
     best = exact.init(case, prior_params(case))
     for _ in range(30):
         best = exact.step(case, best, case.data)
@@ -229,7 +231,7 @@ def test_along_an_exponential_a_step_is_taken_twice():
     case = problem(X, y, alpha=0.0, fit_intercept=False)
     moments = compute_moments(case, full_gram=True)
     base = gram_preconditioner(case, moments)
-    solver = newton(base, moments, 0.0, n_drawn=2, is_factorised=True, n_steps=1, candidates=[])
+    solver = newton(base, moments, 0.0, n_drawn=2, is_factorized=True, n_steps=1, candidates=[])
     states = [solver.init(case, prior_params(case))]
     for _ in range(2):
         states.append(solver.step(case, states[-1], case.data))
@@ -253,7 +255,7 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
     case = problem(X, y, alpha=1e-2)
     moments = compute_moments(case, full_gram=False)
     solver = newton(
-        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=True, n_steps=1, candidates=[]
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorized=True, n_steps=1, candidates=[]
     )
     states = [solver.init(case, prior_params(case))]
     while states[-1].excess > 1e-3:
@@ -280,7 +282,7 @@ def test_a_metric_that_a_stronger_penalty_paid_for_is_gone_on_from():
         base = gram_preconditioner(case, moments)
         candidates = [PreconditionerCandidate(make, 10)]
         solver = newton(
-            base, moments, 1e-8, n_drawn=2000, is_factorised=False, n_steps=1, candidates=candidates, path_cache=bought
+            base, moments, 1e-8, n_drawn=2000, is_factorized=False, n_steps=1, candidates=candidates, path_cache=bought
         )
         states = [solver.init(case, prior_params(case))]
         while states[-1].excess > 1e-8:
@@ -309,7 +311,7 @@ def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):
     case = problem(X, y, alpha=1e-2)
     moments = compute_moments(case, full_gram=True)
     solver = newton(
-        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorised=False, n_steps=1, candidates=[]
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorized=False, n_steps=1, candidates=[]
     )
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-3:
@@ -336,7 +338,7 @@ def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
         offer("classes", class_block_preconditioner, 5),
         offer("factor", lambda *a: factorize_subsample(*a, n_samples=400), 12),
     ]
-    solver = newton(base, moments, 0.0, n_drawn=400, is_factorised=False, n_steps=1, candidates=candidates)
+    solver = newton(base, moments, 0.0, n_drawn=400, is_factorized=False, n_steps=1, candidates=candidates)
     state = solver.init(case, prior_params(case))
     while state.excess > 1e-9:
         n_factors = bought.count("factor")

@@ -176,7 +176,7 @@ def test_the_subgradient_vanishes_at_the_end(
 def test_defaults_end_within_tol_of_the_minimum(load, alpha, l1_ratio, dtype, is_matrix, monkeypatch):
     if not is_matrix:
         choice = finish.choose_curvature
-        monkeypatch.setattr(finish, "choose_curvature", lambda problem: choice(problem)._replace(is_factorised=False))
+        monkeypatch.setattr(finish, "choose_curvature", lambda problem: choice(problem)._replace(is_factorized=False))
     X, y = load(return_X_y=True)
     X = X.astype(dtype)
     clf = SoftmaxClassifier(alpha, l1_ratio=l1_ratio, random_state=0).fit(X, y)  # a ConvergenceWarning is an error

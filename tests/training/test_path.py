@@ -391,8 +391,8 @@ def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
 @pytest.mark.skipif(not is_available(), reason="needs numba")
 def test_what_the_dual_makes_of_the_rows_it_makes_once_a_path(solvers, monkeypatch):
     X, y = wide_digits()
-    calls, rows_of = [], dual.rows_of
-    monkeypatch.setattr(dual, "rows_of", lambda case: calls.append(case) or rows_of(case))
+    calls, make_dual_data = [], dual.make_dual_data
+    monkeypatch.setattr(dual, "make_dual_data", lambda case: calls.append(case) or make_dual_data(case))
     alphas = [0.1, 0.03, 0.01]
     cv = list(FOLDS.split(X, y))[:2]
     shared = SoftmaxClassifierCV(alphas, cv=cv, refit=False, random_state=0).fit(X, y)

@@ -100,7 +100,7 @@ def test_what_was_kept_does_not_change_with_the_callers_arrays(container, keep_r
 def test_a_pickle_in_between_changes_no_bit(n_kept, params):
     X, y = random_rows(1000)
     kept, pickled = (SoftmaxClassifier(random_state=0, **params) for _ in range(2))
-    with mock.patch.object(stream, "KEPT_SIZE", n_kept * X.shape[1] * 8):
+    with mock.patch.object(stream, "MAX_BUFFER_BYTES", n_kept * X.shape[1] * 8):
         for start in range(0, 1000, 100):
             rows = slice(start, start + 100)
             kept.partial_fit(X[rows], y[rows], classes=[0, 1, 2])
@@ -117,7 +117,7 @@ def test_a_stream_that_outgrows_what_is_kept_goes_on_from_there(container):
     X, y = random_rows(20000, p=10)
     F = objective(X, y, 1e-3)
     best = F(OURS.params(SoftmaxClassifier(1e-3, tol=1e-8).fit(X, y)))
-    with mock.patch.object(stream, "KEPT_SIZE", 5000 * 10 * 12):
+    with mock.patch.object(stream, "MAX_BUFFER_BYTES", 5000 * 10 * 12):
         clf = streamed(SoftmaxClassifier(1e-3, random_state=0), container(X), y, 500, classes=[0, 1, 2])
     assert clf.solver_info_["solver"] == "schedule_free"
     assert clf._stream.row_buffer is None
