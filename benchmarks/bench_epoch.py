@@ -26,9 +26,8 @@ from benchmarks import report
 from benchmarks.problems import embeddings
 from benchmarks.timing import machine
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._data.validation import KERNELS
+from sksoftmax._engines.registry import KERNELS, has_compiled
 from sksoftmax._maths.objective import value_and_grad
-from sksoftmax._solvers.dual import is_available
 from sksoftmax._training import loop
 from sksoftmax._types import Array, Batch, Params, Problem
 
@@ -172,7 +171,7 @@ def measure(shape: Shape, n_samples: int, dtype: str) -> dict[str, str]:
     params = Params(np.full((n_outputs, X.shape[1]), 1e-3), np.zeros(n_outputs))
     full = least(lambda: value_and_grad(problem, params))
     if sp.issparse(X):
-        limits = {"touch": sparse_limit(X, n_outputs)} if is_available() else {}
+        limits = {"touch": sparse_limit(X, n_outputs)} if has_compiled() else {}
     else:
         limits = dict(zip(("read", "products"), dense_limits(X, n_outputs), strict=True))
     limit = max(limits.values(), default=float("nan"))

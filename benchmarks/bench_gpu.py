@@ -33,7 +33,7 @@ from benchmarks import N_THREADS, report
 from benchmarks.bench_disk import Peak
 from benchmarks.timing import machine
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._data.validation import wrap_array
+from sksoftmax._data.arrays import wrap_array
 from sksoftmax._engines import array_api
 from sksoftmax._engines.device import to_numpy
 from sksoftmax._maths.objective import value_and_grad

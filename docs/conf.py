@@ -71,9 +71,18 @@ sphinx_gallery_conf = {
 _EXAMPLE = re.compile(r"\]\(\.\./examples/(\w+)\.py\)")
 _PAGE_ELSEWHERE = re.compile(r"\]\((\.\./[^)#]+\.md)\)")
 
+#: A page of the repository's root, such as CONTRIBUTING.md, and its links to others and to pages of the documentation.
+_ROOT_PAGE = re.compile(r"```\{include\} \.\./(\w+\.md)\n```")
+_LINK_AT_ROOT = re.compile(r"\]\((?:docs/)?(\w+\.md)\)")
+
 
 def setup(app):
+    def root_page(match):
+        text = (Path(__file__).parent.parent / match[1]).read_text(encoding="utf-8")
+        return _LINK_AT_ROOT.sub(lambda link: f"]({link[1].lower()})", text)
+
     def relink(app, docname, source):
+        source[0] = _ROOT_PAGE.sub(root_page, source[0])
         source[0] = _EXAMPLE.sub(r"](auto_examples/\1.rst)", _PAGE_ELSEWHERE.sub(r"](path:\1)", source[0]))
 
     app.connect("source-read", relink)

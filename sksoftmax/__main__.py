@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import sksoftmax
 from sksoftmax import SoftmaxClassifier, check_gradient
-from sksoftmax._data.validation import KERNELS
+from sksoftmax._engines.registry import KERNELS
 
 #: Required packages, whose versions are printed.
 REQUIRED = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")

@@ -19,11 +19,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax import _sklearn
+from sksoftmax._data import arrays as _arrays
+from sksoftmax._data import labels as _labels
 from sksoftmax._data import out_of_core
 from sksoftmax._data import targets as _targets
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.placement import check_device_of_fit, labels_like, place_like
-from sksoftmax._engines import array_api, vectorized
+from sksoftmax._engines import array_api, registry, vectorized
 from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
 from sksoftmax._engines.threads import one_blas_thread
 from sksoftmax._maths.objective import center_params, prior_params
@@ -49,9 +52,9 @@ from sksoftmax._types import Array, Batch, DataSource, Params, Problem, is_finit
 
 
 class SoftmaxClassifier(
-    _validation.CallbackSupportMixin,  # type: ignore[misc]
-    _validation.SparseCoefMixin,  # type: ignore[misc]
-    _validation.DocumentationLinkMixin,
+    _sklearn.CallbackSupportMixin,  # type: ignore[misc]
+    _sklearn.SparseCoefMixin,  # type: ignore[misc]
+    _sklearn.DocumentationLinkMixin,
     PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -397,7 +400,7 @@ class SoftmaxClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
-    @_validation.validate_parameters
+    @_sklearn.validate_parameters
     def fit(
         self,
         X: Any,
@@ -477,7 +480,7 @@ class SoftmaxClassifier(
         self._warn_if_above_tol(result)
         return self
 
-    @_validation.validate_parameters
+    @_sklearn.validate_parameters
     def fit_batches(self, batches: Any, classes: ArrayLike | None = None) -> Self:
         """Fit the model out of core: to rows that are read in several passes.
 
@@ -567,7 +570,7 @@ class SoftmaxClassifier(
     def _fit_in_memory(self, data: Batch, classes: Array, validation: _targets.Validation | None, task: Task) -> Result:
         """Fit to coded rows in memory, without class weights so far."""
         validation_rows = _targets.validation_data(self, validation, classes)
-        data = _validation.apply_class_weight(data, self.class_weight, classes)
+        data = _labels.apply_class_weight(data, self.class_weight, classes)
         return self._fit_coded(data, classes, None, validation_rows, task)
 
     def _fit_coded(
@@ -607,7 +610,7 @@ class SoftmaxClassifier(
         task.end()
         return result
 
-    @_validation.validate_parameters
+    @_sklearn.validate_parameters
     def partial_fit(
         self,
         X: Any,
@@ -676,7 +679,7 @@ class SoftmaxClassifier(
             self._check_stream_parameters()
             check_device_of_fit(self, X, "partial_fit")
             data, labels = _targets.stream_data(self, X, y, classes, sample_weight)
-            data = _validation.apply_class_weight(
+            data = _labels.apply_class_weight(
                 data, self.class_weight, labels, is_stream=True, may_name_others=self.allow_new_classes
             )
             if len(data.y) > 0:
@@ -716,7 +719,7 @@ class SoftmaxClassifier(
                 f"soft_targets={self.soft_targets} after rows with the other setting; set it back, or use a new "
                 "estimator."
             )
-        _validation.check_finite_sum(np.array([stream.weight, data.weight.sum()]))
+        _arrays.check_finite_sum(np.array([stream.weight, data.weight.sum()]))
         old_classes = to_numpy(getattr(self, "classes_", classes))
         places = np.searchsorted(classes, old_classes.astype(classes.dtype))
         if len(old_classes) < len(classes):
@@ -875,16 +878,16 @@ class SoftmaxClassifier(
             If X, y or the weights are not as above.
         """
         if not getattr(self, "soft_targets", False) or np.ndim(y) != 2:
-            if _validation.namespace_of(y) is None:
-                y = _validation.check_labels(y, warn=False)
-                _validation.to_common_dtype(y, to_numpy(self.classes_), "y", "the classes")
+            if _sklearn.namespace_of(y) is None:
+                y = _labels.check_labels(y, warn=False)
+                _labels.to_common_dtype(y, to_numpy(self.classes_), "y", "the classes")
             weight = _validation.check_score_weight(sample_weight, X, y)
             with np.errstate(all="ignore"):
                 return float(super().score(X, y, weight))
         codes = np.searchsorted(self.classes_, self.predict(X))
         table, classes = _targets.target_table(y, "y")
         _targets.check_same_classes(classes, self.classes_)
-        _validation.check_same_length(codes, table)
+        _arrays.check_same_length(codes, table)
         return _accuracy(codes, table, _validation.check_score_weight(sample_weight, codes, table))
 
     def __sklearn_tags__(self) -> Any:
@@ -905,7 +908,7 @@ class SoftmaxClassifier(
         self, data: Batch, n_classes: int, mean_weight: float, data_source: DataSource | None = None
     ) -> Problem:
         """Return the problem of these rows, or of the ``data_source`` that they are a sample of."""
-        kernel = _validation.get_kernel(choose_engine(self.engine, data.X))
+        kernel = registry.get_kernel(choose_engine(self.engine, data.X))
         if data_source is not None:
             mean_weight = float(data_source.class_weights.sum()) / data_source.n_samples
         l1_ratio = self._l1_ratio()
@@ -925,12 +928,12 @@ class SoftmaxClassifier(
         coef = to_numpy(self.coef_)  # sparse after sparsify
         coef = coef.toarray() if sp.issparse(coef) else coef
         params = Params(np.array(coef, dtype=np.float64), np.array(to_numpy(self.intercept_), dtype=np.float64))
-        return _validation.check_finite_params(params)
+        return _arrays.check_finite_params(params)
 
     def _warm_params(self, last: Params, cold: Params, classes: Array) -> Params:
         """Return the parameters of the last fit as a start; raise ValueError if they do not fit the problem."""
         last_classes = to_numpy(self.classes_)
-        if not np.array_equal(*_validation.to_common_dtype(classes, last_classes, "y", "the classes of the last fit")):
+        if not np.array_equal(*_labels.to_common_dtype(classes, last_classes, "y", "the classes of the last fit")):
             raise ValueError(
                 f"warm_start needs the classes of the last fit, {last_classes.tolist()}, got {classes.tolist()}; set "
                 "warm_start=False, or use partial_fit with all classes."

@@ -22,8 +22,12 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax import _sklearn
 from sksoftmax._classifier import SoftmaxClassifier
+from sksoftmax._data import arrays as _arrays
+from sksoftmax._data import labels as _labels
 from sksoftmax._data import validation as _validation
+from sksoftmax._engines import registry
 from sksoftmax._engines.threads import one_blas_thread
 from sksoftmax._maths.objective import alpha_from_C
 from sksoftmax._maths.reduction import (
@@ -49,8 +53,8 @@ _MAX_LOG10_C = 4
 
 
 class SoftmaxClassifierCV(
-    _validation.SparseCoefMixin,  # type: ignore[misc]
-    _validation.DocumentationLinkMixin,
+    _sklearn.SparseCoefMixin,  # type: ignore[misc]
+    _sklearn.DocumentationLinkMixin,
     PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -201,7 +205,7 @@ class SoftmaxClassifierCV(
         self.random_state = random_state
         self.verbose = verbose
 
-    @_validation.validate_parameters
+    @_sklearn.validate_parameters
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **params: Any) -> Self:
         """Select the penalty, and fit the model to the rows of X.
 
@@ -234,7 +238,7 @@ class SoftmaxClassifierCV(
         ConvergenceWarning
             If a fit ends above its tolerance.
         """
-        _validation.raise_for_params(params, self, "fit")
+        _sklearn.raise_for_params(params, self, "fit")
         with _validation.restore_on_error(self), one_blas_thread():
             _validation.check_engine_available(self)
             rows = _validation.all_rows(self, X, y, sample_weight, reset=True)
@@ -252,15 +256,15 @@ class SoftmaxClassifierCV(
         4. Select the penalty.
         """
         # 1.
-        _validation.check_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
+        _arrays.check_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
         classes, codes = np.unique(rows.y, return_inverse=True)
-        _validation.check_two_classes(classes)
+        _labels.check_two_classes(classes)
         data = _validation.drop_zero_weight_or_raise(rows._replace(y=codes))
         alphas, l1_ratios = self._grid(float(data.weight.sum()))
         splitter_params, scorer_params = self._route_params(params)
         splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **splitter_params))
         _validation.check_any_folds(len(splits), self.cv)
-        scorer_params = _validation.params_of_rows(rows.X, scorer_params, np.flatnonzero(rows.weight > 0))
+        scorer_params = _sklearn.params_of_rows(rows.X, scorer_params, np.flatnonzero(rows.weight > 0))
         place = np.where(rows.weight > 0, np.cumsum(rows.weight > 0) - 1, -1)
         # 2.
         model = self._new_model(classes, data.X)
@@ -338,7 +342,7 @@ class SoftmaxClassifierCV(
         starts = [points[j].params for points in paths[i :: len(self.l1_ratios_)]]
         model.set_params(alpha=self.alpha_, l1_ratio=self.l1_ratio_, tol=self.tol)
         start = _mean_of_folds(starts, has_rows, has_l1=model._l1_ratio() > 0)
-        data = _validation.apply_class_weight(data, self.class_weight, self.classes_)
+        data = _labels.apply_class_weight(data, self.class_weight, self.classes_)
         problem = model._problem(data, len(self.classes_), float(data.weight.mean()))
         result, info = minimize(
             *(problem, start, model._settings(), Rules(self.max_iter, self.tol, None, 1)),
@@ -370,7 +374,7 @@ class SoftmaxClassifierCV(
         mean = _mean_of_folds(best, has_rows, has_l1=model._l1_ratio() > 0)
         model.__dict__ |= model._centered_coef_attributes(mean, data.X)
         model.n_iter_ = int(self.n_iter_.max())
-        self._set_best_estimator(model, _validation.apply_class_weight(data, self.class_weight, self.classes_))
+        self._set_best_estimator(model, _labels.apply_class_weight(data, self.class_weight, self.classes_))
 
     def _set_best_estimator(self, model: SoftmaxClassifier, data: Batch) -> None:
         """Set ``best_estimator_`` and its coefficients; ``data`` are the rows that its stream continues from."""
@@ -389,8 +393,8 @@ class SoftmaxClassifierCV(
             Cs = np.logspace(_MIN_LOG10_C, _MAX_LOG10_C, self.alphas)  # type: ignore[arg-type]
             alphas = np.array([alpha_from_C(C, total_weight) for C in Cs])
         else:
-            alphas = np.unique(_validation.check_range("alphas", self.alphas, 0.0, np.inf))[::-1]
-        return alphas, _validation.check_range("l1_ratios", self.l1_ratios, 0.0, 1.0)
+            alphas = np.unique(_arrays.check_range("alphas", self.alphas, 0.0, np.inf))[::-1]
+        return alphas, _arrays.check_range("l1_ratios", self.l1_ratios, 0.0, 1.0)
 
     def _new_model(self, classes: Array, X: Any) -> SoftmaxClassifier:
         """Return a classifier with the shared parameters, to hold coefficients."""
@@ -425,27 +429,27 @@ class SoftmaxClassifierCV(
         ValueError
             If X, y or the weights are not as above, or a keyword is not routed to the scorer.
         """
-        _validation.raise_for_params(score_params, self, "score")
+        _sklearn.raise_for_params(score_params, self, "score")
         check_is_fitted(self)
-        y = _validation.check_labels(y, warn=False)
-        _validation.to_common_dtype(y, self.classes_, "y", "the classes")
+        y = _labels.check_labels(y, warn=False)
+        _labels.to_common_dtype(y, self.classes_, "y", "the classes")
         sample_weight = _validation.check_score_weight(sample_weight, X, y)
         scorer = self._scorer(self.classes_)
-        if sample_weight is not None and (_validation.routing_enabled() or _validation.accepts_weights(scorer)):
+        if sample_weight is not None and (_sklearn.routing_enabled() or _sklearn.accepts_weights(scorer)):
             score_params["sample_weight"] = sample_weight
-        if _validation.routing_enabled():
+        if _sklearn.routing_enabled():
             score_params = process_routing(self, "score", **score_params).scorer.score
         with np.errstate(all="ignore"):
             return float(scorer(self, X, y, **score_params))
 
     def _scorer(self, classes: Array | None = None) -> Any:
         scorer = get_scorer(self.scoring or "accuracy")
-        return scorer if classes is None else _validation.scorer_of_classes(scorer, classes)
+        return scorer if classes is None else _sklearn.scorer_of_classes(scorer, classes)
 
     def _route_params(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split the keywords of ``fit`` into those of the splitter and those of the scorer."""
-        if not _validation.routing_enabled():
-            accepts_weights = _validation.accepts_weights(self._scorer())
+        if not _sklearn.routing_enabled():
+            accepts_weights = _sklearn.accepts_weights(self._scorer())
             return {}, {name: value for name, value in params.items() if name != "sample_weight" or accepts_weights}
         routed = process_routing(self, "fit", **params)
         return routed.splitter.split, routed.scorer.score
@@ -544,14 +548,14 @@ def _path_of_fold(
     held_out = Batch(*(column[test] for column in reduced.problem.data))
     test_rows = held_out if reduced.problem.data.X is data.X else Batch(*(column[test] for column in data))
     if data.y.min() < data.y.max():  # otherwise no fold can have two classes
-        _validation.check_two_classes(scorer.model.classes_[np.unique(train_rows.y)])
+        _labels.check_two_classes(scorer.model.classes_[np.unique(train_rows.y)])
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without any; change cv.")
-    train_rows = _validation.apply_class_weight(train_rows, class_weight, scorer.model.classes_)
-    scorer = scorer._replace(params=_validation.params_of_rows(data.X, scorer.params, test))
+    train_rows = _labels.apply_class_weight(train_rows, class_weight, scorer.model.classes_)
+    scorer = scorer._replace(params=_sklearn.params_of_rows(data.X, scorer.params, test))
     mean_weight = float(train_rows.weight.mean())
     problem = prepared.problem._replace(data=train_rows, mean_weight=mean_weight, alpha=1.0, l1_ratio=l1_ratio)
-    problem = problem._replace(kernel=_validation.get_kernel(choose_engine(settings.engine)))
+    problem = problem._replace(kernel=registry.get_kernel(choose_engine(settings.engine)))
     classes = classes_with_rows(problem)
     restricted = identity_reduction(problem) if classes is None else restrict_classes(problem, classes)
     if classes is not None:

@@ -26,6 +26,7 @@ except ImportError as error:
         "fits files larger than memory on one machine."
     ) from error
 
+from sksoftmax import _sklearn
 from sksoftmax._classifier import SoftmaxClassifier
 from sksoftmax._cluster.client import Cluster, ClusterSource, compute_partitions
 from sksoftmax._cluster.partitions import (
@@ -38,6 +39,8 @@ from sksoftmax._cluster.partitions import (
     sampling_rates,
     summarize_partition,
 )
+from sksoftmax._data import arrays as _arrays
+from sksoftmax._data import labels as _labels
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.chunks import concatenate_rows
 from sksoftmax._data.out_of_core import match_class_weights
@@ -174,7 +177,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_client"}
 
-    @_validation.with_callbacks
+    @_sklearn.with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the model to distributed rows, which stay on their workers except for a sample.
 
@@ -226,7 +229,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
                 checked = [cluster.submit(summarize_partition, *parts, self.fit_intercept) for parts in partitions]
                 summary = merge_summaries(cluster.gather(cluster.each(get_summary, checked)))
                 classes, weights, counts, moments = summary.statistics
-                factors = _validation.class_factors(self.class_weight, classes, weights)
+                factors = _labels.class_factors(self.class_weight, classes, weights)
                 chunks = cluster.each(encode_partition, checked, classes, factors, summary.dtype)
                 rates = sampling_rates(summary)
                 seed = int(check_random_state(self.random_state).randint(2**31))
@@ -330,7 +333,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
         _validation.check_any_rows(
             int(n_samples), "X", f"{len(parts)} partitions without one", "check what selects the rows"
         )
-        _validation.check_finite_sum(np.array([weights]))
+        _arrays.check_finite_sum(np.array([weights]))
         _validation.check_any_weight(int(weights > 0))
         return float(hits) / float(weights)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sksoftmax._data.validation import as_array, check_finite_numbers, check_number, table
+from sksoftmax._data.arrays import as_array, check_finite_numbers, check_number, table
 from sksoftmax._engines import naive, vectorized
 from sksoftmax._types import Array, Kernel, Params
 

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import check_grad
 
+from sksoftmax._data.arrays import check_integer, check_number
 from sksoftmax._data.batches import normal, subset
-from sksoftmax._data.validation import KERNELS, check_integer, check_number, plain_data
+from sksoftmax._data.validation import plain_data
+from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.objective import penalty, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._training.plan import choose_engine

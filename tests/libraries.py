@@ -56,4 +56,4 @@ def dispatch(monkeypatch):
 
 def wrapped(array):
     """As a fit sees it."""
-    return import_module("sksoftmax._data.validation").wrap_array(array)
+    return import_module("sksoftmax._data.arrays").wrap_array(array)

@@ -5,7 +5,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model._base import LinearClassifierMixin
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._data.validation import apply_class_weight, in_host_memory
+from sksoftmax._data.arrays import in_host_memory
+from sksoftmax._data.labels import apply_class_weight
 from sksoftmax._maths.objective import alpha_from_C
 from sksoftmax._types import Batch
 

@@ -7,7 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
-from sksoftmax._solvers.dual import is_available
+from sksoftmax._engines.registry import has_compiled
 
 ESTIMATORS = [
     SoftmaxClassifier(),
@@ -16,7 +16,7 @@ ESTIMATORS = [
     SoftmaxClassifier(solver="adam"),
     SoftmaxClassifier(engine="vectorized"),
     SoftmaxClassifier(engine="naive"),
-    *([SoftmaxClassifier(engine="compiled")] if is_available() else []),
+    *([SoftmaxClassifier(engine="compiled")] if has_compiled() else []),
     # the checks' data fit in one batch of 32, which hides what goes wrong with weights over batches
     SoftmaxClassifier(batch_size=4),
     SoftmaxClassifier(batch_size=4, engine="naive"),

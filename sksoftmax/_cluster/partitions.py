@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from sksoftmax import _sklearn
 from sksoftmax._classifier import SoftmaxClassifier
+from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import chunks as _chunks
+from sksoftmax._data import labels as _labels
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.batches import generator, uniform
 from sksoftmax._data.chunks import (
@@ -66,7 +69,7 @@ def summarize_partition(
     X: Any, y: Any, sample_weight: Any, fit_intercept: bool
 ) -> tuple[Batch | None, PartitionSummary | None]:
     """Check a partition; return its rows as `summarize`, and its summary; (None, None) if it has no row."""
-    if _validation.n_samples_of(X) == 0:
+    if _sklearn.n_samples_of(X) == 0:
         return None, None
     checker = SoftmaxClassifier()  # scikit-learn's validation sets its names and number of columns
     rows = _validation.all_rows(checker, X, y, sample_weight, reset=True, is_stream=True)
@@ -103,9 +106,9 @@ def merge_summaries(all_summaries: Sequence[PartitionSummary | None]) -> Partiti
             f"the partitions must have the same columns, all sparse or all dense, got {sorted(map(str, columns))}."
         )
     parts = [each.statistics for each in summaries]
-    labels = functools.reduce(_validation.union_classes, [part.labels for part in parts])
-    _validation.check_two_classes(labels)
-    _validation.check_finite_sum(np.concatenate([part.weights for part in parts]))
+    labels = functools.reduce(_labels.union_classes, [part.labels for part in parts])
+    _labels.check_two_classes(labels)
+    _arrays.check_finite_sum(np.concatenate([part.weights for part in parts]))
     totals = Totals(labels)
     for part in parts:
         totals.add(part._replace(labels=part.labels.astype(labels.dtype)), part.weights.sum())
@@ -136,9 +139,9 @@ def encode_partition(
     rows, summary = checked
     if rows is None or summary is None:
         return None
-    labels, classes = _validation.to_common_dtype(summary.statistics.labels, classes, "y", "the classes")
+    labels, classes = _labels.to_common_dtype(summary.statistics.labels, classes, "y", "the classes")
     codes = np.searchsorted(classes, labels)[rows.y]
-    return _validation.drop_zero_weight(Batch(_validation.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
+    return _arrays.drop_zero_weight(Batch(_arrays.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
 
 
 @np.errstate(all="ignore")
@@ -185,14 +188,14 @@ def identity(value: Any) -> Any:
 
 def predict_block(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...], dtype: Any) -> Array:
     """Return the predictions for a block, which may have no row; ``shape`` and ``dtype`` are of one prediction."""
-    if _validation.n_samples_of(X) == 0:
+    if _sklearn.n_samples_of(X) == 0:
         return np.empty((0, *shape), dtype)
     return predict(X)
 
 
 def count_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[float, float, int]:
     """Return the weight of the correctly predicted rows of a partition, the weight of all rows, and their number."""
-    if _validation.n_samples_of(X) == 0:
+    if _sklearn.n_samples_of(X) == 0:
         return 0.0, 0.0, 0
     rows = _validation.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
     is_right = model.predict(X) == rows.y

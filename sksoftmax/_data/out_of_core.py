@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 import scipy.sparse as sp
 
+from sksoftmax import _sklearn
+from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import chunks as _chunks
+from sksoftmax._data import labels as _labels
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.batches import chunk_order
 from sksoftmax._data.chunks import ChunkedSource, StratifiedSampler, split_rows
@@ -124,9 +127,9 @@ def array_source(X: Any, y: Any, sample_weight: Any) -> Source:
     ValueError
         If X, y and the weights differ in length, or `check_labels` refuses y.
     """
-    y = _validation.check_labels(y)
+    y = _labels.check_labels(y)
     weight = sample_weight if sample_weight is None or np.ndim(sample_weight) == 0 else np.asarray(sample_weight)
-    _validation.check_same_length(X, y, weight if np.ndim(weight) else None)
+    _arrays.check_same_length(X, y, weight if np.ndim(weight) else None)
     slices = chunk_slices(X)
 
     def read(rng: np.random.RandomState | None) -> Iterator[tuple[Any, Any, Any]]:
@@ -158,7 +161,7 @@ def batches_source(batches: Any) -> Source:
             if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
                 raise TypeError(f"a batch must be (X, y) or (X, y, sample_weight), got {type(batch).__name__}.")
             X, y, *weight = batch
-            if _validation.n_samples_of(X):
+            if _sklearn.n_samples_of(X):
                 yield X, y, weight[0] if weight else None
 
     return Source(read, type(batches) not in (list, tuple))
@@ -178,24 +181,24 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         If a chunk is not what ``fit`` accepts; if it differs from the first in its number of columns, or in being
         sparse; if a label is not in ``classes``; if there is no row of positive weight, or only one class.
     """
-    labels = np.empty(0) if classes is None else _validation.given_classes(classes)
+    labels = np.empty(0) if classes is None else _labels.given_classes(classes)
     if classes is not None:
-        _validation.check_two_classes(labels, "classes")
+        _labels.check_two_classes(labels, "classes")
     sample, totals, n_read = StratifiedSampler(rng), Totals(labels), 0
     is_sparse: bool | None = None
     sums: Any = 0.0
     for X, y, weight in source.read(None):
-        n_read += _validation.n_samples_of(X)
-        _validation.check_numpy(X)
+        n_read += _sklearn.n_samples_of(X)
+        _arrays.check_numpy(X)
         rows = _validation.all_rows(estimator, X, y, weight, reset=is_sparse is None, is_stream=True)
         if is_sparse not in (None, sp.issparse(rows.X)):
             raise ValueError("the batches must be all sparse or all dense, got both.")
         is_sparse = sp.issparse(rows.X)
         rows, statistics = summarize(rows, fit_intercept=estimator.fit_intercept)
         if classes is not None:
-            _validation.codes_of(statistics.labels, labels, "give them in classes as well, or leave it out.")
+            _labels.codes_of(statistics.labels, labels, "give them in classes as well, or leave it out.")
         elif not totals.has_labels(statistics.labels):
-            labels = _validation.union_classes(labels, statistics.labels, "y", "the batches before")
+            labels = _labels.union_classes(labels, statistics.labels, "y", "the batches before")
         codes = totals.add(statistics, rows.weight.sum())
         if len(rows.y) == 0:
             continue
@@ -205,8 +208,8 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
             rows = rows._replace(weight=rows.weight.copy())
         sample.add(rows, totals.n_classes, may_change=source.may_change and _shares_memory(rows.X, X))
     _validation.check_any_rows(n_read, "batches", "none", "a function must return a new iterator in each call")
-    _validation.check_two_classes(labels)
-    _validation.check_finite_sum(totals.class_weights)
+    _labels.check_two_classes(labels)
+    _arrays.check_finite_sum(totals.class_weights)
     _validation.check_any_weight(int(totals.class_counts.sum()))
     assert totals.moments is not None
     ranks = totals.ranks(labels)
@@ -259,11 +262,11 @@ def sample_and_source(first_pass: Survey, source: Source, class_weight: Any) -> 
     - the sum of the weights of each class, if the rows may change;
     - the sums of the columns, if the rows may change, in passes 2, 3, 4, 8, 16, ...
     """
-    factors = _validation.class_factors(class_weight, first_pass.classes, first_pass.class_weights)
+    factors = _labels.class_factors(class_weight, first_pass.classes, first_pass.class_weights)
     class_weights = factors * first_pass.class_weights
     sample, n_expected = first_pass.data, first_pass.n_read
     data = match_class_weights(
-        _validation.drop_zero_weight(sample._replace(weight=sample.weight * factors[sample.y])), class_weights
+        _arrays.drop_zero_weight(sample._replace(weight=sample.weight * factors[sample.y])), class_weights
     )
     dtype = data.X.dtype
     passes = itertools.count(2)  # the survey was pass 1
@@ -273,8 +276,8 @@ def sample_and_source(first_pass: Survey, source: Source, class_weight: Any) -> 
         is_summed = source.may_change and (i_pass == 3 or i_pass & (i_pass - 1) == 0)  # up to a tenth of a pass
         n_read, weights, sums = 0, np.zeros(len(first_pass.classes)), np.zeros(1)
         for X, labels, sample_weight in source.read(rng):
-            X, y = _validation.as_rows(X, dtype), _validation.check_labels(labels, warn=False)
-            y, classes = _validation.to_common_dtype(y, first_pass.classes, "y", "the batches before")
+            X, y = _arrays.as_rows(X, dtype), _labels.check_labels(labels, warn=False)
+            y, classes = _labels.to_common_dtype(y, first_pass.classes, "y", "the batches before")
             if X.shape[1] != data.X.shape[1]:
                 _raise_for_change(f"{X.shape[1]} columns, not {data.X.shape[1]},")
             n_read += len(y)
@@ -282,12 +285,12 @@ def sample_and_source(first_pass: Survey, source: Source, class_weight: Any) -> 
             if n_read > n_expected or (classes[codes] != y).any():
                 _raise_for_change("other labels" if n_read <= n_expected else f"more than {n_expected} rows")
             weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, float)
-            rows = _validation.drop_zero_weight(Batch(X, codes, weight))
+            rows = _arrays.drop_zero_weight(Batch(X, codes, weight))
             if source.may_change:
                 weights += np.bincount(rows.y, rows.weight, len(weights))
             if is_summed:
                 sums = sums + _column_sums(rows)
-            yield _validation.drop_zero_weight(rows._replace(weight=factors[rows.y] * rows.weight))
+            yield _arrays.drop_zero_weight(rows._replace(weight=factors[rows.y] * rows.weight))
         if n_read < n_expected:
             _raise_for_change(f"{n_read} rows, not {n_expected},")
         if source.may_change:

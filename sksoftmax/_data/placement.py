@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._data.validation import namespace_of
 from sksoftmax._engines.device import DeviceArray, to_host, to_numpy
+from sksoftmax._sklearn import namespace_of
 from sksoftmax._types import Array
 
 

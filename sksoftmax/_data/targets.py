@@ -11,6 +11,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_consistent_length
 
+from sksoftmax._data import arrays as _arrays
+from sksoftmax._data import labels as _labels
 from sksoftmax._data import validation as _validation
 from sksoftmax._types import Array, Batch
 
@@ -33,11 +35,11 @@ def fit_data(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Batch,
     """
     if estimator.soft_targets:
         rows, classes = soft_data(estimator, X, y, sample_weight, reset=True)
-        _validation.check_two_classes(classes[rows.y.any(axis=0)])
+        _labels.check_two_classes(classes[rows.y.any(axis=0)])
     else:
         rows = _validation.all_rows(estimator, X, y, sample_weight, reset=True)
         classes, codes = np.unique(rows.y, return_inverse=True)
-        _validation.check_two_classes(classes)
+        _labels.check_two_classes(classes)
         rows = rows._replace(y=codes)
     return _validation.drop_zero_weight_or_raise(rows), classes
 
@@ -80,7 +82,7 @@ def target_table(y: Any, name: str, dtype: Any = np.float64) -> tuple[Array, Arr
             "set soft_targets=False for labels."
         )
     frame_columns = _classes_of_columns(np.asarray(y.columns), name) if hasattr(y, "columns") else None
-    table = _validation.check_table(y, name)
+    table = _arrays.check_table(y, name)
     n_classes = table.shape[1]
     if n_classes < 2:
         raise ValueError(f"{name} must have a column for each of at least two classes, got {n_classes}.")
@@ -137,15 +139,15 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
             )
         rows, target_classes = soft_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
         given = target_classes if is_first and classes is None else classes
-        classes = _validation.stream_classes(estimator, given, target_classes)
+        classes = _labels.stream_classes(estimator, given, target_classes)
         check_same_classes(target_classes, classes)
-        return _validation.drop_zero_weight(rows), classes
+        return _arrays.drop_zero_weight(rows), classes
     rows = _validation.all_rows(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
-    classes = _validation.stream_classes(estimator, classes, rows.y)
-    codes = _validation.codes_of(
+    classes = _labels.stream_classes(estimator, classes, rows.y)
+    codes = _labels.codes_of(
         rows.y, classes, "give all classes that will ever come in the first call, or set allow_new_classes=True."
     )
-    return _validation.drop_zero_weight(rows._replace(y=codes)), classes
+    return _arrays.drop_zero_weight(rows._replace(y=codes)), classes
 
 
 def validation_arguments(early_stopping: bool, X: Any, y: Any, sample_weight: Any) -> Validation | None:
@@ -189,7 +191,7 @@ def validation_data(estimator: Any, validation: Validation | None, classes: Arra
         check_same_classes(target_classes, classes, "y_val")
     else:
         rows = _validation.all_rows(estimator, X, y, sample_weight, reset=False, is_stream=True, suffix="_val")
-        codes = _validation.codes_of(rows.y, classes, "leave rows of other classes out.", name="y_val")
+        codes = _labels.codes_of(rows.y, classes, "leave rows of other classes out.", name="y_val")
         rows = rows._replace(y=codes)
     return _validation.drop_zero_weight_or_raise(rows, "sample_weight_val")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._data.validation import drop_zero_weight
+from sksoftmax._data.arrays import drop_zero_weight
 from sksoftmax._maths.preconditioner import diagonal_moments, merge_moments
 from sksoftmax._types import Array, Batch, Moments
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.utils.validation import check_is_fitted
 
-from sksoftmax._data import validation as _validation
+from sksoftmax._data import arrays as _arrays
 from sksoftmax._engines.device import to_numpy
 from sksoftmax._maths.objective import alpha_from_C
 
@@ -55,12 +55,12 @@ def from_logistic(cls: Any, logistic: Any, total_weight: Any) -> Any:
         > 0.
     """
     _check_softmax(logistic)
-    if not (isinstance(total_weight, Real) and 0 < _validation.as_float(total_weight) < np.inf):
+    if not (isinstance(total_weight, Real) and 0 < _arrays.as_float(total_weight) < np.inf):
         raise ValueError(
             f"total_weight must be a number > 0, got {total_weight!r}: the sum of the weights of the rows that the "
             "LogisticRegression was fitted to, or their number."
         )
-    total_weight, (C, l1_ratio) = _validation.as_float(total_weight), _penalty_strength(logistic)
+    total_weight, (C, l1_ratio) = _arrays.as_float(total_weight), _penalty_strength(logistic)
     shared = _shared_params(logistic)
     shared["max_iter"] = max(1, shared["max_iter"])
     model = cls(alpha=alpha_from_C(C, total_weight), l1_ratio=l1_ratio, **shared)

@@ -12,6 +12,7 @@ from scipy.special import expit, log_expit, log_softmax
 from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import out_of_core
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.placement import labels_of
@@ -60,7 +61,7 @@ class PredictionsMixin:
         if isinstance(X, DeviceArray):
             coef, intercept = (to_device_of(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
             raw = X @ coef.T + intercept
-            _validation.check_finite_predictions(raw)
+            _arrays.check_finite_predictions(raw)
             return (raw[:, 0] if raw.shape[1] == 1 else raw).array
         if self._has_more_digits and X.dtype == np.float32:
             parts = [
@@ -72,7 +73,7 @@ class PredictionsMixin:
             raw = _raw_prediction(
                 X, self.coef_.astype(X.dtype, copy=False), self.intercept_.astype(X.dtype, copy=False)
             )
-        _validation.check_finite_predictions(raw)
+        _arrays.check_finite_predictions(raw)
         return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
 
     @out_of_core.by_chunks
@@ -97,7 +98,7 @@ class PredictionsMixin:
             If X has NaN or infinite values, or differs from the X of the fit in its number of columns, array library or
             device; or if a raw prediction overflows X's dtype.
         """
-        raw = _validation.wrap_array(self.decision_function(X))
+        raw = _arrays.wrap_array(self.decision_function(X))
         codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
         return labels_of(codes, self.classes_)
 
@@ -122,7 +123,7 @@ class PredictionsMixin:
         ValueError
             As ``decision_function``.
         """
-        raw = _validation.wrap_array(self.decision_function(X))
+        raw = _arrays.wrap_array(self.decision_function(X))
         if isinstance(raw, DeviceArray):
             return array_api.predicted_proba(raw).array
         if raw.ndim == 1:
@@ -150,7 +151,7 @@ class PredictionsMixin:
         ValueError
             As ``decision_function``.
         """
-        raw = _validation.wrap_array(self.decision_function(X))
+        raw = _arrays.wrap_array(self.decision_function(X))
         if isinstance(raw, DeviceArray):
             return array_api.predicted_log_proba(raw).array
         if raw.ndim == 1:

@@ -23,8 +23,8 @@ from typing import Any
 
 import scipy.sparse as sp
 
-from sksoftmax._data.validation import OtherVersionWarning
 from sksoftmax._maths.preconditioner import GramPreconditioner
+from sksoftmax._sklearn import OtherVersionWarning
 from sksoftmax._solvers._first_order import FirstOrderState
 from sksoftmax._solvers.adam import AdamMemory
 from sksoftmax._solvers.schedule_free import ScheduleFreeState

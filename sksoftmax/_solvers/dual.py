@@ -78,15 +78,6 @@ _EPOCHS_BETWEEN_SUMS = 8
 _SMALL_ERROR = 0.1
 
 
-def is_available() -> bool:
-    """Return whether numba is installed and works with this NumPy version, by importing the compiled functions."""
-    try:
-        from sksoftmax._engines import compiled as _compiled  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def dual(
     next_order: Callable[[], Array], tol: float, *, allow_estimate: bool = False, path_cache: DualData | None = None
 ) -> Solver:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sksoftmax._data import validation as _validation
+from sksoftmax import _sklearn
 from sksoftmax._training.fit import NO_MONITOR
 from sksoftmax._training.loop import Epoch, Monitor, Result
 
@@ -91,7 +91,7 @@ def task_of(estimator: Any, X: Any = None, y: Any = None, sample_weight: Any = N
     """Return the task of a new fit, after calling the callbacks, if any, for its beginning."""
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     arguments = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
-    context = _validation.callback_context(estimator, estimator.max_iter)
+    context = _sklearn.callback_context(estimator, estimator.max_iter)
     if context is not None:
         context.call_on_fit_task_begin(**arguments)
     return Task(context, arguments)

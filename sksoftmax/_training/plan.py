@@ -15,11 +15,12 @@ import scipy.sparse as sp
 
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
+from sksoftmax._engines.registry import has_compiled
 from sksoftmax._maths.objective import has_finite_squares, has_hard_labels
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner, use_full_gram
 from sksoftmax._solvers import schedules
 from sksoftmax._solvers._dual_data import is_mostly_zeros
-from sksoftmax._solvers.dual import dual, is_available
+from sksoftmax._solvers.dual import dual
 from sksoftmax._solvers.lbfgs import lbfgs
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.schedule_free import schedule_free
@@ -183,7 +184,7 @@ def _is_dual_faster(problem: Problem) -> bool:
         p < _MIN_DUAL_COLUMNS
         or (is_small(problem) and not problem.l1_ratio)
         or table > max(_MAX_TABLE * data_bytes(X), SMALL_TABLE)
-        or not is_available()
+        or not has_compiled()
     ):
         return False
     if problem.l1_ratio or _is_sparse(X):

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from sksoftmax._data import labels as _labels
 from sksoftmax._data import validation as _validation
 from sksoftmax._types import Array
 from sksoftmax.plotting import _parts as parts
@@ -358,7 +359,7 @@ def _check_predictions(name: str, y: Any, proba: Any, classes: Array, sample_wei
             f"{sums.min():g} to {sums.max():g}, for {name!r}; pass the output of predict_proba."
         )
     order = np.argsort(classes)
-    codes = order[_validation.codes_of(y, classes[order], "leave these rows out.")]
+    codes = order[_labels.codes_of(y, classes[order], "leave these rows out.")]
     weight = _validation.check_sample_weight(sample_weight, proba)
     _validation.check_any_weight(int(np.count_nonzero(weight)))
     is_used = weight > 0

@@ -24,7 +24,7 @@ from benchmarks.race import report as race_report
 from benchmarks.race.oracle import Fit, search
 from benchmarks.race.worker import Job, excuse
 from benchmarks.rivals import OURS, RIVALS, objective
-from sksoftmax._data.validation import KERNELS
+from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._types import Batch, Params, Problem
 

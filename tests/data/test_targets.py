@@ -18,8 +18,8 @@ from sklearn.model_selection import GridSearchCV
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._data import chunks
 from sksoftmax._engines import naive, vectorized
+from sksoftmax._engines.registry import has_compiled
 from sksoftmax._maths import objective as _objective
-from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, KERNELS, problem, random_data, random_params
 
@@ -553,7 +553,7 @@ def test_validation_targets_of_other_classes_raise():
         clf.fit(X_IRIS, TABLE, X_val=X_IRIS, y_val=np.full((150, 2), 1.0))
 
 
-@pytest.mark.skipif(not is_available(), reason="needs numba")
+@pytest.mark.skipif(not has_compiled(), reason="needs numba")
 @pytest.mark.parametrize("params", [{"soft_targets": True}, {"label_smoothing": 0.1}])
 def test_the_compiled_engine_takes_neither(params):
     clf = SoftmaxClassifier(engine="compiled", **params)
@@ -565,7 +565,7 @@ def test_the_compiled_engine_takes_neither(params):
             getattr(clf, method)(X_IRIS, y)
 
 
-@pytest.mark.skipif(not is_available(), reason="needs numba")
+@pytest.mark.skipif(not has_compiled(), reason="needs numba")
 def test_auto_takes_the_vectorized_engine_where_labels_would_have_the_compiled_one():
     X, y = random_data(600, 200)
     fits = [SoftmaxClassifier(l1_ratio=0.5, label_smoothing=s).fit(sp.csr_array(X), y) for s in (0.0, 0.1)]

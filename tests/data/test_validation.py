@@ -22,8 +22,8 @@ from sksoftmax import (
     softmax_loss_naive,
     softmax_loss_vectorized,
 )
+from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import chunks
-from sksoftmax._data import validation as _validation
 
 X, Y = load_iris(return_X_y=True)
 FITTED = SoftmaxClassifier(random_state=0).fit(X, Y)
@@ -475,7 +475,7 @@ def test_an_index_out_of_range_ends_no_process():
 def test_sound_rows_of_any_kind_give_the_same_model(kind):
     assert_allclose(SoftmaxClassifier(random_state=0).fit(kind(X), Y).score(kind(X), Y), 0.98)
     empty = kind((150, 4))  # no entry, and none is out of range
-    assert _validation.check_sparse_structure(empty).shape == (150, 4)
+    assert _arrays.check_sparse_structure(empty).shape == (150, 4)
 
 
 # --- numbers that overflow --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
 
 from sksoftmax._data import validation as _validation
-from sksoftmax._engines import naive, vectorized
+from sksoftmax._engines import naive, registry, vectorized
 from sksoftmax._training.plan import choose_engine
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, KERNELS, random_data, random_params
@@ -17,7 +17,7 @@ N_CLASSES = pytest.mark.parametrize("n_classes", [2, 3, 5])
 
 
 def test_every_engine_that_users_may_ask_for_is_tested():
-    assert _validation.KERNELS == KERNELS
+    assert registry.KERNELS == KERNELS
     assert _validation.PARAMETER_CONSTRAINTS["engine"][0].options == {"auto", "compiled", *KERNELS}
     assert {choose_engine(name) for name in KERNELS} == set(KERNELS)
 

@@ -18,13 +18,14 @@ from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines import vectorized
+from sksoftmax._engines.registry import has_compiled
 from sksoftmax._maths.objective import hessian_products, prior_objective, prior_params, value_and_grad
 from sksoftmax._solvers import _certificate, _dual_finish, _prox_center
-from sksoftmax._solvers.dual import dual, is_available
+from sksoftmax._solvers.dual import dual
 from sksoftmax._training import plan
 from sksoftmax._types import Batch, Params, Problem
 
-needs_numba = pytest.mark.skipif(not is_available(), reason="numba is not installed")
+needs_numba = pytest.mark.skipif(not has_compiled(), reason="numba is not installed")
 
 
 def sparse_data(n_classes, n=300, p=40, seed=0, dtype=np.float64):

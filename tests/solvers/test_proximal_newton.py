@@ -13,16 +13,16 @@ from sklearn.exceptions import ConvergenceWarning
 
 from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier
+from sksoftmax._engines.registry import has_compiled
 from sksoftmax._maths.objective import penalty, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._maths.proximal import remove_class_shift, to_params, to_theta
 from sksoftmax._solvers import proximal_newton
-from sksoftmax._solvers.dual import is_available
 from sksoftmax._training import finish
 from sksoftmax._types import Params
 from tests.problems import problem, random_data, random_params
 
-ENGINES = ["vectorized", *(["compiled"] if is_available() else [])]
+ENGINES = ["vectorized", *(["compiled"] if has_compiled() else [])]
 CONTAINERS = {"dense": np.asarray, "csr": sp.csr_array}
 
 

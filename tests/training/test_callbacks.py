@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._data import chunks
+from sksoftmax._engines.registry import has_compiled
 from sksoftmax._maths.objective import value_and_grad
-from sksoftmax._solvers.dual import is_available
 from sksoftmax._types import Params
 from tests.problems import problem
 from tests.training.test_fit import with_empty_columns
@@ -105,7 +105,7 @@ KINDS = {
     "l1": {"l1_ratio": 0.5, "engine": "vectorized"},
     "sgd": {"solver": "sgd", "tol": 2.0, "average": True},
     "adam": {"solver": "adam", "tol": 0.5},
-    **({"compiled": {"engine": "compiled"}} if is_available() else {}),
+    **({"compiled": {"engine": "compiled"}} if has_compiled() else {}),
 }
 
 
