@@ -62,6 +62,29 @@ class PreconditionedState(NamedTuple):
         return Params(coef, to_host(self.b) - coef @ to_host(self.mean))
 
 
+def _initial_state(
+    problem: Problem, params: Params, preconditioner: GramPreconditioner, rate: float
+) -> PreconditionedState:
+    """Return the state with these parameters, in the coordinates of the preconditioner, and no velocity."""
+    X = problem.data.X
+    dtype = np.float64 if sp.issparse(X) else X.dtype
+    is_constant = np.isinf(preconditioner.scale)
+    u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
+    b = params.intercept + params.coef @ preconditioner.mean
+    return PreconditionedState(
+        u=to_device_of(u, X, dtype),
+        b=to_device_of(b, X, dtype),
+        velocity_u=zeros_on_device(u.shape, X, dtype),
+        velocity_b=zeros_on_device(b.shape, X, dtype),
+        inverse_scale=to_device_of(1 / preconditioner.scale, X, dtype),
+        mean=to_device_of(preconditioner.mean, X, dtype),
+        inverse=to_device_of(preconditioner.inverse, X, dtype),
+        step=0,
+        rate=rate,
+        total=0.0,
+    )
+
+
 def preconditioned_sgd(
     preconditioner: GramPreconditioner,
     rate: float,
@@ -96,23 +119,7 @@ def preconditioned_sgd(
     """
 
     def init(problem: Problem, params: Params) -> PreconditionedState:
-        X = problem.data.X
-        dtype = np.float64 if sp.issparse(X) else X.dtype
-        is_constant = np.isinf(preconditioner.scale)
-        u = np.where(is_constant, 0.0, params.coef * np.where(is_constant, 0.0, preconditioner.scale))
-        b = params.intercept + params.coef @ preconditioner.mean
-        return PreconditionedState(
-            u=to_device_of(u, X, dtype),
-            b=to_device_of(b, X, dtype),
-            velocity_u=zeros_on_device(u.shape, X, dtype),
-            velocity_b=zeros_on_device(b.shape, X, dtype),
-            inverse_scale=to_device_of(1 / preconditioner.scale, X, dtype),
-            mean=to_device_of(preconditioner.mean, X, dtype),
-            inverse=to_device_of(preconditioner.inverse, X, dtype),
-            step=0,
-            rate=rate,
-            total=0.0,
-        )
+        return _initial_state(problem, params, preconditioner, rate)
 
     def step(problem: Problem, state: PreconditionedState, batch: Batch) -> PreconditionedState:
         u, b, velocity_u, velocity_b, inverse_scale, mean, inverse, n_steps = state[:8]
