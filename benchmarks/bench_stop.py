@@ -2,7 +2,7 @@
 
 The promise: a fit whose ``stop_reason_`` is "tol" and that gives no warning (a silent fit) hands over coefficients with
 ``(F - F*) / F* <= tol``, F in float64. Below the rounding of X's dtype ``tol`` counts as that. Streams, which have no
-``tol``, promise 3 %. ``stop_problems.py`` draws the problems, ``stop_fits.py`` fits them, ``stop_reference.py``
+``tol``, promise 3 %. ``stop/problems.py`` draws the problems, ``stop/fits.py`` fits them, ``stop/reference.py``
 encloses F*.
 
 ``python -m benchmarks.bench_stop`` writes
@@ -32,9 +32,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from benchmarks import report
-from benchmarks.stop_fits import Fit, compile_all, fitted
-from benchmarks.stop_problems import KINDS, STREAM_TOL, StopProblem, problem
-from benchmarks.stop_reference import NOTHING, Minimum, Objective, minimum
+from benchmarks.stop.fits import Fit, compile_all, fitted
+from benchmarks.stop.problems import KINDS, STREAM_TOL, StopProblem, problem
+from benchmarks.stop.reference import NOTHING, Minimum, Objective, minimum
 from benchmarks.timing import machine
 from sksoftmax._types import Array
 

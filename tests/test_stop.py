@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import PolynomialFeatures
 
-from benchmarks.stop_reference import Objective, minimum
+from benchmarks.stop.reference import Objective, minimum
 from sksoftmax import SoftmaxClassifier
 
 settings.register_profile("stop", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -13,8 +13,8 @@ from sklearn.metrics import log_loss
 from benchmarks import bench_stop, report, stop_fits, stop_problems
 from benchmarks.bench_stop import Verdict, judge
 from benchmarks.rivals import logistic
-from benchmarks.stop_problems import KINDS, WAYS, problem
-from benchmarks.stop_reference import NOTHING, Minimum, Objective, _softmax, minimum
+from benchmarks.stop.problems import KINDS, WAYS, problem
+from benchmarks.stop.reference import NOTHING, Minimum, Objective, _softmax, minimum
 from sksoftmax import SoftmaxClassifier
 
 #: Accuracy that is asked of F* below.
@@ -131,9 +131,9 @@ def test_conjugate_gradients_lead_to_the_same_minimum(monkeypatch):
     X, y, weight = data(4)
     F = Objective(X, y, 4, weight, 1e-4)
     want = minimum(F, [F.zeros()], NEAR).value
-    monkeypatch.setattr("benchmarks.stop_reference._FACTOR_WORK", 0)
+    monkeypatch.setattr("benchmarks.stop.reference._FACTOR_WORK", 0)
     assert minimum(F, [F.zeros()], NEAR).value == pytest.approx(want, rel=NEAR)
-    monkeypatch.setattr("benchmarks.stop_reference._BLOCK_WORK", 0)
+    monkeypatch.setattr("benchmarks.stop.reference._BLOCK_WORK", 0)
     assert minimum(F, [F.zeros()], NEAR).value == pytest.approx(want, rel=NEAR)
 
 

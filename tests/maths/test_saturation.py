@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose
 
-from benchmarks.stop_reference import Objective, minimum
+from benchmarks.stop.reference import Objective, minimum
 from sksoftmax._maths import saturation as _saturation
 from sksoftmax._maths.curvature import factorize_hessian
 from sksoftmax._maths.newton_direction import NewtonStep, absolute_suboptimality, conjugate_gradients

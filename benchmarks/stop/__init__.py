@@ -1,0 +1,1 @@
+"""Parts of ``bench_stop``: the problems, their fits, and the reference F*."""
