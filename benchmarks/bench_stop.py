@@ -33,7 +33,8 @@ import scipy.sparse as sp
 
 from benchmarks import report
 from benchmarks.stop.fits import Fit, compile_all, fitted
-from benchmarks.stop.problems import KINDS, STREAM_TOL, StopProblem, problem
+from benchmarks.stop.kinds import KINDS
+from benchmarks.stop.problems import STREAM_TOL, StopProblem, problem
 from benchmarks.stop.reference import NOTHING, Minimum, Objective, minimum
 from benchmarks.timing import machine
 from sksoftmax._types import Array

@@ -14,7 +14,8 @@ import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.stop.problems import HAS_NUMBA, Rng, StopProblem
+from benchmarks.stop.draws import Rng
+from benchmarks.stop.problems import HAS_NUMBA, StopProblem
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
 
 #: Rows a class that the sample of ``fit_batches`` holds on average; if that is all rows, there is one pass.

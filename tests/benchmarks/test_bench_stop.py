@@ -10,10 +10,13 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import log_loss
 
-from benchmarks import bench_stop, report, stop_fits, stop_problems
+from benchmarks import bench_stop, report
 from benchmarks.bench_stop import Verdict, judge
 from benchmarks.rivals import logistic
-from benchmarks.stop.problems import KINDS, WAYS, problem
+from benchmarks.stop import fits as stop_fits
+from benchmarks.stop import kinds as stop_kinds
+from benchmarks.stop.kinds import KINDS
+from benchmarks.stop.problems import WAYS, problem
 from benchmarks.stop.reference import NOTHING, Minimum, Objective, _softmax, minimum
 from sksoftmax import SoftmaxClassifier
 
@@ -298,7 +301,7 @@ def test_the_kinds_are_many_and_outliers_are_in_them():
     assert p.outlying.sum() == 1
     outlying = np.abs(X[p.outlying].astype(float)).max()
     assert outlying > 30 * np.abs(X[~p.outlying]).max()  # 100 standard deviations; the others are within some 3
-    assert stop_problems.KINDS["one_outlier"] is stop_problems.one_outlier
+    assert stop_kinds.KINDS["one_outlier"] is stop_kinds.one_outlier
 
 
 @pytest.mark.parametrize(
