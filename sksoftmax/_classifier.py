@@ -35,7 +35,7 @@ from sksoftmax._model import conversion, serialization
 from sksoftmax._model.predictions import PredictionsMixin
 from sksoftmax._training.callbacks import Task, combine_monitors, task_of, verbose_monitor
 from sksoftmax._training.fit import minimize
-from sksoftmax._training.loop import Result, Rules
+from sksoftmax._training.loop import Result, StoppingCriteria
 from sksoftmax._training.plan import choose_engine
 from sksoftmax._training.settings import Settings
 from sksoftmax._training.stopping import StopReason
@@ -588,7 +588,7 @@ class SoftmaxClassifier(
         params = prior_params(problem)
         if last_params is not None:
             params = self._warm_params(last_params, params, classes)
-        rules = Rules(self.max_iter, self.tol, _validation_scorer(validation_rows), self.n_iter_no_change)
+        criteria = StoppingCriteria(self.max_iter, self.tol, _validation_scorer(validation_rows), self.n_iter_no_change)
         self._delete_fit_attributes()
         monitors = task.monitors(
             lambda result: {
@@ -599,7 +599,7 @@ class SoftmaxClassifier(
         if self.verbose:
             monitors = [verbose_monitor(problem.n_total_samples), *monitors]
         result, info = minimize(
-            *(problem, params, self._settings(), rules),
+            *(problem, params, self._settings(), criteria),
             is_warm=last_params is not None,
             rng=rng,
             monitor=combine_monitors(monitors),

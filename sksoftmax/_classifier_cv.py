@@ -39,7 +39,7 @@ from sksoftmax._maths.reduction import (
 )
 from sksoftmax._model.predictions import PredictionsMixin
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, may_rotate, minimize, prepare
-from sksoftmax._training.loop import Rules
+from sksoftmax._training.loop import StoppingCriteria
 from sksoftmax._training.path import PathPoint, path
 from sksoftmax._training.plan import choose_engine
 from sksoftmax._training.settings import Settings
@@ -269,7 +269,7 @@ class SoftmaxClassifierCV(
         # 2.
         model = self._new_model(classes, data.X)
         settings = model._settings()
-        rules = Rules(self.max_iter, self.tol, None, 1)
+        criteria = StoppingCriteria(self.max_iter, self.tol, None, 1)
         problem = model._problem(data, len(classes), float(data.weight.mean()))
         scorer = _HeldOutScorer(model, self._scorer(classes), scorer_params)
         weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
@@ -284,7 +284,18 @@ class SoftmaxClassifierCV(
         # 3.
         paths = Parallel(n_jobs=self.n_jobs, prefer="processes" if self.engine == "naive" else "threads")(
             delayed(_path_of_fold)(
-                *(prepared, reduced, data, place[train], place[test], alphas, float(l1_ratio), settings, rules, scorer),
+                *(
+                    prepared,
+                    reduced,
+                    data,
+                    place[train],
+                    place[test],
+                    alphas,
+                    float(l1_ratio),
+                    settings,
+                    criteria,
+                    scorer,
+                ),
                 class_weight=self.class_weight,
                 n_no_change=self.n_alphas_no_change,
                 seed=seed,
@@ -345,7 +356,7 @@ class SoftmaxClassifierCV(
         data = _labels.apply_class_weight(data, self.class_weight, self.classes_)
         problem = model._problem(data, len(self.classes_), float(data.weight.mean()))
         result, info = minimize(
-            *(problem, start, model._settings(), Rules(self.max_iter, self.tol, None, 1)),
+            *(problem, start, model._settings(), StoppingCriteria(self.max_iter, self.tol, None, 1)),
             is_warm=True,
             rng=check_random_state(self.random_state),
             monitor=NO_MONITOR,
@@ -530,7 +541,7 @@ def _path_of_fold(
     alphas: Array,
     l1_ratio: float,
     settings: Settings,
-    rules: Rules,
+    criteria: StoppingCriteria,
     scorer: _HeldOutScorer,
     *,
     class_weight: Any,
@@ -572,7 +583,7 @@ def _path_of_fold(
             held_out,
             restricted.problem.alpha * alphas,
             settings,
-            rules,
+            criteria,
             score=lambda params: scorer(back(params), test_rows),
             n_no_change=n_no_change,
             rng=check_random_state(seed),

@@ -1,4 +1,4 @@
-"""Types that all wings share: parameters, batches, column moments, the problem, kernels, data sources and solvers.
+"""Types that all layers share: parameters, batches, column moments, the problem, kernels, data sources and solvers.
 
 It imports no other module of the package.
 """
@@ -149,8 +149,8 @@ class DataSource(Protocol):
     def center_columns(self, column_offset: Array) -> Self:
         """Return the same rows with ``column_offset`` subtracted from X."""
 
-    def restrict_classes(self, seen: Array) -> Self:
-        """Return the same rows with y as positions in ``seen``, the sorted codes of the classes that have rows."""
+    def restrict_classes(self, present_classes: Array) -> Self:
+        """Return the same rows with y as positions in ``present_classes``, the sorted codes of classes with rows."""
 
 
 class Problem(NamedTuple):
@@ -163,7 +163,7 @@ class Problem(NamedTuple):
     n_classes : int
         At least 2.
     alpha : float
-        L2 strength, >= 0, on the mean loss.
+        Strength of the penalty, >= 0, next to the mean loss; ``l1_ratio`` splits it into L1 and L2.
     fit_intercept : bool
     kernel : Kernel
         The engine.
@@ -226,7 +226,7 @@ class Report(NamedTuple):
     excess : float
         Estimate of ``(F - F*) / F*``; inf while the solver has no estimate.
     at_precision : bool
-        Whether no step changes F by more than rounding.
+        Whether the solver cannot go on: no step changes F by more than rounding, or the next stage is to take over.
     is_exact : bool, default=True
         Whether ``value`` is F at the state's parameters. Otherwise it is the mean of F over the epoch.
     """

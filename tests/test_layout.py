@@ -12,8 +12,8 @@ import sksoftmax
 
 ROOT = Path(sksoftmax.__file__).parent
 
-#: The wings from the bottom up, and the modules of each, of which every one imports only from those before it.
-WINGS = {
+#: The layers from the bottom up, and the modules of each, of which every one imports only from those before it.
+LAYERS = {
     "": ["_types", "_version", "_sklearn"],
     "_engines": [
         "device",
@@ -64,10 +64,10 @@ WINGS = {
     "_training": [
         "stopping",
         "settings",
-        "finish",
-        "precision",
-        "named",
-        "lazy",
+        "newton_stage",
+        "tolerance",
+        "named_solvers",
+        "lazy_solver",
         "plan",
         "loop",
         "fit",
@@ -128,10 +128,10 @@ def _modules():
 
 def _in_order():
     """All modules by their names, from the bottom up."""
-    return [name if wing in LOOSE else f"{wing}.{name}" for wing, names in WINGS.items() for name in names]
+    return [name if layer in LOOSE else f"{layer}.{name}" for layer, names in LAYERS.items() for name in names]
 
 
-def test_every_module_stands_in_one_wing():
+def test_every_module_stands_in_one_layer():
     assert sorted(_in_order()) == sorted(name for name, _ in _modules())
 
 
@@ -142,7 +142,7 @@ def test_every_module_is_on_the_map():
     assert named == {name.replace(".", "/") for name in _in_order()}
 
 
-def test_a_module_imports_only_from_wings_below_and_from_modules_before_it():
+def test_a_module_imports_only_from_layers_below_and_from_modules_before_it():
     place = {name: i for i, name in enumerate(_in_order())}
     for name, path in _modules():
         for module, full in _imports(path):

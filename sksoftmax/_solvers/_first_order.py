@@ -15,7 +15,7 @@ from sksoftmax._types import Batch, Params, Problem, Solver, add_scaled
 #: An update rule, ``(grads, memory, step) -> (direction, memory, scale)``. The rate times the direction is added to the
 #: parameters. For a constant gradient the direction tends to ``-scale * grads``; ``scale`` is a number, or an array of
 #: the shape of ``coef``.
-Rule = Callable[[Params, Any, int], tuple[Params, Any, Any]]
+UpdateRule = Callable[[Params, Any, int], tuple[Params, Any, Any]]
 
 #: Exponent of the weights of the averaged iterates: late iterates count more, so that no start has to be chosen.
 _AVERAGE_POWER = 3
@@ -47,7 +47,7 @@ class FirstOrderState(NamedTuple):
 
 def first_order(
     name: str,
-    rule: Rule,
+    rule: UpdateRule,
     init_memory: Callable[[Params], Any],
     rate: float,
     schedule: Schedule,
@@ -66,7 +66,7 @@ def first_order(
     name : str
         Name of the solver.
     rule : callable
-        The update rule, see `Rule`.
+        The update rule, see `UpdateRule`.
     init_memory : callable
         Maps parameters to the initial memory of the rule.
     rate : float

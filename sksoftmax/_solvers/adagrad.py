@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sksoftmax._solvers._first_order import Rule
+from sksoftmax._solvers._first_order import UpdateRule
 from sksoftmax._types import Array, Params, zeros_like
 
 
-def adagrad_rule(epsilon: float) -> Rule:
+def adagrad_rule(epsilon: float) -> UpdateRule:
     """Return the rule ``-g / (sqrt(sum g^2) + epsilon)``: Duchi, Hazan & Singer (2011), JMLR 12, 2121-2159, fig. 1."""
 
     def rule(grads: Params, squares: Params, step: int) -> tuple[Params, Params, Array]:

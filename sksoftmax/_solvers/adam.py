@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sksoftmax._solvers._first_order import Rule
+from sksoftmax._solvers._first_order import UpdateRule
 from sksoftmax._types import Array, Params, zeros_like
 
 
@@ -25,7 +25,7 @@ def init_means(params: Params) -> AdamMemory:
     return AdamMemory(zeros_like(params), zeros_like(params))
 
 
-def adam_rule(beta_1: float, beta_2: float, epsilon: float) -> Rule:
+def adam_rule(beta_1: float, beta_2: float, epsilon: float) -> UpdateRule:
     """Return the rule ``-m / (sqrt(v) + epsilon)``, bias-corrected: Kingma & Ba (2015), arXiv:1412.6980, alg. 1."""
 
     def rule(grads: Params, memory: AdamMemory, step: int) -> tuple[Params, AdamMemory, Array]:

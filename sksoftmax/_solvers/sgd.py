@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sksoftmax._solvers._first_order import Rule
+from sksoftmax._solvers._first_order import UpdateRule
 from sksoftmax._types import Params, add_scaled, scale_params, zeros_like
 
 
@@ -15,7 +15,7 @@ def sgd_rule(
     momentum: float,
     nesterov: bool,
     precondition: Callable[[Params], Params] = lambda grads: grads,
-) -> Rule:
+) -> UpdateRule:
     """Return the rule ``velocity = momentum * velocity - precondition(grads)``, whose direction is the velocity.
 
     With ``nesterov`` the direction is one velocity ahead: Sutskever, Martens, Dahl & Hinton (2013), ICML, eqs. 3-4,

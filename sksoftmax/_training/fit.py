@@ -28,11 +28,11 @@ from sksoftmax._maths.objective import (
 )
 from sksoftmax._maths.reduction import classes_with_rows, identity_reduction, reduce_columns, restrict_classes
 from sksoftmax._solvers._dual_data import is_mostly_zeros
-from sksoftmax._training.loop import Epoch, Monitor, Result, Rules, train
+from sksoftmax._training.loop import Epoch, Monitor, Result, StoppingCriteria, train
 from sksoftmax._training.plan import make_plan, plan_moments, use_dual
-from sksoftmax._training.precision import center_or_widen
 from sksoftmax._training.settings import Settings
 from sksoftmax._training.stopping import StopReason
+from sksoftmax._training.tolerance import center_or_widen
 from sksoftmax._types import Array, Moments, Params, Problem, is_finite
 
 #: Change of F by rounding the parameters that needs no further check, as a fraction of ``tol``.
@@ -74,7 +74,7 @@ def minimize(
     problem: Problem,
     params: Params,
     settings: Settings,
-    rules: Rules,
+    criteria: StoppingCriteria,
     *,
     is_warm: bool,
     rng: np.random.RandomState,
@@ -101,13 +101,13 @@ def minimize(
         Called before and after each epoch, except those of the sample.
     """
     if problem.n_classes == 1:
-        return _fit_one_class(params, rules, monitor), {}
+        return _fit_one_class(params, criteria, monitor), {}
     # 1.
     if (class_codes := classes_with_rows(problem)) is not None:
         reduced = restrict_classes(problem, class_codes)
-        rules, monitor = _map_callbacks(rules, monitor, reduced.back)
+        criteria, monitor = _map_callbacks(criteria, monitor, reduced.back)
         result, info = minimize(
-            *(reduced.problem, reduced.to(params), settings, rules), is_warm=is_warm, rng=rng, monitor=monitor
+            *(reduced.problem, reduced.to(params), settings, criteria), is_warm=is_warm, rng=rng, monitor=monitor
         )
         all_params = Params(*(part.astype(result.params.coef.dtype) for part in reduced.back(result.params)))
         return result._replace(params=all_params), info
@@ -116,11 +116,11 @@ def minimize(
         params, is_warm = prior_params(problem), False
     # 3.
     sample_info: dict[str, object] = {}
-    tol = max(rules.tol, float(np.finfo(problem.data.X.dtype).eps))
+    tol = max(criteria.tol, float(np.finfo(problem.data.X.dtype).eps))
     if problem.data_source is not None and not is_warm and settings.solver == "auto":
         sample_tol = max(_SAMPLE_TOL, tol)
         sample_result, _ = _minimize_reduced(
-            *(_sample_problem(problem), params, settings._replace(tol=sample_tol), rules._replace(tol=sample_tol)),
+            *(_sample_problem(problem), params, settings._replace(tol=sample_tol), criteria._replace(tol=sample_tol)),
             is_warm=False,
             rng=rng,
             monitor=NO_MONITOR,
@@ -128,14 +128,14 @@ def minimize(
         params, is_warm = sample_result.params, True
         sample_info = {"sample": f"{problem.n_samples} rows, {sample_result.solver}"}
     # 4.
-    result, info = _minimize_reduced(problem, params, settings, rules, is_warm=is_warm, rng=rng, monitor=monitor)
+    result, info = _minimize_reduced(problem, params, settings, criteria, is_warm=is_warm, rng=rng, monitor=monitor)
     # 5.
     return finalize(problem, result, tol), {**info, **sample_info}
 
 
-def _fit_one_class(params: Params, rules: Rules, monitor: Monitor) -> Result:
+def _fit_one_class(params: Params, criteria: StoppingCriteria, monitor: Monitor) -> Result:
     """Return the result of a fit to rows of one class: one epoch, and F = 0 whatever the parameters."""
-    score = None if rules.score is None else rules.score(params)
+    score = None if criteria.score is None else criteria.score(params)
     result = Result(params, [0.0], [0.0], [] if score is None else [score], StopReason.TOL, 0.0, "priors")
     monitor.on_epoch_begin()
     monitor.on_epoch_end(Epoch(1, 0.0, 0.0, score, lambda: result))
@@ -160,7 +160,7 @@ def _minimize_reduced(
     problem: Problem,
     params: Params,
     settings: Settings,
-    rules: Rules,
+    criteria: StoppingCriteria,
     *,
     is_warm: bool,
     rng: np.random.RandomState,
@@ -170,9 +170,9 @@ def _minimize_reduced(
     reduced = reduce_columns(problem, may_rotate=may_rotate(problem, settings)) if problem.data_source is None else None
     reduced = reduced or identity_reduction(problem)
     prepared = in_solvers_coordinates(reduced.problem, settings)
-    rules, monitor = _map_callbacks(rules, monitor, reduced.back)
+    criteria, monitor = _map_callbacks(criteria, monitor, reduced.back)
     result, info = minimize_prepared(
-        *(prepared, reduced.to(params), settings, rules), is_warm=is_warm, rng=rng, monitor=monitor
+        *(prepared, reduced.to(params), settings, criteria), is_warm=is_warm, rng=rng, monitor=monitor
     )
     # no other fit reuses the cache, which would only take memory
     return result._replace(params=reduced.back(result.params), path_cache=None), info
@@ -209,7 +209,7 @@ def minimize_prepared(
     prepared: PreparedProblem,
     params: Params,
     settings: Settings,
-    rules: Rules,
+    criteria: StoppingCriteria,
     *,
     is_warm: bool,
     rng: np.random.RandomState,
@@ -232,17 +232,19 @@ def minimize_prepared(
         allow_estimate=allow_estimate,
         is_widened=is_widened,
     )
-    rules, monitor = _map_callbacks(rules, monitor, lambda params: shift_intercept(params, column_offset, -1.0))
+    criteria, monitor = _map_callbacks(criteria, monitor, lambda params: shift_intercept(params, column_offset, -1.0))
     start = shift_intercept(params, column_offset, 1.0)
-    result = train(problem, start, plan, rules, shuffle=settings.shuffle, rng=rng, monitor=monitor)
+    result = train(problem, start, plan, criteria, shuffle=settings.shuffle, rng=rng, monitor=monitor)
     return result._replace(params=shift_intercept(result.params, column_offset, -1.0)), plan.info
 
 
-def _map_callbacks(rules: Rules, monitor: Monitor, back: Callable[[Params], Params]) -> tuple[Rules, Monitor]:
+def _map_callbacks(
+    criteria: StoppingCriteria, monitor: Monitor, back: Callable[[Params], Params]
+) -> tuple[StoppingCriteria, Monitor]:
     """Return the rules and the monitor for a problem in other coordinates; ``back`` maps its parameters back."""
-    score = rules.score
+    score = criteria.score
     if score is not None:
-        rules = rules._replace(score=lambda params: score(back(params)))
+        criteria = criteria._replace(score=lambda params: score(back(params)))
 
     def on_epoch_end(epoch: Epoch) -> bool:
         def snapshot() -> Result:
@@ -251,7 +253,7 @@ def _map_callbacks(rules: Rules, monitor: Monitor, back: Callable[[Params], Para
 
         return monitor.on_epoch_end(epoch._replace(snapshot=snapshot))
 
-    return rules, monitor._replace(on_epoch_end=on_epoch_end)
+    return criteria, monitor._replace(on_epoch_end=on_epoch_end)
 
 
 # --- the final parameters ---------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ _SHRINK = 0.1
 _CERTIFICATE_ACCURACY = 0.1
 
 
-class Rules(NamedTuple):
+class StoppingCriteria(NamedTuple):
     """When to stop.
 
     Attributes
@@ -197,7 +197,7 @@ def train(
     problem: Problem,
     params: Params,
     plan: Plan,
-    rules: Rules,
+    criteria: StoppingCriteria,
     *,
     shuffle: bool,
     rng: np.random.RandomState,
@@ -220,7 +220,7 @@ def train(
         Start.
     plan : Plan
         Solvers, in their order.
-    rules : Rules
+    criteria : Rules
     shuffle : bool
         Whether the batches are drawn in random order.
     rng : RandomState
@@ -232,7 +232,7 @@ def train(
     reason: StopReason | None = None
     stages, n_epochs = plan.stages, 0
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        for _ in range(rules.max_iter):
+        for _ in range(criteria.max_iter):
             stage, is_last = stages[0], len(stages) == 1
             monitor.on_epoch_begin()
             # 1.
@@ -246,17 +246,17 @@ def train(
             if is_last and stage.solver.evaluate is None:
                 fit.progress, report = _certify(problem, plan, fit.state, report, fit.progress)
             # 5.
-            if stage.solver.evaluate is None or rules.score is not None:  # otherwise they are not needed
+            if stage.solver.evaluate is None or criteria.score is not None:  # otherwise they are not needed
                 fit.params = fit.state.params
-            score = None if rules.score is None else rules.score(fit.params)
+            score = None if criteria.score is None else criteria.score(fit.params)
             fit.record(report, score)
             # 6.
-            reason = _decide(fit, rules, report, plan.tol)
+            reason = _decide(fit, criteria, report, plan.tol)
             n_epochs += 1
             if not is_last and (reason is StopReason.PRECISION or (reason is None and n_epochs == stage.n_epochs)):
                 stages, n_epochs, reason = stages[1:], 0, None
             # 7.
-            if (reason is not None or fit.progress.epoch == rules.max_iter) and not plan.allow_estimate:
+            if (reason is not None or fit.progress.epoch == criteria.max_iter) and not plan.allow_estimate:
                 fit.evaluate_last()
             epoch = Epoch(fit.progress.epoch, fit.values[-1], fit.excess, score, fit.snapshot, fit.are_exact[-1])
             if monitor.on_epoch_end(epoch):
@@ -264,20 +264,20 @@ def train(
                 reason = reason or StopReason.CALLBACK
             if reason is not None:
                 break
-        return _to_result(fit, plan, rules, reason)
+        return _to_result(fit, plan, criteria, reason)
 
 
-def _to_result(fit: _Fit, plan: Plan, rules: Rules, reason: StopReason | None) -> Result:
+def _to_result(fit: _Fit, plan: Plan, criteria: StoppingCriteria, reason: StopReason | None) -> Result:
     """Return the result after the last epoch; ``reason`` is None if all epochs are over.
 
     If the epochs are over or no step changes F, an excess that is within the tolerance or unknown is computed anew.
     """
-    tol = max(rules.tol, float(np.finfo(fit.problem.data.X.dtype).eps))
+    tol = max(criteria.tol, float(np.finfo(fit.problem.data.X.dtype).eps))
     params, excess = fit.state.params, fit.excess
     is_undecided = reason in (None, StopReason.PRECISION)
     if reason is StopReason.EARLY_STOPPING:
         params, excess = fit.best_params, np.inf
-    elif is_undecided and plan.preconditioner is not None and (excess <= rules.tol or not np.isfinite(excess)):
+    elif is_undecided and plan.preconditioner is not None and (excess <= criteria.tol or not np.isfinite(excess)):
         excess = fit.excesses[-1] = float(_excess(fit.problem, params, plan.preconditioner, tol))
     if is_undecided:
         reason = StopReason.TOL if excess <= tol else reason or StopReason.MAX_ITER
@@ -297,14 +297,14 @@ def raise_estimates(values: list[float], are_exact: list[bool], excess: float, *
     return [value if is_exact else max(value, lowest) for value, is_exact in zip(values, are_exact, strict=True)]
 
 
-def _decide(fit: _Fit, rules: Rules, report: Report, tol: float) -> StopReason | None:
+def _decide(fit: _Fit, criteria: StoppingCriteria, report: Report, tol: float) -> StopReason | None:
     """Return the reason to stop after an epoch, or None to go on; set the excess to inf if F has no minimum."""
     if is_separable(fit.problem, report.value) and is_separable(
         fit.problem, value_and_grad(fit.problem, fit.state.params).value
     ):
         fit.excess = fit.excesses[-1] = np.inf
         return StopReason.SEPARABLE
-    if rules.score is not None and _stopping.has_stopped_improving(fit.progress, rules.n_iter_no_change):
+    if criteria.score is not None and _stopping.has_stopped_improving(fit.progress, criteria.n_iter_no_change):
         return StopReason.EARLY_STOPPING
     if report.excess <= tol:
         return StopReason.TOL

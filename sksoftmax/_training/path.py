@@ -13,7 +13,7 @@ import numpy as np
 from sksoftmax._data.batches import row_order
 from sksoftmax._maths.objective import loss, objective_value, penalty, prior_params, shift_intercept
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, minimize_prepared, prepare
-from sksoftmax._training.loop import Result, Rules
+from sksoftmax._training.loop import Result, StoppingCriteria
 from sksoftmax._training.plan import use_dual
 from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem, interpolate
@@ -58,7 +58,7 @@ def path(
     held_out: Batch,
     alphas: Array,
     settings: Settings,
-    rules: Rules,
+    criteria: StoppingCriteria,
     *,
     score: Callable[[Params], float],
     n_no_change: int | None,
@@ -75,7 +75,7 @@ def path(
     alphas : ndarray of shape (n_alphas,)
         Decreasing.
     settings, rules
-        As for a single fit; ``rules.tol`` is the smallest tolerance of the models.
+        As for a single fit; ``criteria.tol`` is the smallest tolerance of the models.
     score : callable
         Maps parameters to a score, higher is better.
     n_no_change : int or None
@@ -83,24 +83,24 @@ def path(
     """
     if prepared.problem.n_classes == 1:  # there is nothing to fit
         params = Params(np.zeros((1, prepared.problem.n_features)), np.zeros(1))
-        return [PathPoint(params, score(params), rules.tol, True, 1)] * len(alphas)
+        return [PathPoint(params, score(params), criteria.tol, True, 1)] * len(alphas)
     points: list[PathPoint] = []
     for i, alpha in enumerate(alphas):
         settings = settings if prepared.moments is None else _without_dual(settings)
         prepared = prepared._replace(problem=prepared.problem._replace(alpha=float(alpha)))
         if prepared.moments is None and not use_dual(prepared.problem, settings):
             prepared = prepare(prepared.problem, settings)
-        tol = points[-1].tol if points else rules.tol
+        tol = points[-1].tol if points else criteria.tol
         start = _start(prepared, points, alphas[: i + 1], rng)
         result, _ = minimize_prepared(
-            *(prepared, start, settings._replace(tol=tol), rules._replace(tol=tol)),
+            *(prepared, start, settings._replace(tol=tol), criteria._replace(tol=tol)),
             is_warm=bool(points),
             rng=rng,
             monitor=NO_MONITOR,
             allow_estimate=bool(points),
         )
         prepared = prepared._replace(path_cache=result.path_cache)
-        next_tol = max(rules.tol, min(_MAX_TOL, _GAP_FRACTION * _relative_gap(prepared.problem, held_out, result)))
+        next_tol = max(criteria.tol, min(_MAX_TOL, _GAP_FRACTION * _relative_gap(prepared.problem, held_out, result)))
         is_fitted = result.excess <= tol
         points.append(PathPoint(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
         if prepared.moments is None and "newton" in result.solver:

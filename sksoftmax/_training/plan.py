@@ -1,7 +1,7 @@
 """Choose the engine and the solvers of a fit or a stream from the shape of the problem.
 
-Every "auto" is decided here; only the curvature of the Newton steps is chosen in `finish`. `fit`, `path` and `stream`
-call `make_plan`, `use_dual` and `make_stream_plan`. To read the choices, start at the table `RULES`.
+Every "auto" is decided here; only the curvature of the Newton steps is chosen in `newton_stage_solver`. `fit`, `path`
+and `stream` call `make_plan`, `use_dual` and `make_stream_plan`. To read the choices, start at the table `RULES`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from sksoftmax._solvers.dual import dual
 from sksoftmax._solvers.lbfgs import lbfgs
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.schedule_free import schedule_free
-from sksoftmax._training.finish import (
+from sksoftmax._training.lazy_solver import LazySolver, lazy_solver
+from sksoftmax._training.named_solvers import plan_by_name
+from sksoftmax._training.newton_stage import (
     MAX_SAMPLE_FRACTION,
     SAMPLE_FRACTION,
     SMALL_TABLE,
     choose_curvature,
     data_bytes,
-    finish,
     memory_budget,
+    newton_stage_solver,
     sample_size_for_products,
     sample_size_or_all,
 )
-from sksoftmax._training.lazy import LazySolver, lazy_solver
-from sksoftmax._training.named import plan_by_name
-from sksoftmax._training.precision import center_or_widen, final_tol, is_small, stop_tol
 from sksoftmax._training.settings import MIN_BATCH, Plan, Settings, Stage
+from sksoftmax._training.tolerance import center_or_widen, final_tol, is_small, stop_tol
 from sksoftmax._types import Moments, Problem
 
 
@@ -210,7 +210,7 @@ def plan_dual(case: Case) -> Plan:
     def make_newton() -> LazySolver:
         own_problem, column_offset = center_or_widen(problem, settings)  # tol is that of the given X
         moments = compute_moments(own_problem, full_gram=use_full_gram(own_problem))
-        solver, _ = finish(own_problem, gram_preconditioner(own_problem, moments), moments, tol, least_tol)
+        solver, _ = newton_stage_solver(own_problem, gram_preconditioner(own_problem, moments), moments, tol, least_tol)
         return LazySolver(solver, own_problem, column_offset)
 
     n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_FRACTION * settings.max_iter)))
@@ -369,10 +369,12 @@ def plan_newton(case: Case) -> Plan:
 
 
 def _plan_with_newton(case: Case, stages: list[Stage], rate: float | None, batch_size: int) -> Plan:
-    """Return the plan of ``stages`` followed by Newton steps, see `finish`; ``rate`` is None without minibatches."""
+    """Return the plan of ``stages`` followed by Newton steps, see `newton_stage_solver`; ``rate`` is None without
+    minibatches.
+    """
     problem, settings, moments = case.problem, case.settings, case.get_moments()
     base, tol = gram_preconditioner(problem, moments), _newton_tol(case)
-    solver, curvature = finish(problem, base, moments, tol, final_tol(problem, settings), case.path_cache)
+    solver, curvature = newton_stage_solver(problem, base, moments, tol, final_tol(problem, settings), case.path_cache)
     preconditioner = "gram" if moments.second_moment.ndim == 2 else "diagonal"
     info = {
         "batch_size": batch_size,

@@ -18,7 +18,7 @@ from sksoftmax._maths.preconditioner import gram_preconditioner
 from sksoftmax._maths.reduction import add_classes
 from sksoftmax._solvers.schedule_free import moments_from_rows
 from sksoftmax._training.fit import NO_MONITOR, minimize
-from sksoftmax._training.loop import Result, Rules, one_pass
+from sksoftmax._training.loop import Result, StoppingCriteria, one_pass
 from sksoftmax._training.plan import choose_engine, make_stream_plan, rows_of_a_step
 from sksoftmax._training.settings import Settings
 from sksoftmax._types import Array, Batch, Params, Problem, is_finite
@@ -298,10 +298,10 @@ def _refit(
     start = (
         prior_params(problem) if row_buffer.params is None else with_intercept(row_buffer.params, problem.fit_intercept)
     )
-    rules = Rules(settings.max_iter, REFIT_TOL, None, 1)
+    criteria = StoppingCriteria(settings.max_iter, REFIT_TOL, None, 1)
     is_warm = bool(start.coef.any())
     result, info = minimize(
-        *(problem, start, settings._replace(tol=REFIT_TOL), rules), is_warm=is_warm, rng=rng, monitor=NO_MONITOR
+        *(problem, start, settings._replace(tol=REFIT_TOL), criteria), is_warm=is_warm, rng=rng, monitor=NO_MONITOR
     )
     fitted = Params(*(part.astype(np.float64) for part in result.params))
     info = {"solver": result.solver, **info}

@@ -18,7 +18,7 @@ from sksoftmax._maths.objective import penalty, prior_params, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._maths.proximal import remove_class_shift, to_params, to_theta
 from sksoftmax._solvers import proximal_newton
-from sksoftmax._training import finish
+from sksoftmax._training import newton_stage
 from sksoftmax._types import Params
 from tests.problems import problem, random_data, random_params
 
@@ -175,8 +175,10 @@ def test_the_subgradient_vanishes_at_the_end(
 @pytest.mark.parametrize("is_matrix", [True, False])
 def test_defaults_end_within_tol_of_the_minimum(load, alpha, l1_ratio, dtype, is_matrix, monkeypatch):
     if not is_matrix:
-        choice = finish.choose_curvature
-        monkeypatch.setattr(finish, "choose_curvature", lambda problem: choice(problem)._replace(is_factorized=False))
+        choice = newton_stage.choose_curvature
+        monkeypatch.setattr(
+            newton_stage, "choose_curvature", lambda problem: choice(problem)._replace(is_factorized=False)
+        )
     X, y = load(return_X_y=True)
     X = X.astype(dtype)
     clf = SoftmaxClassifier(alpha, l1_ratio=l1_ratio, random_state=0).fit(X, y)  # a ConvergenceWarning is an error

@@ -13,7 +13,7 @@ from sksoftmax._engines import vectorized
 from sksoftmax._maths.objective import prior_objective, prior_params, value_and_grad
 from sksoftmax._maths.reduction import reduce_columns
 from sksoftmax._training.fit import NO_MONITOR, finalize, may_rotate, minimize
-from sksoftmax._training.loop import Result, Rules
+from sksoftmax._training.loop import Result, StoppingCriteria
 from sksoftmax._training.settings import Settings
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._types import Batch, Params, Problem
@@ -197,8 +197,8 @@ AUTO = Settings("auto", None, None, "linear", 0.5, 0.9, True, False, 0.9, 0.999,
 
 
 def minimised(case, params, *, is_warm, max_iter=100):
-    rules = Rules(max_iter, 1e-3, None, 5)
-    return minimize(case, params, AUTO, rules, is_warm=is_warm, rng=np.random.RandomState(0), monitor=NO_MONITOR)[0]
+    criteria = StoppingCriteria(max_iter, 1e-3, None, 5)
+    return minimize(case, params, AUTO, criteria, is_warm=is_warm, rng=np.random.RandomState(0), monitor=NO_MONITOR)[0]
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -116,7 +116,7 @@ def sample_size_or_all(n_drawn: int, n_samples: int) -> int:
     return n_drawn if 2 * n_drawn <= n_samples else n_samples
 
 
-def finish(
+def newton_stage_solver(
     problem: Problem,
     base: GramPreconditioner,
     moments: Moments,

@@ -13,8 +13,8 @@ from sksoftmax._solvers._first_order import first_order
 from sksoftmax._solvers.adagrad import adagrad_rule, init_squares
 from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
-from sksoftmax._training.precision import stop_tol
 from sksoftmax._training.settings import MIN_BATCH, Plan, Settings, Stage
+from sksoftmax._training.tolerance import stop_tol
 from sksoftmax._types import Moments, Problem
 
 
@@ -31,7 +31,7 @@ def plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, 
         Whether the solver runs for one pass, with no known end.
     """
     batch_size = min(settings.batch_size or MIN_BATCH, problem.n_samples)
-    rule, init_memory, auto_rate = {
+    update_rule, init_memory, auto_rate = {
         "sgd": (sgd_rule(settings.momentum, settings.nesterov), init_velocity, _gradient_rate),
         "adagrad": (adagrad_rule(settings.epsilon), init_squares, _coordinate_rate),
         "adam": (adam_rule(settings.beta_1, settings.beta_2, settings.epsilon), init_means, _coordinate_rate),
@@ -43,7 +43,7 @@ def plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, 
     n_batches = -(-problem.n_total_samples // batch_size)
     solver = first_order(
         settings.solver,
-        rule,
+        update_rule,
         init_memory,
         rate,
         schedules.schedule(settings.schedule, settings.power_t),

@@ -9,7 +9,7 @@ import numpy as np
 
 from sksoftmax._engines.device import DeviceArray
 from sksoftmax._maths.objective import center_columns
-from sksoftmax._training.finish import choose_curvature
+from sksoftmax._training.newton_stage import choose_curvature
 from sksoftmax._training.settings import MIN_BATCH, Settings
 from sksoftmax._types import Array, Problem
 
