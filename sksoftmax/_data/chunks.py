@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from sksoftmax._data.batches import epoch_batches, uniform
 from sksoftmax._engines.device import DeviceArray
-from sksoftmax._maths.objective import hessian_product, loss_grad
+from sksoftmax._maths.objective import hessian_product, loss_grad, sum_parts
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
 #: Maximum size of the sample in bytes of X. The first model is fitted to it, and later its rows give the curvature.
@@ -99,25 +99,19 @@ def center_chunks(
 
 def sum_loss_grad(chunks: Iterable[Batch], problem: Problem, params: Params, total: float) -> tuple[float, Params]:
     """Return the kernel's loss and gradient, summed over all chunks; ``problem.data`` is not used."""
-    loss, coef, intercept = 0.0, np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
-    for chunk in chunks:
-        chunk_loss, grads = loss_grad(problem._replace(data=chunk, data_source=None), params, total)
-        loss += chunk_loss
-        coef += grads.coef
-        intercept += grads.intercept
-    return loss, Params(coef, intercept)
+    parts = (loss_grad(problem._replace(data=chunk, data_source=None), params, total) for chunk in chunks)
+    return sum_parts(parts, *(np.zeros(part.shape) for part in params))
 
 
 def sum_hessian_product(
     chunks: Iterable[Batch], problem: Problem, params: Params, direction: Params, total: float
 ) -> Params:
     """Return the kernel's Hessian product at ``params``, summed over all chunks; ``problem.data`` is not used."""
-    coef, intercept = np.zeros(params.coef.shape), np.zeros(params.intercept.shape)
-    for chunk in chunks:
-        part = hessian_product(problem._replace(data=chunk, data_source=None), params, direction, total)
-        coef += part.coef
-        intercept += part.intercept
-    return Params(coef, intercept)
+    parts = (
+        (0.0, hessian_product(problem._replace(data=chunk, data_source=None), params, direction, total))
+        for chunk in chunks
+    )
+    return sum_parts(parts, *(np.zeros(part.shape) for part in params))[1]
 
 
 def split_rows(rows: Batch) -> Iterator[Batch]:

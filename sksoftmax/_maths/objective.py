@@ -17,7 +17,7 @@ part of F, without the L1 term; ``soft_threshold`` is the proximal step of the L
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -146,19 +146,26 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
     return _add_penalty(problem, *sum_loss_grad(problem, params, total), params)
 
 
-def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
-    """Return the sum of the weighted losses over ``total`` and its gradient, for the rows in memory, in float64."""
-    X = problem.data.X
+def sum_parts(parts: Iterable[tuple[Any, Params]], coef: Any, intercept: Any) -> tuple[Any, Params]:
+    """Return the sums of the losses and of the gradients of some parts; ``coef`` and ``intercept`` are zeros to add to.
+    """
     loss: Any = 0.0
-    coef, intercept = (zeros_on_device(part.shape, X) for part in params)
-    cast = _params_to_device(params, X)
-    for block in iter_blocks(problem):
-        y = smooth_targets(problem, block.y)
-        block_loss, grads = problem.kernel.loss_grad(cast, block.X, y, block.weight, total)
-        loss += block_loss
+    for part_loss, grads in parts:
+        loss += part_loss
         coef += grads.coef
         intercept += grads.intercept
-    return float(loss), _params_to_host(Params(coef, intercept))
+    return loss, Params(coef, intercept)
+
+
+def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
+    """Return the sum of the weighted losses over ``total`` and its gradient, for the rows in memory, in float64."""
+    kernel, cast = problem.kernel, _params_to_device(params, problem.data.X)
+    parts = (
+        kernel.loss_grad(cast, block.X, smooth_targets(problem, block.y), block.weight, total)
+        for block in iter_blocks(problem)
+    )
+    loss, grads = sum_parts(parts, *(zeros_on_device(part.shape, problem.data.X) for part in params))
+    return float(loss), _params_to_host(grads)
 
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
@@ -229,14 +236,13 @@ def hessian_product(
     ``probas`` are the cached ``probabilities``, or None to compute them.
     """
     table = probabilities(problem, params) if probas is None else probas
-    X = problem.data.X
-    coef, intercept = (zeros_on_device(part.shape, X) for part in direction)
-    cast = _params_to_device(direction, X)
-    for block, proba in zip(iter_blocks(problem), table, strict=True):
-        part = problem.kernel.hessian_product(proba, cast, block.X, block.weight, total)
-        coef += part.coef
-        intercept += part.intercept
-    return _params_to_host(Params(coef, intercept))
+    kernel, cast = problem.kernel, _params_to_device(direction, problem.data.X)
+    parts = (
+        (0.0, kernel.hessian_product(proba, cast, block.X, block.weight, total))
+        for block, proba in zip(iter_blocks(problem), table, strict=True)
+    )
+    _, product = sum_parts(parts, *(zeros_on_device(part.shape, problem.data.X) for part in direction))
+    return _params_to_host(product)
 
 
 def total_weight(problem: Problem) -> float:

@@ -93,7 +93,7 @@ def minimize(
     problem : Problem
     params : Params
         Start.
-    settings, rules
+    settings, criteria
     is_warm : bool
         Whether ``params`` are the result of an earlier fit.
     rng : RandomState
@@ -241,7 +241,7 @@ def minimize_prepared(
 def _map_callbacks(
     criteria: StoppingCriteria, monitor: Monitor, back: Callable[[Params], Params]
 ) -> tuple[StoppingCriteria, Monitor]:
-    """Return the rules and the monitor for a problem in other coordinates; ``back`` maps its parameters back."""
+    """Return the stopping criteria and the monitor for a problem in other coordinates; ``back`` maps its parameters back."""
     score = criteria.score
     if score is not None:
         criteria = criteria._replace(score=lambda params: score(back(params)))

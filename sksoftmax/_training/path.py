@@ -74,7 +74,7 @@ def path(
         The held-out rows, in the columns (not centered) and classes of ``prepared.problem``; may be empty.
     alphas : ndarray of shape (n_alphas,)
         Decreasing.
-    settings, rules
+    settings, criteria
         As for a single fit; ``criteria.tol`` is the smallest tolerance of the models.
     score : callable
         Maps parameters to a score, higher is better.
