@@ -122,6 +122,7 @@ def interior_point(H: Array, c: Array, t: Array, gap: float) -> tuple[Array, Arr
         length = pairs.max_length(step)
         length = length if length == 1 else _BOUNDARY * length
         z, pairs = z + length * dz, pairs.after_step(length, step)
+        z[penalized] = pairs.plus - pairs.minus  # the sum of the steps keeps no digits of a small difference
     return best_z * size / unit, is_zero, best_gap * size * size
 
 

@@ -241,7 +241,7 @@ def minimize_prepared(
 def _map_callbacks(
     criteria: StoppingCriteria, monitor: Monitor, back: Callable[[Params], Params]
 ) -> tuple[StoppingCriteria, Monitor]:
-    """Return the stopping criteria and the monitor for a problem in other coordinates; ``back`` maps its parameters back."""
+    """Return the criteria and the monitor for a problem in other coordinates; ``back`` maps its parameters back."""
     score = criteria.score
     if score is not None:
         criteria = criteria._replace(score=lambda params: score(back(params)))
