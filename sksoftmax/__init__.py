@@ -1,7 +1,7 @@
 """Softmax (multinomial logistic) regression for scikit-learn, trained by minibatches.
 
-The names in ``__all__`` need no extra package. ``sksoftmax.plotting``, ``sksoftmax.dask`` and ``sksoftmax.onnx`` need
-the extras of their names, and are imported separately.
+The names in ``__all__`` need no optional dependency. ``sksoftmax.plotting``, ``sksoftmax.dask`` and ``sksoftmax.onnx``
+need the extras ``plot``, ``dask`` and ``onnx``, and are imported separately.
 """
 
 from sksoftmax._classifier import SoftmaxClassifier

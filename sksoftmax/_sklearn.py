@@ -1,26 +1,26 @@
-"""scikit-learn's private names, all of them here, and what happens without them.
+"""All imports of private names of scikit-learn, with a fallback for each.
 
-They may change from release to release. The tests run with scikit-learn's newest pre-release too (`.ci/run
-prerelease`).
+The estimators, ``_data`` and ``_training`` import them from here. Private names may change from release to release, so
+the tests also run with the newest pre-release of scikit-learn (`.ci/run prerelease`).
 
 ====================================== ===================================================================
-name                                   without it
+name                                   fallback
 ====================================== ===================================================================
-``callback.*`` (from 1.9 on)           no callbacks: ``set_callbacks`` is not there
-``SparseCoefMixin``                    ``sparsify`` and ``densify`` of our own
-``_array_api.get_namespace``           arrays of other libraries become NumPy's
-``_metadata_requests.*``               no metadata routing: the parameters of ``fit`` are as without it
-``_check_method_params``               parameters with an entry for each row are told by their length
-``_num_samples``                       the length of X
-``_skl_callbacks``, ``_doc_link_*``    callbacks are not told; no link in the HTML representation
-``scorer._score_func`` and the like    scorers get the labels of the rows held out, and all weights
-``Interval``, ``StrOptions``,          an ImportError that names the versions which have them: no parameter could
-``_fit_context``                       be checked
+``callback.*`` (from 1.9 on)           no callbacks: estimators have no ``set_callbacks``
+``SparseCoefMixin``                    ``sparsify`` and ``densify`` as defined here
+``_array_api.get_namespace``           arrays of other libraries are converted to NumPy arrays
+``_metadata_requests.*``               no metadata routing: ``fit`` works as if it were disabled
+``_check_method_params``               parameters with an entry per row are recognized by their length
+``_num_samples``                       ``X.shape[0]`` or ``len(X)``
+``_skl_callbacks``, ``_doc_link_*``    callbacks are not called; no link in the HTML representation
+``scorer._score_func`` and the like    scorers get the labels of the held-out rows, and always the weights
+``Interval``, ``StrOptions``,          an ImportError that names the versions which have them, because
+``_fit_context``                       parameters could not be checked
 ====================================== ===================================================================
 
-sklearn-compat has two of these, ``_fit_context`` and ``_raise_for_params``, and for scikit-learn from 1.6 on takes both
-from where we do. It is not used: it imports some sixty private names at once, and without any of them could not be
-imported itself.
+The package sklearn-compat provides two of these names, ``_fit_context`` and ``_raise_for_params``. For scikit-learn
+from 1.6 on it imports both from the same places as this module. It is not used: it imports some sixty private names at
+once, and fails to import if any of them is missing.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ try:
     from sklearn.utils._param_validation import Interval, StrOptions
 except ImportError as error:
     raise ImportError(
-        f"sksoftmax {__version__} checks parameters by scikit-learn's {error.name}, which scikit-learn "
-        f"{sklearn.__version__} does not have as from 1.6 on to 1.9; upgrade sksoftmax, or install scikit-learn 1.9."
+        f"sksoftmax {__version__} needs {error.name} as in scikit-learn 1.6 to 1.9, got scikit-learn "
+        f"{sklearn.__version__}; upgrade sksoftmax, or install scikit-learn 1.9."
     ) from error
 
 try:
@@ -53,10 +53,10 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """No callbacks."""
+        """Empty mixin: estimators have no callbacks."""
 
     def with_callbacks(method: Any) -> Any:
-        """Return the method as it is."""
+        """Return the method unchanged."""
         return method
 
 
@@ -65,7 +65,7 @@ try:
 except ImportError:
 
     class SparseCoefMixin:  # type: ignore[no-redef]
-        """Coefficients as a sparse matrix, and back."""
+        """Mixin that converts ``coef_`` to a sparse matrix and back."""
 
         coef_: Any
 
@@ -97,7 +97,7 @@ try:
 except ImportError:
 
     def _check_method_params(X: Any, params: dict[str, Any], indices: Array) -> dict[str, Any]:
-        """Return the parameters, those as long as X for these rows."""
+        """Return the parameters; those as long as X are indexed by ``indices``."""
         n = n_samples_of(X)
         return {
             name: np.asarray(value)[indices] if isinstance(value, list | np.ndarray) and len(value) == n else value
@@ -110,7 +110,7 @@ try:
 except ImportError:
 
     def _num_samples(X: Any) -> int:
-        """Return the length of X."""
+        """Return the number of rows of X."""
         return int(X.shape[0]) if hasattr(X, "shape") else len(X)
 
 
@@ -120,7 +120,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class DocumentationLinkMixin:
-    """Links an estimator's HTML representation to the page of its class, if the documentation has an address."""
+    """Mixin that links the HTML representation of an estimator to its documentation, if that has an address."""
 
     _doc_link_module = "sksoftmax"
 
@@ -131,26 +131,26 @@ class DocumentationLinkMixin:
 
 
 class OtherVersionWarning(InconsistentVersionWarning):  # type: ignore[misc]
-    """The warning of scikit-learn about models of other versions, for versions of sksoftmax."""
+    """Warning about a model that another version of sksoftmax saved, as scikit-learn has it for its versions."""
 
     def __str__(self) -> str:
         return (
-            f"a {self.estimator_name} that sksoftmax {self.original_sklearn_version} wrote is read by sksoftmax "
-            f"{self.current_sklearn_version}. The format of its state is the same, so it should predict and go on as "
-            "it did; fit it again, or install the other version, to be sure."
+            f"A {self.estimator_name} that sksoftmax {self.original_sklearn_version} wrote is read by sksoftmax "
+            f"{self.current_sklearn_version}. The format of its state is the same, so predictions and partial_fit "
+            "should work as before. To be sure, fit it again, or install the other version."
         )
 
 
 def validate_parameters(method: _Method) -> _Method:
-    """Return the method with a check of the estimator's parameters before any work: InvalidParameterError."""
-    checked: _Method = _fit_context(prefer_skip_nested_validation=True)(method)
-    return checked
+    """Decorate a method to check the parameters of the estimator first, which raises InvalidParameterError."""
+    decorated: _Method = _fit_context(prefer_skip_nested_validation=True)(method)
+    return decorated
 
 
 def callback_context(estimator: Any, max_subtasks: int) -> Any:
-    """Return the context by which callbacks follow a fit; None if the estimator has no callbacks.
+    """Return the context of scikit-learn that calls callbacks during a fit; None if the estimator has no callbacks.
 
-    The callbacks are those set on the estimator, or passed on by a meta-estimator. To be called once, in a method with
+    The callbacks are set on the estimator, or propagated by a meta-estimator. Call it once, in a method decorated with
     `validate_parameters` or ``with_callbacks``.
     """
     if not getattr(estimator, "_skl_callbacks", None):
@@ -172,17 +172,20 @@ def routing_enabled() -> bool:
 
 
 def params_of_rows(X: Any, params: dict[str, Any], rows: Array) -> dict[str, Any]:
-    """Return the parameters, those with an entry for each row of X for these rows only."""
+    """Return the parameters; those with an entry for each row of X are reduced to ``rows``."""
     return dict(_check_method_params(X, params=params, indices=rows))
 
 
 def n_samples_of(X: Any) -> int:
-    """Return the number of rows."""
+    """Return the number of rows of X, as scikit-learn counts them."""
     return int(_num_samples(X))
 
 
 def namespace_of(X: Any) -> Any:
-    """Return the array API namespace of X if scikit-learn dispatches on it; None for NumPy and what becomes NumPy's."""
+    """Return the array API namespace of X if scikit-learn dispatches on it.
+
+    Returns None for NumPy arrays and for arrays that scikit-learn converts to NumPy.
+    """
     if get_namespace is None or isinstance(X, np.ndarray) or not hasattr(X, "__dlpack__"):
         return None
     xp, is_dispatched = get_namespace(X)
@@ -190,26 +193,26 @@ def namespace_of(X: Any) -> Any:
 
 
 def accepts_weights(scorer: Any) -> bool:
-    """Return whether a scorer, or the metric of one of scikit-learn's scorers, takes ``sample_weight``."""
+    """Return whether a scorer takes ``sample_weight``; for a scikit-learn scorer, whether its metric does."""
     try:
         parameters = signature(getattr(scorer, "_score_func", scorer)).parameters.values()
-    except (TypeError, ValueError):  # compiled
+    except (TypeError, ValueError):  # compiled functions may have no signature
         return True
     return any(each.name == "sample_weight" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def scorer_of_classes(scorer: Any, classes: Array) -> Any:
-    """Return the scorer; one of scikit-learn's scorers of probabilities gets the labels of all classes.
+    """Return the scorer, with the labels of all classes set if it is a scikit-learn scorer of probabilities.
 
-    Without them its metric would take the labels of the rows that it scores, which may lack some.
+    Otherwise its metric would use the labels of the scored rows, in which a class may be missing.
     """
     metric = getattr(scorer, "_score_func", None)
     names = {} if metric is None else signature(metric).parameters
     if "labels" not in names or getattr(scorer, "_response_method", "predict") == "predict":
         return scorer
-    known: dict[str, Any] = {"labels": classes}
+    metric_kwargs: dict[str, Any] = {"labels": classes}
     if len(classes) == 2 and "pos_label" in names and names["pos_label"].default is None:
-        known["pos_label"] = classes[1]
+        metric_kwargs["pos_label"] = classes[1]
     scorer = copy.copy(scorer)
-    scorer._kwargs = {**known, **getattr(scorer, "_kwargs", {})}
+    scorer._kwargs = {**metric_kwargs, **getattr(scorer, "_kwargs", {})}
     return scorer

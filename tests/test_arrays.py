@@ -313,7 +313,7 @@ def test_rows_kept_of_one_library_are_not_mixed_with_others(library):
         (lambda X, y, w: (X, X[:, 0], w), "Unknown label type"),
         (lambda X, y, w: (X, 0 * y, w), "only one class, 0"),
         (lambda X, y, w: (X, y, -w), "sample_weight must not be negative"),
-        (lambda X, y, w: (X, y, w[:10]), "sample_weight must be one number, or one a row"),
+        (lambda X, y, w: (X, y, w[:10]), "sample_weight must be one number, or one per row"),
         (lambda X, y, w: (X, y, 0 * w), "at least one"),
     ],
 )

@@ -815,7 +815,7 @@ BAD = {
     "NaN in weights": (bad(weight=np.full(150, np.nan)), "Input sample_weight contains NaN"),
     "negative weights": (bad(weight=np.linspace(-1, 1, 150)), "sample_weight must not be negative, got -1"),
     "zero weights": (bad(weight=np.zeros(150)), "(?i)sample.weight"),
-    "few weights": (bad(weight=np.ones(149)), r"one a row, of shape \(150,\), got shape \(149,\)"),
+    "few weights": (bad(weight=np.ones(149)), r"one per row, of shape \(150,\), got shape \(149,\)"),
     "weights whose sum overflows": (bad(weight=np.full(150, 1e307)), r"sample_weight must sum to 1e\+200 at most, got"),
     "few labels": (bad(y=lambda y: y[1:]), "inconsistent numbers of samples"),
     "text in X": (bad(X=lambda X: np.full(X.shape, "a")), "could not convert string"),
@@ -853,7 +853,7 @@ def test_class_weights_that_are_none_raise(method, weight):
     with pytest.raises(ValueError, match="class_weight must hold finite weights >= 0"):
         getattr(clf, method)(*bundled("load_iris", "raw"), **kwargs)
     clf.set_params(class_weight={0: 0.0, 1: 0.0, 2: 0.0})
-    with pytest.raises(ValueError, match="class_weight must be positive for a class of the rows given"):
+    with pytest.raises(ValueError, match="class_weight must be positive for at least one class of the rows"):
         getattr(clf, method)(*bundled("load_iris", "raw"), **kwargs)
 
 

@@ -385,7 +385,7 @@ def test_no_future_and_no_data_are_left_behind(end, client, monkeypatch):
         (
             lambda X, y: (X, da.concatenate([y[:500], y[500:].astype(str).astype(object)])),
             ValueError,
-            "y must hold numbers, as the labels before do, such as 0, got strings",
+            "y must hold numbers, as the earlier labels do, such as 0, got strings",
         ),
         (lambda X, y: (X, y + 0.5), ValueError, "Unknown label type"),
         (lambda X, y: (X, y, y * 0), ValueError, "only zeros"),

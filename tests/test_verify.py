@@ -159,7 +159,7 @@ def test_scipy_check_grad_does_the_checking(monkeypatch):
     [
         ({"engine": "fast"}, r"engine must be one of \['auto', 'naive', 'vectorized'\], got 'fast'"),
         ({"y": np.zeros(150)}, "at least two classes"),
-        ({"y": np.zeros(149)}, "y must have one label a row of X, 150 labels, got 149"),
+        ({"y": np.zeros(149)}, "y must have one label per row of X, 150 labels, got 149"),
         ({"y": np.arange(150) % 3 + 1j}, "y must hold labels that are all strings or all numbers, got 1j in row 0"),
         ({"alpha": -1.0}, "alpha must be a finite number >= 0, got -1"),
         ({"alpha": np.array([1.0])}, r"alpha must be a finite number >= 0, got array\(\[1\.\]\)"),

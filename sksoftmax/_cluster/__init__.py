@@ -1,1 +1,4 @@
-"""Rows on a Dask cluster: functions of a partition that run on the workers, and the client that sums their results."""
+"""Fits on a Dask cluster: functions that run on the workers, one partition each, and the client that sums results.
+
+``sksoftmax.dask`` calls it.
+"""

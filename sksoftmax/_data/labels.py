@@ -1,6 +1,6 @@
-"""Labels and classes: what y may hold, the codes of its labels, and class weights.
+"""Labels and classes: checks of the labels in y, their codes, and class weights.
 
-``validation`` and ``targets`` use it for every fit, stream, search and cluster.
+``validation``, ``targets`` and ``out_of_core``, the estimators and the Dask workers call these functions.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from sksoftmax._types import Array, Batch
 
 
 def check_labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = True) -> Array:
-    """Return labels as a NumPy array in one dimension: strings, or numbers in their own dtype, nullable integers too.
+    """Return labels as a 1d NumPy array of strings, or of numbers or dates in their own dtype.
+
+    Nullable integers of pandas stay integers.
 
     Parameters
     ----------
     name, place : str
-        What errors call the argument, and one of its entries.
+        Names of the argument and of one of its entries in error messages.
     warn : bool
-        Whether a column is ravelled with scikit-learn's DataConversionWarning, or without.
+        Whether to issue the DataConversionWarning of scikit-learn if y is a column, which is then ravelled.
 
     Raises
     ------
     TypeError
-        If they are sparse.
+        If y is sparse.
     ValueError
-        If they are neither one-dimensional nor a column, one is missing (None, NaN, NA) or infinite, or some are
-        strings and some numbers.
+        If y is neither one-dimensional nor a column, a label is missing (None, NaN, NA) or infinite, or some labels
+        are strings and some are numbers.
     """
     y = in_host_memory(y)
     if sp.issparse(y):
         raise TypeError(f"Sparse data was passed for {name}, but dense data is required; pass {name}.toarray().")
     if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
         _raise_for_missing(np.ma.masked, name, f"{place} {np.ma.getmaskarray(y).ravel().argmax()}")
-    is_of_pandas = hasattr(y, "dtype") and hasattr(y.dtype, "na_value")  # NumPy would make floats of its integers
+    is_of_pandas = hasattr(y, "dtype") and hasattr(y.dtype, "na_value")  # np.asarray may convert its integers to floats
     values = np.asarray(y, dtype=object) if is_of_pandas or isinstance(y, list | tuple) else np.asarray(y)
     if values.ndim == 2 and values.shape[1] == 1:
         if warn:
@@ -56,8 +58,8 @@ def check_labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = Tr
         values = values.ravel()
     if values.ndim != 1:
         raise ValueError(f"{name} should be a 1d array, got an array of shape {values.shape} instead.")
-    if values.dtype.kind not in "biufmMU":  # objects; complex numbers, bytes and records raise as such objects do
-        values = _of_one_kind(values, name, place)
+    if values.dtype.kind not in "biufmMU":  # objects, and complex numbers, bytes and records, which raise
+        values = _check_one_kind(values, name, place)
         return np.asarray(values.tolist()) if isinstance(y, list | tuple) else values
     if values.dtype.kind in "fmM" and not (is_usable := np.isfinite(values)).all():
         where = int(is_usable.argmin())
@@ -65,28 +67,33 @@ def check_labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = Tr
     return values
 
 
-def _of_one_kind(values: Array, name: str, place: str) -> Array:
-    """Return an array as one of numbers, or of objects if it holds strings; errors as `check_labels`."""
-    first: dict[str, int] = {}
+def _check_one_kind(values: Array, name: str, place: str) -> Array:
+    """Return labels as an array of numbers, or of objects if they are strings.
+
+    Raises ValueError if a label is missing or infinite, or if the labels are neither all strings nor all numbers.
+    """
+    first_positions: dict[str, int] = {}  # by kind
     values = np.asarray(values, dtype=object)
     for where, value in enumerate(values.tolist()):
         if isinstance(value, str):
-            first.setdefault("strings", where)
+            first_positions.setdefault("strings", where)
         elif value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant") or _is_not_finite(value):
             _raise_for_missing(value, name, f"{place} {where}")
         else:
-            first.setdefault("numbers" if isinstance(value, Real | np.bool_) else type(value).__name__, where)
-    if len(first) > 1 or not first.keys() <= {"strings", "numbers"}:
-        found = " and ".join(f"{values[where]!r} in {place} {where}" for where in list(first.values())[:2])
-        advice = f"decode them, [label.decode() for label in {name}]" if "bytes" in first else "convert them"
-        is_complex = any("complex" in kind for kind in first)
-        must = f"{'Complex data not supported: ' if is_complex else ''}{name} must hold"  # scikit-learn's words
-        raise ValueError(f"{must} labels that are all strings or all numbers, got {found}; {advice}.")
-    return _numbers(values.tolist(), name) if "numbers" in first else values
+            kind = "numbers" if isinstance(value, Real | np.bool_) else type(value).__name__
+            first_positions.setdefault(kind, where)
+    if len(first_positions) > 1 or not first_positions.keys() <= {"strings", "numbers"}:
+        examples = " and ".join(f"{values[where]!r} in {place} {where}" for where in list(first_positions.values())[:2])
+        advice = f"decode them, [label.decode() for label in {name}]" if "bytes" in first_positions else "convert them"
+        is_complex = any("complex" in kind for kind in first_positions)
+        # the wording of scikit-learn, which its estimator checks match
+        must = f"{'Complex data not supported: ' if is_complex else ''}{name} must hold"
+        raise ValueError(f"{must} labels that are all strings or all numbers, got {examples}; {advice}.")
+    return _number_array(values.tolist(), name) if "numbers" in first_positions else values
 
 
-def _numbers(values: list[Any], name: str) -> Array:
-    """Return numbers as an array that keeps all digits of integers; ValueError, which names them, if there is none."""
+def _number_array(values: list[Any], name: str) -> Array:
+    """Return numbers as an array that represents integers exactly. Raise ValueError if no dtype does."""
     numbers = np.array(values)
     if numbers.dtype.kind in "biu":
         return numbers
@@ -95,113 +102,127 @@ def _numbers(values: list[Any], name: str) -> Array:
     if len(integers) < len(values):
         if abs(largest) <= LARGEST_EXACT:
             return numbers
-    elif (dtype := _integer_type(min(integers), max(integers))) is not None:  # such as np.uint64 beside np.int64
+    elif (dtype := _integer_dtype(min(integers), max(integers))) is not None:  # such as np.uint64 and np.int64 together
         return np.array(integers, dtype=dtype)
     raise ValueError(
-        f"{name} must hold integers that one dtype of 64 bits holds exactly, got {largest}; give strings, or codes."
+        f"{name} must hold integers that one dtype of 64 bits holds exactly, got {largest}; convert "
+        "them to strings or to codes."
     )
 
 
-def _integer_type(least: int, most: int) -> Any:
-    """Return a type of 64 bits that holds the integers from ``least`` to ``most``; None if there is none."""
+def _integer_dtype(minimum: int, maximum: int) -> Any:
+    """Return a 64-bit dtype that holds the integers from ``minimum`` to ``maximum``. Return None if there is none."""
     for dtype in (np.int64, np.uint64):
-        if np.iinfo(dtype).min <= least and most <= np.iinfo(dtype).max:
+        if np.iinfo(dtype).min <= minimum and maximum <= np.iinfo(dtype).max:
             return dtype
     return None
 
 
 def _common_dtype(parts: tuple[Array, Array]) -> Any:
-    """Return the dtype in which numbers keep all digits; None if there is none."""
+    """Return a dtype that represents the numbers of both parts exactly. Return None if there is none."""
     common: Any = np.result_type(*parts)
-    ends = [(int(part.min()), int(part.max())) for part in parts if part.dtype.kind in "biu"]
-    if common.kind != "f" or not ends:
+    bounds = [(int(part.min()), int(part.max())) for part in parts if part.dtype.kind in "biu"]
+    if common.kind != "f" or not bounds:
         return common
-    least, most = min(low for low, _ in ends), max(high for _, high in ends)
-    if len(ends) == 2:  # signed and unsigned
-        return _integer_type(least, most)
-    return common if least >= -LARGEST_EXACT and most <= LARGEST_EXACT else None
+    minimum, maximum = min(low for low, _ in bounds), max(high for _, high in bounds)
+    if len(bounds) == 2:  # signed and unsigned
+        return _integer_dtype(minimum, maximum)
+    return common if minimum >= -LARGEST_EXACT and maximum <= LARGEST_EXACT else None
 
 
 def _is_not_finite(value: Any) -> bool:
+    """Return whether a label is a float that is NaN or infinite."""
     return isinstance(value, float | np.floating) and not np.isfinite(value)
 
 
 def _raise_for_missing(value: Any, name: str, place: str) -> None:
-    what = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity", "<NA>": "NA", "--": "a masked value"}.get(
+    """Raise ValueError for a missing or infinite label at ``place``."""
+    description = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity", "<NA>": "NA", "--": "a masked value"}.get(
         str(value), str(value)
     )
-    raise ValueError(f"Input {name} contains {what}, in {place}; a label must be a string or a finite number.")
+    raise ValueError(f"Input {name} contains {description}, in {place}; a label must be a string or a finite number.")
 
 
-def _kind(of_labels: Array) -> str:
+def _label_kind(labels: Array) -> str:
+    """Return "strings", "dates" or "numbers", the kind of checked labels."""
     return {"O": "strings", "U": "strings", "S": "strings", "m": "dates", "M": "dates"}.get(
-        of_labels.dtype.kind, "numbers"
+        labels.dtype.kind, "numbers"
     )
 
 
-def to_common_dtype(of_labels: Array, known: Array, name: str, of_known: str) -> tuple[Array, Array]:
-    """Return labels, which have been checked, and those known, in a dtype that holds both.
+def to_common_dtype(labels: Array, reference: Array, name: str, reference_name: str) -> tuple[Array, Array]:
+    """Return checked labels and reference labels, both in a dtype that holds all of them.
+
+    Parameters
+    ----------
+    name, reference_name : str
+        Names of the two arrays in error messages.
 
     Raises
     ------
     ValueError
-        If there are strings in one and numbers in the other; or integers and floats, or signed and unsigned integers,
-        that no common dtype holds exactly.
+        If the kinds (strings, numbers, dates) of the two arrays differ. Or if no common dtype represents both exactly,
+        for example integers and floats, or signed and unsigned integers.
     """
-    if len(of_labels) == 0 or len(known) == 0:
-        return of_labels, known
-    if _kind(of_labels) != _kind(known):
+    if len(labels) == 0 or len(reference) == 0:
+        return labels, reference
+    if _label_kind(labels) != _label_kind(reference):
         raise ValueError(
-            f"{name} must hold {_kind(known)}, as {of_known} do, such as {known.tolist()[0]!r}, got "
-            f"{_kind(of_labels)}, such as {of_labels.tolist()[0]!r} in row 0; convert them."
+            f"{name} must hold {_label_kind(reference)}, as {reference_name} do, such as {reference.tolist()[0]!r}, "
+            f"got {_label_kind(labels)}, such as {labels.tolist()[0]!r} in row 0; convert them."
         )
-    if of_labels.dtype == known.dtype or _kind(known) != "numbers":
-        return of_labels, known
-    dtype = _common_dtype((of_labels, known))
+    if labels.dtype == reference.dtype or _label_kind(reference) != "numbers":
+        return labels, reference
+    dtype = _common_dtype((labels, reference))
     if dtype is None:
         raise ValueError(
-            f"{name} must hold labels that one dtype holds exactly together with {of_known}, got {of_labels.dtype} "
-            f"beside {known.dtype}, and integers above 2**53; give all labels in one dtype."
+            f"{name} must hold labels that one dtype holds exactly together with {reference_name}, got {labels.dtype} "
+            f"and {reference.dtype}, with integers above 2**53; give all labels in one dtype."
         )
-    return of_labels.astype(dtype, copy=False), known.astype(dtype, copy=False)
+    return labels.astype(dtype, copy=False), reference.astype(dtype, copy=False)
 
 
 def given_classes(classes: Any) -> Array:
-    """Return the labels given as ``classes``, sorted.
+    """Return the labels of the argument ``classes``, sorted and without duplicates.
 
     Raises
     ------
     ValueError
-        If they are not one-dimensional, there is none, or they are not what `check_labels` takes.
+        If ``classes`` is empty or not one-dimensional, or if `check_labels` raises.
     """
     values = in_host_memory(classes)
     if np.ndim(np.asarray(values, dtype=object)) != 1:
         raise ValueError(
             f"classes must be a list or an array of labels in one dimension, got {type(classes).__name__}; pass "
-            "numpy.unique(y_all), say."
+            "numpy.unique(y_all), for example."
         )
-    found = np.unique(check_labels(values, "classes", place="position"))
-    if len(found) == 0:
-        raise ValueError("classes must hold all labels that will ever come, got none.")
-    return found
+    unique = np.unique(check_labels(values, "classes", place="position"))
+    if len(unique) == 0:
+        raise ValueError("classes must hold all labels that will ever come, got none; pass at least two labels.")
+    return unique
 
 
 def check_two_classes(classes: Array, name: str = "y") -> None:
     """Raise ValueError if there is only one class."""
     if len(classes) < 2:
         raise ValueError(
-            f"{name} must hold at least two classes, got only one class, {classes.tolist()[0]!r}; give another one."
+            f"{name} must hold at least two classes, got only one class, {classes.tolist()[0]!r}; add another class."
         )
 
 
-def union_classes(known: Array, found: Array, name: str = "y", of_known: str = "the labels before") -> Array:
-    """Return all of two arrays of labels, sorted; ValueError if they are not of one kind."""
-    found, known = to_common_dtype(found, known, name, of_known)
-    return np.union1d(known, found) if len(known) else np.unique(found)
+def union_classes(
+    reference: Array, labels: Array, name: str = "y", reference_name: str = "the earlier labels"
+) -> Array:
+    """Return the sorted union of two arrays of labels. Raises ValueError if `to_common_dtype` does."""
+    labels, reference = to_common_dtype(labels, reference, name, reference_name)
+    return np.union1d(reference, labels) if len(reference) else np.unique(labels)
 
 
 def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
-    """Return codes of the labels y; ValueError, which ends with the advice, if one is not of ``classes`` (sorted)."""
+    """Return the positions of the labels y in the sorted ``classes``.
+
+    Raises ValueError, with a message that ends with ``advice``, if a label is not one of the classes.
+    """
     y, classes = to_common_dtype(y, classes, name, "the classes")
     unseen = np.setdiff1d(y, classes)
     if len(unseen):
@@ -212,38 +233,39 @@ def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
 
 
 def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
-    """Return the classes of a partial_fit: those given, or those known from an earlier call.
+    """Return the classes of a ``partial_fit``: the argument ``classes``, or the classes of an earlier call.
 
-    With the estimator's ``allow_new_classes`` also those that y has besides.
+    With ``allow_new_classes`` of the estimator, return the union of both and of the labels in y.
 
     Raises
     ------
     ValueError
-        If none are known and none given, if those given differ from those known, or if there is one only.
+        If there is only one class. Without ``allow_new_classes`` also if the first call has no ``classes``, or if
+        ``classes`` differ from those of an earlier call.
     """
-    known = np.asarray(to_numpy(estimator.classes_)) if hasattr(estimator, "classes_") else None
+    previous = np.asarray(to_numpy(estimator.classes_)) if hasattr(estimator, "classes_") else None
     given = None if classes is None else given_classes(classes)
     if estimator.allow_new_classes:
-        found = np.empty(0) if known is None else known
-        found = found if given is None else union_classes(found, given, "classes", "the classes known")
-        found = union_classes(found, y, "y", "the classes known")
-        if len(found) == 1:
+        union = np.empty(0) if previous is None else previous
+        union = union if given is None else union_classes(union, given, "classes", "the known classes")
+        union = union_classes(union, y, "y", "the known classes")
+        if len(union) == 1:
             raise ValueError(
-                f"the first call to partial_fit must know at least two classes, got only {found.tolist()[0]!r}; pass "
-                "classes=, with others that will come, or rows of another class."
+                f"the first call to partial_fit must have at least two classes, got only {union.tolist()[0]!r}; pass "
+                "classes= with all labels that will ever come, or rows of another class."
             )
-        return found
+        return union
     if given is None:
-        if known is None:
+        if previous is None:
             raise ValueError(
                 "classes must be passed on the first call to partial_fit: all labels that will ever come, "
                 "such as numpy.unique(y_all); or set allow_new_classes=True."
             )
-        return known
+        return previous
     check_two_classes(given, "classes")
-    if known is not None and not np.array_equal(*to_common_dtype(given, known, "classes", "the classes known")):
+    if previous is not None and not np.array_equal(*to_common_dtype(given, previous, "classes", "the known classes")):
         raise ValueError(
-            f"classes={given.tolist()} is not the same as on the last call to partial_fit, {known.tolist()}; leave "
+            f"classes={given.tolist()} is not the same as on the last call to partial_fit, {previous.tolist()}; leave "
             "classes out, set allow_new_classes=True, or start from a new estimator."
         )
     return given
@@ -252,15 +274,15 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
 def apply_class_weight(
     data: Batch, class_weight: Any, classes: Array, *, is_stream: bool = False, may_name_others: bool = False
 ) -> Batch:
-    """The rows, coded, with class weights multiplied in as ``LogisticRegression`` does; those of weight 0 left out.
+    """Multiply the sample weights by class weights, as ``LogisticRegression`` does, and drop rows of weight 0.
 
-    Of soft targets each share of a class is weighed: what is left is a target again, of a row of their common weight.
+    The y of ``data`` holds codes or soft targets. For soft targets, the fraction of each class is multiplied by its
+    class weight. The products are divided by their sum, and the sample weight is multiplied by it.
 
     Raises
     ------
     ValueError
-        If a class weight is negative or not finite, the sum of the weights overflows, all rows have weight 0 (for a
-        piece of a stream all classes), or a dict names a class that is not there, and not all that are.
+        As `class_factors`, whose ``totals`` are 1 for a chunk of a stream (``is_stream``).
     """
     if class_weight is None:
         return data
@@ -275,31 +297,49 @@ def apply_class_weight(
 
 
 def _check_key(label: Any, classes: Array) -> None:
-    """Raise ValueError if a key of class_weight can be no label beside the classes."""
+    """Raise ValueError if a key of ``class_weight`` is not of the same kind as the classes."""
     is_number = isinstance(label, Real | np.bool_) and abs(as_float(label)) < np.inf  # NaN is not
     kind = "strings" if isinstance(label, str) else "numbers" if is_number else "dates"
     is_date = kind == "dates" and isinstance(label, np.datetime64 | np.timedelta64 | date | timedelta | int)
-    if kind != _kind(classes) or (kind == "dates" and not is_date):
+    if kind != _label_kind(classes) or (kind == "dates" and not is_date):
         raise ValueError(
-            f"class_weight must have labels as keys, {_kind(classes)} as the classes {classes.tolist()} are, got "
+            f"class_weight must have labels as keys, {_label_kind(classes)} as the classes {classes.tolist()} are, got "
             f"{label!r}; correct the keys."
         )
 
 
 def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_others: bool = False) -> Array:
-    """Return what to multiply the weights of each class's rows by, where ``totals`` are their sums.
+    """Return the factor of the sample weights of each class.
 
-    A dict is looked up by our labels, so that strings that read as numbers stay strings; classes that it does not name
-    have 1. ``may_name_others`` says that classes may come later. Errors as `apply_class_weight`.
+    A dict is looked up by the labels themselves, so that the string "1" is not the number 1. Classes that are not among
+    its keys have factor 1.
+
+    Parameters
+    ----------
+    totals : ndarray of shape (n_classes,)
+        Sum of the sample weights of each class.
+    may_name_others : bool
+        Whether a dict may have keys of classes that have not occurred yet.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+
+    Raises
+    ------
+    ValueError
+        If a class weight is negative or not finite, or the sum of the products with ``totals`` overflows. If all these
+        products are 0. If a dict has a key that is not a class and also lacks a class; with ``may_name_others`` instead
+        if such a key is not of the same kind (strings, numbers, dates) as the classes.
     """
     if class_weight is None:
         return np.ones(len(classes))
-    if class_weight == "balanced":  # of the weighted rows: integer weights are repeated rows here too
+    if class_weight == "balanced":  # uses weighted counts, so that an integer weight equals repeated rows
         return totals.sum() / (np.count_nonzero(totals) * np.where(totals > 0, totals, 1.0))
     if not all(
         isinstance(weight, Real | np.bool_) and 0 <= as_float(weight) < np.inf for weight in class_weight.values()
     ):
-        raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}.")
+        raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}; correct the weights.")
     names = classes.tolist()
     others = [label for label in class_weight if label not in set(names)]
     if may_name_others:
@@ -309,6 +349,8 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
         raise ValueError(f"class_weight must name classes of y, which are {names}, got {others}; correct the keys.")
     factors = np.array([float(class_weight.get(name, 1.0)) for name in names])
     if not (factors * totals > 0).any():
-        raise ValueError(f"class_weight must be positive for a class of the rows given, got {class_weight!r}.")
+        raise ValueError(
+            f"class_weight must be positive for at least one class of the rows, got {class_weight!r}; increase one."
+        )
     check_finite_sum(factors * totals, "class_weight times sample_weight")
     return factors

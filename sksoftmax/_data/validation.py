@@ -1,7 +1,7 @@
-"""Checks of what users give an estimator: parameters, rows of X and y, weights. Bad input is refused here, once.
+"""Checks of the input of an estimator: parameters, X and y, sample weights.
 
-The estimators call it first; floors below trust what they get. ``arrays`` checks single values and arrays, ``labels``
-checks labels and class weights.
+The estimators call these functions first. Invalid input raises here, once; the modules below do not check it again.
+``arrays`` checks single values and arrays, and ``labels`` checks labels and class weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sksoftmax._data.arrays import (
     drop_zero_weight,
     in_host_memory,
     table,
-    too_large,
+    too_large_error,
     wrap_array,
 )
 from sksoftmax._data.labels import check_labels, check_two_classes
@@ -41,7 +41,7 @@ from sksoftmax._types import Array, Batch
 
 
 class _Range(Interval):  # type: ignore[misc]
-    """An interval of real numbers, of which no other type than Python's and NumPy's integers and floats is taken."""
+    """Interval of real numbers that accepts only the integers and floats of Python and NumPy."""
 
     def is_satisfied_by(self, val: Any) -> bool:
         return isinstance(val, int | float | np.integer | np.floating) and super().is_satisfied_by(as_float(val))
@@ -80,7 +80,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "verbose": ["verbose"],
 }
 
-#: Those of a sweep over the penalty.
+#: Constraints of the parameters of `SoftmaxClassifierCV`.
 SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
     "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
     "l1_ratios": ["array-like"],
@@ -98,14 +98,14 @@ SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
 
 
 def check_engine_available(estimator: Any) -> None:
-    """Check that the engine asked for can be had.
+    """Check that the engine of the estimator is available and accepts its targets.
 
     Raises
     ------
     ImportError
-        If it needs numba, and there is none.
+        If the engine is "compiled" and numba cannot be used.
     ValueError
-        If it takes only targets that are one class.
+        If the engine is "compiled" and ``soft_targets`` or ``label_smoothing`` is set.
     """
     if estimator.engine != "compiled":
         return
@@ -113,28 +113,28 @@ def check_engine_available(estimator: Any) -> None:
         raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
     if getattr(estimator, "soft_targets", False) or getattr(estimator, "label_smoothing", 0):
         raise ValueError(
-            f"engine='compiled' takes rows of one class each, got soft_targets={estimator.soft_targets} and "
+            f"engine='compiled' takes one class per row, got soft_targets={estimator.soft_targets} and "
             f"label_smoothing={estimator.label_smoothing:g}; use engine='auto' or 'vectorized'."
         )
 
 
 def check_no_early_stopping(estimator: Any) -> None:
-    """Raise ValueError if the estimator, of a stream, is to stop early."""
+    """Raise ValueError if ``early_stopping`` is set; called by ``partial_fit``."""
     if estimator.early_stopping:
         raise ValueError(
-            "early_stopping must be False for partial_fit, which sets no rows aside, got True; set it to False, or use "
+            "early_stopping must be False for partial_fit, which holds out no rows, got True; set it to False, or use "
             "fit."
         )
 
 
-def check_hard_labels(estimator: Any, what: str, advice: str) -> None:
-    """Raise ValueError if the estimator takes soft targets, and ``what`` does not."""
+def check_hard_labels(estimator: Any, name: str, advice: str) -> None:
+    """Raise ValueError if the estimator takes soft targets; ``name`` is the method or option that does not."""
     if estimator.soft_targets:
-        raise ValueError(f"{what} takes labels, got soft_targets=True; {advice}")
+        raise ValueError(f"{name} takes labels, got soft_targets=True; {advice}")
 
 
 def check_any_folds(n_folds: int, cv: Any) -> None:
-    """Raise ValueError if cross-validation has no fold."""
+    """Raise ValueError if ``cv`` gives no fold."""
     if n_folds == 0:
         raise ValueError(
             f"cv must give at least one pair of rows to train on and rows to hold out, got none from {cv!r}; give a "
@@ -144,22 +144,22 @@ def check_any_folds(n_folds: int, cv: Any) -> None:
 
 @contextmanager
 def restore_on_error(estimator: Any) -> Iterator[None]:
-    """Within it the estimator is left as it was if anything goes wrong: nothing half-fitted.
+    """Restore the attributes of the estimator if the block raises, so that it is not left half fitted.
 
-    NumPy neither warns nor raises at overflow, whatever its settings: fits look at their results.
+    Within the block NumPy neither warns nor raises on floating-point errors, because a fit checks its results.
     """
-    before = dict(vars(estimator))
+    attributes = dict(vars(estimator))
     try:
         with np.errstate(all="ignore"):
             yield
     except BaseException:
         vars(estimator).clear()
-        vars(estimator).update(before)
+        vars(estimator).update(attributes)
         raise
 
 
-def _check_engine_takes(estimator: Any, X: Any) -> None:
-    """Raise ValueError if X is of another library, and the engine, or what its rows are to be, is for NumPy's."""
+def _check_engine_accepts(estimator: Any, X: Any) -> None:
+    """Raise ValueError if X is of another array library and the engine or the kind of target needs NumPy."""
     if namespace_of(X) is None:
         return
     if getattr(estimator, "soft_targets", False) or getattr(estimator, "label_smoothing", 0):
@@ -175,25 +175,26 @@ def _check_engine_takes(estimator: Any, X: Any) -> None:
 
 
 def _validate(estimator: Any, X: Any, **checks: Any) -> Any:
-    """scikit-learn's validation of X, or of X and y; X of another library becomes a DeviceArray."""
+    """Validate X, or X and y, with scikit-learn; wrap X of another array library in a DeviceArray."""
     layout = str(getattr(X, "layout", ""))
     if layout.startswith("torch.") and layout != "torch.strided":
         raise ValueError(
-            f"X must be a dense tensor, got one of layout {layout}; pass X.to_dense(), or a sparse matrix of SciPy's."
+            f"X must be a dense tensor, got one of layout {layout}; pass X.to_dense(), or a SciPy sparse matrix."
         )
     check_no_mask(X, "X")
     X = check_sparse_structure(wrap_array(X))
     dtypes: list[Any] = [np.float64, np.float32]
     if isinstance(X, DeviceArray):
         dtypes = [X.widest_float, X.xp.float32]
-        X = X.array.detach() if hasattr(X.array, "detach") else X.array  # no graph of PyTorch's is to be built
+        # without detach PyTorch would build an autograd graph
+        X = X.array.detach() if hasattr(X.array, "detach") else X.array
     try:
-        found = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, **checks)
+        arrays = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, **checks)
     except OverflowError:
-        raise too_large("X") from None
+        raise too_large_error("X") from None
     if "y" in checks:
-        return wrap_array(found[0]), in_host_memory(found[1])
-    return wrap_array(found)
+        return wrap_array(arrays[0]), in_host_memory(arrays[1])
+    return wrap_array(arrays)
 
 
 # --- training and prediction ----------------------------------------------------------------------------------
@@ -202,23 +203,26 @@ def _validate(estimator: Any, X: Any, **checks: Any) -> Any:
 def all_rows(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False, suffix: str = ""
 ) -> Batch:
-    """Return X, y and the weights, checked; y are still labels, and rows of weight 0 are still there.
-
-    A piece of a stream may have as many classes as rows, of which scikit-learn would warn.
+    """Check X, y and the sample weights, and return them with y as labels; keep the rows of weight 0.
 
     Parameters
     ----------
+    reset : bool
+        Whether to set the number and names of the features; otherwise X must match them.
+    is_stream : bool
+        Whether the rows are a chunk of a stream. A chunk may have as many classes as rows, so the warning of
+        scikit-learn about it is suppressed.
     suffix : str
-        What ends the arguments' names, in errors.
+        Suffix of the names of y and the weights in error messages, such as "_val".
 
     Raises
     ------
     ValueError
-        If X, y or the weights hold NaN or inf, lengths differ, y is continuous, or a weight is negative.
+        If X, y or the weights contain NaN or inf, lengths differ, y is continuous, or a weight is negative.
     """
-    _check_engine_takes(estimator, X)
+    _check_engine_accepts(estimator, X)
     y = None if y is None else check_labels(y, f"y{suffix}")
-    X, y = _validate(estimator, X, y=y, order=_order(estimator, X, is_stream=is_stream), reset=reset)
+    X, y = _validate(estimator, X, y=y, order=_memory_order(estimator, X, is_stream=is_stream), reset=reset)
     with warnings.catch_warnings():
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
@@ -228,29 +232,40 @@ def all_rows(
 
 
 def drop_zero_weight_or_raise(data: Batch, name: str = "sample_weight") -> Batch:
-    """Return the rows of positive weight; ValueError if there is none."""
+    """Return the rows of positive weight. Raise ValueError if there are none."""
     data = drop_zero_weight(data)
     check_any_weight(len(data.y), name)
     return data
 
 
 def check_sample_weight(sample_weight: Any, X: Any, name: str = "sample_weight") -> Array:
-    """Return a finite weight for each row of X, 1 for None; ValueError if one is negative, or their sum overflows."""
+    """Return an array of one weight per row of X; all weights are 1 if ``sample_weight`` is None.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative, NaN or infinite, the shape does not fit X, or the sum overflows.
+    """
     n_samples = n_samples_of(X)
     if sample_weight is None:
         return np.ones(n_samples)
     weight = check_finite_numbers(in_host_memory(sample_weight), name)
     weight = np.full(n_samples, weight) if weight.ndim == 0 else np.ascontiguousarray(weight)
     if weight.shape != (n_samples,):
-        raise ValueError(f"{name} must be one number, or one a row, of shape ({n_samples},), got shape {weight.shape}.")
+        raise ValueError(
+            f"{name} must be one number, or one per row, of shape ({n_samples},), got shape {weight.shape}."
+        )
     if (weight < 0).any():
-        raise ValueError(f"{name} must not be negative, got {weight.min():g}; 0 leaves a row out.")
+        raise ValueError(f"{name} must not be negative, got {weight.min():g}; use 0 to leave a row out.")
     check_finite_sum(weight, name)
     return weight
 
 
 def check_score_weight(sample_weight: Any, X: Any, y: Any) -> Any:
-    """Return the weights of rows to score, checked as those of a fit, in the library they came in; None for None."""
+    """Check the sample weights of a score as those of a fit. Return None if they are None.
+
+    Weights of another array library are returned in that library.
+    """
     if sample_weight is None:
         return None
     check_consistent_length(X, y)
@@ -262,43 +277,46 @@ def check_score_weight(sample_weight: Any, X: Any, y: Any) -> Any:
 def check_any_weight(n_used: int, name: str = "sample_weight") -> None:
     """Raise ValueError if no row has a positive weight."""
     if n_used == 0:
-        raise ValueError(f"{name} must be positive for at least one row, got only zeros.")
+        raise ValueError(
+            f"{name} must be positive for at least one row, got only zeros; give at least one row a positive weight."
+        )
 
 
 def check_any_rows(n_samples: int, name: str, got: str, advice: str) -> None:
-    """Raise ValueError if there is no row."""
+    """Raise ValueError if there are no rows."""
     if n_samples == 0:
         raise ValueError(f"{name} must hold at least one row, got {got}; {advice}.")
 
 
 def features(estimator: Any, X: Any, *, reset: bool, is_stream: bool = False) -> Any:
-    """X, checked, as `all_rows` gives it."""
-    _check_engine_takes(estimator, X)
-    return canonicalize(_validate(estimator, X, order=_order(estimator, X, is_stream=is_stream), reset=reset))
+    """Check X and return it as `all_rows` does."""
+    _check_engine_accepts(estimator, X)
+    return canonicalize(_validate(estimator, X, order=_memory_order(estimator, X, is_stream=is_stream), reset=reset))
 
 
-def _order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
-    """Return the order of X in memory: rows together, or None, as it is, where a fit copies it so in any case.
+def _memory_order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
+    """Return "C" to store X by rows, or None to keep its memory order.
 
-    It does if X is float32 and there is an intercept: see `center_columns`.
+    Returns None if X is float32 and the fit has an intercept, except for a stream. The fit then makes a copy stored by
+    rows anyway: see `center_columns`.
     """
     dtypes = {str(dtype).lower() for dtype in getattr(X, "dtypes", [getattr(X, "dtype", None)])}
     return None if dtypes == {"float32"} and estimator.fit_intercept and not is_stream else "C"
 
 
 def prediction_data(estimator: Any, X: Any) -> Any:
-    """X, checked, without a copy."""
+    """Check X for a prediction, without a copy."""
     return _validate(estimator, X, reset=False)
 
 
 def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
-    """Return X, y as codes, and the weights, checked and in float64, and the classes; there is no estimator."""
+    """Check X, y and the weights without an estimator; return them in float64, with y as codes, and the classes."""
     X = table(X)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must be of shape (n_samples, n_features), at least one each, got shape {X.shape}.")
     y = check_labels(y)
     if len(y) != X.shape[0]:
-        raise ValueError(f"y must have one label a row of X, {X.shape[0]} labels, got {len(y)}; check both.")
+        raise ValueError(f"y must have one label per row of X, {X.shape[0]} labels, got {len(y)}; check both.")
     check_classification_targets(y)
     weight = check_sample_weight(sample_weight, X)
     check_any_weight(int(np.count_nonzero(weight)))

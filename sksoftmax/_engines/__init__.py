@@ -1,1 +1,4 @@
-"""Engines: loss, gradient, probabilities and Hessian products of rows; the devices and threads they run on."""
+"""Engines: loss, gradient, probabilities and Hessian products over rows; the devices and threads that run them.
+
+The objective in ``_maths`` and the solvers call them; ``registry`` finds them by name.
+"""

@@ -1,6 +1,7 @@
-"""The engines by name, and whether the compiled one can be had.
+"""The engines by name, and the check whether the compiled engine is available.
 
-The validation of parameters and the plan ask it, so that neither of them imports a solver.
+The validation of parameters, the estimators, ``verify`` and the plan call it. None of them has to import a solver for
+that.
 """
 
 from __future__ import annotations
@@ -8,17 +9,17 @@ from __future__ import annotations
 from sksoftmax._engines import array_api, naive, vectorized
 from sksoftmax._types import Kernel
 
-#: The engines of sums over rows; "compiled" is the vectorized one but for the solver that visits single rows.
+#: Engines for sums over rows. "compiled" uses the vectorized one, except in the dual solver, which visits single rows.
 KERNELS: dict[str, Kernel] = {"vectorized": vectorized, "naive": naive}
 
 
 def get_kernel(engine: str) -> Kernel:
-    """The engine of this name, as `choose_engine` has it."""
+    """Return the engine of this name, as `choose_engine` returns it."""
     return array_api if engine == "array_api" else KERNELS[engine]
 
 
 def has_compiled() -> bool:
-    """Return whether the compiled engine can be had: numba is installed, and works with this NumPy. Imports it."""
+    """Import the compiled engine and return whether that works: it needs numba, in a version for this NumPy."""
     try:
         from sksoftmax._engines import compiled  # noqa: F401
     except ImportError:

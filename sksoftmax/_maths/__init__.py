@@ -1,1 +1,4 @@
-"""The mathematics that solvers share: the objective, its curvature, preconditioners, Newton's and proximal steps."""
+"""Mathematics that solvers share: the objective, its curvature, preconditioners, Newton and proximal steps.
+
+The solvers and ``_training`` call it.
+"""

@@ -1,1 +1,4 @@
-"""A fitted model: its predictions, its state in files, and its conversion from and to scikit-learn's classes."""
+"""Fitted models: predictions, state in files, and conversion from and to the classes of scikit-learn.
+
+The estimators inherit from its mixins or call it.
+"""

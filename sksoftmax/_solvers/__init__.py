@@ -1,1 +1,4 @@
-"""The solvers, one file each, their schedules of step lengths, and what they share."""
+"""Solvers, one file each, their learning-rate schedules, and the helpers that they share.
+
+The plan in ``_training`` chooses and builds them.
+"""

@@ -511,7 +511,7 @@ def test_bad_targets_raise_and_change_nothing(y, message, method):
 
 
 def test_targets_of_one_class_alone_raise():
-    with pytest.raises(ValueError, match="at least two classes, got only one class, 1; give another one"):
+    with pytest.raises(ValueError, match="at least two classes, got only one class, 1; add another class"):
         SoftmaxClassifier(soft_targets=True).fit(X_IRIS, np.eye(3)[np.full(150, 1)])
 
 
@@ -559,9 +559,7 @@ def test_the_compiled_engine_takes_neither(params):
     clf = SoftmaxClassifier(engine="compiled", **params)
     y = TABLE if "soft_targets" in params else Y_IRIS
     for method in ("fit", "partial_fit"):
-        with pytest.raises(
-            ValueError, match=r"engine='compiled' takes rows of one class each, got .*; use engine='auto'"
-        ):
+        with pytest.raises(ValueError, match=r"engine='compiled' takes one class per row, got .*; use engine='auto'"):
             getattr(clf, method)(X_IRIS, y)
 
 

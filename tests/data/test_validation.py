@@ -333,7 +333,7 @@ WEIGHTED = {
     "soft score": lambda weight: FITTED_SOFT.score(X, np.eye(3)[Y], weight),
 }
 BAD_WEIGHTS = {
-    "negative": (np.linspace(-0.5, 1, 150), "sample_weight must not be negative, got -0.5; 0 leaves a row out"),
+    "negative": (np.linspace(-0.5, 1, 150), "sample_weight must not be negative, got -0.5; use 0 to leave a row out"),
     "a sum that overflows": (np.full(150, 1e307), r"sample_weight must sum to 1e\+200 at most, got inf"),
     "NaN": (np.full(150, np.nan), "Input sample_weight contains NaN"),
     "huge integers": ([10**309] * 150, "Input sample_weight contains infinity or a value too large for float64"),
@@ -341,7 +341,7 @@ BAD_WEIGHTS = {
     "objects": (np.full(150, 10**400), "Input sample_weight contains infinity or a value too large for float64"),
     "complex": (np.full(150, 1j), "sample_weight must hold real numbers, got ndarray of dtype complex128"),
     "strings": (["1"] * 150, "sample_weight must hold real numbers, got list of dtype <U1"),
-    "a column": (np.ones((150, 1)), r"sample_weight must be one number, or one a row, of shape \(150,\), got shape"),
+    "a column": (np.ones((150, 1)), r"sample_weight must be one number, or one per row, of shape \(150,\), got shape"),
 }
 
 
@@ -636,7 +636,7 @@ def test_finite_rows_give_finite_coefficients(fit, rows, container):
 def test_coefficients_that_are_not_finite_raise_and_are_named(go_on, name, value):
     clf = SoftmaxClassifier(warm_start=True, random_state=0).fit(X, Y)
     getattr(clf, name).flat[0] = value
-    with pytest.raises(ValueError, match=f"{name} must be finite for a fit to go on from, got NaN or infinity"):
+    with pytest.raises(ValueError, match=f"{name} must be finite to continue the fit, got NaN or infinity"):
         go_on(clf)
 
 

@@ -459,7 +459,7 @@ def test_a_first_call_of_one_class_says_what_to_do():
 def test_labels_of_another_kind_are_refused():
     X, y = random_rows(100)
     clf = SoftmaxClassifier(allow_new_classes=True).partial_fit(X, y)
-    with pytest.raises(ValueError, match="y must hold numbers, as the classes known do"):
+    with pytest.raises(ValueError, match="y must hold numbers, as the known classes do"):
         clf.partial_fit(X, y.astype(str))
 
 
