@@ -680,7 +680,7 @@ class SoftmaxClassifier(
             check_device_of_fit(self, X, "partial_fit")
             data, labels = _targets.stream_data(self, X, y, classes, sample_weight)
             data = _labels.apply_class_weight(
-                data, self.class_weight, labels, is_stream=True, may_name_others=self.allow_new_classes
+                data, self.class_weight, labels, is_stream=True, allow_unseen_classes=self.allow_new_classes
             )
             if len(data.y) > 0:
                 self._delete_fit_attributes()

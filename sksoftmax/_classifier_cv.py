@@ -241,7 +241,7 @@ class SoftmaxClassifierCV(
         _sklearn.raise_for_params(params, self, "fit")
         with _validation.restore_on_error(self), one_blas_thread():
             _validation.check_engine_available(self)
-            rows = _validation.all_rows(self, X, y, sample_weight, reset=True)
+            rows = _validation.check_rows(self, X, y, sample_weight, reset=True)
             if sample_weight is not None:
                 params["sample_weight"] = rows.weight
             self._fit(rows, params)
@@ -259,12 +259,12 @@ class SoftmaxClassifierCV(
         _arrays.check_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
         classes, codes = np.unique(rows.y, return_inverse=True)
         _labels.check_two_classes(classes)
-        data = _validation.drop_zero_weight_or_raise(rows._replace(y=codes))
+        data = _validation.check_and_drop_zero_weight(rows._replace(y=codes))
         alphas, l1_ratios = self._grid(float(data.weight.sum()))
         splitter_params, scorer_params = self._route_params(params)
         splits = list(check_cv(self.cv, rows.y, classifier=True).split(rows.X, rows.y, **splitter_params))
         _validation.check_any_folds(len(splits), self.cv)
-        scorer_params = _sklearn.params_of_rows(rows.X, scorer_params, np.flatnonzero(rows.weight > 0))
+        scorer_params = _sklearn.index_params(rows.X, scorer_params, np.flatnonzero(rows.weight > 0))
         place = np.where(rows.weight > 0, np.cumsum(rows.weight > 0) - 1, -1)
         # 2.
         model = self._new_model(classes, data.X)
@@ -455,7 +455,7 @@ class SoftmaxClassifierCV(
 
     def _scorer(self, classes: Array | None = None) -> Any:
         scorer = get_scorer(self.scoring or "accuracy")
-        return scorer if classes is None else _sklearn.scorer_of_classes(scorer, classes)
+        return scorer if classes is None else _sklearn.with_class_labels(scorer, classes)
 
     def _route_params(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split the keywords of ``fit`` into those of the splitter and those of the scorer."""
@@ -563,7 +563,7 @@ def _path_of_fold(
     if len(test) == 0:
         raise ValueError("cv must hold out rows of positive weight in each fold, got a fold without any; change cv.")
     train_rows = _labels.apply_class_weight(train_rows, class_weight, scorer.model.classes_)
-    scorer = scorer._replace(params=_sklearn.params_of_rows(data.X, scorer.params, test))
+    scorer = scorer._replace(params=_sklearn.index_params(data.X, scorer.params, test))
     mean_weight = float(train_rows.weight.mean())
     problem = prepared.problem._replace(data=train_rows, mean_weight=mean_weight, alpha=1.0, l1_ratio=l1_ratio)
     problem = problem._replace(kernel=registry.get_kernel(choose_engine(settings.engine)))

@@ -98,7 +98,7 @@ except ImportError:
 
     def _check_method_params(X: Any, params: dict[str, Any], indices: Array) -> dict[str, Any]:
         """Return the parameters; those as long as X are indexed by ``indices``."""
-        n = n_samples_of(X)
+        n = count_samples(X)
         return {
             name: np.asarray(value)[indices] if isinstance(value, list | np.ndarray) and len(value) == n else value
             for name, value in params.items()
@@ -171,12 +171,12 @@ def routing_enabled() -> bool:
     return _routing_enabled is not None and bool(_routing_enabled())
 
 
-def params_of_rows(X: Any, params: dict[str, Any], rows: Array) -> dict[str, Any]:
+def index_params(X: Any, params: dict[str, Any], rows: Array) -> dict[str, Any]:
     """Return the parameters; those with an entry for each row of X are reduced to ``rows``."""
     return dict(_check_method_params(X, params=params, indices=rows))
 
 
-def n_samples_of(X: Any) -> int:
+def count_samples(X: Any) -> int:
     """Return the number of rows of X, as scikit-learn counts them."""
     return int(_num_samples(X))
 
@@ -201,7 +201,7 @@ def accepts_weights(scorer: Any) -> bool:
     return any(each.name == "sample_weight" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
-def scorer_of_classes(scorer: Any, classes: Array) -> Any:
+def with_class_labels(scorer: Any, classes: Array) -> Any:
     """Return the scorer, with the labels of all classes set if it is a scikit-learn scorer of probabilities.
 
     Otherwise its metric would use the labels of the scored rows, in which a class may be missing.

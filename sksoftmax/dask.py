@@ -229,7 +229,7 @@ class DaskSoftmaxClassifier(SoftmaxClassifier):
                 checked = [cluster.submit(summarize_partition, *parts, self.fit_intercept) for parts in partitions]
                 summary = merge_summaries(cluster.gather(cluster.each(get_summary, checked)))
                 classes, weights, counts, moments = summary.statistics
-                factors = _labels.class_factors(self.class_weight, classes, weights)
+                factors = _labels.class_weight_factors(self.class_weight, classes, weights)
                 chunks = cluster.each(encode_partition, checked, classes, factors, summary.dtype)
                 rates = sampling_rates(summary)
                 seed = int(check_random_state(self.random_state).randint(2**31))

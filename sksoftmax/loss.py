@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sksoftmax._data.arrays import as_array, check_finite_numbers, check_number, table
+from sksoftmax._data.arrays import as_array_or_none, check_finite_numbers, check_matrix, check_number
 from sksoftmax._engines import naive, vectorized
 from sksoftmax._types import Array, Kernel, Params
 
@@ -140,7 +140,7 @@ def _check_finite(loss: Any, dW: Array) -> tuple[float, Array]:
 
 def _check_arguments(W: Any, X: Any, y: Any, reg: float) -> tuple[Array, Any, Array, float]:
     """Return the arguments as float64 arrays, class codes and a float; raise ValueError if they do not match."""
-    W, X, y = check_finite_numbers(W, "W"), table(X), as_array(y)
+    W, X, y = check_finite_numbers(W, "W"), check_matrix(X), as_array_or_none(y)
     if W.ndim != 2 or W.shape[1] < 2:
         raise ValueError(f"W must be (n_features, n_classes) with n_classes >= 2, got shape {W.shape}.")
     if X.ndim != 2 or X.shape[1] != W.shape[0] or X.shape[0] < 1:

@@ -15,7 +15,7 @@ from scipy.optimize import check_grad
 
 from sksoftmax._data.arrays import check_integer, check_number
 from sksoftmax._data.batches import normal, subset
-from sksoftmax._data.validation import plain_data
+from sksoftmax._data.validation import check_data_without_estimator
 from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.objective import penalty, value_and_grad
 from sksoftmax._maths.preconditioner import compute_moments
@@ -99,7 +99,7 @@ def check_gradient(
     random_state = check_integer("random_state", random_state, 0, _MAX_SEED)
     alpha = check_number("alpha", alpha)
     max_checks = check_integer("max_checks", max_checks, 1)
-    data, classes = plain_data(X, y, sample_weight)
+    data, classes = check_data_without_estimator(X, y, sample_weight)
     data = data._replace(weight=data.weight / data.weight.max())  # F does not depend on the scale of the weights
     kernel = KERNELS[choose_engine(engine)]
     problem = Problem(data, len(classes), alpha, fit_intercept, kernel, float(data.weight.mean()))

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model._base import LinearClassifierMixin
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._data.arrays import in_host_memory
+from sksoftmax._data.arrays import as_host_array
 from sksoftmax._data.labels import apply_class_weight
 from sksoftmax._maths.objective import alpha_from_C
 from sksoftmax._types import Batch
@@ -79,7 +79,7 @@ class SoftmaxAsLogistic(SoftmaxClassifier):
         """C counts against the sum of the losses, alpha against their mean; see ``alpha_from_C``."""
         if np.isinf(self.C):
             return 0.0
-        labels, given = (np.asarray(in_host_memory(values)) for values in (y, sample_weight))
+        labels, given = (np.asarray(as_host_array(values)) for values in (y, sample_weight))
         weight = np.ones(len(labels)) if sample_weight is None else given.astype(float)
         classes, codes = np.unique(labels, return_inverse=True)
         data = apply_class_weight(Batch(codes, codes, weight), self.class_weight, classes)

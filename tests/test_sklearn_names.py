@@ -100,7 +100,7 @@ def test_without_routing_there_is_none(without):
 def test_parameters_of_rows(is_ours, without):
     names = without("sklearn.utils.validation", "_check_method_params") if is_ours else _sklearn
     X, rows = np.zeros((3, 2)), np.array([0, 2])
-    found = names.params_of_rows(X, {"groups": np.array([5, 6, 7]), "other": "none"}, rows)
+    found = names.index_params(X, {"groups": np.array([5, 6, 7]), "other": "none"}, rows)
     assert_array_equal(found["groups"], [5, 7])
     assert found["other"] == "none"
 
@@ -109,4 +109,4 @@ def test_parameters_of_rows(is_ours, without):
 @pytest.mark.parametrize("X", [[[1.0], [2.0]], np.zeros((2, 5)), sp.csr_array((2, 5))], ids=["list", "array", "sparse"])
 def test_the_number_of_rows(X, is_ours, without):
     names = without("sklearn.utils.validation", "_num_samples") if is_ours else _sklearn
-    assert names.n_samples_of(X) == 2
+    assert names.count_samples(X) == 2

@@ -69,10 +69,10 @@ def summarize_partition(
     X: Any, y: Any, sample_weight: Any, fit_intercept: bool
 ) -> tuple[Batch | None, PartitionSummary | None]:
     """Check a partition; return its rows as `summarize`, and its summary; (None, None) if it has no row."""
-    if _sklearn.n_samples_of(X) == 0:
+    if _sklearn.count_samples(X) == 0:
         return None, None
     checker = SoftmaxClassifier()  # scikit-learn's validation sets its names and number of columns
-    rows = _validation.all_rows(checker, X, y, sample_weight, reset=True, is_stream=True)
+    rows = _validation.check_rows(checker, X, y, sample_weight, reset=True, is_stream=True)
     rows, statistics = summarize(rows, fit_intercept=fit_intercept)
     names = getattr(checker, "feature_names_in_", None)
     description = (checker.n_features_in_, names, rows.X.dtype, sp.issparse(rows.X), n_bytes(rows.X))
@@ -141,7 +141,7 @@ def encode_partition(
         return None
     labels, classes = _labels.to_common_dtype(summary.statistics.labels, classes, "y", "the classes")
     codes = np.searchsorted(classes, labels)[rows.y]
-    return _arrays.drop_zero_weight(Batch(_arrays.as_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
+    return _arrays.drop_zero_weight(Batch(_arrays.convert_rows(rows.X, dtype), codes, rows.weight * factors[codes]))
 
 
 @np.errstate(all="ignore")
@@ -188,15 +188,15 @@ def identity(value: Any) -> Any:
 
 def predict_block(X: Any, predict: Callable[[Any], Array], shape: tuple[int, ...], dtype: Any) -> Array:
     """Return the predictions for a block, which may have no row; ``shape`` and ``dtype`` are of one prediction."""
-    if _sklearn.n_samples_of(X) == 0:
+    if _sklearn.count_samples(X) == 0:
         return np.empty((0, *shape), dtype)
     return predict(X)
 
 
 def count_hits(model: SoftmaxClassifier, X: Any, y: Any, sample_weight: Any) -> tuple[float, float, int]:
     """Return the weight of the correctly predicted rows of a partition, the weight of all rows, and their number."""
-    if _sklearn.n_samples_of(X) == 0:
+    if _sklearn.count_samples(X) == 0:
         return 0.0, 0.0, 0
-    rows = _validation.all_rows(model, X, y, sample_weight, reset=False, is_stream=True)
+    rows = _validation.check_rows(model, X, y, sample_weight, reset=False, is_stream=True)
     is_right = model.predict(X) == rows.y
     return float(rows.weight[is_right].sum()), float(rows.weight.sum()), len(rows.y)

@@ -65,7 +65,7 @@ def check_range(name: str, values: Any, minimum: float, maximum: float) -> Array
     return numbers
 
 
-def as_array(values: Any) -> Array:
+def as_array_or_none(values: Any) -> Array:
     """Return the values as an array. For ragged lists, which NumPy rejects, return an array that contains None."""
     try:
         return np.asarray(values)
@@ -86,7 +86,7 @@ def check_no_mask(values: Any, name: str) -> None:
 def check_finite_numbers(values: Any, name: str) -> Array:
     """Return the values as a float64 array. Raise ValueError if they are not finite real numbers."""
     check_no_mask(values, name)
-    array = as_array(values)
+    array = as_array_or_none(values)
     if array.dtype.kind == "O" and all(isinstance(value, Real) for value in array.ravel().tolist()):
         array = np.array([as_float(value) for value in array.ravel().tolist()]).reshape(array.shape)
     if array.dtype.kind not in "biuf":
@@ -186,7 +186,7 @@ def wrap_array(X: Any) -> Any:
     return X if xp is None else DeviceArray(X, xp)
 
 
-def in_host_memory(values: Any) -> Any:
+def as_host_array(values: Any) -> Any:
     """Convert an array of another library to a NumPy array; return anything else unchanged."""
     return to_numpy(values) if namespace_of(values) is not None else values
 
@@ -227,7 +227,7 @@ def check_same_length(*columns: Any) -> None:
     check_consistent_length(*columns)
 
 
-def as_rows(X: Any, dtype: Any) -> Any:
+def convert_rows(X: Any, dtype: Any) -> Any:
     """Convert X, which has been checked before, to ``dtype`` and to the layout that `all_rows` returns."""
     if sp.issparse(X):
         return canonicalize(sp.csr_array(check_sparse_structure(X)).astype(dtype, copy=False))
@@ -246,9 +246,9 @@ def canonicalize(X: Any) -> Any:
     return X
 
 
-def table(X: Any, name: str = "X") -> Any:
+def check_matrix(X: Any, name: str = "X") -> Any:
     """Return X in float64, dense or as CSR. Raise ValueError if it does not contain finite real numbers."""
-    X = in_host_memory(X)
+    X = as_host_array(X)
     if not sp.issparse(X):
         return check_finite_numbers(X, name)
     X = check_sparse_structure(X, name)

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import DataConversionWarning
 
-from sksoftmax._data.arrays import LARGEST_EXACT, as_float, check_finite_sum, drop_zero_weight, in_host_memory
+from sksoftmax._data.arrays import LARGEST_EXACT, as_float, as_host_array, check_finite_sum, drop_zero_weight
 from sksoftmax._engines.device import to_numpy
 from sksoftmax._maths.objective import class_sums
 from sksoftmax._types import Array, Batch
@@ -40,7 +40,7 @@ def check_labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = Tr
         If y is neither one-dimensional nor a column, a label is missing (None, NaN, NA) or infinite, or some labels
         are strings and some are numbers.
     """
-    y = in_host_memory(y)
+    y = as_host_array(y)
     if sp.issparse(y):
         raise TypeError(f"Sparse data was passed for {name}, but dense data is required; pass {name}.toarray().")
     if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
@@ -182,7 +182,7 @@ def to_common_dtype(labels: Array, reference: Array, name: str, reference_name: 
     return labels.astype(dtype, copy=False), reference.astype(dtype, copy=False)
 
 
-def given_classes(classes: Any) -> Array:
+def check_classes(classes: Any) -> Array:
     """Return the labels of the argument ``classes``, sorted and without duplicates.
 
     Raises
@@ -190,7 +190,7 @@ def given_classes(classes: Any) -> Array:
     ValueError
         If ``classes`` is empty or not one-dimensional, or if `check_labels` raises.
     """
-    values = in_host_memory(classes)
+    values = as_host_array(classes)
     if np.ndim(np.asarray(values, dtype=object)) != 1:
         raise ValueError(
             f"classes must be a list or an array of labels in one dimension, got {type(classes).__name__}; pass "
@@ -218,7 +218,7 @@ def union_classes(
     return np.union1d(reference, labels) if len(reference) else np.unique(labels)
 
 
-def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
+def encode_labels(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
     """Return the positions of the labels y in the sorted ``classes``.
 
     Raises ValueError, with a message that ends with ``advice``, if a label is not one of the classes.
@@ -232,7 +232,7 @@ def codes_of(y: Array, classes: Array, advice: str, name: str = "y") -> Array:
     return np.searchsorted(classes, y)
 
 
-def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
+def resolve_stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
     """Return the classes of a ``partial_fit``: the argument ``classes``, or the classes of an earlier call.
 
     With ``allow_new_classes`` of the estimator, return the union of both and of the labels in y.
@@ -244,7 +244,7 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
         ``classes`` differ from those of an earlier call.
     """
     previous = np.asarray(to_numpy(estimator.classes_)) if hasattr(estimator, "classes_") else None
-    given = None if classes is None else given_classes(classes)
+    given = None if classes is None else check_classes(classes)
     if estimator.allow_new_classes:
         union = np.empty(0) if previous is None else previous
         union = union if given is None else union_classes(union, given, "classes", "the known classes")
@@ -272,7 +272,7 @@ def stream_classes(estimator: Any, classes: Any, y: Array) -> Array:
 
 
 def apply_class_weight(
-    data: Batch, class_weight: Any, classes: Array, *, is_stream: bool = False, may_name_others: bool = False
+    data: Batch, class_weight: Any, classes: Array, *, is_stream: bool = False, allow_unseen_classes: bool = False
 ) -> Batch:
     """Multiply the sample weights by class weights, as ``LogisticRegression`` does, and drop rows of weight 0.
 
@@ -282,12 +282,12 @@ def apply_class_weight(
     Raises
     ------
     ValueError
-        As `class_factors`, whose ``totals`` are 1 for a chunk of a stream (``is_stream``).
+        As `class_weight_factors`, whose ``totals`` are 1 for a chunk of a stream (``is_stream``).
     """
     if class_weight is None:
         return data
     totals = np.ones(len(classes)) if is_stream else class_sums(data.y, data.weight, len(classes))
-    factors = class_factors(class_weight, classes, totals, may_name_others=may_name_others)
+    factors = class_weight_factors(class_weight, classes, totals, allow_unseen_classes=allow_unseen_classes)
     if data.y.ndim == 1:
         return drop_zero_weight(data._replace(weight=data.weight * factors[data.y]))
     y = data.y * factors
@@ -308,7 +308,9 @@ def _check_key(label: Any, classes: Array) -> None:
         )
 
 
-def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_others: bool = False) -> Array:
+def class_weight_factors(
+    class_weight: Any, classes: Array, totals: Array, *, allow_unseen_classes: bool = False
+) -> Array:
     """Return the factor of the sample weights of each class.
 
     A dict is looked up by the labels themselves, so that the string "1" is not the number 1. Classes that are not among
@@ -318,7 +320,7 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
     ----------
     totals : ndarray of shape (n_classes,)
         Sum of the sample weights of each class.
-    may_name_others : bool
+    allow_unseen_classes : bool
         Whether a dict may have keys of classes that have not occurred yet.
 
     Returns
@@ -329,8 +331,8 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
     ------
     ValueError
         If a class weight is negative or not finite, or the sum of the products with ``totals`` overflows. If all these
-        products are 0. If a dict has a key that is not a class and also lacks a class; with ``may_name_others`` instead
-        if such a key is not of the same kind (strings, numbers, dates) as the classes.
+        products are 0. If a dict has a key that is not a class and also lacks a class; with ``allow_unseen_classes``
+        instead if such a key is not of the same kind (strings, numbers, dates) as the classes.
     """
     if class_weight is None:
         return np.ones(len(classes))
@@ -342,10 +344,10 @@ def class_factors(class_weight: Any, classes: Array, totals: Array, *, may_name_
         raise ValueError(f"class_weight must hold finite weights >= 0, got {class_weight!r}; correct the weights.")
     names = classes.tolist()
     others = [label for label in class_weight if label not in set(names)]
-    if may_name_others:
+    if allow_unseen_classes:
         for label in others:
             _check_key(label, classes)
-    if others and not may_name_others and not class_weight.keys() >= set(names):
+    if others and not allow_unseen_classes and not class_weight.keys() >= set(names):
         raise ValueError(f"class_weight must name classes of y, which are {names}, got {others}; correct the keys.")
     factors = np.array([float(class_weight.get(name, 1.0)) for name in names])
     if not (factors * totals > 0).any():

@@ -161,7 +161,7 @@ def batches_source(batches: Any) -> Source:
             if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
                 raise TypeError(f"a batch must be (X, y) or (X, y, sample_weight), got {type(batch).__name__}.")
             X, y, *weight = batch
-            if _sklearn.n_samples_of(X):
+            if _sklearn.count_samples(X):
                 yield X, y, weight[0] if weight else None
 
     return Source(read, type(batches) not in (list, tuple))
@@ -181,24 +181,24 @@ def survey(estimator: Any, source: Source, classes: Any, rng: np.random.RandomSt
         If a chunk is not what ``fit`` accepts; if it differs from the first in its number of columns, or in being
         sparse; if a label is not in ``classes``; if there is no row of positive weight, or only one class.
     """
-    labels = np.empty(0) if classes is None else _labels.given_classes(classes)
+    labels = np.empty(0) if classes is None else _labels.check_classes(classes)
     if classes is not None:
         _labels.check_two_classes(labels, "classes")
     sample, totals, n_read = StratifiedSampler(rng), Totals(labels), 0
     is_sparse: bool | None = None
     sums: Any = 0.0
     for X, y, weight in source.read(None):
-        n_read += _sklearn.n_samples_of(X)
+        n_read += _sklearn.count_samples(X)
         _arrays.check_numpy(X)
-        rows = _validation.all_rows(estimator, X, y, weight, reset=is_sparse is None, is_stream=True)
+        rows = _validation.check_rows(estimator, X, y, weight, reset=is_sparse is None, is_stream=True)
         if is_sparse not in (None, sp.issparse(rows.X)):
             raise ValueError("the batches must be all sparse or all dense, got both.")
         is_sparse = sp.issparse(rows.X)
         rows, statistics = summarize(rows, fit_intercept=estimator.fit_intercept)
         if classes is not None:
-            _labels.codes_of(statistics.labels, labels, "give them in classes as well, or leave it out.")
+            _labels.encode_labels(statistics.labels, labels, "give them in classes as well, or leave it out.")
         elif not totals.has_labels(statistics.labels):
-            labels = _labels.union_classes(labels, statistics.labels, "y", "the batches before")
+            labels = _labels.union_classes(labels, statistics.labels, "y", "the earlier batches")
         codes = totals.add(statistics, rows.weight.sum())
         if len(rows.y) == 0:
             continue
@@ -262,7 +262,7 @@ def sample_and_source(first_pass: Survey, source: Source, class_weight: Any) -> 
     - the sum of the weights of each class, if the rows may change;
     - the sums of the columns, if the rows may change, in passes 2, 3, 4, 8, 16, ...
     """
-    factors = _labels.class_factors(class_weight, first_pass.classes, first_pass.class_weights)
+    factors = _labels.class_weight_factors(class_weight, first_pass.classes, first_pass.class_weights)
     class_weights = factors * first_pass.class_weights
     sample, n_expected = first_pass.data, first_pass.n_read
     data = match_class_weights(
@@ -276,8 +276,8 @@ def sample_and_source(first_pass: Survey, source: Source, class_weight: Any) -> 
         is_summed = source.may_change and (i_pass == 3 or i_pass & (i_pass - 1) == 0)  # up to a tenth of a pass
         n_read, weights, sums = 0, np.zeros(len(first_pass.classes)), np.zeros(1)
         for X, labels, sample_weight in source.read(rng):
-            X, y = _arrays.as_rows(X, dtype), _labels.check_labels(labels, warn=False)
-            y, classes = _labels.to_common_dtype(y, first_pass.classes, "y", "the batches before")
+            X, y = _arrays.convert_rows(X, dtype), _labels.check_labels(labels, warn=False)
+            y, classes = _labels.to_common_dtype(y, first_pass.classes, "y", "the earlier batches")
             if X.shape[1] != data.X.shape[1]:
                 _raise_for_change(f"{X.shape[1]} columns, not {data.X.shape[1]},")
             n_read += len(y)

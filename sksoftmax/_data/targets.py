@@ -37,11 +37,11 @@ def fit_data(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Batch,
         rows, classes = soft_data(estimator, X, y, sample_weight, reset=True)
         _labels.check_two_classes(classes[rows.y.any(axis=0)])
     else:
-        rows = _validation.all_rows(estimator, X, y, sample_weight, reset=True)
+        rows = _validation.check_rows(estimator, X, y, sample_weight, reset=True)
         classes, codes = np.unique(rows.y, return_inverse=True)
         _labels.check_two_classes(classes)
         rows = rows._replace(y=codes)
-    return _validation.drop_zero_weight_or_raise(rows), classes
+    return _validation.check_and_drop_zero_weight(rows), classes
 
 
 def soft_data(
@@ -61,7 +61,7 @@ def soft_data(
     ValueError
         If `all_rows` refuses X or the weights, or `target_table` refuses y.
     """
-    X = _validation.features(estimator, X, reset=reset, is_stream=is_stream)
+    X = _validation.check_features(estimator, X, reset=reset, is_stream=is_stream)
     table, classes = target_table(y, f"y{suffix}", X.dtype)
     check_consistent_length(X, table)
     return Batch(X, table, _validation.check_sample_weight(sample_weight, X, f"sample_weight{suffix}")), classes
@@ -139,12 +139,12 @@ def stream_data(estimator: Any, X: Any, y: Any, classes: Any, sample_weight: Any
             )
         rows, target_classes = soft_data(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
         given = target_classes if is_first and classes is None else classes
-        classes = _labels.stream_classes(estimator, given, target_classes)
+        classes = _labels.resolve_stream_classes(estimator, given, target_classes)
         check_same_classes(target_classes, classes)
         return _arrays.drop_zero_weight(rows), classes
-    rows = _validation.all_rows(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
-    classes = _labels.stream_classes(estimator, classes, rows.y)
-    codes = _labels.codes_of(
+    rows = _validation.check_rows(estimator, X, y, sample_weight, reset=is_first, is_stream=True)
+    classes = _labels.resolve_stream_classes(estimator, classes, rows.y)
+    codes = _labels.encode_labels(
         rows.y, classes, "give all classes that will ever come in the first call, or set allow_new_classes=True."
     )
     return _arrays.drop_zero_weight(rows._replace(y=codes)), classes
@@ -190,10 +190,10 @@ def validation_data(estimator: Any, validation: Validation | None, classes: Arra
         rows, target_classes = soft_data(estimator, X, y, sample_weight, reset=False, suffix="_val")
         check_same_classes(target_classes, classes, "y_val")
     else:
-        rows = _validation.all_rows(estimator, X, y, sample_weight, reset=False, is_stream=True, suffix="_val")
-        codes = _labels.codes_of(rows.y, classes, "leave rows of other classes out.", name="y_val")
+        rows = _validation.check_rows(estimator, X, y, sample_weight, reset=False, is_stream=True, suffix="_val")
+        codes = _labels.encode_labels(rows.y, classes, "leave rows of other classes out.", name="y_val")
         rows = rows._replace(y=codes)
-    return _validation.drop_zero_weight_or_raise(rows, "sample_weight_val")
+    return _validation.check_and_drop_zero_weight(rows, "sample_weight_val")
 
 
 def split_validation(data: Batch, classes: Array, fraction: float, rng: np.random.RandomState) -> tuple[Batch, Batch]:

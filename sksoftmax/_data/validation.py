@@ -22,21 +22,21 @@ from sklearn.utils.validation import (
 
 from sksoftmax._data.arrays import (
     as_float,
+    as_host_array,
     canonicalize,
     check_finite_numbers,
     check_finite_sum,
+    check_matrix,
     check_no_mask,
     check_sparse_structure,
     drop_zero_weight,
-    in_host_memory,
-    table,
     too_large_error,
     wrap_array,
 )
 from sksoftmax._data.labels import check_labels, check_two_classes
 from sksoftmax._engines.device import DeviceArray
 from sksoftmax._engines.registry import KERNELS, has_compiled
-from sksoftmax._sklearn import Interval, StrOptions, n_samples_of, namespace_of
+from sksoftmax._sklearn import Interval, StrOptions, count_samples, namespace_of
 from sksoftmax._types import Array, Batch
 
 
@@ -193,14 +193,14 @@ def _validate(estimator: Any, X: Any, **checks: Any) -> Any:
     except OverflowError:
         raise too_large_error("X") from None
     if "y" in checks:
-        return wrap_array(arrays[0]), in_host_memory(arrays[1])
+        return wrap_array(arrays[0]), as_host_array(arrays[1])
     return wrap_array(arrays)
 
 
 # --- training and prediction ----------------------------------------------------------------------------------
 
 
-def all_rows(
+def check_rows(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, is_stream: bool = False, suffix: str = ""
 ) -> Batch:
     """Check X, y and the sample weights, and return them with y as labels; keep the rows of weight 0.
@@ -227,11 +227,11 @@ def all_rows(
         if is_stream:
             warnings.simplefilter("ignore", UserWarning)
         check_classification_targets(y)
-    weight = check_sample_weight(in_host_memory(sample_weight), y, f"sample_weight{suffix}")
+    weight = check_sample_weight(as_host_array(sample_weight), y, f"sample_weight{suffix}")
     return Batch(canonicalize(X), y, weight)
 
 
-def drop_zero_weight_or_raise(data: Batch, name: str = "sample_weight") -> Batch:
+def check_and_drop_zero_weight(data: Batch, name: str = "sample_weight") -> Batch:
     """Return the rows of positive weight. Raise ValueError if there are none."""
     data = drop_zero_weight(data)
     check_any_weight(len(data.y), name)
@@ -246,10 +246,10 @@ def check_sample_weight(sample_weight: Any, X: Any, name: str = "sample_weight")
     ValueError
         If a weight is negative, NaN or infinite, the shape does not fit X, or the sum overflows.
     """
-    n_samples = n_samples_of(X)
+    n_samples = count_samples(X)
     if sample_weight is None:
         return np.ones(n_samples)
-    weight = check_finite_numbers(in_host_memory(sample_weight), name)
+    weight = check_finite_numbers(as_host_array(sample_weight), name)
     weight = np.full(n_samples, weight) if weight.ndim == 0 else np.ascontiguousarray(weight)
     if weight.shape != (n_samples,):
         raise ValueError(
@@ -288,8 +288,8 @@ def check_any_rows(n_samples: int, name: str, got: str, advice: str) -> None:
         raise ValueError(f"{name} must hold at least one row, got {got}; {advice}.")
 
 
-def features(estimator: Any, X: Any, *, reset: bool, is_stream: bool = False) -> Any:
-    """Check X and return it as `all_rows` does."""
+def check_features(estimator: Any, X: Any, *, reset: bool, is_stream: bool = False) -> Any:
+    """Check X and return it as `check_rows` does."""
     _check_engine_accepts(estimator, X)
     return canonicalize(_validate(estimator, X, order=_memory_order(estimator, X, is_stream=is_stream), reset=reset))
 
@@ -304,14 +304,14 @@ def _memory_order(estimator: Any, X: Any, *, is_stream: bool) -> str | None:
     return None if dtypes == {"float32"} and estimator.fit_intercept and not is_stream else "C"
 
 
-def prediction_data(estimator: Any, X: Any) -> Any:
+def check_prediction_data(estimator: Any, X: Any) -> Any:
     """Check X for a prediction, without a copy."""
     return _validate(estimator, X, reset=False)
 
 
-def plain_data(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
+def check_data_without_estimator(X: Any, y: Any, sample_weight: Any) -> tuple[Batch, Array]:
     """Check X, y and the weights without an estimator; return them in float64, with y as codes, and the classes."""
-    X = table(X)
+    X = check_matrix(X)
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must be of shape (n_samples, n_features), at least one each, got shape {X.shape}.")
     y = check_labels(y)

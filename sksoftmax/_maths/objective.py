@@ -147,8 +147,7 @@ def value_and_grad(problem: Problem, params: Params) -> Evaluation:
 
 
 def sum_parts(parts: Iterable[tuple[Any, Params]], coef: Any, intercept: Any) -> tuple[Any, Params]:
-    """Return the sums of the losses and of the gradients of some parts; ``coef`` and ``intercept`` are zeros to add to.
-    """
+    """Return the sums of the losses and gradients of some parts; ``coef`` and ``intercept`` are zeros to add to."""
     loss: Any = 0.0
     for part_loss, grads in parts:
         loss += part_loss

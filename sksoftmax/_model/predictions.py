@@ -57,7 +57,7 @@ class PredictionsMixin:
             device; or if a raw prediction overflows X's dtype.
         """
         check_is_fitted(self)
-        X = _validation.prediction_data(self, X)
+        X = _validation.check_prediction_data(self, X)
         if isinstance(X, DeviceArray):
             coef, intercept = (to_device_of(DeviceArray(part, X.xp), X) for part in (self.coef_, self.intercept_))
             raw = X @ coef.T + intercept

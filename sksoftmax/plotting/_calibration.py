@@ -359,7 +359,7 @@ def _check_predictions(name: str, y: Any, proba: Any, classes: Array, sample_wei
             f"{sums.min():g} to {sums.max():g}, for {name!r}; pass the output of predict_proba."
         )
     order = np.argsort(classes)
-    codes = order[_labels.codes_of(y, classes[order], "leave these rows out.")]
+    codes = order[_labels.encode_labels(y, classes[order], "leave these rows out.")]
     weight = _validation.check_sample_weight(sample_weight, proba)
     _validation.check_any_weight(int(np.count_nonzero(weight)))
     is_used = weight > 0
