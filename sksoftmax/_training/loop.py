@@ -220,7 +220,7 @@ def train(
         Start.
     plan : Plan
         Solvers, in their order.
-    criteria : Rules
+    criteria : StoppingCriteria
     shuffle : bool
         Whether the batches are drawn in random order.
     rng : RandomState

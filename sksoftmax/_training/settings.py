@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     preconditioner : GramPreconditioner or None
         For the check whether F is near its minimum, if the solver has no estimate of its own; None on a stream.
     tol : float
-        Relative excess at which the fit stops; see `precision.stop_tol`.
+        Relative excess at which the fit stops; see `tolerance.stop_tol`.
     info : dict
         The choices for ``solver_info_``, except the names of the solvers that ran.
     allow_estimate : bool, default=False
