@@ -136,7 +136,7 @@ def newton_stage_solver(
     tol : float
         Relative excess at which the solver stops.
     final_tol : float
-        Relative excess that the result has to reach; see `precision.final_tol`.
+        Relative excess that the result has to reach; see `tolerance.final_tol`.
     path_cache : PreconditionerCache or None
         Preconditioner of a fit with another penalty.
     """

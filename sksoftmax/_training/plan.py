@@ -1,6 +1,7 @@
 """Choose the engine and the solvers of a fit or a stream from the shape of the problem.
 
-Every "auto" is decided here; only the curvature of the Newton steps is chosen in `newton_stage_solver`. `fit`, `path`
+The choices of "auto" are made here, except the curvature of Newton steps (`newton_stage`) and the learning rates of
+named solvers (`named_solvers`). `fit`, `path`
 and `stream` call `make_plan`, `use_dual` and `make_stream_plan`. To read the choices, start at the table `RULES`.
 """
 
