@@ -1,7 +1,7 @@
 """Choose and build the last stage of a fit: Newton steps, proximal ones with an L1 penalty.
 
 The choice is the source of their curvature: how many rows, and whether the Hessian of these rows is factorized or
-multiplied by conjugate gradients (CG). `plan` and `precision` call this module.
+multiplied by conjugate gradients (CG). `plan` and `tolerance` call this module.
 """
 
 from __future__ import annotations
