@@ -1,4 +1,7 @@
-"""The version that runs, which is written into saved models, and the addresses of the project."""
+"""The version that runs, and the addresses of the project.
+
+Saved models hold the version; the HTML representation of estimators links to the documentation.
+"""
 
 from importlib.metadata import metadata, version
 

@@ -1,4 +1,7 @@
-"""Define the settings of a fit, and the plan that `plan` makes of them and the training loop runs."""
+"""Settings of a fit, and the plan of its stages.
+
+The estimators make the settings of their parameters; `plan` makes a plan of them, and the training loop runs it.
+"""
 
 from __future__ import annotations
 
