@@ -364,7 +364,7 @@ class SoftmaxClassifierCV(
         model.__dict__ |= model._fit_attributes(result, self.classes_, data.X)
         model.solver_info_ = {"engine": choose_engine(self.engine), "solver": result.solver, **info}
         self._set_best_estimator(model, data)
-        model._warn_if_above_tol(result)
+        model._warn_if_above_tol(result, stacklevel=7)  # _refit and the method above it are two frames more
 
     def _average_best_of_folds(
         self, paths: Sequence[list[PathPoint]], has_rows: Array, data: Batch, model: SoftmaxClassifier

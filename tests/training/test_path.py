@@ -540,3 +540,11 @@ def test_folds_in_threads_are_scored_by_their_own_models():
     for _ in range(3):  # a race of threads would show in about one of three fits
         with joblib.parallel_config("threading", n_jobs=3):
             assert_allclose(sweep.fit(X[:500], y[:500]).scores_, alone, rtol=1e-6)
+
+
+def test_the_warning_of_the_last_fit_points_to_whoever_called_fit():
+    X, y = load_wine(return_X_y=True)
+    clf = SoftmaxClassifierCV(alphas=[1e-3], cv=2, max_iter=1, tol=1e-9)
+    with pytest.warns(ConvergenceWarning) as caught:
+        clf.fit(X, y)
+    assert {warning.filename for warning in caught} == {__file__}
