@@ -5,6 +5,10 @@ Called by the solvers `newton` and `proximal_newton`.
 
 from __future__ import annotations
 
+from sksoftmax._maths.curvature import factorize_hessian
+from sksoftmax._maths.newton_direction import SampledHessianPreconditioner
+from sksoftmax._maths.objective import hessian_products
+from sksoftmax._maths.preconditioner import GramPreconditioner, Preconditioner
 from sksoftmax._maths.row_sampling import curvature_ratio, draw_rows, leverage
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem
 
@@ -80,3 +84,13 @@ def misses_curvature(
     is_out_of_core = may_exceed_memory and problem.data_source is not None
     min_ratio = _MIN_CURVATURE_RATIO_OUT_OF_CORE if is_out_of_core else _MIN_CURVATURE_RATIO
     return curvature_ratio(problem, rows, start, end) < min_ratio
+
+
+def sample_preconditioner(
+    problem: Problem, params: Params, base: GramPreconditioner, *, is_factorized: bool
+) -> Preconditioner:
+    """Return the inverse Hessian of the rows in memory, as a preconditioner: its factor, or CG with ``base``."""
+    rows = draw_rows(problem, params, None, problem.n_samples)
+    if is_factorized:
+        return factorize_hessian(problem, params, rows, base)
+    return SampledHessianPreconditioner(hessian_products(problem, params, rows), base)

@@ -13,12 +13,11 @@ repeat, up to ``n_steps`` times, with the Cholesky factor at hand. Steps 5 to 8 
 5. Draw a new sample if it is stale, or if F has decreased much since the last draw.
 6. Factorise the Hessian of the sample; or build a better preconditioner for conjugate gradients (CG) once it pays.
 7. Solve ``H d = -g`` by the factor or by CG, with g the gradient of F over all rows and H the Hessian of the sample.
-   L-BFGS pairs of the previous steps correct what the sample misses.
+   L-BFGS pairs of the previous steps correct what the sample misses. If CG breaks down, drop the preconditioner of 6.
 8. Estimate F - F* from round to round. If the estimate may end the fit, check for rows that saturate along the step.
 
-So a step costs one or two passes over the data, plus the solution of the system.
-
-Roosta-Khorasani & Mahoney (2019), Math. Program. 174, 293-326.
+So a step costs one or two passes over the data, plus the solution of the system: Roosta-Khorasani & Mahoney (2019),
+Math. Program. 174, 293-326.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from sksoftmax._maths.curvature import CholeskyPreconditioner, factorize_hessian
 from sksoftmax._maths.newton_direction import (
     NewtonStep,
     Pair,
-    SampledHessianPreconditioner,
     StepHistory,
     absolute_suboptimality,
     conjugate_gradients,
@@ -43,9 +41,15 @@ from sksoftmax._maths.newton_direction import (
 )
 from sksoftmax._maths.objective import better_start, hessian_products
 from sksoftmax._maths.preconditioner import GramPreconditioner, Preconditioner, absorb_constant_columns
-from sksoftmax._maths.row_sampling import draw_rows, next_sample_size
+from sksoftmax._maths.row_sampling import next_sample_size
 from sksoftmax._maths.saturation import saturate_step
-from sksoftmax._solvers._hessian_sample import draw_sample, is_outdated, is_subsampled, misses_curvature
+from sksoftmax._solvers._hessian_sample import (
+    draw_sample,
+    is_outdated,
+    is_subsampled,
+    misses_curvature,
+    sample_preconditioner,
+)
 from sksoftmax._solvers._line_search import rounding_error, search_direction
 from sksoftmax._types import (
     Array,
@@ -136,10 +140,8 @@ class NewtonState(NamedTuple):
         cheaper than the current preconditioner: they are not built again.
     n_rounds : int
         Rounds so far.
-    next_check : int
-        First round in which to check for saturation again.
-    check_interval : int
-        Rounds between the last two checks.
+    next_check, check_interval : int
+        First round in which to check for saturation again, and the rounds between the last two checks.
     """
 
     params: Params
@@ -335,7 +337,8 @@ def _refresh_curvature(settings: NewtonSettings, problem: Problem, state: Newton
     # 6.
     rows = state.rows
     if rows is None:
-        state = state._replace(preconditioner=_sample_preconditioner(settings, problem, state), factor=None)
+        by_sample = sample_preconditioner(problem, state.params, settings.base, is_factorized=settings.is_factorized)
+        state = state._replace(preconditioner=by_sample, factor=None)
     elif state.is_factorized:
         state = state._replace(factor=factorize_hessian(problem, state.params, rows, settings.base), pairs=())
     else:
@@ -343,7 +346,12 @@ def _refresh_curvature(settings: NewtonSettings, problem: Problem, state: Newton
     if not is_subsampled(problem, state.rows):
         state = state._replace(pairs=())
     # 7.
-    renewed = _with_direction(problem, state, _direction(problem, state), same_sample=same_sample)
+    newton_step = _direction(problem, state)
+    is_candidate = state.factor is None and rows is not None and state.preconditioner is not settings.base
+    if is_candidate and not np.isfinite(newton_step.cg_remainder):
+        state = _without_candidate(settings, state)
+        newton_step = _direction(problem, state)
+    renewed = _with_direction(problem, state, newton_step, same_sample=same_sample)
     if renewed.excess <= settings.tol and renewed.newton.cg_remainder > _FINAL_CG_RTOL * renewed.newton.decrease:
         renewed = _with_direction(problem, state, _direction(problem, state, _FINAL_CG_RTOL), same_sample=same_sample)
     # 8.
@@ -398,12 +406,11 @@ def _with_preconditioner(settings: NewtonSettings, problem: Problem, state: Newt
     )
 
 
-def _sample_preconditioner(settings: NewtonSettings, problem: Problem, state: NewtonState) -> Preconditioner:
-    """Return the inverse Hessian of the rows in memory, as a preconditioner."""
-    rows = draw_rows(problem, state.params, None, problem.n_samples)
-    if settings.is_factorized:
-        return factorize_hessian(problem, state.params, rows, settings.base)
-    return SampledHessianPreconditioner(hessian_products(problem, state.params, rows), settings.base)
+def _without_candidate(settings: NewtonSettings, state: NewtonState) -> NewtonState:
+    """Return the state without the current candidate, with which CG broke down: it is indefinite to rounding."""
+    counts = state.products_since_build
+    i = next(i for i, count in enumerate(counts) if count > -np.inf)
+    return state._replace(preconditioner=settings.base, products_since_build=(*counts[:i], -np.inf, *counts[i + 1 :]))
 
 
 def _with_rows(settings: NewtonSettings, problem: Problem, state: NewtonState) -> NewtonState:

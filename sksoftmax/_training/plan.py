@@ -209,7 +209,8 @@ def plan_dual(case: Case) -> Plan:
     tol, least_tol = stop_tol(problem, settings), final_tol(problem, settings)
 
     def make_newton() -> LazySolver:
-        own_problem, column_offset = center_or_widen(problem, settings)  # tol is that of the given X
+        # The dual solver leaves what float32 cannot resolve, such as an F of 1e-7. tol is that of the given X.
+        own_problem, column_offset = center_or_widen(problem, settings, max_bytes=SMALL_TABLE)
         moments = compute_moments(own_problem, full_gram=use_full_gram(own_problem))
         solver, _ = newton_stage_solver(own_problem, gram_preconditioner(own_problem, moments), moments, tol, least_tol)
         return LazySolver(solver, own_problem, column_offset)

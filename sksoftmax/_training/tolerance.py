@@ -9,7 +9,7 @@ import numpy as np
 
 from sksoftmax._engines.device import DeviceArray
 from sksoftmax._maths.objective import center_columns
-from sksoftmax._training.newton_stage import choose_curvature
+from sksoftmax._training.newton_stage import choose_curvature, data_bytes
 from sksoftmax._training.settings import MIN_BATCH, Settings
 from sksoftmax._types import Array, Problem
 
@@ -40,15 +40,15 @@ def final_tol(problem: Problem, settings: Settings) -> float:
     return max(settings.tol, float(np.finfo(problem.data.X.dtype).eps))
 
 
-def center_or_widen(problem: Problem, settings: Settings) -> tuple[Problem, Array | None]:
+def center_or_widen(problem: Problem, settings: Settings, *, max_bytes: int = 0) -> tuple[Problem, Array | None]:
     """Return an equivalent problem that loses less to float32, and the offset subtracted from its columns or None.
 
     - For ``solver="auto"``, a small float32 problem is converted to float64. The fit takes as long, because its calls
-      cost more than its operations.
+      cost more than its operations. So is any problem whose X takes at most ``max_bytes`` in float64.
     - Other float32 problems are centered, see `center_columns`.
     """
     data = problem.data
     is_single = data.X.dtype == np.float32 and not isinstance(data.X, DeviceArray) and problem.data_source is None
-    if is_single and settings.solver == "auto" and is_small(problem):
+    if is_single and settings.solver == "auto" and (is_small(problem) or 2 * data_bytes(data.X) <= max_bytes):
         return problem._replace(data=data._replace(X=data.X.astype(np.float64))), None
     return center_columns(problem)

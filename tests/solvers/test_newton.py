@@ -320,6 +320,25 @@ def test_no_direction_is_sought_twice_but_more_accurately(monkeypatch):
         assert next_grads is not grads or next_accuracy < accuracy
 
 
+def test_a_candidate_with_which_conjugate_gradients_break_down_is_given_up():
+    class Negative(NamedTuple):
+        def apply(self, grads):
+            return scale_params(-1.0, grads)
+
+    X, y = random_data(n_samples=400, n_classes=3)
+    case = problem(X, y, alpha=1e-2)
+    moments = compute_moments(case, full_gram=True)
+    base = gram_preconditioner(case, moments)
+    candidates = [PreconditionerCandidate(lambda *arguments: Negative(), 0)]
+    solver = newton(base, moments, 1e-6, n_drawn=400, is_factorized=False, n_steps=1, candidates=candidates)
+    state = solver.init(case, prior_params(case))
+    for _ in range(10):
+        state = solver.step(case, state, case.data)
+    assert state.excess <= 1e-6
+    assert state.preconditioner is base
+    assert state.products_since_build == (-np.inf,)
+
+
 def test_a_dearer_metric_is_bought_once_products_have_cost_as_much():
     bought = []
 
