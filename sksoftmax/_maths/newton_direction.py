@@ -26,7 +26,7 @@ _REDUCTION_RTOL = 0.2
 _INNER_CG_RTOL = 1e-2
 
 #: Largest number of Hessian products of a sample for one application of such a preconditioner.
-_MAX_INNER_PRODUCTS = 50
+MAX_INNER_PRODUCTS = 50
 
 #: Value of F below which float64 keeps no digits of it.
 _ZERO_OBJECTIVE = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
@@ -144,7 +144,7 @@ class SampledHessianPreconditioner(NamedTuple):
 
     def apply(self, grads: Params) -> Params:
         """Return the approximate product of the inverse Hessian and ``grads``."""
-        newton = conjugate_gradients(self.hessian, grads, self.preconditioner, _INNER_CG_RTOL, _MAX_INNER_PRODUCTS)
+        newton = conjugate_gradients(self.hessian, grads, self.preconditioner, _INNER_CG_RTOL, MAX_INNER_PRODUCTS)
         return scale_params(-1.0, newton.direction)
 
 

@@ -13,6 +13,7 @@ parameters, so that X is neither copied nor changed:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -144,6 +145,25 @@ class Preconditioner(Protocol):
 
     def apply(self, grads: Params) -> Params:
         """Return the direction."""
+
+
+class PreconditionerCandidate(NamedTuple):
+    """Builder of a preconditioner, and its cost.
+
+    Attributes
+    ----------
+    make : callable
+        ``(problem, params, rows, base) -> Preconditioner``, with ``rows`` the sample and ``base`` the bound of the
+        curvature.
+    products : float
+        Cost of building it, in Hessian products.
+    is_factor : bool
+        Whether it is the inverse of the Hessian of a sample.
+    """
+
+    make: Callable[[Problem, Params, Batch, GramPreconditioner], Preconditioner]
+    products: float
+    is_factor: bool = False
 
 
 def curvature_bound(problem: Problem) -> float:

@@ -5,7 +5,8 @@ Called by the solvers `newton` and `proximal_newton`.
 
 from __future__ import annotations
 
-from sksoftmax._maths.curvature import factorize_hessian
+from collections.abc import Callable
+
 from sksoftmax._maths.newton_direction import SampledHessianPreconditioner
 from sksoftmax._maths.objective import hessian_products
 from sksoftmax._maths.preconditioner import GramPreconditioner, Preconditioner
@@ -87,10 +88,17 @@ def misses_curvature(
 
 
 def sample_preconditioner(
-    problem: Problem, params: Params, base: GramPreconditioner, *, is_factorized: bool
+    problem: Problem,
+    params: Params,
+    base: GramPreconditioner,
+    factorize: Callable[[Problem, Params, Batch, GramPreconditioner], Preconditioner] | None,
 ) -> Preconditioner:
-    """Return the inverse Hessian of the rows in memory, as a preconditioner: its factor, or CG with ``base``."""
+    """Return the inverse Hessian of the rows in memory, as a preconditioner: a factor, or CG preconditioned by
+    ``base``.
+
+    ``factorize`` makes the factor; None for CG.
+    """
     rows = draw_rows(problem, params, None, problem.n_samples)
-    if is_factorized:
-        return factorize_hessian(problem, params, rows, base)
+    if factorize is not None:
+        return factorize(problem, params, rows, base)
     return SampledHessianPreconditioner(hessian_products(problem, params, rows), base)

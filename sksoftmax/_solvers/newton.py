@@ -30,6 +30,7 @@ import numpy as np
 
 from sksoftmax._maths.curvature import CholeskyPreconditioner, factorize_hessian
 from sksoftmax._maths.newton_direction import (
+    MAX_INNER_PRODUCTS,
     NewtonStep,
     Pair,
     StepHistory,
@@ -40,7 +41,12 @@ from sksoftmax._maths.newton_direction import (
     relative_excess,
 )
 from sksoftmax._maths.objective import better_start, hessian_products
-from sksoftmax._maths.preconditioner import GramPreconditioner, Preconditioner, absorb_constant_columns
+from sksoftmax._maths.preconditioner import (
+    GramPreconditioner,
+    Preconditioner,
+    PreconditionerCandidate,
+    absorb_constant_columns,
+)
 from sksoftmax._maths.row_sampling import next_sample_size
 from sksoftmax._maths.saturation import saturate_step
 from sksoftmax._solvers._hessian_sample import (
@@ -170,22 +176,6 @@ class NewtonState(NamedTuple):
     def path_cache(self) -> PreconditionerCache:
         """Return what a fit with another penalty to the same rows reuses."""
         return PreconditionerCache(self.preconditioner, self.products_since_build)
-
-
-class PreconditionerCandidate(NamedTuple):
-    """Builder of a preconditioner, and its cost.
-
-    Attributes
-    ----------
-    make : callable
-        ``(problem, params, rows, base) -> Preconditioner``, with ``rows`` the sample and ``base`` the bound of the
-        curvature.
-    products : float
-        Cost of building it, in Hessian products.
-    """
-
-    make: Callable[[Problem, Params, Batch, GramPreconditioner], Preconditioner]
-    products: float
 
 
 class PreconditionerCache(NamedTuple):
@@ -337,7 +327,7 @@ def _refresh_curvature(settings: NewtonSettings, problem: Problem, state: Newton
     # 6.
     rows = state.rows
     if rows is None:
-        by_sample = sample_preconditioner(problem, state.params, settings.base, is_factorized=settings.is_factorized)
+        by_sample = sample_preconditioner(problem, state.params, settings.base, _factorize_sample(settings, state))
         state = state._replace(preconditioner=by_sample, factor=None)
     elif state.is_factorized:
         state = state._replace(factor=factorize_hessian(problem, state.params, rows, settings.base), pairs=())
@@ -404,6 +394,15 @@ def _with_preconditioner(settings: NewtonSettings, problem: Problem, state: Newt
         preconditioner=preconditioner,
         products_since_build=(*cheaper, 0.0, *state.products_since_build[due[-1] + 1 :]),
     )
+
+
+def _factorize_sample(settings: NewtonSettings, state: NewtonState) -> Callable[..., Preconditioner] | None:
+    """Return what factorizes the Hessian of the sample, if inner CG cost more in the last round; else None."""
+    if settings.is_factorized:
+        return factorize_hessian
+    n_inner_products = MAX_INNER_PRODUCTS * state.newton.n_products
+    due = [one for one in settings.candidates if one.is_factor and one.products < n_inner_products]
+    return due[-1].make if due else None
 
 
 def _without_candidate(settings: NewtonSettings, state: NewtonState) -> NewtonState:

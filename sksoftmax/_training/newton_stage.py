@@ -14,8 +14,8 @@ import scipy.sparse as sp
 
 from sksoftmax._engines.device import is_in_host_memory
 from sksoftmax._maths.curvature import class_block_preconditioner, factorize_subsample
-from sksoftmax._maths.preconditioner import GramPreconditioner
-from sksoftmax._solvers.newton import PreconditionerCache, PreconditionerCandidate, newton
+from sksoftmax._maths.preconditioner import GramPreconditioner, PreconditionerCandidate
+from sksoftmax._solvers.newton import PreconditionerCache, newton
 from sksoftmax._solvers.proximal_newton import proximal_newton
 from sksoftmax._types import Moments, Problem, Solver
 
@@ -178,7 +178,7 @@ def _candidates(
         n_samples = min(n_drawn, _ROWS_PER_UNKNOWN * d)
         n_products = d * (n_samples + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS
         make = functools.partial(factorize_subsample, n_samples=n_samples)
-        candidates.append(PreconditionerCandidate(make, n_products))
+        candidates.append(PreconditionerCandidate(make, n_products, is_factor=True))
     return candidates
 
 

@@ -5,19 +5,27 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sksoftmax._maths.curvature import class_block_preconditioner, factorize_hessian, factorize_subsample
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._data.chunks import ChunkedSource, split_rows
+from sksoftmax._maths.curvature import (
+    CholeskyPreconditioner,
+    class_block_preconditioner,
+    factorize_hessian,
+    factorize_subsample,
+)
 from sksoftmax._maths.newton_direction import (
     NewtonStep,
     Pair,
+    SampledHessianPreconditioner,
     absolute_suboptimality,
     conjugate_gradients,
     lbfgs_correct,
     relative_excess,
 )
-from sksoftmax._maths.objective import hessian_products, prior_params, value_and_grad
-from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
-from sksoftmax._solvers.newton import PreconditionerCandidate, newton
-from sksoftmax._types import Params, add_scaled, dot, scale_params
+from sksoftmax._maths.objective import class_weights, hessian_products, prior_params, value_and_grad
+from sksoftmax._maths.preconditioner import PreconditionerCandidate, compute_moments, gram_preconditioner
+from sksoftmax._solvers.newton import newton
+from sksoftmax._types import Batch, Params, add_scaled, dot, scale_params
 from tests.problems import problem, random_data, random_problem
 
 
@@ -381,3 +389,29 @@ def test_a_factor_of_an_even_part_of_the_rows_is_near_that_of_all():
     )
     same = factorize_subsample(case, params, rows, base, n_samples=5000).apply(grads)
     assert_allclose(same.coef, want.coef, rtol=1e-12)
+
+
+def test_rows_in_memory_are_factorized_once_the_inner_products_have_cost_as_much():
+    made = []
+
+    def make(*arguments):
+        made.append(arguments)
+        return factorize_hessian(*arguments)
+
+    X, y = random_data(n_samples=400, n_classes=3)
+    whole = problem(X, y, alpha=1e-2)
+    moments = compute_moments(whole, full_gram=True)
+    source = ChunkedSource(lambda order: split_rows(whole.data), 400, class_weights(whole), moments)
+    case = whole._replace(data=Batch(X[:100], y[:100], np.ones(100)), data_source=source)
+    base, candidates = gram_preconditioner(case, moments), [PreconditionerCandidate(make, 110, is_factor=True)]
+    solver = newton(base, moments, 1e-7, n_drawn=100, is_factorized=False, n_steps=1, candidates=candidates)
+    state = solver.init(case, prior_params(case))
+    state = solver.step(case, state._replace(n_drawn=200, sample_is_stale=True), case.data)  # more than memory holds
+    assert isinstance(state.preconditioner, SampledHessianPreconditioner)
+    assert not made
+    for _ in range(6):
+        state = solver.step(case, state, case.data)
+    assert isinstance(state.preconditioner, CholeskyPreconditioner)
+    assert state.excess <= 1e-7
+    best = SoftmaxClassifier(1e-2, tol=1e-10).fit(X, y)
+    assert_allclose(state.params.coef, best.coef_, atol=1e-3)  # the root of the excess
