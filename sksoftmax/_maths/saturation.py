@@ -419,9 +419,10 @@ def saturate_step(
         n_products = trial.n_products + correction.n_products
         trial = NewtonStep(direction, check.gap, correction.cg_remainder, n_products)
         trials.append(trial)
-    best = min(trials, key=lambda candidate: _value_after(problem, params, candidate.direction))
-    expected = max(evaluation.value - _value_after(problem, params, best.direction), newton.decrease)
-    return NewtonStep(best.direction, expected, np.inf, trial.n_products)
+    values = [_value_after(problem, params, candidate.direction) for candidate in trials]
+    best = int(np.argmin(values))
+    expected = max(evaluation.value - values[best], newton.decrease)
+    return NewtonStep(trials[best].direction, expected, np.inf, trial.n_products)
 
 
 def _correction(
