@@ -26,6 +26,7 @@ from benchmarks import report
 from benchmarks.problems import embeddings
 from benchmarks.timing import machine
 from sksoftmax import SoftmaxClassifier
+from sksoftmax._engines import compiled
 from sksoftmax._engines.registry import KERNELS, has_compiled
 from sksoftmax._maths.objective import value_and_grad
 from sksoftmax._training import loop
@@ -35,9 +36,6 @@ _REPEATS = 5
 
 #: Rows of a product in a cache.
 _ROWS = 512
-
-#: Classes that the compiled rows of coefficients are padded to a multiple of.
-_LANES = 8
 
 
 class Shape(NamedTuple):
@@ -118,23 +116,16 @@ def dense_limits(X: Array, n_outputs: int) -> tuple[float, float]:
 
 def sparse_limit(X: Any, n_outputs: int) -> float:
     """Seconds of a read and a write of the coefficients' row of each stored number."""
-    from numba import njit
+    csr, no_l1 = (X.indptr, X.indices, X.data), np.empty(0, X.dtype)
+    n_lanes = compiled.count_lanes(2 if n_outputs == 1 else n_outputs)
+    table, raw = np.zeros((X.shape[1], n_lanes), X.dtype), np.zeros((X.shape[0], n_lanes), X.dtype)
+    model = compiled.FlatModel(table, no_l1, np.zeros(n_lanes, X.dtype))
 
-    @njit(fastmath=True)  # type: ignore[untyped-decorator]
-    def touch(indptr: Array, indices: Array, values: Array, table: Array, raw: Array) -> None:
-        for i in range(len(indptr) - 1):
-            for at in range(indptr[i], indptr[i + 1]):
-                row = table[indices[at]]
-                for k in range(len(raw)):
-                    raw[k] += values[at] * row[k]
-            for at in range(indptr[i], indptr[i + 1]):
-                row = table[indices[at]]
-                for k in range(len(raw)):
-                    row[k] += values[at] * raw[k]
+    def touch() -> None:
+        compiled.kernels.raw_predictions(csr, model, raw)
+        compiled.kernels.add_transposed_product(csr, raw, table)
 
-    n_lanes = 1 if n_outputs == 1 else -(-n_outputs // _LANES) * _LANES
-    table, raw = np.zeros((X.shape[1], n_lanes), X.dtype), np.zeros(n_lanes, X.dtype)
-    return least(lambda: touch(X.indptr, X.indices, X.data, table, raw))
+    return least(touch)
 
 
 @contextmanager

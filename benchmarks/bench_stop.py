@@ -32,7 +32,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from benchmarks import report
-from benchmarks.stop.fits import Fit, compile_all, fitted
+from benchmarks.stop.fits import Fit, fitted
 from benchmarks.stop.kinds import KINDS
 from benchmarks.stop.problems import STREAM_TOL, StopProblem, problem
 from benchmarks.stop.reference import NOTHING, Minimum, Objective, minimum
@@ -210,21 +210,19 @@ def _judge(task: Task) -> Verdict:
         timer.cancel()
 
 
-def verdicts(tasks: Sequence[Task], jobs: int, before: Callable[[], None] | None = compile_all) -> Iterator[Verdict]:
+def verdicts(tasks: Sequence[Task], jobs: int) -> Iterator[Verdict]:
     """Judge the fits, in any order if there are several processes; each verdict is the same however many there are."""
     if jobs == 1:
-        if before is not None:
-            before()
         yield from map(_judge, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, before) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         yield from pool.imap_unordered(_judge, tasks)
 
 
 def is_quick(task: Task) -> bool:
-    """Tell whether a problem is small and needs no code that numba compiles, for a minute or so."""
+    """Tell whether a problem is small: all of them take a minute or so."""
     p = problem(*task)
-    return p.settings["engine"] != "compiled" and p.X.shape[0] * p.X.shape[1] * p.n_classes <= _QUICK_SIZE
+    return p.X.shape[0] * p.X.shape[1] * p.n_classes <= _QUICK_SIZE
 
 
 # --- the report -----------------------------------------------------------------------------------------------
@@ -346,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         tasks = [task for task in tasks if is_quick(task)]
     rows = []
-    for i, v in enumerate(verdicts(tasks, options.jobs, None if options.quick else compile_all), 1):
+    for i, v in enumerate(verdicts(tasks, options.jobs), 1):
         rows.append(v)
         is_told = v.is_broken or not v.is_known or v.seconds > _SLOW
         if is_told or i % 100 == 0:

@@ -6,7 +6,6 @@ is 1 if it fails, otherwise 0.
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import sys
@@ -22,13 +21,14 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import sksoftmax
 from sksoftmax import SoftmaxClassifier, check_gradient
+from sksoftmax._engines import compiled
 from sksoftmax._engines.registry import KERNELS
 
 #: Required packages, whose versions are printed.
 REQUIRED = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")
 
 #: Packages of each extra that users can install.
-EXTRAS = {"fast": ("numba",), "dask": ("dask", "distributed"), "plot": ("matplotlib",), "onnx": ("skl2onnx",)}
+EXTRAS = {"dask": ("dask", "distributed"), "plot": ("matplotlib",), "onnx": ("skl2onnx",)}
 
 #: Largest relative error of a correct gradient: the bound that check_gradient documents.
 _MAX_GRADIENT_ERROR = 1e-4
@@ -68,12 +68,11 @@ def _version_or_none(name: str) -> str | None:
 
 def _engines() -> Iterator[tuple[str, str]]:
     names = ", ".join(KERNELS)
-    try:
-        importlib.import_module("sksoftmax._engines.compiled")
-    except ImportError as error:  # numba is not installed, or does not support this version of NumPy
-        yield "engines", f"{names}; not compiled ({error}): pip install 'sksoftmax[fast]'"
+    if compiled.missing is None:
+        *_, variant = compiled.kernels.variants()
+        yield "engines", f"{names}; kernels for {variant}"
     else:
-        yield "engines", f"{names}, compiled"
+        yield "engines", f"{names}; no kernels ({compiled.missing}): install a C++ compiler, then sksoftmax again"
 
 
 def _threads() -> Iterator[tuple[str, str]]:

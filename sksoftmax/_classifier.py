@@ -83,34 +83,34 @@ class SoftmaxClassifier(
         are rarely exactly 0: those of ``average=True``, and of ``partial_fit`` on rows that it does not keep.
     fit_intercept : bool, default=True
         Whether to fit an intercept for each class.
-    solver : {"auto", "sgd", "adagrad", "adam"}, default="auto"
+    solver : {"auto", "dual", "sgd", "adagrad", "adam"}, default="auto"
         Algorithm that minimises F.
 
         - "auto": chosen from the shape of the data. It needs no tuning and no scaling; see ``solver_info_``.
+        - "dual": dual coordinate ascent on single rows, and Newton steps if it does not reach ``tol``. It needs the
+          compiled engine. Fits that it cannot do (data out of memory, streams, columns with overflowing squares)
+          proceed as with "auto".
         - "sgd": stochastic gradient descent: plain (``momentum=0``), with momentum, or with Nesterov momentum.
         - "adagrad": Duchi, Hazan & Singer (2011).
         - "adam": Kingma & Ba (2015).
 
-        All solvers except "auto" converge only slowly if the columns have different scales.
-    engine : {"auto", "compiled", "vectorized", "naive"}, default="auto"
-        Implementation of the losses and gradients.
-
-        - "vectorized": NumPy and SciPy.
-        - "compiled": dual coordinate ascent on single rows for ``solver="auto"``, compiled by numba (``pip install
-          'sksoftmax[fast]'``). Newton steps finish the fit if it does not reach ``tol``. The first fit compiles for
-          some seconds; later processes load the compiled code from a cache in a few tenths of a second. A named solver
-          uses the vectorized code, and so does a fit without L1 if ``batch_size`` or ``learning_rate`` is given.
-        - "naive": explicit Python loops over samples, classes and features, for verification and teaching (about a
-          thousand times slower).
-        - "auto": "compiled" if numba is installed and all conditions below hold, otherwise "vectorized".
-
-        The conditions for "auto" to choose "compiled" are:
+        "sgd", "adagrad" and "adam" converge only slowly if the columns have different scales. "auto" chooses "dual" if
+        the engine is compiled and all these conditions hold:
 
         - X has at least 200 columns.
         - The table of n_samples x n_classes probabilities takes at most 64 MiB, or at most 4 times the memory of X.
         - Without L1: X has more than 256 rows, or the Hessian is too large to factorise.
         - Without L1, if X is dense with more than a quarter of nonzeros: there are at least 3000 coefficients.
         - The same for more than two rows per column: at least 500 columns and 30000 coefficients.
+        - Without L1: neither ``batch_size`` nor ``learning_rate`` is given.
+    engine : {"auto", "compiled", "vectorized", "naive"}, default="auto"
+        Implementation of the losses and gradients.
+
+        - "compiled": kernels in C++. The package is installed without them if there is no compiler.
+        - "vectorized": NumPy and SciPy alone.
+        - "naive": explicit Python loops over samples, classes and features, for verification and teaching (about a
+          thousand times slower).
+        - "auto": "compiled", or "vectorized" if there are no kernels.
 
         If X is an array of another library than NumPy (see ``fit``), that library does the computations, under "auto"
         and "vectorized". ``solver_info_`` reports the engine that ran.
@@ -182,12 +182,12 @@ class SoftmaxClassifier(
 
         The minimum of F includes the entropy of the targets, which no model can remove, and ``tol`` and ``excess_`` are
         relative to the whole of F. Use a smaller ``tol`` for the same accuracy as with labels. Soft targets are
-        supported by ``fit`` on X in memory and by ``partial_fit``, but not by the compiled engine.
+        supported by ``fit`` on X in memory and by ``partial_fit``, but not by ``solver="dual"``.
     label_smoothing : float, default=0.0
         Fraction s of each target that is spread evenly over the classes, in [0, 1). The target becomes
         ``(1 - s) t_i + s / n_classes``, where t_i is the one-hot label or the row of soft targets. So no target exceeds
         ``1 - s + s / n_classes``, which limits the effect of wrong labels. ``class_weight`` and the validation score
-        use the targets before smoothing. Not supported by the compiled engine.
+        use the targets before smoothing. Not supported by ``solver="dual"``.
     warm_start : bool, default=False
         Whether ``fit`` starts from the coefficients of the last fit, if there was one. If F is larger there than at the
         class priors, for example after a change of units, the fit starts from the priors.
@@ -238,9 +238,9 @@ class SoftmaxClassifier(
         Names of features seen during fit. Defined only if X has feature names that are all strings.
     loss_curve_ : list of float
         F after each epoch, over all training rows. Epochs of a fit to a sample are not included. For minibatches of
-        ``solver="auto"`` and for compiled epochs, the mean of F over the epoch, unless ``verbose`` has F evaluated. If
-        that mean is below F at the end of a fit that reached ``tol``, it is raised to the final F. The last number is
-        always F itself, after the last epoch. (Early stopping keeps the coefficients of the best epoch.)
+        ``solver="auto"`` and for epochs of the dual solver, the mean of F over the epoch, unless ``verbose`` has F
+        evaluated. If that mean is below F at the end of a fit that reached ``tol``, it is raised to the final F. The
+        last number is always F itself, after the last epoch. (Early stopping keeps the coefficients of the best epoch.)
     excess_curve_ : list of float
         Estimate of ``(F - F*) / F*`` after each epoch; inf if there was none, as after minibatches. The first estimates
         are rough.
@@ -297,8 +297,8 @@ class SoftmaxClassifier(
     - in the place of such a Hessian, n_classes matrices of n_features x n_features, within the same limits;
     - blocks of rows of about 1 MiB for everything else.
 
-    Besides X, a compiled fit holds one more copy of the values of a sparse X (or a CSR copy of a dense X of mostly
-    zeros, at most half its size) and the order of the epoch. In X's dtype it also holds n_samples x n_classes
+    Besides X, a fit by the dual solver holds one more copy of the values of a sparse X (or a CSR copy of a dense X of
+    mostly zeros, at most half its size) and the order of the epoch. In X's dtype it also holds n_samples x n_classes
     probabilities and up to 18 tables of n_features x n_classes, where n_classes is rounded up to a multiple of 8 (1 for
     two classes).
 
@@ -455,7 +455,7 @@ class SoftmaxClassifier(
             - If X is of another library than NumPy or SciPy, and ``engine`` is "compiled" or "naive", or soft targets
               or label smoothing are used.
         ImportError
-            If ``engine="compiled"`` and numba is not installed.
+            If ``engine="compiled"`` or ``solver="dual"``, and the package was installed without kernels.
 
         Warns
         -----
@@ -749,7 +749,7 @@ class SoftmaxClassifier(
         if is_finite(Params(*(part.astype(dtype) for part in update.params))):
             return
         advice = "Lower learning_rate, scale the columns, or use solver='auto'."
-        if self.solver == "auto":
+        if self.solver in ("auto", "dual"):
             advice = "Scale the columns, or pass X as float64."
         raise FloatingPointError(
             f"the coefficients must be finite in {dtype}, got an overflow at "
@@ -898,7 +898,9 @@ class SoftmaxClassifier(
 
     def _settings(self) -> Settings:
         """Return the parameters of the solvers, with None for "auto"."""
-        values = {name: getattr(self, name) for name in Settings._fields}
+        values = {name: getattr(self, name) for name in Settings._fields if name != "use_dual"}
+        if self.solver == "dual":
+            values.update(solver="auto", use_dual=True)
         for name in ("batch_size", "learning_rate"):
             values[name] = None if values[name] == "auto" else values[name]
         values["half_life"] = np.inf if self.half_life is None else self.half_life
@@ -1003,7 +1005,7 @@ class SoftmaxClassifier(
             remedy = "Pass X as float64, centre" if is_single else "Remove outlying values, centre"
             or_raise = "" if stream_tol else ", or raise tol"
             return f"{result_text} No step changes F by more than rounding. {remedy} or scale the columns{or_raise}."
-        if self.solver == "auto":
+        if self.solver in ("auto", "dual"):
             return f"{result_text} Raise max_iter{or_tol}."
         return (
             f"{result_text} Scale the columns, change learning_rate, raise max_iter, or use solver='auto', which needs "

@@ -3,10 +3,11 @@
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._engines import naive, vectorized
+from sksoftmax._engines import registry, vectorized
 from sksoftmax._types import Batch, Params, Problem
 
-KERNELS = {"vectorized": vectorized, "naive": naive}
+#: The engines; the compiled one only if its kernels are installed.
+KERNELS = registry.KERNELS
 
 #: What X may come in.
 CONTAINERS = {"dense": np.asarray, "csr": sp.csr_array}

@@ -273,7 +273,7 @@ def test_predictions_after_such_a_fit_ask_for_dispatch(library):
 @pytest.mark.parametrize("engine", ["compiled", "naive"])
 def test_engines_that_are_numpys_say_so(library, engine):
     if engine == "compiled":
-        pytest.importorskip("numba")
+        pytest.importorskip("_sksoftmax_kernels")
     X, y = WINE
     with pytest.raises(ValueError, match=f"engine='{engine}' takes NumPy arrays .* use engine='auto'"):
         SoftmaxClassifier(engine=engine).fit(library.array(X), y)

@@ -16,7 +16,7 @@ ESTIMATORS = [
     SoftmaxClassifier(solver="adam"),
     SoftmaxClassifier(engine="vectorized"),
     SoftmaxClassifier(engine="naive"),
-    *([SoftmaxClassifier(engine="compiled")] if has_compiled() else []),
+    *([SoftmaxClassifier(solver="dual")] if has_compiled() else []),
     # the checks' data fit in one batch of 32, which hides what goes wrong with weights over batches
     SoftmaxClassifier(batch_size=4),
     SoftmaxClassifier(batch_size=4, engine="naive"),

@@ -157,7 +157,7 @@ def test_scipy_check_grad_does_the_checking(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"engine": "fast"}, r"engine must be one of \['auto', 'naive', 'vectorized'\], got 'fast'"),
+        ({"engine": "fast"}, r"engine must be one of \['auto', .*'naive', 'vectorized'\], got 'fast'"),
         ({"y": np.zeros(150)}, "at least two classes"),
         ({"y": np.zeros(149)}, "y must have one label per row of X, 150 labels, got 149"),
         ({"y": np.arange(150) % 3 + 1j}, "y must hold labels that are all strings or all numbers, got 1j in row 0"),

@@ -14,7 +14,7 @@ Rng = np.random.Generator
 #: Rows that make at least 16 batches of 256, so that minibatches come before Newton's steps.
 MANY_ROWS = (4200, 20000)
 
-#: Columns from which the compiled engine may be chosen, and rows to go with them.
+#: Columns from which the dual solver may be chosen, and rows to go with them.
 MANY_COLUMNS, SOME_ROWS = (200, 320), (300, 1500)
 
 
@@ -82,7 +82,7 @@ def base(
     """Draw rows by ``make``, and labels by a linear model of the standardised columns.
 
     Where the ranges admit it, 5 % of the problems have so many rows that minibatches come first, and 4 % so many
-    columns that the compiled engine may be chosen.
+    columns that the dual solver may be chosen.
     """
     draw = rng.random()
     if draw < 0.05 and rows[1] >= 2000 and columns[0] <= 2:

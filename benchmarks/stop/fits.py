@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.stop.draws import Rng
-from benchmarks.stop.problems import HAS_NUMBA, StopProblem
+from benchmarks.stop.problems import StopProblem
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
 
 #: Rows a class that the sample of ``fit_batches`` holds on average; if that is all rows, there is one pass.
@@ -104,7 +104,7 @@ def _fit(p: StopProblem, model: SoftmaxClassifier, rng: Rng) -> SoftmaxClassifie
         return model
     if p.way == "CV":
         alphas = max(p.settings["alpha"], 1e-8) * np.array([1.0, 10.0])
-        settings = {key: value for key, value in p.settings.items() if key not in ("alpha", "l1_ratio")}
+        settings = {key: value for key, value in p.settings.items() if key not in ("alpha", "l1_ratio", "solver")}
         cv = SoftmaxClassifierCV(alphas, l1_ratios=(p.settings["l1_ratio"],), cv=2, **settings)
         return cv.fit(p.X, p.y, sample_weight=p.weight).best_estimator_
     return model.fit(p.X, p.y, sample_weight=p.weight)
@@ -164,16 +164,3 @@ def _sample_of(n_bytes: int) -> Iterator[None]:
     finally:
         for place, size in zip(places, before, strict=True):
             place.SAMPLE_SIZE = size
-
-
-def compile_all() -> None:
-    """Let numba compile or load what fits need, so that it counts for none of them."""
-    if not HAS_NUMBA:
-        return
-    X = np.random.default_rng(0).standard_normal((40, 3))
-    for dtype in (np.float32, np.float64):
-        for l1_ratio in (0.0, 0.5):
-            for n_classes in (2, 3):
-                for container in (np.asarray, sp.csr_array):
-                    model = SoftmaxClassifier(1e-2, l1_ratio=l1_ratio, engine="compiled", random_state=0)
-                    model.fit(container(X.astype(dtype)), np.arange(40) % n_classes)

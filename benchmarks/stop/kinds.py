@@ -339,14 +339,14 @@ def many_columns(rng: Rng) -> Rows:
 
 
 def many_sparse_columns(rng: Rng) -> Rows:
-    """Draw 200 sparse columns and more, for the compiled engine in half of the problems."""
+    """Draw 200 sparse columns and more, for the dual solver in half of the problems."""
     n, p, K = log_uniform_int(rng, 300, 4000), log_uniform_int(rng, 200, 500), log_uniform_int(rng, 2, 6)
     X = sp.csr_array((rng.random((n, p)) < log_uniform(rng, 0.005, 0.2)).astype(float))
     X.data = np.exp(rng.normal(0, log_uniform(rng, 0.1, 3), X.nnz))
     y = labels(X @ rng.standard_normal((p, K)) * log_uniform(rng, 0.1, 5), rng)
     if rng.random() < 0.3:
         X.data[rng.integers(X.nnz, size=log_uniform_int(rng, 1, 10))] *= log_uniform(rng, 1e2, 1e10)
-    return Rows(X, y, settings={"engine": "compiled"} if rng.random() < 0.5 else {})
+    return Rows(X, y, settings={"engine": "auto", "solver": "dual"} if rng.random() < 0.5 else {})
 
 
 def correlated(rng: Rng) -> Rows:

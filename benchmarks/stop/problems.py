@@ -5,7 +5,6 @@ Sizes, strengths and settings are drawn over whole ranges, so that other seeds a
 
 from __future__ import annotations
 
-import importlib.util
 import zlib
 from typing import Any, NamedTuple
 
@@ -14,15 +13,21 @@ import scipy.sparse as sp
 
 from benchmarks.stop.draws import Rng, log_uniform
 from benchmarks.stop.kinds import KINDS
+from sksoftmax._engines.registry import has_compiled
 from sksoftmax._types import Array
+
+#: Engines and solvers that are drawn.
+ENGINES = (
+    {"engine": "auto", "solver": "auto"},
+    {"engine": "vectorized", "solver": "auto"},
+    {"engine": "auto", "solver": "dual"},
+)
 
 #: Max n_samples * n_features * n_classes for the naive engine.
 _NAIVE_WORK = 4000
 
 #: Excess within which a stream's coefficients are promised.
 STREAM_TOL = 0.03
-
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
 
 class StopProblem(NamedTuple):
@@ -84,11 +89,11 @@ def problem(kind: str, seed: int) -> StopProblem:
     if weight is None and "class_weight" not in settings and rng.random() < 0.08:
         weight = 10.0 ** rng.uniform(-log_uniform(rng, 0.1, 3), 0, n)
     is_labelled = not is_soft and not settings.get("label_smoothing")
-    if settings["engine"] == "compiled" and not (HAS_NUMBA and is_labelled):
-        settings["engine"] = "auto"
+    if settings["solver"] == "dual" and not (has_compiled() and is_labelled):
+        settings["solver"] = "auto"
     way = str(rng.choice(list(WAYS), p=list(WAYS.values())))
     if n * p * K <= _NAIVE_WORK and rng.random() < 0.1 and not sp.issparse(X):
-        settings["engine"], way = "naive", "cold"
+        settings["engine"], settings["solver"], way = "naive", "auto", "cold"
     if way in ("batches", "CV", "warm, from_sklearn") and not is_labelled:
         way = "cold"
     if way == "CV" and np.sort(np.bincount(y))[-2] < 2:  # a fold would have one class alone
@@ -110,7 +115,7 @@ def _settings(rng: Rng) -> dict[str, Any]:
         "l1_ratio": float(rng.choice([0.0, 0.5, 1.0], p=[0.64, 0.18, 0.18])) if alpha else 0.0,
         "fit_intercept": bool(rng.random() < 0.85),
         "tol": float(rng.choice([1e-3, 1e-2, 1e-5, 1e-7], p=[0.5, 0.15, 0.2, 0.15])),
-        "engine": str(rng.choice(["auto", "vectorized", "compiled"], p=[0.6, 0.2, 0.2])),
+        **ENGINES[rng.choice(len(ENGINES), p=[0.6, 0.2, 0.2])],
         "random_state": int(rng.integers(1000)),
     }
 

@@ -34,6 +34,7 @@ from sksoftmax._data.arrays import (
     wrap_array,
 )
 from sksoftmax._data.labels import check_labels, check_two_classes
+from sksoftmax._engines import compiled
 from sksoftmax._engines.device import DeviceArray
 from sksoftmax._engines.registry import KERNELS, has_compiled
 from sksoftmax._sklearn import Interval, StrOptions, count_samples, namespace_of
@@ -51,7 +52,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "alpha": [_Range(Real, 0, np.finfo(np.float64).max, closed="both")],
     "l1_ratio": [_Range(Real, 0, 1, closed="both")],
     "fit_intercept": ["boolean"],
-    "solver": [StrOptions({"auto", "sgd", "adagrad", "adam"})],
+    "solver": [StrOptions({"auto", "dual", "sgd", "adagrad", "adam"})],
     "engine": [StrOptions({"auto", "compiled", *KERNELS})],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({"auto"}), _Range(Real, 0, np.finfo(np.float64).max, closed="right")],
@@ -98,23 +99,33 @@ SWEEP_CONSTRAINTS: dict[str, list[Any]] = {
 
 
 def check_engine_available(estimator: Any) -> None:
-    """Check that the engine of the estimator is available and accepts its targets.
+    """Check that this installation has the engine of the estimator, and that the dual solver fits its parameters.
 
     Raises
     ------
     ImportError
-        If the engine is "compiled" and numba cannot be used.
+        If the engine is "compiled" or the solver is "dual", and the package was installed without kernels.
     ValueError
-        If the engine is "compiled" and ``soft_targets`` or ``label_smoothing`` is set.
+        If the solver is "dual" and the engine is another, or ``soft_targets`` or ``label_smoothing`` is set.
     """
-    if estimator.engine != "compiled":
+    is_dual = getattr(estimator, "solver", "auto") == "dual"
+    if not is_dual and estimator.engine != "compiled":
         return
-    if not has_compiled():
-        raise ImportError("engine='compiled' needs numba: pip install 'sksoftmax[fast]', or use engine='vectorized'.")
-    if getattr(estimator, "soft_targets", False) or getattr(estimator, "label_smoothing", 0):
+    if is_dual and estimator.engine not in ("auto", "compiled"):
         raise ValueError(
-            f"engine='compiled' takes one class per row, got soft_targets={estimator.soft_targets} and "
-            f"label_smoothing={estimator.label_smoothing:g}; use engine='auto' or 'vectorized'."
+            f"solver='dual' needs the compiled engine, got engine={estimator.engine!r}; use engine='auto', or "
+            "solver='auto'."
+        )
+    if not has_compiled():
+        name, value = ("solver", "dual") if is_dual else ("engine", "compiled")
+        raise ImportError(
+            f"{name}={value!r} needs the compiled kernels, which this installation lacks ({compiled.missing}). "
+            f"Install a C++ compiler, then sksoftmax again; or use {name}='auto'."
+        )
+    if is_dual and (estimator.soft_targets or estimator.label_smoothing):
+        raise ValueError(
+            f"solver='dual' takes one class per row, got soft_targets={estimator.soft_targets} and "
+            f"label_smoothing={estimator.label_smoothing:g}; use solver='auto'."
         )
 
 

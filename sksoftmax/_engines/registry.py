@@ -1,16 +1,18 @@
-"""The engines by name, and the check whether the compiled engine is available.
+"""The engines by name.
 
-The validation of parameters, the estimators, ``verify`` and the plan call it. None of them has to import a solver for
+The validation of parameters, the estimators, ``verify`` and the plan ask it. None of them has to import a solver for
 that.
 """
 
 from __future__ import annotations
 
-from sksoftmax._engines import array_api, naive, vectorized
+from sksoftmax._engines import array_api, compiled, naive, vectorized
 from sksoftmax._types import Kernel
 
-#: Engines for sums over rows. "compiled" uses the vectorized one, except in the dual solver, which visits single rows.
+#: Engines for sums over rows of NumPy or SciPy arrays that this installation has; "auto" takes the first.
 KERNELS: dict[str, Kernel] = {"vectorized": vectorized, "naive": naive}
+if compiled.missing is None:
+    KERNELS = {"compiled": compiled, **KERNELS}
 
 
 def get_kernel(engine: str) -> Kernel:
@@ -19,9 +21,5 @@ def get_kernel(engine: str) -> Kernel:
 
 
 def has_compiled() -> bool:
-    """Import the compiled engine and return whether that works: it needs numba, in a version for this NumPy."""
-    try:
-        from sksoftmax._engines import compiled  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Return whether this installation has the compiled engine."""
+    return "compiled" in KERNELS

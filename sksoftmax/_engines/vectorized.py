@@ -49,15 +49,20 @@ def raw_prediction(params: Params, X: Any) -> Array:
     return np.add(z.T, intercept, order="C")
 
 
-def _accumulate_gradient(residual: Array, X: Any) -> Params:
-    """Return ``residual @ X`` and the sum of ``residual`` over the rows: the gradients."""
+def accumulate_coef(residual: Array, X: Any) -> Array:
+    """Return ``residual @ X``, the gradient with respect to coef."""
     spans = _row_spans(X, len(residual))
     if len(spans) < 2 or len(residual) == 1:
-        return Params(residual @ X, residual.sum(axis=1))
+        return residual @ X
     coef = residual[:, spans[0]] @ X[spans[0]]
     for rows in spans[1:]:
         coef += residual[:, rows] @ X[rows]
-    return Params(coef, residual.sum(axis=1))
+    return coef
+
+
+def _accumulate_gradient(residual: Array, X: Any) -> Params:
+    """Return ``residual @ X`` and the sum of ``residual`` over the rows: the gradients."""
+    return Params(accumulate_coef(residual, X), residual.sum(axis=1))
 
 
 def proba(params: Params, X: Any) -> Array:
@@ -78,7 +83,7 @@ def proba(params: Params, X: Any) -> Array:
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """Return ``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X; ``objective`` defines the loss."""
     z = raw_prediction(params, X)
-    losses, residual = _loss_and_residual(z, y) if y.ndim == 1 else _loss_and_residual_soft(z, y)
+    losses, residual = _loss_and_residual(z, y) if y.ndim == 1 else loss_and_residual_soft(z, y)
     residual *= (weight / total).astype(residual.dtype, copy=False)
     return float(np.dot(weight, losses)) / total, _accumulate_gradient(residual, X)
 
@@ -105,7 +110,7 @@ def _loss_and_residual(z: Array, y: Array) -> tuple[Array, Array]:
     return losses, residual
 
 
-def _loss_and_residual_soft(z: Array, t: Array) -> tuple[Array, Array]:
+def loss_and_residual_soft(z: Array, t: Array) -> tuple[Array, Array]:
     """Return the loss and p - t of each row, from raw predictions and targets (n, n_classes); overwrites ``z``."""
     if z.shape[0] == 1:
         losses = t[:, 0] * np.logaddexp(0, z[0]) + t[:, 1] * np.logaddexp(0, -z[0])
@@ -126,12 +131,16 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
     For a row with probabilities p, the Hessian with respect to the raw prediction is diag(p) - p p^T, or p (1 - p) for
     two classes: Boehning (1992), Ann. Inst. Statist. Math. 44(1), 197-200, eq. 2.3.
     """
-    dz = raw_prediction(direction, X)
+    return _accumulate_gradient(multiply_hessian(proba, raw_prediction(direction, X), weight / total), X)
+
+
+def multiply_hessian(proba: Array, dz: Array, weight: Array) -> Array:
+    """Return ``weight * (diag(p) - p p') dz`` for each row, class-major; overwrites ``dz``."""
     if dz.shape[0] == 1:
         dz *= proba
         dz *= 1 - proba
     else:
         dz -= np.einsum("kn,kn->n", proba, dz)
         dz *= proba
-    dz *= (weight / total).astype(dz.dtype, copy=False)
-    return _accumulate_gradient(dz, X)
+    dz *= weight.astype(dz.dtype, copy=False)
+    return dz

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sksoftmax._engines import compiled
 from sksoftmax._maths.newton_direction import NewtonStep, conjugate_gradients
 from sksoftmax._solvers._dual_data import DualData
 from sksoftmax._solvers._prox_weights import ProxWeights
@@ -85,16 +86,13 @@ class Certifier:
     problem : Problem
     prox_weights : ProxWeights
     rows : DualData
-    dual_vars, workspace
-        See ``compiled.DualVariables`` and ``compiled_row.Workspace``.
+    dual_vars : compiled.DualVariables
     """
 
-    def __init__(
-        self, problem: Problem, prox_weights: ProxWeights, rows: DualData, dual_vars: Any, workspace: Any
-    ) -> None:
-        self.problem, self.prox_weights, self.dual_vars, self.workspace = problem, prox_weights, dual_vars, workspace
+    def __init__(self, problem: Problem, prox_weights: ProxWeights, rows: DualData, dual_vars: Any) -> None:
+        self.problem, self.prox_weights, self.dual_vars = problem, prox_weights, dual_vars
         self.rows = rows.scale_weights(1 / problem.n_samples)
-        self.n_lanes = len(workspace.exponent)
+        self.n_lanes = compiled.count_lanes(problem.n_classes)
         self._alpha_2 = problem.alpha * (1 - problem.l1_ratio)
         self.ridge = self._alpha_2 * prox_weights.scale[:-1]
         self._is_active = prox_weights.kappa[:-1] > 0
@@ -106,7 +104,7 @@ class Certifier:
         The gradient is added to ``table``, or not computed if ``table`` is empty.
         """
         gradient = self._sums(table)
-        loss, gap = self.rows.evaluate(model, self.dual_vars, gradient, self.workspace)
+        loss, gap = self.rows.evaluate(model, self.dual_vars, gradient)
         return loss, gap, self._params(gradient)
 
     def gradient(self, model: Any) -> tuple[float, Params]:
@@ -190,21 +188,17 @@ class Certifier:
 
     def product(self, direction: Params) -> Params:
         """Return the Hessian times ``direction``; an empty ``coef`` stands for 0."""
-        from sksoftmax._engines import compiled as _compiled
-
         coef, dtype = direction.coef, direction.coef.dtype
-        model = _compiled.FlatModel(coef, np.empty(0, dtype), direction.intercept.astype(dtype))
+        model = compiled.FlatModel(coef, np.empty(0, dtype), direction.intercept.astype(dtype))
         product = self._sums(
             self._ridge_product(coef) if len(coef) else np.zeros(len(self.ridge) * self.n_lanes, dtype)
         )
-        self.rows.add_product(self.dual_vars, model, product, self.workspace)
+        self.rows.add_product(self.dual_vars, model, product)
         return self._params(product)
 
     def _sums(self, table: Array) -> Any:
         """Return `GradientSums` that add to ``table``."""
-        from sksoftmax._engines import compiled as _compiled
-
-        return _compiled.GradientSums(table, np.zeros(self.n_lanes))
+        return compiled.GradientSums(table, np.zeros(self.n_lanes))
 
     def _params(self, sums: Any) -> Params:
         """Return the sums as parameters; the intercept is 0 for a problem without one."""

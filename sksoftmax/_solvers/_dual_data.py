@@ -1,7 +1,8 @@
 """The rows of the dual solver: CSR rows, which are processed one at a time, and dense rows, in blocks.
 
 Both classes have the methods of `DualData`, on columns less ``mean`` (0 for CSR rows) and times ``root``. `dual` and
-`_certificate` call them; the loops are in ``compiled`` and ``compiled_data``. `plan` and `fit` ask `is_mostly_zeros`.
+`_certificate` call them; the loops over rows are the kernels of the compiled engine. `plan` and `fit` ask
+`is_mostly_zeros`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 import scipy.sparse as sp
 
+from sksoftmax._engines import compiled
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._types import Array, Params, Problem
 
@@ -30,6 +32,9 @@ _BLOCK_ENTRIES = 2**17
 
 #: Maximum fraction of nonzeros of dense rows that are converted to CSR.
 _MAX_NONZEROS = 0.25
+
+#: Number of dense rows that are converted to CSR at once.
+_CONVERTED_ROWS = 4096
 
 #: Number of rows on which this fraction is counted.
 _N_COUNTED_ROWS = 1000
@@ -58,7 +63,7 @@ class DualData(Protocol):
         """Return about ``max_rows`` of the rows, equally spaced; their ``norm_weight`` is relative to all rows."""
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        """Return the q of each row, and the mean of q / (1 + q), see ``compiled_data.row_curvatures``.
+        """Return the q of each row, and the mean of q / (1 + q), see `_row_curvatures`.
 
         ``scale`` is (n_features,).
         """
@@ -70,9 +75,12 @@ class DualData(Protocol):
         """Return the rows with the original columns."""
 
     def run_epoch(
-        self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
+        self, model: Any, dual_vars: Any, order: Array, intercept_scale: float, gap_tol: float
     ) -> tuple[float, float]:
-        """Take the dual steps of the rows in ``order``, see ``compiled.sdca_epoch_softmax``."""
+        """Take the dual steps of the rows in ``order``, see ``sdca_epoch`` in sparse.hpp.
+
+        ``intercept_scale`` is the scale of the intercept.
+        """
 
     def scale_weights(self, factor: float) -> Self:
         """Return the rows with the weights times ``factor``."""
@@ -83,11 +91,11 @@ class DualData(Protocol):
         R is ``dual_vars.residual``.
         """
 
-    def evaluate(self, model: Any, dual_vars: Any, gradient: Any, workspace: Any) -> tuple[float, float]:
-        """Return the sums of loss and gap, see ``compiled.evaluate_softmax``."""
+    def evaluate(self, model: Any, dual_vars: Any, gradient: Any) -> tuple[float, float]:
+        """Return the sums of loss and gap, see ``evaluate`` in sparse.hpp."""
 
-    def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
-        """Add a Hessian product to ``product``, see ``compiled.product_softmax``."""
+    def add_product(self, dual_vars: Any, direction: Any, product: Any) -> None:
+        """Add a Hessian product to ``product``, see ``add_hessian_product`` in sparse.hpp."""
 
 
 def make_dual_data(problem: Problem) -> DualData:
@@ -113,15 +121,29 @@ def is_mostly_zeros(X: Array) -> bool:
 
 def _as_csr(X: Array) -> Any:
     """Return a CSR copy of a dense X."""
-    from sksoftmax._engines import compiled_data as _compiled_data
-
+    spans = [slice(start, start + _CONVERTED_ROWS) for start in range(0, len(X), _CONVERTED_ROWS)]
     indptr = np.zeros(len(X) + 1, np.intp)
-    _compiled_data.count_nonzeros(X, indptr)
+    for span in spans:
+        compiled.kernels.count_nonzeros(np.ascontiguousarray(X[span]), indptr[span.start : span.stop + 1])
     is_short = indptr[-1] <= np.iinfo(np.int32).max
     indices = np.empty(indptr[-1], np.int32 if is_short else np.int64)
     values = np.empty(indptr[-1], X.dtype)
-    _compiled_data.copy_nonzeros(X, indices, values)
+    for span in spans:
+        rows = np.ascontiguousarray(X[span])
+        entries = slice(indptr[span.start], indptr[span.start + len(rows)])
+        compiled.kernels.copy_nonzeros(rows, indices[entries], values[entries])
     return sp.csr_array((values, indices, indptr.astype(indices.dtype)), X.shape)
+
+
+def _row_curvatures(squared_norms: Array, norm_weight: Array, intercept_scale: float) -> tuple[Array, float]:
+    """Return ``q_i = norm_weight_i (||x_i||^2 + intercept_scale)``, and the mean of s = q / (1 + q).
+
+    The q of the mean is without the intercept's part. The mean is weighted by s itself, so that empty and nearly empty
+    rows do not count.
+    """
+    q = squared_norms * norm_weight
+    s = q / (1 + q)
+    return q + intercept_scale * norm_weight, float(s @ s) / (float(s.sum()) + 1e-300)
 
 
 def uncenter_params(rows: DualData, params: Params) -> Params:
@@ -131,10 +153,8 @@ def uncenter_params(rows: DualData, params: Params) -> Params:
 
 def _mean_squares(X: Any, norm_weight: Array) -> Array:
     """Return the weighted mean square of each column of a CSR X, (n_features,)."""
-    from sksoftmax._engines import compiled_data as _compiled_data
-
     squares = np.zeros(X.shape[1])
-    _compiled_data.mean_squares(X.indptr, X.indices, X.data, norm_weight, squares)
+    compiled.kernels.add_mean_squares(X.indptr, X.indices, X.data, norm_weight, squares)
     return squares
 
 
@@ -171,59 +191,45 @@ class SparseRows(NamedTuple):
         return self._replace(X=self.X[stride], norm_weight=self.norm_weight[stride])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        from sksoftmax._engines import compiled_data as _compiled_data
-
-        X, q = self.X, np.empty(len(self.norm_weight))
-        mean = _compiled_data.row_curvatures(X.indptr, X.indices, X.data, self.norm_weight, scale, intercept_scale, q)
-        return q, mean
+        squared_norms = np.empty(len(self.norm_weight))
+        compiled.kernels.squared_norms(self.X.indptr, self.X.indices, self.X.data, scale, squared_norms)
+        return _row_curvatures(squared_norms, self.norm_weight, intercept_scale)
 
     def scale_columns(self, root: Array) -> SparseRows:
-        from sksoftmax._engines import compiled_data as _compiled_data
-
         values = np.empty_like(self.X.data)
-        _compiled_data.scale_values(self.X.indices, self.X.data, root, values)
+        compiled.kernels.scale_values(self.X.indices, self.X.data, root, values)
         return self._replace(values=values)
 
     def unscale_columns(self) -> SparseRows:
         return self._replace(values=self.X.data)
 
     def run_epoch(
-        self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
+        self, model: Any, dual_vars: Any, order: Array, intercept_scale: float, gap_tol: float
     ) -> tuple[float, float]:
-        from sksoftmax._engines import compiled as _compiled
-
-        if dual_vars.residual.ndim == 1:
-            return _compiled.sdca_epoch_binary(self._csr(), model, dual_vars, order, scales, gap_tol)
-        return _compiled.sdca_epoch_softmax(self._csr(), model, dual_vars, order, scales, gap_tol, workspace)
+        sums: tuple[float, float] = compiled.kernels.sdca_epoch(
+            self._csr(), model, dual_vars, order, intercept_scale, 1 / len(self.y), gap_tol
+        )
+        return sums
 
     def scale_weights(self, factor: float) -> SparseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
     def dual_gradient_sums(self, dual_vars: Any) -> tuple[Array, Array]:
         residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
-        scaled = sp.csr_array((self.values, self.X.indices, self.X.indptr), self.X.shape)
-        return scaled.T @ residual, residual.sum(axis=0, dtype=float)
+        table = np.zeros((self.X.shape[1], residual.shape[1]), residual.dtype)
+        compiled.kernels.add_transposed_product((self.X.indptr, self.X.indices, self.values), residual, table)
+        return table, residual.sum(axis=0, dtype=float)
 
-    def evaluate(self, model: Any, dual_vars: Any, gradient: Any, workspace: Any) -> tuple[float, float]:
-        from sksoftmax._engines import compiled as _compiled
+    def evaluate(self, model: Any, dual_vars: Any, gradient: Any) -> tuple[float, float]:
+        sums: tuple[float, float] = compiled.kernels.evaluate(self._csr(), model, dual_vars, gradient)
+        return sums
 
-        if dual_vars.residual.ndim == 1:
-            return _compiled.evaluate_binary(self._csr(), model, dual_vars, gradient)
-        return _compiled.evaluate_softmax(self._csr(), model, dual_vars, gradient, workspace)
-
-    def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
-        from sksoftmax._engines import compiled as _compiled
-
-        if dual_vars.residual.ndim == 1:
-            _compiled.product_binary(self._csr(), dual_vars, direction, product)
-        else:
-            _compiled.product_softmax(self._csr(), dual_vars, direction, product, workspace)
+    def add_product(self, dual_vars: Any, direction: Any, product: Any) -> None:
+        compiled.kernels.add_hessian_product(self._csr(), dual_vars, direction, product)
 
     def _csr(self) -> Any:
         """Return the rows as the compiled functions take them."""
-        from sksoftmax._engines import compiled as _compiled
-
-        return _compiled.CsrRows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
+        return compiled.CsrRows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
 
 
 class DenseRows(NamedTuple):
@@ -254,11 +260,11 @@ class DenseRows(NamedTuple):
         return self._replace(X=self.X[stride], norm_weight=self.norm_weight[stride])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        from sksoftmax._engines import compiled_data as _compiled_data
-
-        q = np.empty(len(self.norm_weight))
-        mean = _compiled_data.dense_row_curvatures(self.X, self.mean, self.norm_weight, scale, intercept_scale, q)
-        return q, mean
+        squared_norms = np.empty(len(self.norm_weight))
+        for span in self._spans():
+            block = (self.X[span] - self.mean).astype(np.float64)
+            squared_norms[span] = np.square(block, out=block) @ scale
+        return _row_curvatures(squared_norms, self.norm_weight, intercept_scale)
 
     def scale_columns(self, root: Array) -> DenseRows:
         return self._replace(root=root[: self.X.shape[1]].astype(self.X.dtype))
@@ -267,15 +273,12 @@ class DenseRows(NamedTuple):
         return self._replace(root=np.ones_like(self.root))
 
     def run_epoch(
-        self, model: Any, dual_vars: Any, order: Array, scales: Array, gap_tol: float, workspace: Any
+        self, model: Any, dual_vars: Any, order: Array, intercept_scale: float, gap_tol: float
     ) -> tuple[float, float]:
-        from sksoftmax._engines import compiled as _compiled
-
         n_lanes = len(model.intercept)
         table = model.table.reshape(-1, n_lanes)
         size = int(np.clip(_BLOCK_PER_LANE * n_lanes, _MIN_BLOCK, _MAX_BLOCK))
         buffer = np.empty((size, self.X.shape[1]), self.X.dtype)
-        changed = np.empty(size, np.intp)
         loss = gaps = 0.0
         for start in range(0, len(order), size):
             rows = order[start : start + size]
@@ -286,21 +289,16 @@ class DenseRows(NamedTuple):
             z = block @ scaled_coef(model)
             z += model.intercept
             coupling = block @ block.T
-            coupling += scales[0]
+            coupling += coupling.dtype.type(intercept_scale)
             # 2.
-            if dual_vars.residual.ndim == 1:
-                sums = _compiled.sdca_epoch_block_binary(
-                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, changed
-                )
-            else:
-                sums = _compiled.sdca_epoch_block_softmax(
-                    rows, z, coupling, self.y, self.weight, dual_vars, scales[1], gap_tol, changed, workspace
-                )
+            sums = compiled.kernels.sdca_block(
+                rows, z, coupling, self.y, self.weight, dual_vars, 1 / len(self.y), gap_tol
+            )
             loss, gaps, n_changed = loss + sums[0], gaps + sums[1], sums[2]
             # 3.
             if n_changed:  # z holds the changes now
                 table += block.T @ z
-                model.intercept[:] += scales[0] * z.sum(axis=0)
+                model.intercept[:] += z.dtype.type(intercept_scale) * z.sum(axis=0)
         return loss, gaps
 
     def scale_weights(self, factor: float) -> DenseRows:
@@ -313,26 +311,19 @@ class DenseRows(NamedTuple):
             table += block.T @ residual[span]
         return table, residual.sum(axis=0, dtype=float)
 
-    def evaluate(self, model: Any, dual_vars: Any, gradient: Any, workspace: Any) -> tuple[float, float]:
-        from sksoftmax._engines import compiled as _compiled
-
+    def evaluate(self, model: Any, dual_vars: Any, gradient: Any) -> tuple[float, float]:
         table, with_gradient = scaled_coef(model), len(gradient.table) > 0
         loss = gaps = 0.0
         for span, block in self._blocks():
             z = block @ table
             z += model.intercept
-            if dual_vars.residual.ndim == 1:
-                sums = _compiled.evaluate_block_binary(span.start, z, self.y, self.weight, dual_vars, with_gradient)
-            else:
-                sums = _compiled.evaluate_block_softmax(
-                    span.start, z, self.y, self.weight, dual_vars, with_gradient, workspace
-                )
+            sums = compiled.kernels.evaluate_block(span.start, z, self.y, self.weight, dual_vars, with_gradient)
             loss, gaps = loss + sums[0], gaps + sums[1]
             if with_gradient:
                 _add(gradient, block, z)
         return loss, gaps
 
-    def add_product(self, dual_vars: Any, direction: Any, product: Any, workspace: Any) -> None:
+    def add_product(self, dual_vars: Any, direction: Any, product: Any) -> None:
         has_coef = len(direction.table) > 0
         table = scaled_coef(direction) if has_coef else None
         for span, block in self._blocks():
@@ -354,11 +345,15 @@ class DenseRows(NamedTuple):
 
     def _blocks(self) -> Iterator[tuple[slice, Array]]:
         """Iterate over all rows in order, in scaled blocks that fit in a cache."""
-        size = max(_MAX_BLOCK, _BLOCK_ENTRIES // self.X.shape[1])
-        for start in range(0, len(self.y), size):
-            block = self.X[start : start + size] - self.mean
+        for span in self._spans():
+            block = self.X[span] - self.mean
             block *= self.root
-            yield slice(start, start + len(block)), block
+            yield span, block
+
+    def _spans(self) -> list[slice]:
+        """Return the rows of these blocks."""
+        n, size = len(self.y), max(_MAX_BLOCK, _BLOCK_ENTRIES // self.X.shape[1])
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def scaled_coef(model: Any) -> Array:

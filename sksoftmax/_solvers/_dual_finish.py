@@ -47,7 +47,7 @@ def certify(problem: Problem, state: DualState, tol: float) -> DualState:
       and digits the predicted decrease was 0.1 to 0.6 of it, and more if outlying rows dominate a direction.
     """
     state = state._replace(next_check=state.n_epochs + 1 + state.n_epochs // 4)
-    certifier = Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+    certifier = Certifier(problem, state.prox_weights, state.rows, state.dual_vars)
     loss, gap, _ = certifier.evaluate(state.model, np.empty(0, state.model.table.dtype))
     value = loss + state.penalty
     abs_tol = absolute_suboptimality(value, tol)

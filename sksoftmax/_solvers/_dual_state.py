@@ -25,8 +25,8 @@ class DualState(NamedTuple):
     ----------
     rows : DualData
         The rows, with scaled columns.
-    model, dual_vars, workspace
-        Arguments of the compiled functions: ``FlatModel``, ``DualVariables`` and ``Workspace``.
+    model, dual_vars
+        Arguments of the kernels: ``compiled.FlatModel`` and ``compiled.DualVariables``.
     prox_weights : ProxWeights
     prox_center : ProxCenter
     value : float
@@ -66,7 +66,6 @@ class DualState(NamedTuple):
     rows: Any
     model: Any
     dual_vars: Any
-    workspace: Any
     prox_weights: ProxWeights
     prox_center: ProxCenter
     value: float

@@ -1,6 +1,6 @@
-"""Stochastic dual coordinate ascent with a proximal center, for wide or sparse X; compiled by numba.
+"""Stochastic dual coordinate ascent with a proximal center, for wide or sparse X.
 
-`plan` uses this solver for ``engine="compiled"``, and Newton's steps finish a fit that it does not.
+`plan` uses this solver with the compiled engine, and Newton steps finish a fit that it does not.
 
 The dual variables of row i are probabilities p_i; t_i is its one-hot target. With weights of mean 1,
 ``G = sum_i w_i (p_i - t_i) x_i' / n`` and ``alpha_2 = alpha (1 - l1_ratio)``, the coefficients of a column are ::
@@ -24,6 +24,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sksoftmax._engines import compiled
 from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._solvers._certificate import strong_convexity_bound
 from sksoftmax._solvers._dual_data import DualData, make_dual_data, scaled_coef
@@ -129,16 +130,12 @@ def dual(
 
 def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
     """Return the state with all dual variables equal to the targets, and hence all coefficients 0."""
-    from sksoftmax._engines import compiled as _compiled
-    from sksoftmax._engines.compiled_row import make_workspace
-    from sksoftmax._engines.simd import LANES
-
     X = problem.data.X
     n, K = problem.n_samples, problem.n_classes
-    n_lanes = 1 if K == 2 else -(-K // LANES) * LANES
+    n_lanes = compiled.count_lanes(K)
     prox_weights, q = init_prox_weights(problem, rows)
     l1_thresholds = problem.alpha * problem.l1_ratio * prox_weights.root[:-1]
-    model = _compiled.FlatModel(
+    model = compiled.FlatModel(
         np.zeros(problem.n_features * n_lanes, X.dtype),
         l1_thresholds.astype(X.dtype) if l1_thresholds.any() else np.empty(0, X.dtype),
         np.full(n_lanes, -1e9, X.dtype),  # the padding gets probability 0
@@ -151,8 +148,7 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
     return DualState(
         rows=rows.scale_columns(prox_weights.root),
         model=model,
-        dual_vars=_compiled.DualVariables(residual, np.zeros(n, X.dtype), q),
-        workspace=make_workspace(X.dtype, n_lanes),
+        dual_vars=compiled.DualVariables(residual, np.zeros(n, X.dtype), q),
         prox_weights=prox_weights,
         prox_center=ProxCenter(position),
         value=np.inf,
@@ -178,8 +174,6 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
     Columns with kappa = 0 have no center. Their coefficients follow from the dual variables; near the minimum of F the
     change is small.
     """
-    from sksoftmax._engines import compiled as _compiled
-
     prox_weights, n_outputs, (_, l1_thresholds, intercept) = state.prox_weights, state.n_outputs, state.model
     l1_thresholds = l1_thresholds[:, None] if len(l1_thresholds) else 0.0
     table = state.model.table.reshape(state.n_columns, -1)
@@ -187,8 +181,8 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
     table[:, :n_outputs] = params.coef.T * inverse[:, None]
     table += l1_thresholds * np.sign(table)
     intercept[:n_outputs] = params.intercept + params.coef @ state.rows.mean
-    gradient = _compiled.GradientSums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
-    state.rows.scale_weights(1 / problem.n_samples).evaluate(state.model, state.dual_vars, gradient, state.workspace)
+    gradient = compiled.GradientSums(np.zeros_like(state.model.table), np.zeros(len(intercept)))
+    state.rows.scale_weights(1 / problem.n_samples).evaluate(state.model, state.dual_vars, gradient)
     from_dual = -gradient.table.reshape(table.shape)
     is_zero = table == 0  # with L1, a value within the thresholds; without L1, 0
     table[is_zero] = np.clip(from_dual, -l1_thresholds, l1_thresholds)[is_zero]
@@ -207,8 +201,8 @@ def _init_warm(problem: Problem, state: DualState, params: Params) -> DualState:
 def _run_epoch(problem: Problem, state: DualState, order: Array, gap_tol: float) -> tuple[DualState, float, float]:
     """Take a dual step for each row; return the state, and the mean loss and gap of the rows before their steps."""
     n = problem.n_samples
-    scales = np.array([state.prox_weights.scale[-1], 1 / n], dtype=problem.data.X.dtype)
-    loss, gap = state.rows.run_epoch(state.model, state.dual_vars, order, scales, gap_tol, state.workspace)
+    intercept_scale = float(state.prox_weights.scale[-1])
+    loss, gap = state.rows.run_epoch(state.model, state.dual_vars, order, intercept_scale, float(gap_tol))
     return state._replace(n_epochs=state.n_epochs + 1), loss / n, gap / n
 
 

@@ -122,8 +122,8 @@ def _relative_gap(problem: Problem, held_out: Batch, result: Result) -> float:
 
 
 def _without_dual(settings: Settings) -> Settings:
-    """Return the settings with an engine that excludes the dual solver."""
-    return settings._replace(engine="vectorized") if settings.engine != "naive" else settings
+    """Return the settings without the dual solver."""
+    return settings._replace(use_dual=False)
 
 
 def _start(prepared: PreparedProblem, points: Sequence[PathPoint], alphas: Array, rng: np.random.RandomState) -> Params:

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from sksoftmax._data.batches import row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
-from sksoftmax._engines.registry import has_compiled
+from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.objective import has_finite_squares, has_hard_labels
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner, use_full_gram
 from sksoftmax._solvers import schedules
@@ -77,12 +77,11 @@ class Case(NamedTuple):
 def choose_engine(engine: str, X: Any = None) -> str:
     """Return the name of the engine of the sums over rows.
 
-    It is "array_api" for arrays of other libraries, "naive" if requested, and "vectorized" otherwise. (The dual solver
-    has its own engine, "compiled".)
+    It is "array_api" for arrays of other libraries. "auto" is "compiled", or "vectorized" if there are no kernels.
     """
     if isinstance(X, DeviceArray):
         return "array_api"
-    return "naive" if engine == "naive" else "vectorized"
+    return next(iter(KERNELS)) if engine == "auto" else engine
 
 
 # --- rule 1: a named solver ---------------------------------------------------------------------------------
@@ -142,10 +141,10 @@ def is_dual_first(case: Case) -> bool:
 def use_dual(problem: Problem, settings: Settings) -> bool:
     """Return whether the dual solver comes first.
 
-    It does if it can solve the problem, and if either ``engine="compiled"`` requests it or it is faster than Newton's
-    method. It takes X as it is, whatever the means of its columns.
+    It does if it can solve the problem, and if either the user named it or it is faster than Newton's method. It takes
+    X as it is, whatever the means of its columns.
     """
-    return _can_use_dual(problem, settings) and (settings.engine == "compiled" or _is_dual_faster(problem))
+    return _can_use_dual(problem, settings) and bool(settings.use_dual or _is_dual_faster(problem))
 
 
 def _can_use_dual(problem: Problem, settings: Settings) -> bool:
@@ -153,21 +152,22 @@ def _can_use_dual(problem: Problem, settings: Settings) -> bool:
 
     - All rows are in memory, as an array of NumPy or SciPy, and their squares are finite.
     - Each row has one class.
-    - Solver and engine allow it.
-    - No setting is specific to minibatches, except with an L1 penalty, whose other solver does not use these either.
+    - Its engine is the compiled one, and the settings do not exclude it.
+    - No setting is specific to minibatches, unless the user named the dual solver, or the penalty is L1, whose other
+      solver does not use these either.
     """
     X = problem.data.X
     if problem.data_source is not None or isinstance(X, DeviceArray):
         return False
-    if settings.engine not in ("auto", "compiled") or settings.solver != "auto":
+    if choose_engine(settings.engine) != "compiled" or settings.solver != "auto" or settings.use_dual is False:
         return False
     if not has_hard_labels(problem) or not has_finite_squares(X):
         return False
-    return bool(problem.l1_ratio or not (settings.batch_size or settings.learning_rate))
+    return bool(settings.use_dual or problem.l1_ratio or not (settings.batch_size or settings.learning_rate))
 
 
 def _is_dual_faster(problem: Problem) -> bool:
-    """Return whether the dual solver is faster than Newton's method, its table fits, and numba is installed.
+    """Return whether the dual solver is faster than Newton's method, and its table fits.
 
     With few columns the matrices of Newton's method are small and its steps cheap, in particular on dense rows without
     L1. The thresholds are measured, see docs/solvers.md. The dual solver needs
@@ -185,7 +185,6 @@ def _is_dual_faster(problem: Problem) -> bool:
         p < _MIN_DUAL_COLUMNS
         or (is_small(problem) and not problem.l1_ratio)
         or table > max(_MAX_TABLE * data_bytes(X), SMALL_TABLE)
-        or not has_compiled()
     ):
         return False
     if problem.l1_ratio or _is_sparse(X):
@@ -224,7 +223,6 @@ def plan_dual(case: Case) -> Plan:
     newton_name = "proximal_newton" if problem.l1_ratio else "newton"
     stages = [Stage(dual_solver, n_epochs), Stage(lazy_solver(newton_name, make_newton), None)]
     info: dict[str, object] = {
-        "engine": "compiled",
         "batch_size": 1,
         "learning_rate": 1.0,
         "metric": "diagonal",

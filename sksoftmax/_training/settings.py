@@ -17,7 +17,11 @@ MIN_BATCH = 256
 
 
 class Settings(NamedTuple):
-    """The hyperparameters that the choice of solvers depends on; see ``SoftmaxClassifier``."""
+    """The hyperparameters that the choice of solvers depends on; see ``SoftmaxClassifier``.
+
+    ``use_dual`` is True for ``solver="dual"``, whose ``solver`` is "auto" here. False excludes the dual solver; with
+    None the plan decides.
+    """
 
     solver: str
     batch_size: int | None
@@ -36,6 +40,7 @@ class Settings(NamedTuple):
     shuffle: bool = True
     keep_rows: bool = True
     half_life: float = np.inf
+    use_dual: bool | None = None
 
 
 class Stage(NamedTuple):

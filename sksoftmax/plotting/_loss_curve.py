@@ -107,7 +107,7 @@ class LossCurveDisplay(parts.PanelsMixin):
       fit that reached ``tol``. The estimates of other fits can be far too low, and are not used. Points are the
       estimates during the fit, if the model has them (``excess_curve_``). The legend of the panel names the fits
       without a line, whose minimum is not known. It also notes if epochs are left out because the mean of F over the
-      epoch was below the final F, as it can be for compiled fits.
+      epoch was below the final F, as it can be for fits by the dual solver.
     - "validation": ``validation_scores_``, with a star at the epoch whose coefficients early stopping kept.
 
     ``SoftmaxClassifier.loss_curve_`` documents F after an epoch: for minibatches it is the mean over the epoch, which

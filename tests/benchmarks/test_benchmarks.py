@@ -129,7 +129,7 @@ def test_the_epoch_benchmark_writes_what_it_says(tmp_path, capsys):
     rows = report.read_csv(tmp_path / "epoch.csv")
     assert [row["dtype"] for row in rows] == ["float32", "float64"] * len(bench_epoch.QUICK)
     assert all(row["epoch_of"] in row["solver"] and row["not_epochs"].endswith("%") for row in rows)
-    assert {row["limit_is"] for row in rows} <= {"read", "products", "touch", ""}  # "": without numba
+    assert {row["limit_is"] for row in rows} <= {"read", "products", "touch", ""}  # "": without kernels
     assert "wrote" in capsys.readouterr().out
 
 

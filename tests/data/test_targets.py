@@ -553,21 +553,21 @@ def test_validation_targets_of_other_classes_raise():
         clf.fit(X_IRIS, TABLE, X_val=X_IRIS, y_val=np.full((150, 2), 1.0))
 
 
-@pytest.mark.skipif(not has_compiled(), reason="needs numba")
+@pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
 @pytest.mark.parametrize("params", [{"soft_targets": True}, {"label_smoothing": 0.1}])
-def test_the_compiled_engine_takes_neither(params):
-    clf = SoftmaxClassifier(engine="compiled", **params)
+def test_the_dual_takes_neither(params):
+    clf = SoftmaxClassifier(solver="dual", **params)
     y = TABLE if "soft_targets" in params else Y_IRIS
     for method in ("fit", "partial_fit"):
-        with pytest.raises(ValueError, match=r"engine='compiled' takes one class per row, got .*; use engine='auto'"):
+        with pytest.raises(ValueError, match=r"solver='dual' takes one class per row, got .*; use solver='auto'"):
             getattr(clf, method)(X_IRIS, y)
 
 
-@pytest.mark.skipif(not has_compiled(), reason="needs numba")
-def test_auto_takes_the_vectorized_engine_where_labels_would_have_the_compiled_one():
+@pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
+def test_auto_takes_another_solver_where_labels_would_have_the_dual():
     X, y = random_data(600, 200)
     fits = [SoftmaxClassifier(l1_ratio=0.5, label_smoothing=s).fit(sp.csr_array(X), y) for s in (0.0, 0.1)]
-    assert [fit.solver_info_["engine"] for fit in fits] == ["compiled", "vectorized"]
+    assert [fit.solver_info_["solver"] for fit in fits] == ["dual", "proximal_newton"]
 
 
 def test_without_the_switch_a_table_is_no_y():

@@ -424,7 +424,7 @@ BROKEN = {
 }
 TAKERS = {
     "fit": lambda E: SoftmaxClassifier(engine="vectorized").fit(E, Y),
-    "compiled": lambda E: SoftmaxClassifier().fit(E, Y),
+    "auto": lambda E: SoftmaxClassifier().fit(E, Y),
     "partial_fit": lambda E: SoftmaxClassifier().partial_fit(E, Y, [0, 1, 2]),
     "fit_batches": lambda E: SoftmaxClassifier().fit_batches([(E, Y)]),
     "X_val": lambda E: SoftmaxClassifier(early_stopping=True).fit(X, Y, X_val=E, y_val=Y),
@@ -594,7 +594,7 @@ FINITE = {
         for name in ("auto", "sgd", "adagrad", "adam")
         for alpha in (1e-4, 0)
     },
-    "l1": lambda X: SoftmaxClassifier(l1_ratio=1, engine="compiled").fit(X, Y),
+    "l1": lambda X: SoftmaxClassifier(l1_ratio=1, solver="dual").fit(X, Y),
     "rows kept": lambda X: in_two(SoftmaxClassifier(), X),
     "sgd's stream": lambda X: in_two(SoftmaxClassifier(solver="sgd"), X),
     "no rows kept": lambda X: in_two(SoftmaxClassifier(keep_rows=False), X),
@@ -612,7 +612,7 @@ FINITE = {
 @pytest.mark.parametrize("fit", FINITE.values(), ids=FINITE)
 def test_finite_rows_give_finite_coefficients(fit, rows, container):
     if fit is FINITE["l1"]:
-        pytest.importorskip("numba")
+        pytest.importorskip("_sksoftmax_kernels")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         clf = fit(container(rows))

@@ -9,8 +9,9 @@ from sklearn.datasets import load_iris
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
-from sksoftmax._engines import vectorized
+from sksoftmax._engines.registry import get_kernel
 from sksoftmax._engines.threads import one_blas_thread
+from sksoftmax._training.plan import choose_engine
 
 
 def blas_threads():
@@ -101,7 +102,8 @@ FITS = {
 def test_a_fit_keeps_its_one_thread_when_a_fit_that_began_before_it_ends(fit, monkeypatch, settings):
     X, y = load_iris(return_X_y=True)
     alone = fit(X, y).coef_
-    inside, loss_grad = [], vectorized.loss_grad
+    inside, engine = [], get_kernel(choose_engine("auto"))
+    loss_grad = engine.loss_grad
     with another_fit() as end:
 
         def seen(*args):
@@ -109,7 +111,7 @@ def test_a_fit_keeps_its_one_thread_when_a_fit_that_began_before_it_ends(fit, mo
             inside.extend(blas_threads())
             return loss_grad(*args)
 
-        monkeypatch.setattr("sksoftmax._engines.vectorized.loss_grad", seen)
+        monkeypatch.setattr(engine, "loss_grad", seen)
         assert_array_equal(fit(X, y).coef_, alone)
     assert set(inside) == {1}
     assert blas_threads() == settings
@@ -149,13 +151,14 @@ def test_a_child_forked_while_a_fit_runs_has_the_process_own_settings(is_in_a_fi
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_a_fit_uses_one_thread_and_leaves_the_settings_as_they_were(method, monkeypatch, settings):
-    inside, loss_grad = [], vectorized.loss_grad
+    inside, engine = [], get_kernel(choose_engine("auto"))
+    loss_grad = engine.loss_grad
 
     def watched(*arguments):
         inside.append(blas_threads())
         return loss_grad(*arguments)
 
-    monkeypatch.setattr("sksoftmax._engines.vectorized.loss_grad", watched)
+    monkeypatch.setattr(engine, "loss_grad", watched)
     X, y = load_iris(return_X_y=True)
     getattr(SoftmaxClassifier(), method)(X, y, **({"classes": [0, 1, 2]} if method == "partial_fit" else {}))
     assert {n for threads in inside for n in threads} == {1}

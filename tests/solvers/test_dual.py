@@ -1,6 +1,5 @@
 """The dual solver and the engine that runs it: the answer, the stop, and what comes in."""
 
-import sys
 import threading
 import warnings
 from itertools import pairwise
@@ -17,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.rivals import logistic
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._data.batches import row_order
-from sksoftmax._engines import vectorized
+from sksoftmax._engines import compiled, naive, registry, vectorized
 from sksoftmax._engines.registry import has_compiled
 from sksoftmax._maths.objective import hessian_products, prior_objective, prior_params, value_and_grad
 from sksoftmax._solvers import _certificate, _dual_finish, _prox_center
@@ -25,7 +24,7 @@ from sksoftmax._solvers.dual import dual
 from sksoftmax._training import plan
 from sksoftmax._types import Batch, Params, Problem
 
-needs_numba = pytest.mark.skipif(not has_compiled(), reason="numba is not installed")
+needs_kernels = pytest.mark.skipif(not has_compiled(), reason="the kernels are not installed")
 
 
 def sparse_data(n_classes, n=300, p=40, seed=0, dtype=np.float64):
@@ -72,7 +71,7 @@ def run(problem, tol, max_iter=500, seed=0):
 # --- the solver -------------------------------------------------------------------------------------------
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("n_classes", [2, 3, 9])
 @pytest.mark.parametrize("fit_intercept", [True, False])
@@ -90,7 +89,7 @@ def test_its_minimum_is_logistic_regressions(dtype, n_classes, fit_intercept, al
         assert_allclose(params[-1].coef, best.coef_, atol=1e-3 * np.abs(best.coef_).max())
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
 @pytest.mark.parametrize("container", [sp.csr_array, dense_of])
@@ -107,7 +106,7 @@ def test_with_l1_its_minimum_is_that_of_sagas(n_classes, l1_ratio, container):
     assert (params[-1].coef == 0).any()
 
 
-@needs_numba
+@needs_kernels
 def test_without_penalty_it_still_descends_to_the_minimum():
     X, y, weight = sparse_data(3)
     problem = as_problem(X, y, weight, alpha=0.0)
@@ -126,7 +125,7 @@ SHAPES = {
 }
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_classes", [2, 6])
 @pytest.mark.parametrize("alpha", [1e-3, 1e-5])
@@ -147,7 +146,7 @@ def test_the_stop_is_honest_and_f_falls(shape, n_classes, alpha, container):
         assert max(after - before for before, after in pairwise(values)) <= 0.5 * values[0]  # not a descent method
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("n_classes", "l1_ratio"), [(2, 0.0), (4, 0.0), (2, 0.5), (4, 0.5)])
 @pytest.mark.parametrize("fit_intercept", [True, False])
@@ -163,7 +162,7 @@ def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept)
     for epoch in range(12):
         state = solver.step(problem, state, problem.data)
         value = value_and_grad(problem, state.params).value
-        certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+        certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars)
         loss, gap, _ = certifier.evaluate(state.model, np.empty(0))
         assert loss + state.penalty == pytest.approx(value, rel=1e-12)
         by_dual = certifier.bound(_dual_finish.negative_gradient(problem, state), gap, np.inf)
@@ -173,7 +172,7 @@ def test_the_bound_is_one_at_any_time(shape, n_classes, l1_ratio, fit_intercept)
         assert epoch < 4 or min(by_dual, by_slope) >= value - minimum - rounding
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_products_are_those_of_the_hessian(n_classes):
 
@@ -184,7 +183,7 @@ def test_products_are_those_of_the_hessian(n_classes):
     state = solver.init(problem, prior_params(problem))
     for _ in range(len(reports)):  # until what the rows agreed to are the model's probabilities
         state = solver.step(problem, state, problem.data)
-    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars)
     rng = np.random.default_rng(0)
     n_lanes, root = len(state.model.intercept), state.prox_weights.root[:-1]
     scaled = np.zeros((problem.n_features, n_lanes))
@@ -201,7 +200,7 @@ def test_products_are_those_of_the_hessian(n_classes):
     assert_allclose(shift.coef, certifier.product(Params(np.zeros(scaled.size), intercept)).coef, atol=1e-14)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("n_classes", "l1_ratio"), [(2, 0.0), (4, 0.0), (4, 0.5)])
 @pytest.mark.parametrize("container", [sp.csr_array, dense_of])
@@ -217,7 +216,7 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     state = solver.init(problem, prior_params(problem))
     for _ in range(3):
         state = solver.step(problem, state, problem.data)
-    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars)
     _, grads = certifier.gradient(state.model)
     seen = []
 
@@ -247,7 +246,7 @@ def test_no_eigenvalue_of_a_newton_step_is_below_the_least_that_it_counts_on(
     assert eigenvalues[n_null] >= least * (1 - 1e-6)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_without_penalty_what_is_next_to_nothing_for_the_dtype_is_not_trusted(dtype):
     rng = np.random.default_rng(0)  # rows that can be told apart: F* is 0, and the excess is by the priors' loss
@@ -256,22 +255,20 @@ def test_without_penalty_what_is_next_to_nothing_for_the_dtype_is_not_trusted(dt
     for tol in (1e-3, 1e-5):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            clf = SoftmaxClassifier(0.0, tol=tol, engine="compiled", random_state=0, max_iter=300).fit(
-                X.astype(dtype), y
-            )
+            clf = SoftmaxClassifier(0.0, tol=tol, solver="dual", random_state=0, max_iter=300).fit(X.astype(dtype), y)
         case = as_problem(X.astype(dtype).astype(float), np.searchsorted(clf.classes_, y), alpha=0.0)
         reached = value_and_grad(case, Params(clf.coef_.astype(float), clf.intercept_.astype(float))).value
         excess = reached / (np.sqrt(np.finfo(dtype).eps) * prior_objective(case))
         assert excess <= 1.01 * clf.excess_
 
 
-@needs_numba
+@needs_kernels
 def test_a_slope_that_no_curvature_holds_has_no_bound():
 
     X, y, weight = sparse_data(2)
     problem = as_problem(X, y, weight, 1e-3)
     state = dual(lambda: np.arange(300), 0.0).init(problem, Params(np.zeros((1, 40)), np.array([1e3])))
-    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars, state.workspace)
+    certifier = _certificate.Certifier(problem, state.prox_weights, state.rows, state.dual_vars)
     _, grads = certifier.gradient(state.model)
     assert grads.intercept.any()
     assert certifier.bound(grads, 0.0, np.inf) == np.inf
@@ -285,18 +282,18 @@ def one_hot_digits():
     return sp.csr_array(sp.hstack(columns)), y
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("alpha", [1e-2, 1e-3, 1e-5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_directions_that_only_the_penalty_holds_do_not_hide(alpha, dtype):
     X, y = one_hot_digits()
     best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-5, random_state=0).fit(X, y)
     for tol in (1e-2, 1e-3):
-        clf = SoftmaxClassifier(alpha, engine="compiled", tol=tol, random_state=0).fit(X.astype(dtype), y)
+        clf = SoftmaxClassifier(alpha, solver="dual", tol=tol, random_state=0).fit(X.astype(dtype), y)
         assert clf.loss_curve_[-1] <= best.loss_curve_[-1] * (1 + tol)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
     from sksoftmax._solvers import dual as module
@@ -319,7 +316,7 @@ def test_kappa_changes_without_a_change_of_the_coefficients(n_classes):
         assert value_and_grad(problem, after.params).value <= value_and_grad(problem, before).value * 1.05
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
 @pytest.mark.parametrize("container", [sp.csr_array, dense_of])
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -354,7 +351,7 @@ def test_what_rounding_has_added_to_the_coefficients_is_taken_for_the_centres(n_
     assert_allclose(g, slope[active], rtol=1e-7, atol=1e-12)
 
 
-@needs_numba
+@needs_kernels
 def test_the_centre_takes_over_where_rows_are_left_alone():
     from sksoftmax._solvers import dual as module
 
@@ -374,7 +371,7 @@ def test_the_centre_takes_over_where_rows_are_left_alone():
     assert module._adapt_kappa(problem, state, 0.0).factor == 1.0  # the rows need more of it
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize(("scale", "seed"), [(1, 0), (10, 0), (100, 0), (100, 1), (100, 3)])
 def test_what_float32_cannot_tell_of_the_rows_is_left_to_newton(scale, seed):
     # at the minimum the residuals p - t are about as large as the rounding of p
@@ -412,7 +409,7 @@ def test_a_centre_that_stands_still_may_have_far_to_go():
     assert prox_center.cautious_estimate < 100 * prox_center.gains[-1]
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_columns_of_one_value_are_left_to_the_intercept(n_classes):
     X, y, _ = sparse_data(n_classes)
@@ -428,7 +425,7 @@ def test_columns_of_one_value_are_left_to_the_intercept(n_classes):
         assert got == pytest.approx(want, rel=1e-5)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 3, 9])
 def test_blocks_of_dense_rows_are_visited_as_single_rows_are(n_classes):
     X, y, weight = sparse_data(n_classes)  # 300 rows: several blocks, the last one smaller
@@ -443,18 +440,18 @@ def test_blocks_of_dense_rows_are_visited_as_single_rows_are(n_classes):
         )  # float64, the same steps to a tenth of a Newton
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_dense_rows_of_mostly_zeros_are_visited_as_sparse_ones(n_classes, dtype):
     X, y, _ = sparse_data(n_classes, dtype=dtype)
-    clf, dense = (SoftmaxClassifier(engine="compiled", random_state=0).fit(rows, y) for rows in (X, X.toarray()))
+    clf, dense = (SoftmaxClassifier(solver="dual", random_state=0).fit(rows, y) for rows in (X, X.toarray()))
     rtol = 1e-10 if dtype == np.float64 else 1e-3  # numbers of columns of another type are another kernel
     assert_allclose(clf.coef_, dense.coef_, rtol=rtol, atol=rtol)
     assert clf.n_iter_ == dense.n_iter_
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("part", ["data", "indices", "indptr"])
 @pytest.mark.parametrize("step", [2, -1])
 @pytest.mark.parametrize("n_classes", [2, 5])
@@ -465,11 +462,11 @@ def test_a_sparse_matrix_need_not_be_contiguous(part, step, n_classes):
     padded = np.repeat(values, 2)[::2] if step == 2 else values[::-1].copy()[::-1]
     assert not padded.flags.c_contiguous
     setattr(strided, part, padded)
-    fits = [SoftmaxClassifier(engine="compiled", random_state=0).fit(rows, y) for rows in (X, strided)]
+    fits = [SoftmaxClassifier(solver="dual", random_state=0).fit(rows, y) for rows in (X, strided)]
     same_fit(*fits)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize(("seed", "container"), [(34, np.asarray), (25, sp.csr_array)])
 def test_a_warm_start_at_coefficients_of_0_ends_at_the_minimum_or_says_so(seed, container):
     rng = np.random.default_rng(seed)
@@ -485,7 +482,7 @@ def test_a_warm_start_at_coefficients_of_0_ends_at_the_minimum_or_says_so(seed, 
     assert reached <= (1 + clf.tol) * least
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 5])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_dense_rows_far_from_zero_are_centred(n_classes, dtype):
@@ -506,7 +503,7 @@ def same_fit(left, right):
     assert_array_equal(left.intercept_, right.intercept_)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("n_classes", [2, 3, 9])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("index", [np.int32, np.int64])
@@ -514,7 +511,7 @@ def test_both_engines_reach_the_same_minimum(n_classes, dtype, index):
     X, y, weight = sparse_data(n_classes, n=1000, dtype=dtype)
     X.indptr, X.indices = X.indptr.astype(index), X.indices.astype(index)
     before = [part.copy() for part in (X.indptr, X.indices, X.data)]
-    clf = SoftmaxClassifier(1e-3, engine="compiled", tol=1e-4, random_state=0).fit(X, y, weight)
+    clf = SoftmaxClassifier(1e-3, solver="dual", tol=1e-4, random_state=0).fit(X, y, weight)
     for part, kept in zip((X.indptr, X.indices, X.data), before, strict=True):
         assert_array_equal(part, kept)
     other = SoftmaxClassifier(1e-3, engine="vectorized", tol=1e-6, random_state=0).fit(X, y, weight)
@@ -526,10 +523,10 @@ def test_both_engines_reach_the_same_minimum(n_classes, dtype, index):
     assert clf.coef_.dtype == dtype
 
 
-@needs_numba
+@needs_kernels
 def test_the_loss_curve_ends_with_f():
     X, y, _ = sparse_data(4, n=1000)
-    clf = SoftmaxClassifier(1e-3, engine="compiled", random_state=0).fit(X, y)
+    clf = SoftmaxClassifier(1e-3, solver="dual", random_state=0).fit(X, y)
     codes = np.arange(4)
     problem = as_problem(X, y)
     start = prior_params(problem)
@@ -538,7 +535,7 @@ def test_the_loss_curve_ends_with_f():
     assert clf.loss_curve_[-1] == pytest.approx(value, rel=1e-9)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("alpha", [1e-3, 1e-5, 1e-7])
 def test_no_number_of_the_loss_curve_is_below_the_minimum(alpha, dtype, capsys):
@@ -547,8 +544,8 @@ def test_no_number_of_the_loss_curve_is_below_the_minimum(alpha, dtype, capsys):
     X.data = rng.exponential(size=X.nnz)
     X = sp.csr_array(sp.diags_array(1 / np.sqrt(np.asarray(X.multiply(X).sum(axis=1)).ravel())) @ X)
     y = (3 * X @ rng.standard_normal((400, 5)) + 0.3 * rng.gumbel(size=(1500, 5))).argmax(axis=1)
-    clf = SoftmaxClassifier(alpha, engine="compiled", random_state=0).fit(X.astype(dtype), y)
-    told = SoftmaxClassifier(alpha, engine="compiled", verbose=1, random_state=0).fit(X.astype(dtype), y)
+    clf = SoftmaxClassifier(alpha, solver="dual", random_state=0).fit(X.astype(dtype), y)
+    told = SoftmaxClassifier(alpha, solver="dual", verbose=1, random_state=0).fit(X.astype(dtype), y)
     printed = [float(line.split("F ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
     assert clf.stop_reason_ == "tol"
     assert_array_equal(told.coef_, clf.coef_)
@@ -565,13 +562,12 @@ def test_no_number_of_the_loss_curve_is_below_the_minimum(alpha, dtype, capsys):
     assert {type(value) for value in [*clf.loss_curve_, *clf.excess_curve_, clf.excess_]} == {float}
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_seed_decides_everything(shuffle):
     X, y, _ = sparse_data(3, n=600)
     fits = [
-        SoftmaxClassifier(engine="compiled", shuffle=shuffle, tol=0.05, random_state=seed).fit(X, y)
-        for seed in (0, 0, 1)
+        SoftmaxClassifier(solver="dual", shuffle=shuffle, tol=0.05, random_state=seed).fit(X, y) for seed in (0, 0, 1)
     ]
     same_fit(fits[0], fits[1])
     if shuffle:
@@ -580,11 +576,11 @@ def test_a_seed_decides_everything(shuffle):
         same_fit(fits[0], fits[2])
 
 
-@needs_numba
+@needs_kernels
 def test_threads_do_not_disturb_each_other():
     X, y, _ = sparse_data(5, n=800)
-    alone = SoftmaxClassifier(engine="compiled", random_state=0).fit(X, y)
-    fits = [SoftmaxClassifier(engine="compiled", random_state=0) for _ in range(4)]
+    alone = SoftmaxClassifier(solver="dual", random_state=0).fit(X, y)
+    fits = [SoftmaxClassifier(solver="dual", random_state=0) for _ in range(4)]
     threads = [threading.Thread(target=clf.fit, args=(X, y)) for clf in fits]
     for thread in threads:
         thread.start()
@@ -594,38 +590,40 @@ def test_threads_do_not_disturb_each_other():
         same_fit(clf, alone)
 
 
-@needs_numba
+@needs_kernels
 def test_newton_finishes_what_the_dual_does_not():
     X, y, _ = sparse_data(3, n=1000)
-    clf = SoftmaxClassifier(engine="compiled", tol=1e-12, random_state=0, max_iter=20).fit(X, y)
+    clf = SoftmaxClassifier(solver="dual", tol=1e-12, random_state=0, max_iter=20).fit(X, y)
     assert clf.n_iter_ > 16  # 80 % of them
     assert clf.solver_info_["solver"] == "dual+newton"
     assert clf.excess_ <= 1e-12
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize(
-    ("params", "container"),
+    ("params", "want"),
     [
-        ({"solver": "sgd", "max_iter": 5, "tol": 10.0}, sp.csr_array),
-        ({"batch_size": 32}, sp.csr_array),
-        ({"learning_rate": 0.1, "batch_size": 32}, sp.csr_array),
+        ({"solver": "sgd"}, "sgd"),
+        ({"batch_size": 32}, "preconditioned_sgd"),
+        ({"learning_rate": 0.1, "batch_size": 32}, "preconditioned_sgd"),
+        ({"learning_rate": 0.1, "batch_size": 32, "solver": "dual"}, "dual"),
     ],
-    ids=["solver", "batch_size", "learning_rate"],
+    ids=["solver", "batch_size", "learning_rate", "dual"],
 )
-def test_the_vectorized_engine_runs_where_there_is_no_compiled_way(params, container):
-    X, y, _ = sparse_data(3, n=600)
-    clf = SoftmaxClassifier(engine="compiled", random_state=0, **params).fit(container(X), y)
-    assert clf.solver_info_["engine"] == "vectorized"
-    same_fit(clf, SoftmaxClassifier(engine="vectorized", random_state=0, **params).fit(container(X), y))
+def test_settings_of_minibatches_keep_minibatches_unless_the_dual_is_named(params, want):
+    X, y, _ = sparse_data(3, n=1000, p=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clf = SoftmaxClassifier(random_state=0, max_iter=20, **params).fit(X, y)
+    assert clf.solver_info_["solver"].startswith(want)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("container", [sp.csr_array, dense_of])
 @pytest.mark.parametrize(("n_classes", "l1_ratio"), [(2, 0.0), (4, 0.0), (2, 0.5), (4, 0.5), (4, 1.0)])
 def test_a_warm_start_keeps_what_was_learned(container, n_classes, l1_ratio):
     X, y, weight = sparse_data(n_classes, n=600)
-    clf = SoftmaxClassifier(1e-3, l1_ratio=l1_ratio, engine="compiled", warm_start=True, random_state=0, tol=1e-6)
+    clf = SoftmaxClassifier(1e-3, l1_ratio=l1_ratio, solver="dual", warm_start=True, random_state=0, tol=1e-6)
     cold = clf.fit(container(X), y, weight).n_iter_
     before = as_problem(container(X), y, weight, l1_ratio=l1_ratio)
     value = value_and_grad(before, Params(clf.coef_, clf.intercept_)).value
@@ -636,12 +634,12 @@ def test_a_warm_start_keeps_what_was_learned(container, n_classes, l1_ratio):
     assert value_and_grad(before, Params(clf.coef_, clf.intercept_)).value == pytest.approx(value, rel=2e-6)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("container", [sp.csr_array, dense_of])
 @pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
 def test_a_warm_start_from_elsewhere_reaches_the_same_minimum(container, l1_ratio):
     X, y, _ = sparse_data(3, n=600)
-    params = {"l1_ratio": l1_ratio, "engine": "compiled", "random_state": 0, "tol": 1e-7}
+    params = {"l1_ratio": l1_ratio, "solver": "dual", "random_state": 0, "tol": 1e-7}
     cold = SoftmaxClassifier(1e-3, **params).fit(container(X), y)
     warm = SoftmaxClassifier(1e-1, warm_start=True, **params).fit(container(X), y)
     warm.set_params(alpha=1e-3).fit(container(X), y)
@@ -650,15 +648,15 @@ def test_a_warm_start_from_elsewhere_reaches_the_same_minimum(container, l1_rati
     assert value_and_grad(problem, Params(warm.coef_, warm.intercept_)).value == pytest.approx(want, rel=1e-6)
 
 
-@needs_numba
+@needs_kernels
 def test_early_stopping_keeps_the_best_epoch():
     X, y, _ = sparse_data(3, n=600)
-    clf = SoftmaxClassifier(1e-6, engine="compiled", early_stopping=True, tol=0.0, random_state=0).fit(X, y)
+    clf = SoftmaxClassifier(1e-6, solver="dual", early_stopping=True, tol=0.0, random_state=0).fit(X, y)
     assert clf.stop_reason_ == "early_stopping"
     assert len(clf.validation_scores_) == clf.n_iter_
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e8, 1e30])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_columns_of_any_scale_give_a_finite_model(scale, dtype):
@@ -667,32 +665,30 @@ def test_columns_of_any_scale_give_a_finite_model(scale, dtype):
     X[:, ::2] *= scale
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        clf = SoftmaxClassifier(engine="compiled", random_state=0).fit(sp.csr_array(X.astype(dtype)), y)
+        clf = SoftmaxClassifier(solver="dual", random_state=0).fit(sp.csr_array(X.astype(dtype)), y)
     assert np.isfinite(clf.coef_).all()
     assert clf.loss_curve_[-1] < np.log(3)
 
 
-@needs_numba
+@needs_kernels
 def test_squares_beyond_float64_go_to_newton():
     X, y, _ = sparse_data(3, n=400)
-    clf = SoftmaxClassifier(engine="compiled", random_state=0).fit(X * 1e150, y)
-    assert clf.solver_info_["engine"] == "vectorized"
+    clf = SoftmaxClassifier(solver="dual", random_state=0).fit(X * 1e150, y)
+    assert clf.solver_info_["solver"] == "newton"
 
 
-@needs_numba
+@needs_kernels
 def test_rows_without_entries_leave_the_priors():
     X, y = sp.csr_array((400, 300)), np.arange(400) % 4 // 3
-    clf = SoftmaxClassifier(engine="compiled", tol=1e-12, random_state=0).fit(X, y)
+    clf = SoftmaxClassifier(solver="dual", tol=1e-12, random_state=0).fit(X, y)
     assert_allclose(clf.predict_proba(X)[0], [0.75, 0.25], rtol=1e-5)
     assert not clf.coef_.any()
 
 
-@needs_numba
+@needs_kernels
 def test_an_interrupted_fit_leaves_nothing(monkeypatch):
-    from sksoftmax._engines import compiled
-
     X, y, _ = sparse_data(3, n=600)
-    visit, calls = compiled.sdca_epoch_softmax, []
+    visit, calls = compiled.kernels.sdca_epoch, []
 
     def interrupted(*args):
         calls.append(1)
@@ -700,8 +696,8 @@ def test_an_interrupted_fit_leaves_nothing(monkeypatch):
             raise KeyboardInterrupt
         return visit(*args)
 
-    monkeypatch.setattr(compiled, "sdca_epoch_softmax", interrupted)
-    clf = SoftmaxClassifier(engine="compiled", tol=1e-9)
+    monkeypatch.setattr(compiled.kernels, "sdca_epoch", interrupted)
+    clf = SoftmaxClassifier(solver="dual", tol=1e-9)
     with pytest.raises(KeyboardInterrupt):
         clf.fit(X, y)
     assert not hasattr(clf, "coef_")
@@ -712,7 +708,7 @@ def settings(**changes):
     return clf._settings()
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize(
     ("n", "p", "n_classes", "want"),
     [
@@ -725,11 +721,11 @@ def settings(**changes):
 def test_auto_takes_the_dual_for_wide_sparse_rows(n, p, n_classes, want):
     X, y, _ = sparse_data(n_classes, n=n, p=p)
     assert plan.use_dual(as_problem(X, y), settings()) is want
-    assert plan.use_dual(as_problem(X, y), settings(engine="compiled"))
+    assert plan.use_dual(as_problem(X, y), settings(solver="dual"))
     assert not plan.use_dual(as_problem(X, y), settings(engine="vectorized"))
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize(("p", "alpha", "n_epochs"), [(5000, 1e-9, 180), (250, 1e-9, 80), (5000, 0.0, 80)])
 def test_the_dual_of_sparse_rows_goes_on_where_a_newton_step_is_dear(p, alpha, n_epochs):
     X, y, _ = sparse_data(3, n=1000, p=p)
@@ -737,7 +733,7 @@ def test_the_dual_of_sparse_rows_goes_on_where_a_newton_step_is_dear(p, alpha, n
     assert chosen.stages[0].n_epochs == n_epochs
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize(
     ("n", "p", "n_classes", "changes", "want"),
     [
@@ -759,7 +755,7 @@ def test_auto_takes_the_dual_for_dense_rows_of_more_columns(n, p, n_classes, cha
     assert plan.use_dual(as_problem(X, y, **changes), settings()) is (p >= 200)
 
 
-@needs_numba
+@needs_kernels
 @pytest.mark.parametrize("C", [1.0, 100.0])
 def test_it_finishes_a_few_rows_of_many_dense_columns_that_tell_the_classes_apart(C):
     digits, y = load_digits(return_X_y=True)
@@ -772,7 +768,7 @@ def test_it_finishes_a_few_rows_of_many_dense_columns_that_tell_the_classes_apar
     assert clf.loss_curve_[-1] / best.loss_curve_[-1] - 1 <= clf.tol
 
 
-@needs_numba
+@needs_kernels
 def test_auto_leaves_tables_far_larger_than_x_to_newton(monkeypatch):
     X, y, _ = sparse_data(9, n=1000, p=1000)
     monkeypatch.setattr(plan, "SMALL_TABLE", 0)
@@ -780,13 +776,25 @@ def test_auto_leaves_tables_far_larger_than_x_to_newton(monkeypatch):
     assert not plan.use_dual(as_problem(X, y), settings())
 
 
+@pytest.mark.parametrize("params", [{"engine": "compiled"}, {"solver": "dual"}])
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_without_numba_the_engine_says_what_to_do(method, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sksoftmax._engines.compiled", None)
-    monkeypatch.delattr("sksoftmax._engines.compiled", raising=False)
+def test_without_kernels_it_says_what_to_do(method, params, monkeypatch):
+    monkeypatch.setattr(registry, "KERNELS", {"vectorized": vectorized, "naive": naive})
+    monkeypatch.setattr(compiled, "missing", "No module named '_sksoftmax_kernels'")
     X, y, _ = sparse_data(3, n=400, p=300)
-    clf = SoftmaxClassifier(engine="compiled")
     kwargs = {"classes": [0, 1, 2]} if method == "partial_fit" else {}
-    with pytest.raises(ImportError, match=r"needs numba: pip install 'sksoftmax\[fast\]', or use engine='vectorized'"):
-        getattr(clf, method)(X, y, **kwargs)
-    assert SoftmaxClassifier().fit(X, y).solver_info_["engine"] == "vectorized"
+    ((name, value),) = params.items()
+    message = (
+        rf"{name}='{value}' needs the compiled kernels, which this installation lacks \(No module named .*\). "
+        rf"Install a C\+\+ compiler, then sksoftmax again; or use {name}='auto'."
+    )
+    with pytest.raises(ImportError, match=message):
+        getattr(SoftmaxClassifier(**params), method)(X, y, **kwargs)
+
+
+@pytest.mark.parametrize("engine", ["vectorized", "naive"])
+def test_the_dual_has_one_engine(engine):
+    X, y, _ = sparse_data(3, n=100)
+    message = f"solver='dual' needs the compiled engine, got engine='{engine}'; use engine='auto', or solver='auto'."
+    with pytest.raises(ValueError, match=message):
+        SoftmaxClassifier(solver="dual", engine=engine).fit(X, y)

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._data.validation import PARAMETER_CONSTRAINTS
+from sksoftmax._engines.registry import has_compiled
 from sksoftmax._maths.objective import batch_value_and_grad, prior_params, value_and_grad
 from sksoftmax._solvers import schedules
 from sksoftmax._solvers._first_order import first_order
@@ -23,6 +24,7 @@ GRADS = [Params(np.array([[g]]), np.array([g])) for g in (2.0, -1.0)]
 
 def test_every_solver_that_users_may_ask_for_is_tested():
     names = PARAMETER_CONSTRAINTS["solver"][0].options
+    names = names if has_compiled() else names - {"dual"}
     assert names == set(test_classifier.SOLVERS)
     assert names == {getattr(estimator, "solver", "auto") for estimator in test_sklearn_checks.ESTIMATORS}
 
@@ -30,7 +32,7 @@ def test_every_solver_that_users_may_ask_for_is_tested():
 @pytest.mark.parametrize("name", test_classifier.SOLVERS)
 def test_what_is_told_of_a_fit_is_plain_python(name):
     X, y = random_data()
-    clf = SoftmaxClassifier(solver=name, max_iter=1, tol=100.0).fit(X, y)  # F is 17 times its minimum
+    clf = SoftmaxClassifier(solver=name, max_iter=30, tol=100.0).fit(X, y)  # F is 17 times its minimum
     assert {type(value) for value in clf.solver_info_.values()} <= {str, int, float}
 
 

@@ -105,7 +105,7 @@ KINDS = {
     "l1": {"l1_ratio": 0.5, "engine": "vectorized"},
     "sgd": {"solver": "sgd", "tol": 2.0, "average": True},
     "adam": {"solver": "adam", "tol": 0.5},
-    **({"compiled": {"engine": "compiled"}} if has_compiled() else {}),
+    **({"dual": {"solver": "dual"}} if has_compiled() else {}),
 }
 
 
@@ -135,7 +135,7 @@ def test_the_model_of_an_epoch_is_that_which_the_fit_would_leave(params, contain
     dense = X.toarray() if sp.issparse(X) else X
     if "l1_ratio" not in params:  # ``objective_of`` has no L1 penalty
         values = [objective_of(model, dense, Y_DIGITS, 1e-2) for model in epochs]
-        exact = container is not np.float32 and params.get("engine") != "compiled"
+        exact = container is not np.float32 and params.get("solver") != "dual"
         assert_allclose(values, clf.loss_curve_, rtol=1e-9 if exact else 1e-4)  # rounding of their sums: 7e-6
 
 

@@ -364,7 +364,7 @@ def solvers(monkeypatch):
     return names
 
 
-@pytest.mark.skipif(not has_compiled(), reason="needs numba")
+@pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
 def test_wide_rows_go_to_the_dual_until_newton_has_had_to_finish(solvers):
     X, y = wide_digits()
     cv = [next(FOLDS.split(X, y))]
@@ -374,7 +374,7 @@ def test_wide_rows_go_to_the_dual_until_newton_has_had_to_finish(solvers):
     assert solvers == ["dual"] * first + ["dual+newton"] + ["newton"] * (5 - first)
 
 
-@pytest.mark.skipif(not has_compiled(), reason="needs numba")
+@pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
 def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
     X, y = random_data(400, n_features=300, n_classes=5)  # too few columns for the dual solver without L1
     cv = [next(FOLDS.split(X, y))]
@@ -388,7 +388,7 @@ def test_each_share_of_l1_goes_to_the_solver_of_a_fit_of_its_own(solvers):
     assert solvers[0] != solvers[2]
 
 
-@pytest.mark.skipif(not has_compiled(), reason="needs numba")
+@pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
 def test_what_the_dual_makes_of_the_rows_it_makes_once_a_path(solvers, monkeypatch):
     X, y = wide_digits()
     calls, make_dual_data = [], dual.make_dual_data
@@ -416,7 +416,7 @@ def heavy_rows():
     return sp.csr_array(sp.diags_array(np.where(rng.uniform(size=900) < 0.01, 100.0, 1.0)) @ X), y
 
 
-@pytest.mark.skipif(not has_compiled(), reason="needs numba")
+@pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
 @pytest.mark.parametrize("data", [wide_digits, one_hot_digits, heavy_rows])
 def test_a_paths_models_are_near_the_minimum_though_nothing_is_measured(data):
     X, y = data()

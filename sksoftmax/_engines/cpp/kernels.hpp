@@ -1,0 +1,52 @@
+// The table of the kernels. Each variant of the processor fills one; `module.cpp` picks a variant and calls its
+// kernels.
+
+#pragma once
+
+#include "arrays.hpp"
+
+namespace sksoftmax {
+
+// See sparse.hpp, dense.hpp, columns.hpp and softmax.hpp for what they compute.
+template <class Real, class Index> struct Kernels {
+    Sums (*sdca_epoch)(const Rows<Real, Index> &, const Model<Real> &, Real *table, Real *intercept,
+                       const DualVariables<Real> &, const Size *order, Size n_order, Real intercept_scale, Real inv_n,
+                       double gap_tol);
+    Sums (*evaluate)(const Rows<Real, Index> &, const Model<Real> &, const DualVariables<Real> &,
+                     const ModelSums<Real> &gradient, Size start, Size end);
+    void (*add_hessian_product)(const Rows<Real, Index> &, const DualVariables<Real> &, const Model<Real> &direction,
+                                const ModelSums<Real> &product, Size start, Size end);
+    void (*raw_predictions)(const Rows<Real, Index> &, const Model<Real> &, Real *z, Size start, Size end);
+    void (*add_transposed_product)(const Rows<Real, Index> &, const Real *residual, Real *table, Size n_lanes,
+                                   Size start, Size end);
+    Sums (*sdca_block)(const Size *order, Size n_block, Real *z, const Real *coupling, const Size *y,
+                       const Real *weight, const DualVariables<Real> &, Size n_lanes, Real inv_n, double gap_tol,
+                       Size &n_changed);
+    Sums (*evaluate_block)(Size start, Size n_block, Real *z, const Size *y, const Real *weight,
+                           const DualVariables<Real> &, Size n_lanes, bool with_gradient);
+    void (*add_mean_squares)(const Index *indptr, const Index *indices, const Real *values, const double *norm_weight,
+                             Size n_samples, double *squares);
+    void (*squared_norms)(const Index *indptr, const Index *indices, const Real *values, const double *scale,
+                          Size n_samples, double *squared_norm);
+    void (*scale_values)(const Index *indices, const Real *values, const double *factor, Size n_entries, Real *out);
+    void (*count_nonzeros)(const Real *X, Size n_samples, Size n_features, Size *indptr);
+    void (*copy_nonzeros)(const Real *X, Size n_samples, Size n_features, Index *indices, Real *values);
+    double (*loss_and_residual)(Real *z, Size n_outputs, Size n_samples, const Size *y, const double *weight,
+                                double *sums);
+    void (*softmax_in_place)(Real *z, Size n_classes, Size n_samples);
+    void (*multiply_hessian)(const Real *proba, Real *z, Size n_classes, Size n_samples, const double *weight,
+                             double *sums);
+};
+
+#define SKSOFTMAX_DECLARE(variant)                                                                                     \
+    namespace variant {                                                                                                \
+    template <class Real, class Index> Kernels<Real, Index> kernels();                                                 \
+    }
+SKSOFTMAX_DECLARE(baseline)
+#if defined(SKSOFTMAX_X86)
+SKSOFTMAX_DECLARE(avx2)
+SKSOFTMAX_DECLARE(avx512)
+#endif
+#undef SKSOFTMAX_DECLARE
+
+} // namespace sksoftmax

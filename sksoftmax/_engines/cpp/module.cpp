@@ -1,0 +1,400 @@
+// The Python module of the kernels: it checks the arrays, releases the interpreter's lock and lets signals interrupt.
+//
+// `compiled.py` documents the functions for their callers.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace nb = nanobind;
+
+namespace sksoftmax {
+namespace {
+
+// Arrays of any number of dimensions, or of two; all contiguous, in the order of rows.
+template <class T> using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+template <class T> using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// The tuples of arrays that `compiled.py` makes: CsrRows, FlatModel, GradientSums, DualVariables.
+template <class Real, class Index>
+using RowArrays =
+    std::tuple<Array<const Index>, Array<const Index>, Array<const Real>, Array<const Size>, Array<const Real>>;
+template <class Real> using ModelArrays = std::tuple<Array<Real>, Array<const Real>, Array<Real>>;
+template <class Real> using SumArrays = std::tuple<Array<Real>, Array<double>>;
+template <class Real> using DualArrays = std::tuple<Array<Real>, Array<Real>, Array<const Real>>;
+
+// --- variants
+// ---------------------------------------------------------------------------------------------------------
+
+enum class Variant { baseline, avx2, avx512 };
+
+// The variants that this processor can run, the fastest last.
+std::vector<std::string> variants() {
+    std::vector<std::string> names = {"baseline"};
+#if defined(SKSOFTMAX_X86)
+#if defined(__GNUC__)
+    __builtin_cpu_init();
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#else
+    const bool has_avx2 = IsProcessorFeaturePresent(PF_AVX2_INSTRUCTIONS_AVAILABLE);
+    const bool has_avx512 = IsProcessorFeaturePresent(PF_AVX512F_INSTRUCTIONS_AVAILABLE);
+#endif
+    if (has_avx2)
+        names.push_back("avx2");
+    if (has_avx2 && has_avx512)
+        names.push_back("avx512");
+#endif
+    return names;
+}
+
+Variant find_variant(const std::string &name) {
+    for (const std::string &known : variants())
+        if (known == name)
+            return name == "avx512" ? Variant::avx512 : name == "avx2" ? Variant::avx2 : Variant::baseline;
+    throw nb::value_error(("no variant " + name + " on this processor").c_str());
+}
+
+Variant variant = find_variant(variants().back());
+
+template <class Real, class Index> Kernels<Real, Index> kernels() {
+#if defined(SKSOFTMAX_X86)
+    if (variant == Variant::avx512)
+        return avx512::kernels<Real, Index>();
+    if (variant == Variant::avx2)
+        return avx2::kernels<Real, Index>();
+#endif
+    return baseline::kernels<Real, Index>();
+}
+
+// --- checks
+// -----------------------------------------------------------------------------------------------------------
+
+void check(bool holds, const char *message) {
+    if (!holds)
+        throw nb::value_error(message);
+}
+
+template <class Real, class Index> Rows<Real, Index> to_rows(const RowArrays<Real, Index> &arrays) {
+    const auto &[indptr, indices, values, y, weight] = arrays;
+    const Size n_samples = weight.size();
+    check(Size(indptr.size()) == n_samples + 1 && Size(y.size()) == n_samples,
+          "y must have as many entries as weight, and indptr one more");
+    check(indices.size() == values.size(), "indices and values must have the same length");
+    check(indptr.data()[0] == 0 && Size(indptr.data()[n_samples]) <= Size(values.size()),
+          "indptr must begin with 0 and end with at most the number of values");
+    return {indptr.data(), indices.data(), values.data(), y.data(), weight.data(), n_samples};
+}
+
+// The n_features of a table are not checked against the indices: `_data.validation` has checked X.
+template <class Real> Model<Real> to_model(const ModelArrays<Real> &arrays) {
+    const auto &[table, thresholds, intercept] = arrays;
+    const Size n_lanes = intercept.size();
+    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "intercept must have 1 entry or a multiple of 8");
+    check(table.size() % n_lanes == 0, "table must have a multiple of the entries of intercept");
+    check(thresholds.size() == 0 || thresholds.size() * n_lanes == table.size(),
+          "l1_thresholds must have one entry for each feature, or none");
+    return {table.size() ? table.data() : nullptr, thresholds.size() ? thresholds.data() : nullptr, intercept.data(),
+            n_lanes};
+}
+
+template <class Real> ModelSums<Real> to_sums(const SumArrays<Real> &arrays, Size n_lanes, Size n_entries) {
+    const auto &[table, intercept] = arrays;
+    check(Size(intercept.size()) == n_lanes && (table.size() == 0 || Size(table.size()) == n_entries || n_entries == 0),
+          "sums must have the shapes of the model");
+    return {table.size() ? table.data() : nullptr, intercept.data()};
+}
+
+template <class Real> DualVariables<Real> to_dual(const DualArrays<Real> &arrays, Size n_samples, Size n_lanes) {
+    const auto &[residual, entropy, q] = arrays;
+    check(Size(residual.size()) == n_samples * n_lanes && Size(entropy.size()) == n_samples &&
+              Size(q.size()) == n_samples,
+          "the dual variables must have n_samples * n_lanes, n_samples and n_samples entries");
+    return {residual.data(), entropy.data(), q.data()};
+}
+
+void check_order(const Array<const Size> &order, Size n_samples) {
+    for (Size a = 0; a < Size(order.size()); ++a)
+        check(order.data()[a] >= 0 && order.data()[a] < n_samples, "order must hold row numbers");
+}
+
+// --- interrupts
+// -------------------------------------------------------------------------------------------------------
+
+//: Multiplications of a block of rows, some tenths of a millisecond. Sums of blocks are added, so that the blocks
+//: depend on the data alone: the same fit gives the same bits.
+constexpr Size BLOCK_WORK = Size(1) << 20;
+
+//: Multiplications of a class that softmax and the dual step take, roughly.
+constexpr Size STEP_WORK = 100;
+
+//: Time between two looks for a signal: Ctrl-C ends a kernel soon, and a thread that holds the interpreter's lock
+//: hardly slows it.
+constexpr std::chrono::milliseconds PATIENCE(20);
+
+// Call `visit(start, end)` for blocks of n_rows rows, without the interpreter's lock, and raise KeyboardInterrupt
+// between two blocks if it came. `row_work` is the mean multiplications of a row by a class.
+template <class Visit> void interruptible(Size n_rows, Size row_work, Size n_lanes, Visit visit) {
+    const Size size = 1 + BLOCK_WORK / ((row_work + STEP_WORK) * n_lanes);
+    nb::gil_scoped_release unlocked;
+    auto last = std::chrono::steady_clock::now();
+    for (Size start = 0; start < n_rows; start += size) {
+        visit(start, start + size < n_rows ? start + size : n_rows);
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last > PATIENCE) {
+            nb::gil_scoped_acquire locked;
+            if (PyErr_CheckSignals() != 0)
+                throw nb::python_error();
+            last = now;
+        }
+    }
+}
+
+// The mean number of entries of a row.
+template <class Real, class Index> Size mean_entries(const Rows<Real, Index> &rows) {
+    return rows.n_samples ? rows.indptr[rows.n_samples] / rows.n_samples : 0;
+}
+
+// --- functions
+// --------------------------------------------------------------------------------------------------------
+
+using Pair = std::tuple<double, double>;
+
+template <class Real, class Index>
+Pair sdca_epoch(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_arrays, DualArrays<Real> dual_arrays,
+                Array<const Size> order, double intercept_scale, double inv_n, double gap_tol) {
+    const Rows<Real, Index> rows = to_rows(row_arrays);
+    const Model<Real> model = to_model(model_arrays);
+    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, model.n_lanes);
+    check_order(order, rows.n_samples);
+    const auto kernel = kernels<Real, Index>().sdca_epoch;
+    Sums sums;
+    interruptible(order.size(), mean_entries(rows), model.n_lanes, [&](Size start, Size end) {
+        sums += kernel(rows, model, std::get<0>(model_arrays).data(), std::get<2>(model_arrays).data(), dual,
+                       order.data() + start, end - start, Real(intercept_scale), Real(inv_n), gap_tol);
+    });
+    return {sums.loss, sums.gap};
+}
+
+template <class Real, class Index>
+Pair evaluate(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_arrays, DualArrays<Real> dual_arrays,
+              SumArrays<Real> gradient_arrays) {
+    const Rows<Real, Index> rows = to_rows(row_arrays);
+    const Model<Real> model = to_model(model_arrays);
+    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, model.n_lanes);
+    const ModelSums<Real> gradient = to_sums(gradient_arrays, model.n_lanes, std::get<0>(model_arrays).size());
+    const auto kernel = kernels<Real, Index>().evaluate;
+    Sums sums;
+    interruptible(rows.n_samples, mean_entries(rows), model.n_lanes,
+                  [&](Size start, Size end) { sums += kernel(rows, model, dual, gradient, start, end); });
+    return {sums.loss, sums.gap};
+}
+
+template <class Real, class Index>
+void add_hessian_product(RowArrays<Real, Index> row_arrays, DualArrays<Real> dual_arrays,
+                         ModelArrays<Real> direction_arrays, SumArrays<Real> product_arrays) {
+    const Rows<Real, Index> rows = to_rows(row_arrays);
+    const Model<Real> direction = to_model(direction_arrays);
+    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, direction.n_lanes);
+    const ModelSums<Real> product = to_sums(product_arrays, direction.n_lanes, std::get<0>(direction_arrays).size());
+    check(product.table, "product must have a table");
+    const auto kernel = kernels<Real, Index>().add_hessian_product;
+    interruptible(rows.n_samples, mean_entries(rows), direction.n_lanes,
+                  [&](Size start, Size end) { kernel(rows, dual, direction, product, start, end); });
+}
+
+template <class Real, class Index>
+using CsrArrays = std::tuple<Array<const Index>, Array<const Index>, Array<const Real>>;
+
+// The rows of a CSR matrix, without classes and weights.
+template <class Real, class Index> Rows<Real, Index> to_matrix(const CsrArrays<Real, Index> &arrays, Size n_samples) {
+    const auto &[indptr, indices, values] = arrays;
+    check(Size(indptr.size()) == n_samples + 1, "indptr must have one entry more than there are rows");
+    check(indices.size() == values.size() && Size(indptr.data()[n_samples]) <= Size(values.size()),
+          "indices and values must have the length that indptr says");
+    return {indptr.data(), indices.data(), values.data(), nullptr, nullptr, n_samples};
+}
+
+template <class Real, class Index>
+void raw_predictions(CsrArrays<Real, Index> csr, ModelArrays<Real> model_arrays, Matrix<Real> z) {
+    const Rows<Real, Index> rows = to_matrix(csr, z.shape(0));
+    const Model<Real> model = to_model(model_arrays);
+    check(Size(z.shape(1)) == model.n_lanes, "z must have the columns of the model");
+    const auto kernel = kernels<Real, Index>().raw_predictions;
+    interruptible(rows.n_samples, mean_entries(rows), model.n_lanes,
+                  [&](Size start, Size end) { kernel(rows, model, z.data(), start, end); });
+}
+
+template <class Real, class Index>
+void add_transposed_product(CsrArrays<Real, Index> csr, Matrix<const Real> residual, Matrix<Real> table) {
+    const Rows<Real, Index> rows = to_matrix(csr, residual.shape(0));
+    const Size n_lanes = residual.shape(1);
+    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "residual must have 1 column or a multiple of 8");
+    check(Size(table.shape(1)) == n_lanes, "table must have the columns of residual");
+    const auto kernel = kernels<Real, Index>().add_transposed_product;
+    interruptible(rows.n_samples, mean_entries(rows), n_lanes,
+                  [&](Size start, Size end) { kernel(rows, residual.data(), table.data(), n_lanes, start, end); });
+}
+
+template <class Real>
+std::tuple<double, double, Size> sdca_block(Array<const Size> order, Matrix<Real> z, Matrix<const Real> coupling,
+                                            Array<const Size> y, Array<const Real> weight, DualArrays<Real> dual_arrays,
+                                            double inv_n, double gap_tol) {
+    const Size n_block = order.size(), n_lanes = z.shape(1), n_samples = y.size();
+    check(n_lanes == 1 || n_lanes % 8 == 0, "z must have 1 column or a multiple of 8");
+    check(Size(z.shape(0)) == n_block && Size(coupling.shape(0)) == n_block && Size(coupling.shape(1)) == n_block,
+          "z and coupling must have a row for each row of the block");
+    check(Size(weight.size()) == n_samples, "y and weight must have the same length");
+    check_order(order, n_samples);
+    const DualVariables<Real> dual = to_dual(dual_arrays, n_samples, n_lanes);
+    Size n_changed = 0;
+    Sums sums;
+    {
+        nb::gil_scoped_release unlocked;
+        sums = kernels<Real, std::int32_t>().sdca_block(order.data(), n_block, z.data(), coupling.data(), y.data(),
+                                                        weight.data(), dual, n_lanes, Real(inv_n), gap_tol, n_changed);
+    }
+    return {sums.loss, sums.gap, n_changed};
+}
+
+template <class Real>
+Pair evaluate_block(Size start, Matrix<Real> z, Array<const Size> y, Array<const Real> weight,
+                    DualArrays<Real> dual_arrays, bool with_gradient) {
+    const Size n_block = z.shape(0), n_lanes = z.shape(1), n_samples = y.size();
+    check(n_lanes == 1 || n_lanes % 8 == 0, "z must have 1 column or a multiple of 8");
+    check(start >= 0 && start + n_block <= n_samples && Size(weight.size()) == n_samples,
+          "the block must lie within the rows of y and weight");
+    const DualVariables<Real> dual = to_dual(dual_arrays, n_samples, n_lanes);
+    Sums sums;
+    {
+        nb::gil_scoped_release unlocked;
+        sums = kernels<Real, std::int32_t>().evaluate_block(start, n_block, z.data(), y.data(), weight.data(), dual,
+                                                            n_lanes, with_gradient);
+    }
+    return {sums.loss, sums.gap};
+}
+
+template <class Real, class Index>
+void check_csr(const Array<const Index> &indptr, const Array<const Index> &indices, const Array<const Real> &values) {
+    check(indptr.size() > 0 && indices.size() == values.size() &&
+              Size(indptr.data()[indptr.size() - 1]) <= Size(values.size()),
+          "indices and values must have the length that indptr says");
+}
+
+template <class Real, class Index>
+void add_mean_squares(Array<const Index> indptr, Array<const Index> indices, Array<const Real> values,
+                      Array<const double> norm_weight, Array<double> squares) {
+    check_csr(indptr, indices, values);
+    check(norm_weight.size() + 1 == indptr.size(), "norm_weight must have one entry for each row");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, Index>().add_mean_squares(indptr.data(), indices.data(), values.data(), norm_weight.data(),
+                                            norm_weight.size(), squares.data());
+}
+
+template <class Real, class Index>
+void squared_norms(Array<const Index> indptr, Array<const Index> indices, Array<const Real> values,
+                   Array<const double> scale, Array<double> squared_norm) {
+    check_csr(indptr, indices, values);
+    check(squared_norm.size() + 1 == indptr.size(), "squared_norm must have one entry for each row");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, Index>().squared_norms(indptr.data(), indices.data(), values.data(), scale.data(),
+                                         squared_norm.size(), squared_norm.data());
+}
+
+template <class Real, class Index>
+void scale_values(Array<const Index> indices, Array<const Real> values, Array<const double> factor, Array<Real> out) {
+    check(indices.size() == values.size() && values.size() == out.size(),
+          "indices, values and out must have the same length");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, Index>().scale_values(indices.data(), values.data(), factor.data(), out.size(), out.data());
+}
+
+template <class Real> void count_nonzeros(Matrix<const Real> X, Array<Size> indptr) {
+    check(indptr.size() == X.shape(0) + 1, "indptr must have one entry more than X has rows");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>().count_nonzeros(X.data(), X.shape(0), X.shape(1), indptr.data());
+}
+
+template <class Real, class Index> void copy_nonzeros(Matrix<const Real> X, Array<Index> indices, Array<Real> values) {
+    check(indices.size() == values.size(), "indices and values must have the same length");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, Index>().copy_nonzeros(X.data(), X.shape(0), X.shape(1), indices.data(), values.data());
+}
+
+template <class Real>
+double loss_and_residual(Matrix<Real> z, Array<const Size> y, Array<const double> weight, Array<double> sums) {
+    check(z.shape(1) == y.size() && y.size() == weight.size() && z.shape(0) == sums.size(),
+          "z must be (n_outputs, n_samples), y and weight (n_samples,), and sums (n_outputs,)");
+    nb::gil_scoped_release unlocked;
+    return kernels<Real, std::int32_t>().loss_and_residual(z.data(), z.shape(0), z.shape(1), y.data(), weight.data(),
+                                                           sums.data());
+}
+
+template <class Real> void softmax_in_place(Matrix<Real> z) {
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>().softmax_in_place(z.data(), z.shape(0), z.shape(1));
+}
+
+template <class Real>
+void multiply_hessian(Matrix<const Real> proba, Matrix<Real> z, Array<const double> weight, Array<double> sums) {
+    check(proba.shape(0) == z.shape(0) && proba.shape(1) == z.shape(1) && z.shape(1) == weight.size() &&
+              z.shape(0) == sums.size(),
+          "proba and z must be (n_classes, n_samples), weight (n_samples,), and sums (n_classes,)");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>().multiply_hessian(proba.data(), z.data(), z.shape(0), z.shape(1), weight.data(),
+                                                   sums.data());
+}
+
+// --- the module
+// -------------------------------------------------------------------------------------------------------
+
+// Define a function that converts no argument: a copy of an array would take the results.
+template <class Result, class... Args> void define(nb::module_ &m, const char *name, Result (*function)(Args...)) {
+    m.def(name, function, (static_cast<void>(sizeof(Args)), nb::arg().noconvert())...);
+}
+
+template <class Real, class Index> void define_for_index(nb::module_ &m) {
+    define(m, "sdca_epoch", sdca_epoch<Real, Index>);
+    define(m, "evaluate", evaluate<Real, Index>);
+    define(m, "add_hessian_product", add_hessian_product<Real, Index>);
+    define(m, "raw_predictions", raw_predictions<Real, Index>);
+    define(m, "add_transposed_product", add_transposed_product<Real, Index>);
+    define(m, "add_mean_squares", add_mean_squares<Real, Index>);
+    define(m, "squared_norms", squared_norms<Real, Index>);
+    define(m, "scale_values", scale_values<Real, Index>);
+    define(m, "copy_nonzeros", copy_nonzeros<Real, Index>);
+}
+
+template <class Real> void define_for_dtype(nb::module_ &m) {
+    define_for_index<Real, std::int32_t>(m);
+    define_for_index<Real, std::int64_t>(m);
+    define(m, "sdca_block", sdca_block<Real>);
+    define(m, "evaluate_block", evaluate_block<Real>);
+    define(m, "count_nonzeros", count_nonzeros<Real>);
+    define(m, "loss_and_residual", loss_and_residual<Real>);
+    define(m, "softmax_in_place", softmax_in_place<Real>);
+    define(m, "multiply_hessian", multiply_hessian<Real>);
+}
+
+} // namespace
+} // namespace sksoftmax
+
+NB_MODULE(_sksoftmax_kernels, m) {
+    using namespace sksoftmax;
+    m.attr("VERSION") = SKSOFTMAX_KERNELS_VERSION;
+    m.def("variants", variants);
+    m.def("use_variant", [](const std::string &name) { variant = find_variant(name); });
+    define_for_dtype<float>(m);
+    define_for_dtype<double>(m);
+}

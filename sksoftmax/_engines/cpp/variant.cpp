@@ -1,0 +1,39 @@
+// The kernels, compiled once for each variant of the processor: see setup.py.
+
+#include "kernels.hpp"
+
+#include "columns.hpp"
+#include "dense.hpp"
+#include "softmax.hpp"
+#include "sparse.hpp"
+
+namespace sksoftmax {
+namespace SKSOFTMAX_VARIANT {
+
+template <class Real, class Index> Kernels<Real, Index> kernels() {
+    return {
+        sdca_epoch<Real, Index>,
+        evaluate<Real, Index>,
+        add_hessian_product<Real, Index>,
+        raw_predictions<Real, Index>,
+        add_transposed_product<Real, Index>,
+        sdca_block<Real>,
+        evaluate_block<Real>,
+        add_mean_squares<Real, Index>,
+        squared_norms<Real, Index>,
+        scale_values<Real, Index>,
+        count_nonzeros<Real>,
+        copy_nonzeros<Real, Index>,
+        loss_and_residual<Real>,
+        softmax_in_place<Real>,
+        multiply_hessian<Real>,
+    };
+}
+
+template Kernels<float, std::int32_t> kernels();
+template Kernels<float, std::int64_t> kernels();
+template Kernels<double, std::int32_t> kernels();
+template Kernels<double, std::int64_t> kernels();
+
+} // namespace SKSOFTMAX_VARIANT
+} // namespace sksoftmax
