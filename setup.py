@@ -47,7 +47,7 @@ class BuildKernels(build_ext):
 
         nanobind_folder = Path(nanobind.include_dir()).parent
         is_msvc = self.compiler.compiler_type == "msvc"
-        common = ["/std:c++17", "/EHsc", "/O2"] if is_msvc else ["-std=c++17", "-O3", "-fvisibility=hidden"]
+        common = ["/std:c++17", "/EHsc", "/O2"] if is_msvc else ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"]
         macros = [("NDEBUG", None), ("NB_COMPACT_ASSERTIONS", None), ("SKSOFTMAX_KERNELS_VERSION", str(VERSION))]
         if IS_X86:
             macros.append(("SKSOFTMAX_X86", None))
