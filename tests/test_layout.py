@@ -49,6 +49,7 @@ LAYERS = {
         "_hessian_sample",
         "newton",
         "proximal_newton",
+        "sag",
         "_dual_data",
         "_prox_center",
         "_prox_weights",
@@ -86,6 +87,7 @@ LOOSE = ("", "estimators", "cluster", "package")
 #: Modules that may import scikit-learn; everything else is NumPy and SciPy.
 SKLEARN_IMPORTERS = {
     "_sklearn",
+    "_solvers.sag",
     "_data.arrays",
     "_data.labels",
     "_data.validation",

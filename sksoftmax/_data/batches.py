@@ -66,6 +66,11 @@ def generator(seed: Sequence[int]) -> np.random.RandomState:
     return np.random.RandomState(seed)
 
 
+def draw_seed(rng: np.random.RandomState) -> int:
+    """Draw the seed of another generator."""
+    return int(rng.randint(2**31))
+
+
 def uniform(size: int, rng: np.random.RandomState) -> Array:
     """Draw uniform random numbers in [0, 1)."""
     return rng.uniform(size=size)

@@ -83,12 +83,12 @@ def proba(params: Params, X: Any) -> Array:
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """Return ``sum_i weight_i * loss_i / total`` and its gradient (p - t)^T X; ``objective`` defines the loss."""
     z = raw_prediction(params, X)
-    losses, residual = _loss_and_residual(z, y) if y.ndim == 1 else loss_and_residual_soft(z, y)
+    losses, residual = loss_and_residual(z, y) if y.ndim == 1 else loss_and_residual_soft(z, y)
     residual *= (weight / total).astype(residual.dtype, copy=False)
     return float(np.dot(weight, losses)) / total, _accumulate_gradient(residual, X)
 
 
-def _loss_and_residual(z: Array, y: Array) -> tuple[Array, Array]:
+def loss_and_residual(z: Array, y: Array) -> tuple[Array, Array]:
     """Return the loss and p - t of each row, from raw predictions and class codes; overwrites ``z``."""
     if z.shape[0] == 1:
         # sign * z is the raw prediction of the wrong class minus that of the true class

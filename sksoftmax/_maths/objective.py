@@ -30,6 +30,9 @@ from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 #: Minimum rows per block.
 _MIN_BLOCK_ROWS = 64
 
+#: Entries per column in a block of sparse rows.
+_ENTRIES_PER_COLUMN = 16
+
 #: Maximum number of rows from which the column medians are computed.
 _N_MEDIAN_ROWS = 255
 
@@ -111,10 +114,17 @@ def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[Any
 
 
 def block_length(problem: Problem) -> int:
-    """Return the number of rows per block, such that X and the raw predictions of a block fit in cache."""
+    """Return the number of rows per block, such that X and the raw predictions of a block fit in cache.
+
+    Sparse rows have larger blocks if the columns are many: a product with a block reads or writes all coefficients,
+    which must cost little next to the entries of the block. Its raw predictions take at most 4 times their memory.
+    """
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
-    return max(_MIN_BLOCK_ROWS, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
+    n_rows = max(_MIN_BLOCK_ROWS, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
+    if sp.issparse(X):
+        n_rows = max(n_rows, int(problem.n_features * min(_ENTRIES_PER_COLUMN / max(stored, 1.0), 4.0)))
+    return n_rows
 
 
 def iter_blocks(problem: Problem, min_rows: int = 1) -> Iterator[Batch]:

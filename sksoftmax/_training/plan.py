@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._data.batches import row_order
+from sksoftmax._data.batches import draw_seed, row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
 from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.objective import has_finite_squares, has_hard_labels
@@ -24,6 +24,7 @@ from sksoftmax._solvers._dual_data import is_mostly_zeros
 from sksoftmax._solvers.dual import dual
 from sksoftmax._solvers.lbfgs import lbfgs
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
+from sksoftmax._solvers.sag import sag
 from sksoftmax._solvers.schedule_free import schedule_free
 from sksoftmax._training.lazy_solver import LazySolver, lazy_solver
 from sksoftmax._training.named_solvers import plan_by_name
@@ -156,10 +157,15 @@ def _can_use_dual(problem: Problem, settings: Settings) -> bool:
     - No setting is specific to minibatches, unless the user named the dual solver, or the penalty is L1, whose other
       solver does not use these either.
     """
+    return choose_engine(settings.engine) == "compiled" and _is_solvable_by_dual(problem, settings)
+
+
+def _is_solvable_by_dual(problem: Problem, settings: Settings) -> bool:
+    """Return the same but for the engine."""
     X = problem.data.X
     if problem.data_source is not None or isinstance(X, DeviceArray):
         return False
-    if choose_engine(settings.engine) != "compiled" or settings.solver != "auto" or settings.use_dual is False:
+    if settings.solver != "auto" or settings.use_dual is False:
         return False
     if not has_hard_labels(problem) or not has_finite_squares(X):
         return False
@@ -230,7 +236,37 @@ def plan_dual(case: Case) -> Plan:
     return Plan(stages, None, tol, info, case.allow_estimate)
 
 
-# --- rules 3 and 4: minibatches first -----------------------------------------------------------------------
+# --- rule 3: without kernels --------------------------------------------------------------------------------
+
+#: Maximum number of steps of SAG, each a run of scikit-learn's with a smaller tolerance.
+_MAX_SAG_STEPS = 5
+
+
+def is_sag_first(case: Case) -> bool:
+    """Return whether SAG comes first: for sparse X with an L2 penalty that the dual solver would take with kernels.
+
+    Products with blocks of sparse rows are slow in NumPy, so that Newton steps take many times longer.
+    """
+    problem, settings = case.problem, case.settings
+    return (
+        choose_engine(settings.engine) == "vectorized"
+        and _is_solvable_by_dual(problem, settings)
+        and sp.issparse(problem.data.X)
+        and problem.data.X.nnz <= np.iinfo(np.int32).max
+        and problem.alpha > 0
+        and not problem.l1_ratio
+        and _is_dual_faster(problem)
+    )
+
+
+def plan_sag(case: Case) -> Plan:
+    """Plan SAG, then Newton steps if its bound does not reach the tolerance."""
+    seeds = functools.partial(draw_seed, case.rng)
+    solver = sag(seeds, stop_tol(case.problem, case.settings), case.settings.max_iter)
+    return _plan_with_newton(case, [Stage(solver, _MAX_SAG_STEPS)], None, case.problem.n_total_samples)
+
+
+# --- rules 4 and 5: minibatches first -----------------------------------------------------------------------
 
 #: Maximum rows of an "auto" batch.
 _MAX_BATCH = 4096
@@ -355,7 +391,7 @@ def _lbfgs_stage(case: Case) -> Stage:
     return Stage(lbfgs(case.get_moments(), n_drawn, n_pairs, _newton_tol(case)), _LBFGS_EPOCHS)
 
 
-# --- rule 5: Newton steps alone -----------------------------------------------------------------------------
+# --- rule 6: Newton steps alone -----------------------------------------------------------------------------
 
 
 def always(case: Case) -> bool:
@@ -405,6 +441,7 @@ def _needs_no_preconditioner(problem: Problem, settings: Settings, *, is_warm: b
 RULES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Plan]], ...] = (
     (has_named_solver, plan_named_solver),  # the user named it: that solver alone
     (is_dual_first, plan_dual),  # many columns: the dual solver, then Newton steps
+    (is_sag_first, plan_sag),  # sparse rows of many columns, without kernels: scikit-learn's SAG, then Newton steps
     (is_sample_too_small, plan_sgd_lbfgs_newton),  # many rows, half as many unknowns: minibatches, L-BFGS, Newton steps
     (has_many_batches, plan_sgd_newton),  # many rows: minibatches, then Newton steps
     (always, plan_newton),  # few rows, or a warm start: Newton steps alone

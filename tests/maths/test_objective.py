@@ -37,6 +37,7 @@ def test_blocks_change_nothing(container, n_classes, monkeypatch):
 
     one = everything()
     monkeypatch.setattr(_objective, "_MIN_BLOCK_ROWS", 5)
+    monkeypatch.setattr(_objective, "_ENTRIES_PER_COLUMN", 0)
     monkeypatch.setattr(device, "_BLOCK_SIZE", 1)
     many = everything()
     assert (one[0], many[0]) == (1, 3)
