@@ -276,7 +276,7 @@ class SoftmaxClassifier(
     ``fit`` and ``fit_batches`` set ``loss_curve_``, ``excess_curve_``, ``validation_scores_``, ``stop_reason_`` and
     ``excess_``; ``partial_fit`` deletes them.
 
-    A vectorized fit copies X once in these cases, and not otherwise:
+    A fit without the dual solver copies X once in these cases, and not otherwise:
 
     - X is dense float32 and there is an intercept. A centre is subtracted from the columns, so that float32 keeps the
       digits that products with the coefficients need.
@@ -285,7 +285,7 @@ class SoftmaxClassifier(
       L1. The copy is in float64. The solver then uses a float64 table of n_samples x n_samples: the coordinates of the
       rows in the space that they span.
 
-    Besides X, a vectorized fit holds:
+    Besides X, such a fit holds:
 
     - a few numbers per row: codes, weights, the order of the epoch;
     - soft targets, copied once in X's dtype (smoothed labels need no table);
@@ -295,7 +295,10 @@ class SoftmaxClassifier(
     - for "auto", the Hessian of up to 1000 unknowns (8 MB, and twice that while it is computed), or a larger Hessian of
       at most the size of X or 64 MiB;
     - in the place of such a Hessian, n_classes matrices of n_features x n_features, within the same limits;
-    - blocks of rows of about 1 MiB for everything else.
+    - blocks of rows of about 1 MiB for everything else, one for each thread and one more, and what is computed of them.
+
+    Sums over many rows use as many threads as the BLAS would, with the same result to the bit for any number. Set
+    OMP_NUM_THREADS or use ``threadpoolctl.threadpool_limits`` to limit them.
 
     Besides X, a fit by the dual solver holds one more copy of the values of a sparse X (or a CSR copy of a dense X of
     mostly zeros, at most half its size) and the order of the epoch. In X's dtype it also holds n_samples x n_classes

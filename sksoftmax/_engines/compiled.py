@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import cython_blas
 from scipy.special import expit
 
 from sksoftmax._engines import vectorized
 from sksoftmax._types import Array, Params
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 1
+_VERSION = 2
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -37,6 +38,7 @@ def _import_kernels() -> tuple[ModuleType | None, str | None]:
         return None, str(error)
     if _sksoftmax_kernels.VERSION != _VERSION:
         return None, f"the installed kernels have version {_sksoftmax_kernels.VERSION}, this package needs {_VERSION}"
+    _sksoftmax_kernels.set_blas(*(cython_blas.__pyx_capi__[name] for name in ("sgemm", "sgemv", "dgemm", "dgemv")))
     return _sksoftmax_kernels, None
 
 
@@ -104,27 +106,24 @@ def _pad(values: Array, dtype: Any) -> Array:
     return padded
 
 
+def _cast(params: Params, X: Array) -> tuple[Array, Array, Array]:
+    """Return X, ``coef.T`` and intercept as contiguous arrays of X's dtype."""
+    coef, intercept = (np.ascontiguousarray(part.T, dtype=X.dtype) for part in params)
+    return np.ascontiguousarray(X), coef, intercept
+
+
 def raw_prediction(params: Params, X: Any) -> Array:
     """Do `vectorized.raw_prediction`; the result is contiguous."""
-    if not sp.issparse(X):
-        return np.ascontiguousarray(vectorized.raw_prediction(params, X))
     n_outputs = len(params.coef)
-    model = FlatModel(
-        _pad(params.coef, X.dtype), np.empty(0, X.dtype), _pad(params.intercept[:, None], X.dtype).ravel()
-    )
-    z = np.empty((X.shape[0], len(model.intercept)), X.dtype)
+    if not sp.issparse(X):
+        z = np.empty((n_outputs, X.shape[0]), X.dtype)
+        kernels.raw_predictions_dense(*_cast(params, X), z)
+        return z
+    intercept = _pad(params.intercept[:, None], X.dtype).ravel()
+    model = FlatModel(_pad(params.coef, X.dtype), np.empty(0, X.dtype), intercept)
+    z = np.empty((X.shape[0], len(intercept)), X.dtype)
     kernels.raw_predictions((X.indptr, X.indices, X.data), model, z)
     return np.ascontiguousarray(z[:, :n_outputs].T)
-
-
-def _accumulate_coef(residual: Array, X: Any) -> Array:
-    """Do `vectorized.accumulate_coef`."""
-    if not sp.issparse(X):
-        return vectorized.accumulate_coef(residual, X)
-    padded = _pad(residual, X.dtype)
-    table = np.zeros((X.shape[1], padded.shape[1]), X.dtype)
-    kernels.add_transposed_product((X.indptr, X.indices, X.data), padded, table)
-    return table[:, : len(residual)].T
 
 
 def proba(params: Params, X: Any) -> Array:
@@ -138,22 +137,45 @@ def proba(params: Params, X: Any) -> Array:
 
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """Do `vectorized.loss_grad`, with the loss and the residual in one pass."""
-    z = raw_prediction(params, X)
+    weight = weight / total
     if y.ndim > 1:
-        losses, z = vectorized.loss_and_residual_soft(z, y)
-        z *= (weight / total).astype(z.dtype, copy=False)
-        return float(np.dot(weight, losses)) / total, Params(_accumulate_coef(z, X), z.sum(axis=1))
-    sums = np.zeros(len(z))
-    loss: float = kernels.loss_and_residual(z, np.ascontiguousarray(y), weight / total, sums)
-    return loss, Params(_accumulate_coef(z, X), sums.astype(z.dtype))
+        losses, residual = vectorized.loss_and_residual_soft(raw_prediction(params, X), y)
+        residual *= weight.astype(residual.dtype, copy=False)
+        return float(np.dot(weight, losses)), _sum_gradient(residual, X)
+    y, sums = np.ascontiguousarray(y), np.zeros(len(params.coef))
+    if sp.issparse(X):
+        z = raw_prediction(params, X)
+        loss: float = kernels.loss_and_residual(z, y, weight, sums)
+        return loss, Params(_accumulate_coef(z, X), sums.astype(X.dtype))
+    gradient = np.zeros(params.coef.shape, X.dtype)
+    loss = kernels.add_loss_gradient(*_cast(params, X), y, weight, gradient, sums)
+    return loss, Params(gradient, sums.astype(X.dtype))
 
 
 def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:
     """Do `vectorized.hessian_product`."""
-    dz = raw_prediction(direction, X)
-    if len(dz) == 1 or proba.dtype != dz.dtype:
-        dz = vectorized.multiply_hessian(proba, dz, weight / total)
-        return Params(_accumulate_coef(dz, X), dz.sum(axis=1))
-    sums = np.zeros(len(dz))
-    kernels.multiply_hessian(np.ascontiguousarray(proba), dz, weight / total, sums)
-    return Params(_accumulate_coef(dz, X), sums.astype(dz.dtype))
+    weight, sums = weight / total, np.zeros(len(direction.coef))
+    if len(proba) == 1 or proba.dtype != X.dtype:
+        return _sum_gradient(vectorized.multiply_hessian(proba, raw_prediction(direction, X), weight), X)
+    proba = np.ascontiguousarray(proba)
+    if sp.issparse(X):
+        dz = raw_prediction(direction, X)
+        kernels.multiply_hessian(proba, dz, weight, sums)
+        return Params(_accumulate_coef(dz, X), sums.astype(X.dtype))
+    product = np.zeros(direction.coef.shape, X.dtype)
+    kernels.add_hessian_product_dense(*_cast(direction, X), proba, weight, product, sums)
+    return Params(product, sums.astype(X.dtype))
+
+
+def _accumulate_coef(residual: Array, X: Any) -> Array:
+    """Do `vectorized.accumulate_coef` for sparse X."""
+    padded = _pad(residual, X.dtype)
+    table = np.zeros((X.shape[1], padded.shape[1]), X.dtype)
+    kernels.add_transposed_product((X.indptr, X.indices, X.data), padded, table)
+    return table[:, : len(residual)].T
+
+
+def _sum_gradient(residual: Array, X: Any) -> Params:
+    """Return ``residual @ X`` and the sum of ``residual`` over the rows."""
+    accumulate = _accumulate_coef if sp.issparse(X) else vectorized.accumulate_coef
+    return Params(accumulate(residual, X), residual.sum(axis=1))

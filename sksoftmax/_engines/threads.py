@@ -1,20 +1,40 @@
-"""Limit of one BLAS thread while a fit runs; the settings of the process are restored afterwards.
+"""Threads of a fit: one for each BLAS, and a pool that computes blocks of rows side by side.
 
-The estimators fit inside ``one_blas_thread``. The products of a minibatch are too small for several threads: with the
-default threads and another busy process, they take up to twenty times longer. threadpoolctl is a requirement of
-scikit-learn, so it is always installed.
+The estimators fit inside ``one_blas_thread``. The products of a minibatch are too small for several BLAS threads: with
+the default threads and another busy process, they take up to twenty times longer. Sums over many rows use several cores
+all the same: `map_in_order` computes their blocks in a pool of as many threads as the BLAS would have used, and yields
+the results in the order of the blocks. The blocks do not depend on the number of threads, so the sums have the same
+bits for any number. threadpoolctl and joblib are requirements of scikit-learn, so they are always installed.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
+import joblib
+import numpy as np
 from threadpoolctl import ThreadpoolController
+
+#: Multiplications, some 5 milliseconds of a pass, below which threads would cost more than they save.
+_MIN_WORK = 2**25
+
+#: Multiplications of a Gram matrix in the time of one of a pass, whose products are thin.
+GRAM_PER_PASS = 4
+
+#: Multiplications of a run of blocks, about a millisecond: shorter runs would wait for the interpreter's lock.
+_RUN_WORK = 2**23
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @cache
@@ -41,8 +61,24 @@ def _set_num_threads(library: Any, n_threads: int) -> None:
         clear(force=True)
 
 
+@cache
+def _count_cores() -> int:
+    """Return the number of cores that the process may use, by its affinity and the limits of its container."""
+    return int(joblib.cpu_count())
+
+
+def _count_threads(settings: list[tuple[Any, int]]) -> int:
+    """Return the number of threads of a pool: what the BLAS would use, and at most one for each core.
+
+    The settings of the BLAS follow OMP_NUM_THREADS and the like, ``threadpoolctl``'s limits, and joblib's limits in its
+    workers.
+    """
+    wanted = [n_threads for _, n_threads in settings] or [int(os.environ.get("OMP_NUM_THREADS") or _count_cores())]
+    return max(1, min(max(wanted), _count_cores()))
+
+
 class _Limit:
-    """Limit of one BLAS thread for the process, and the number of fits that run under it.
+    """Limit of one BLAS thread for the process, the number of fits that run under it, and their pool.
 
     The first fit to enter sets the limit, and the last fit to leave restores the settings. So a fit has one thread from
     its beginning to its end, whatever other fits overlap with it.
@@ -51,7 +87,17 @@ class _Limit:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.n_inside = 0
+        self.n_threads = 1
         self._before: list[tuple[Any, int]] = []
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """The pool of the fits that run; its threads start when they are first needed."""
+        with self.lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.n_threads, "sksoftmax", initializer=_start_worker)
+            return self._pool
 
     def enter(self) -> list[tuple[Any, int]]:
         """Set the limit, and return the previous settings that hold in this thread only."""
@@ -59,7 +105,7 @@ class _Limit:
         with self.lock:
             settings = [(library, library.num_threads) for library in libraries]
             if self.n_inside == 0:
-                self._before = settings
+                self._before, self.n_threads = settings, _count_threads(settings)
             self.n_inside += 1
             for library in libraries:
                 _set_num_threads(library, 1)
@@ -71,10 +117,14 @@ class _Limit:
             for library, n_threads in thread_settings:
                 _set_num_threads(library, n_threads)
             self.n_inside -= 1
+            pool = None
             if self.n_inside == 0:
+                pool, self._pool = self._pool, None
                 for library, n_threads in self._before:
                     if not _is_per_thread(library):
                         _set_num_threads(library, n_threads)
+        if pool is not None:
+            pool.shutdown()
 
     def end_in_child(self) -> None:
         """Restore all settings in a forked child, once: no fit of its parent runs in it."""
@@ -86,6 +136,47 @@ class _Limit:
 
 
 _limit = _Limit()
+
+#: ``is_worker`` is set in the threads of a pool, which start no pool of their own.
+_thread = threading.local()
+
+
+def _start_worker() -> None:
+    """Set up a thread of the pool: one thread for each BLAS whose limit holds in one thread only."""
+    _thread.is_worker = True
+    for library in _controller().lib_controllers:
+        if library.user_api == "blas" and _is_per_thread(library):
+            _set_num_threads(library, 1)
+
+
+def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], work: float) -> Iterator[_Result]:
+    """Yield ``function(item)`` for each item, in their order, computed side by side.
+
+    It uses the pool inside ``one_blas_thread`` if ``work``, the multiplications of all items, is worth it. Otherwise it
+    is the built-in ``map``. ``function`` must release the interpreter's lock for most of its time. It must not write to
+    what the call for another item reads.
+    """
+    if _limit.n_threads == 1 or _limit.n_inside == 0 or work < _MIN_WORK or getattr(_thread, "is_worker", False):
+        yield from map(function, items)
+        return
+
+    def map_run(run: Sequence[_Item]) -> list[_Result]:
+        with np.errstate(all="ignore"):  # as in the thread that fits; NumPy's settings hold in one thread only
+            return [function(item) for item in run]
+
+    n_runs = max(1, min(int(work / _RUN_WORK), len(items)))
+    size = -(-len(items) // n_runs)
+    runs = iter([items[start : start + size] for start in range(0, len(items), size)])
+    pool, n_ahead = _limit.pool, _limit.n_threads + 1  # more results would wait for their turn in memory
+    waiting = deque(pool.submit(map_run, run) for run in itertools.islice(runs, n_ahead))
+    try:
+        while waiting:
+            results = waiting.popleft().result()
+            waiting.extend(pool.submit(map_run, run) for run in itertools.islice(runs, 1))
+            yield from results
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 @contextmanager

@@ -6,15 +6,24 @@ rules use ``robust_decrease``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import DeviceArray, block_factor, match_device, to_device_of, to_host
-from sksoftmax._maths.objective import has_finite_squares, iter_blocks, probabilities
+from sksoftmax._engines.device import (
+    DeviceArray,
+    block_factor,
+    match_device,
+    to_device_of,
+    to_host,
+)
+from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
+from sksoftmax._maths.objective import has_finite_squares, iter_blocks, pass_work, probabilities
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
 from sksoftmax._types import Array, Batch, Params, Problem, dot, normalize_weights
 
@@ -187,32 +196,34 @@ class HessianBlock(NamedTuple):
     spread: Any
 
 
-def hessian_blocks(problem: Problem, params: Params, rows: Batch) -> Callable[[], Iterator[HessianBlock]]:
-    """Return a function whose calls each iterate over the rows in blocks.
+def hessian_blocks(problem: Problem, params: Params, rows: Batch) -> list[Callable[[], HessianBlock]]:
+    """Return functions that each make a block of the rows, in their order.
 
     Caches the probabilities if n_outputs <= n_features, so that they take no more memory than a dense X.
     """
     size = _block_rows(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * block_factor(rows.X)
     spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
 
-    def tables() -> Iterator[tuple[Any, Any]]:
-        return (proba_and_variances(problem.kernel.proba(params, rows.X[span])) for span in spans)
+    def table(span: slice) -> tuple[Any, Any]:
+        return proba_and_variances(problem.kernel.proba(params, rows.X[span]))
 
-    cached = list(tables()) if problem.n_outputs <= problem.n_features else None
+    work = 0.5 * pass_work(problem._replace(data=rows))
+    cached = list(map_in_order(table, spans, work)) if problem.n_outputs <= problem.n_features else None
 
-    def parts() -> Iterator[HessianBlock]:
-        for span, table in zip(spans, tables() if cached is None else cached, strict=True):
-            yield HessianBlock(rows.X[span], rows.weight[span], *table)
+    def make(i: int) -> HessianBlock:
+        span = spans[i]
+        return HessianBlock(rows.X[span], rows.weight[span], *(table(span) if cached is None else cached[i]))
 
-    return parts
+    return [functools.partial(make, i) for i in range(len(spans))]
 
 
-def curvature_mean(problem: Problem, parts: Iterable[HessianBlock]) -> Array:
+def curvature_mean(problem: Problem, blocks: Sequence[Callable[[], HessianBlock]]) -> Array:
     """Return the mean of each column, (n_features,), with rows weighted by their curvature; 0 without intercept."""
     if not problem.fit_intercept:
         return np.zeros(problem.n_features)
     linear, total = 0.0, 0.0
-    for part in parts:
+    for make in blocks:
+        part = make()
         spread = (to_host(part.spread).sum(axis=0) * to_host(part.weight)).astype(part.X.dtype)
         total += float(spread.sum(dtype=np.float64))
         linear += to_host(match_device(spread, part.X) @ part.X).astype(np.float64)
@@ -305,9 +316,9 @@ def factorize_hessian(
 
     The columns are centred at their curvature-weighted mean, and scaled as in ``preconditioner``.
     """
-    parts = hessian_blocks(problem, params, rows)
-    preconditioner = preconditioner._replace(mean=curvature_mean(problem, parts()))
-    matrix = hessian_matrix(problem, parts(), preconditioner)
+    blocks = hessian_blocks(problem, params, rows)
+    preconditioner = preconditioner._replace(mean=curvature_mean(problem, blocks))
+    matrix = hessian_matrix(problem, blocks, preconditioner)
     K = problem.n_outputs
     q = len(matrix) // K
     if K > 1:  # add curvature along the shift common to all classes, where F has only that of the penalty
@@ -331,7 +342,9 @@ def factorize_subsample(
     return factorize_hessian(problem, params, rows, preconditioner)
 
 
-def hessian_matrix(problem: Problem, parts: Iterable[HessianBlock], preconditioner: GramPreconditioner) -> Array:
+def hessian_matrix(
+    problem: Problem, blocks: Sequence[Callable[[], HessianBlock]], preconditioner: GramPreconditioner
+) -> Array:
     """Return the Hessian of the rows: the sum of ``w (diag(p) - p p') (x) x x'``, plus the L2 strength.
 
     Only the lower triangle is valid. The coordinates are those of ``preconditioner``.
@@ -339,8 +352,14 @@ def hessian_matrix(problem: Problem, parts: Iterable[HessianBlock], precondition
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
     matrix = np.zeros((K * q, K * q))
-    for part in parts:
-        _add_curvature(matrix, K, part, preconditioner)
+
+    def curvature(make: Callable[[], HessianBlock]) -> Any:
+        return _curvature(K, q, make(), preconditioner)
+
+    n_samples = sum(len(make().weight) for make in blocks[:1]) * len(blocks)
+    work = 0.5 / GRAM_PER_PASS * n_samples * (K * q) ** 2 * (not isinstance(problem.data.X, DeviceArray))
+    for block_curvature in map_in_order(curvature, blocks, work):
+        matrix += block_curvature
     np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, preconditioner)
     return matrix
 
@@ -361,15 +380,17 @@ def class_block_preconditioner(
     ridge[:p] = _ridge(problem, preconditioner)
     inverse = np.zeros((K, q, q), dtype)
     size = max(_MIN_BLOCK_ENTRIES // q, _ROWS_PER_COLUMN * q) * block_factor(rows.X)
-    n_buffered = 0 if isinstance(rows.X, DeviceArray) else min(size, len(rows.y))
-    buffer = np.empty((n_buffered, q), dtype)
+    gram_work = 0.5 / GRAM_PER_PASS * K * q * q * (not isinstance(rows.X, DeviceArray))
     for start in range(0, len(rows.y), size):
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
         u = _transform_rows(X, preconditioner, q, dtype)
         proba = problem.kernel.proba(params, X)
         spread = np.sqrt(weight * class_variances(proba)).astype(dtype)
-        for c in range(K):
-            inverse[c] += lower_gram(_scale_rows(u, spread[c], buffer[: len(u)]))
+
+        def add_class(c: int, u: Any = u, spread: Array = spread) -> None:
+            inverse[c] += lower_gram(_scale_rows(u, spread[c]))
+
+        deque(map_in_order(add_class, range(K), gram_work * len(weight)), maxlen=0)
     for c in range(K):
         np.einsum("ii->i", inverse[c])[...] += ridge
         inverse[c] = _invert(inverse[c])
@@ -377,9 +398,9 @@ def class_block_preconditioner(
     return BlockPreconditioner(preconditioner.mean, preconditioner.scale, inverse, constraint)
 
 
-def _scale_rows(u: Any, column: Any, buffer: Array) -> Any:
-    """Return each row of ``u`` times its entry of ``column``; for a NumPy array, in ``buffer``."""
-    return np.multiply(u, column[:, None], out=buffer) if isinstance(u, np.ndarray) else u * column[:, None]
+def _scale_rows(u: Any, column: Any) -> Any:
+    """Return each row of ``u`` times its entry of ``column``."""
+    return u * column[:, None]
 
 
 def _invert(matrix: Array) -> Array:
@@ -412,20 +433,18 @@ def _transform_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: A
     return u
 
 
-def _add_curvature(matrix: Array, K: int, part: HessianBlock, preconditioner: GramPreconditioner) -> None:
-    """Add the curvature of a block of rows to the lower triangle of ``matrix``."""
+def _curvature(K: int, q: int, part: HessianBlock, preconditioner: GramPreconditioner) -> Any:
+    """Return the curvature of a block of rows, (K q, K q); only the lower triangle is valid."""
     X, weight, proba, spread = part
-    q = len(matrix) // K
     u = _transform_rows(X, preconditioner, q, np.float64)  # in float32, rounding of the sums would exceed the penalty
     if K == 1:
         u *= np.sqrt(weight * spread[0])[:, None]
-        matrix += lower_gram(u)
-        return
+        return lower_gram(u)
     coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
     cross_terms = to_host(lower_gram(coupled.reshape(len(u), K * q)))
     class_blocks = (u.T * (weight * spread)[:, None, :]) @ u  # not by p - p^2, which rounds to 0 if p is near 1
     np.einsum("cicj->cij", cross_terms.reshape(K, q, K, q))[...] = -to_host(class_blocks)
-    matrix -= cross_terms
+    return np.negative(cross_terms, out=cross_terms)
 
 
 def _cholesky(matrix: Array) -> Array:

@@ -17,6 +17,7 @@ part of F, without the L1 term; ``soft_threshold`` is the proximal step of the L
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,7 +25,15 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
-from sksoftmax._engines.device import block_size, columns_to_device, to_device_of, to_host, zeros_on_device
+from sksoftmax._engines.device import (
+    DeviceArray,
+    block_size,
+    columns_to_device,
+    to_device_of,
+    to_host,
+    zeros_on_device,
+)
+from sksoftmax._engines.threads import map_in_order
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
 #: Minimum rows per block.
@@ -32,6 +41,9 @@ _MIN_BLOCK_ROWS = 64
 
 #: Entries per column in a block of sparse rows.
 _ENTRIES_PER_COLUMN = 16
+
+#: Rows that are copied at once, and multiplications that take as long as the copy of an entry.
+_COPIED_ROWS, _COPY_WORK = 4096, 8
 
 #: Maximum number of rows from which the column medians are computed.
 _N_MEDIAN_ROWS = 255
@@ -127,16 +139,30 @@ def block_length(problem: Problem) -> int:
     return n_rows
 
 
+def pass_work(problem: Problem) -> float:
+    """Return the multiplications of a pass; 0 for an array of another library, which has threads of its own."""
+    X = problem.data.X
+    if isinstance(X, DeviceArray):
+        return 0.0
+    n_entries = X.nnz if sp.issparse(X) else problem.n_samples * problem.n_features
+    return 2.0 * problem.n_outputs * (n_entries + problem.n_samples)
+
+
 def iter_blocks(problem: Problem, min_rows: int = 1) -> Iterator[Batch]:
     """Yield all rows in order, in blocks that fit in cache, so that no (n_samples, n_classes) array is needed.
 
     Every block except the last has at least ``min_rows`` rows.
     """
+    take, spans = block_slices(problem, min_rows)
+    return map(take, spans)
+
+
+def block_slices(problem: Problem, min_rows: int = 1) -> tuple[Callable[[slice], Batch], list[slice]]:
+    """Return a function that takes the rows of a slice, and the slices of `iter_blocks`."""
     X, (y, weight) = problem.data.X, columns_to_device(problem.data.X, problem.data.y, problem.data.weight)
     size = max(min_rows, block_length(problem))
-    for start in range(0, problem.n_samples, size):
-        rows = slice(start, start + size)
-        yield Batch(X[rows], y[rows], weight[rows])
+    spans = [slice(start, start + size) for start in range(0, problem.n_samples, size)]
+    return lambda rows: Batch(X[rows], y[rows], weight[rows]), spans
 
 
 def _params_to_device(params: Params, X: Any) -> Params:
@@ -169,10 +195,14 @@ def sum_parts(parts: Iterable[tuple[Any, Params]], coef: Any, intercept: Any) ->
 def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
     """Return the sum of the weighted losses over ``total`` and its gradient, for the rows in memory, in float64."""
     kernel, cast = problem.kernel, _params_to_device(params, problem.data.X)
-    parts = (
-        kernel.loss_grad(cast, block.X, smooth_targets(problem, block.y), block.weight, total)
-        for block in iter_blocks(problem)
-    )
+
+    take, spans = block_slices(problem)
+
+    def block_loss_grad(span: slice) -> tuple[Any, Params]:
+        block = take(span)
+        return kernel.loss_grad(cast, block.X, smooth_targets(problem, block.y), block.weight, total)
+
+    parts = map_in_order(block_loss_grad, spans, pass_work(problem))
     loss, grads = sum_parts(parts, *(zeros_on_device(part.shape, problem.data.X) for part in params))
     return float(loss), _params_to_host(grads)
 
@@ -180,7 +210,8 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     """Yield the probabilities of each block, (n_outputs, rows of the block)."""
     params = _params_to_device(params, problem.data.X)
-    return (problem.kernel.proba(params, block.X) for block in iter_blocks(problem))
+    take, spans = block_slices(problem)
+    return map_in_order(lambda span: problem.kernel.proba(params, take(span).X), spans, 0.5 * pass_work(problem))
 
 
 def loss(problem: Problem, params: Params) -> float:
@@ -246,10 +277,18 @@ def hessian_product(
     """
     table = probabilities(problem, params) if probas is None else probas
     kernel, cast = problem.kernel, _params_to_device(direction, problem.data.X)
-    parts = (
-        (0.0, kernel.hessian_product(proba, cast, block.X, block.weight, total))
-        for block, proba in zip(iter_blocks(problem), table, strict=True)
-    )
+
+    take, spans = block_slices(problem)
+
+    def block_product(span: slice, proba: Array) -> tuple[float, Params]:
+        block = take(span)
+        return 0.0, kernel.hessian_product(proba, cast, block.X, block.weight, total)
+
+    parts: Iterator[tuple[float, Params]]
+    if probas is None:
+        parts = map(block_product, spans, table)
+    else:
+        parts = map_in_order(lambda i: block_product(spans[i], probas[i]), range(len(spans)), pass_work(problem))
     _, product = sum_parts(parts, *(zeros_on_device(part.shape, problem.data.X) for part in direction))
     return _params_to_host(product)
 
@@ -336,10 +375,21 @@ def center_columns(problem: Problem) -> tuple[Problem, Array | None]:
         return problem, None
     column_offset = compute_column_offset(X)
     data_source = None if problem.data_source is None else problem.data_source.center_columns(column_offset)
-    centered = (
-        np.subtract(X, column_offset, order="C") if isinstance(X, np.ndarray) else X - column_offset
-    )  # order="C" because X may be in Fortran order
+    centered = _subtract(X, column_offset) if isinstance(X, np.ndarray) else X - column_offset
     return problem._replace(data=problem.data._replace(X=centered), data_source=data_source), column_offset
+
+
+def _subtract(X: Array, column_offset: Array) -> Array:
+    """Return ``X - column_offset`` in C order, whatever the order of X."""
+    centered = np.empty(X.shape, X.dtype)
+    spans = [slice(start, start + _COPIED_ROWS) for start in range(0, len(X), _COPIED_ROWS)]
+    work = _COPY_WORK * X.size
+
+    def subtract_span(span: slice) -> None:
+        np.subtract(X[span], column_offset, out=centered[span])
+
+    deque(map_in_order(subtract_span, spans, work), maxlen=0)
+    return centered
 
 
 def in_c_order(problem: Problem) -> Problem:

@@ -22,7 +22,8 @@ import scipy.sparse as sp
 
 from sksoftmax._engines import vectorized
 from sksoftmax._engines.device import DeviceArray, sum_of_squares, to_device_of, to_host, zeros_on_device
-from sksoftmax._maths.objective import iter_blocks
+from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
+from sksoftmax._maths.objective import block_slices, iter_blocks, pass_work
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
 #: Maximum cost of X'X and its factor, in passes over the data. Above it, only the diagonal of X'X is used.
@@ -186,14 +187,18 @@ def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
     total = problem.data.weight.sum()
     mean = np.zeros(problem.n_features)
     low, high = np.full(problem.n_features, np.inf), np.full(problem.n_features, -np.inf)
-    for block in iter_blocks(problem):
-        X = block.X
+    take, spans = block_slices(problem)
+
+    def summarize(span: slice) -> tuple[Array, Array, Any]:
+        X, _, weight = take(span)
+        block_mean = (weight / total).astype(X.dtype) @ X
         if sp.issparse(X):
-            block_low, block_high = X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel()
-        else:
-            block_low, block_high = to_host(X.min(axis=0)), to_host(X.max(axis=0))
+            return X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel(), block_mean
+        return to_host(X.min(axis=0)), to_host(X.max(axis=0)), block_mean
+
+    for block_low, block_high, block_mean in map_in_order(summarize, spans, pass_work(problem)):
         low, high = np.minimum(low, block_low), np.maximum(high, block_high)
-        mean += (block.weight / total).astype(X.dtype) @ X
+        mean += block_mean
     size = np.maximum(np.abs(low), np.abs(high))
     dtype = problem.data.X.dtype if sp.issparse(problem.data.X) else np.float64  # dense float32 is centred exactly
     smallest = np.finfo(problem.data.X.dtype).tiny
@@ -262,16 +267,23 @@ def _compute_second_moment(problem: Problem, mean: Array, max_deviation: Array, 
     total = problem.data.weight.sum()
     second_moment: Any = zeros_on_device((p, p) if full_gram else (p,), problem.data.X)
     dtype = problem.data.X.dtype
-    for block in iter_blocks(problem, _ROWS_PER_COLUMN * p if full_gram else 1):
-        root = np.sqrt(block.weight / total).astype(dtype)
-        if sp.issparse(block.X):
-            u = (sp.diags_array(root) @ block.X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
-            second_moment += (u.T @ u).toarray() if full_gram else np.asarray(u.multiply(u).sum(axis=0))
-        else:
-            u = block.X - mean.astype(dtype)
-            u *= (1 / unit).astype(dtype)
-            u *= root[:, None]
-            second_moment += lower_gram(u) if full_gram else sum_of_squares(u, axis=0)
+    take, spans = block_slices(problem, _ROWS_PER_COLUMN * p if full_gram else 1)
+
+    def square(span: slice) -> Any:
+        X, _, weight = take(span)
+        root = np.sqrt(weight / total).astype(dtype)
+        if sp.issparse(X):
+            u = (sp.diags_array(root) @ X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
+            return (u.T @ u).toarray() if full_gram else np.asarray(u.multiply(u).sum(axis=0))
+        u = X - mean.astype(dtype)
+        u *= (1 / unit).astype(dtype)
+        u *= root[:, None]
+        return lower_gram(u) if full_gram else sum_of_squares(u, axis=0)
+
+    is_dense_gram = full_gram and not sp.issparse(problem.data.X)
+    work = pass_work(problem) * (p / problem.n_outputs / GRAM_PER_PASS if is_dense_gram else 1.0)
+    for block_moment in map_in_order(square, spans, work):
+        second_moment += block_moment
     second_moment = to_host(second_moment)
     if full_gram and not sp.issparse(problem.data.X):
         second_moment = np.tril(second_moment)

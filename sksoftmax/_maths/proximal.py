@@ -118,7 +118,7 @@ def quadratic_model(
 
     @functools.cache
     def form_matrix() -> Array:
-        matrix = hessian_matrix(problem, hessian_blocks(problem, params, rows)(), preconditioner)
+        matrix = hessian_matrix(problem, hessian_blocks(problem, params, rows), preconditioner)
         matrix = np.tril(matrix) + np.tril(matrix, -1).T
         if problem.fit_intercept and problem.n_outputs > 1:  # F is constant along a common shift: add curvature there
             intercepts = matrix.reshape(*shape, *shape)[:, -1, :, -1]

@@ -7,6 +7,7 @@ Both classes have the methods of `DualData`, on columns less ``mean`` (0 for CSR
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -14,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._engines import compiled
+from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._types import Array, Params, Problem
 
@@ -35,6 +37,12 @@ _MAX_NONZEROS = 0.25
 
 #: Number of dense rows that are converted to CSR at once.
 _CONVERTED_ROWS = 4096
+
+#: Multiplications that take as long as the copy of an entry.
+_COPY_WORK = 8
+
+#: Entries of a sparse X that are scaled at once.
+_SCALED_ENTRIES = 2**20
 
 #: Number of rows on which this fraction is counted.
 _N_COUNTED_ROWS = 1000
@@ -122,16 +130,26 @@ def is_mostly_zeros(X: Array) -> bool:
 def _as_csr(X: Array) -> Any:
     """Return a CSR copy of a dense X."""
     spans = [slice(start, start + _CONVERTED_ROWS) for start in range(0, len(X), _CONVERTED_ROWS)]
+
+    def count(span: slice) -> Array:
+        rows = np.ascontiguousarray(X[span])
+        indptr = np.zeros(len(rows) + 1, np.intp)
+        compiled.kernels.count_nonzeros(rows, indptr)
+        return indptr
+
     indptr = np.zeros(len(X) + 1, np.intp)
-    for span in spans:
-        compiled.kernels.count_nonzeros(np.ascontiguousarray(X[span]), indptr[span.start : span.stop + 1])
+    for span, counts in zip(spans, map_in_order(count, spans, _COPY_WORK * X.size), strict=True):
+        indptr[span.start : span.stop + 1] = indptr[span.start] + counts
     is_short = indptr[-1] <= np.iinfo(np.int32).max
     indices = np.empty(indptr[-1], np.int32 if is_short else np.int64)
     values = np.empty(indptr[-1], X.dtype)
-    for span in spans:
+
+    def copy(span: slice) -> None:
         rows = np.ascontiguousarray(X[span])
         entries = slice(indptr[span.start], indptr[span.start + len(rows)])
         compiled.kernels.copy_nonzeros(rows, indices[entries], values[entries])
+
+    deque(map_in_order(copy, spans, _COPY_WORK * X.size), maxlen=0)
     return sp.csr_array((values, indices, indptr.astype(indices.dtype)), X.shape)
 
 
@@ -196,8 +214,13 @@ class SparseRows(NamedTuple):
         return _row_curvatures(squared_norms, self.norm_weight, intercept_scale)
 
     def scale_columns(self, root: Array) -> SparseRows:
-        values = np.empty_like(self.X.data)
-        compiled.kernels.scale_values(self.X.indices, self.X.data, root, values)
+        X, values = self.X, np.empty_like(self.X.data)
+        spans = [slice(start, start + _SCALED_ENTRIES) for start in range(0, len(values), _SCALED_ENTRIES)]
+
+        def scale(span: slice) -> None:
+            compiled.kernels.scale_values(X.indices[span], X.data[span], root, values[span])
+
+        deque(map_in_order(scale, spans, _COPY_WORK * len(values)), maxlen=0)
         return self._replace(values=values)
 
     def unscale_columns(self) -> SparseRows:
@@ -238,8 +261,8 @@ class DenseRows(NamedTuple):
     ``norm_weight`` is the weights with sum 1 over all rows. The other fields and the methods are those of `DualData`.
     An epoch processes each block as follows:
 
-    1. Compute the raw predictions of the block by one product with the coefficients, and the inner products of its
-       rows.
+    1. Compute the raw predictions of the block by one product with the coefficients. Its rows and their inner products
+       are prepared in advance, by other threads if there are any.
     2. Take the dual steps of the rows in order. The inner products give the effect of each step on the raw predictions
        of the later rows, so that the result equals one-row-at-a-time steps. With L1 the effect is only an upper bound,
        as is q, because coefficients follow only beyond the threshold.
@@ -278,18 +301,23 @@ class DenseRows(NamedTuple):
         n_lanes = len(model.intercept)
         table = model.table.reshape(-1, n_lanes)
         size = int(np.clip(_BLOCK_PER_LANE * n_lanes, _MIN_BLOCK, _MAX_BLOCK))
-        buffer = np.empty((size, self.X.shape[1]), self.X.dtype)
-        loss = gaps = 0.0
-        for start in range(0, len(order), size):
+        scale = self.X.dtype.type(intercept_scale)
+
+        def prepare(start: int) -> tuple[Array, Array, Array]:
             rows = order[start : start + size]
-            block = np.take(self.X, rows, 0, buffer[: len(rows)], "clip")
+            block = self.X[rows]
             block -= self.mean
             block *= self.root
+            coupling = block @ block.T
+            coupling += scale
+            return rows, block, coupling
+
+        loss = gaps = 0.0
+        work = self.X.size * (_COPY_WORK + size / GRAM_PER_PASS)
+        for rows, block, coupling in map_in_order(prepare, range(0, len(order), size), work):
             # 1.
             z = block @ scaled_coef(model)
             z += model.intercept
-            coupling = block @ block.T
-            coupling += coupling.dtype.type(intercept_scale)
             # 2.
             sums = compiled.kernels.sdca_block(
                 rows, z, coupling, self.y, self.weight, dual_vars, 1 / len(self.y), gap_tol
@@ -298,7 +326,7 @@ class DenseRows(NamedTuple):
             # 3.
             if n_changed:  # z holds the changes now
                 table += block.T @ z
-                model.intercept[:] += z.dtype.type(intercept_scale) * z.sum(axis=0)
+                model.intercept[:] += scale * z.sum(axis=0)
         return loss, gaps
 
     def scale_weights(self, factor: float) -> DenseRows:

@@ -23,6 +23,7 @@ from sksoftmax._maths.objective import (
     prior_objective,
     prior_params,
     shift_intercept,
+    smooth_targets,
     total_weight,
     value_and_grad,
 )
@@ -325,12 +326,25 @@ def _max_squared_norms(problem: Problem) -> Iterator[Any]:
 
 
 def exact_value(problem: Problem, params: Params, column_offset: Array | None) -> float:
-    """Return F, with ``column_offset`` subtracted from X in chunks: as exact as X itself, whatever the offset."""
+    """Return F, with ``column_offset`` subtracted from X in chunks: as exact as X itself, whatever the offset.
+
+    For float32 X of NumPy or SciPy the raw predictions are computed in float64: in float32 their rounding may exceed
+    what the rounding of the coefficients adds to F.
+    """
+    shifted, total = shift_intercept(params, column_offset, 1.0), total_weight(problem)
+    penalty_value = float(penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
+    if problem.data_source is None and not isinstance(problem.data.X, DeviceArray):
+        offset = 0.0 if column_offset is None else column_offset
+        loss = 0.0
+        for block in iter_blocks(problem):
+            X = block.X.astype(np.float64)
+            X = X if sp.issparse(X) else X - offset
+            loss += problem.kernel.loss_grad(shifted, X, smooth_targets(problem, block.y), block.weight, total)[0]
+        return loss + penalty_value
     if column_offset is None:
         return value_and_grad(problem, params).value
-    shifted, total = shift_intercept(params, column_offset, 1.0), total_weight(problem)
     if problem.data_source is None:
         loss, _ = sum_loss_grad(center_chunks(split_rows(problem.data), column_offset, None), problem, shifted, total)
     else:
         loss, _ = problem.data_source.center_columns(column_offset).loss_grad(problem, shifted, total)
-    return float(loss + penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
+    return float(loss) + penalty_value

@@ -308,13 +308,15 @@ def test_the_kinds_are_many_and_outliers_are_in_them():
     ("kind", "seed"),
     [
         ("collinear", 45),  # L1: the model's products ran out
-        ("many_sparse_columns", 20),  # compiled: outliers that a Newton step does not see
+        ("many_sparse_columns", 20),  # dual: outliers that a Newton step does not see
+        ("mixed", 45),  # float32 coefficients, judged with float32 raw predictions
+        ("outlying_columns", 24),
         ("mixed", 30),  # batches: an outlying row in the sample, small float32 data
         ("offsets", 12),  # L1, float32 columns far from 0 without intercept
         ("offsets", 18),
-        ("one_outlier", 22),  # compiled, in float32
+        ("one_outlier", 22),  # dual, in float32
         ("one_outlier_classes", 18),  # float32 loses the outlier under a shift that all classes share
-        ("one_outlier_classes", 26),  # compiled, the L1 penalty alone
+        ("one_outlier_classes", 26),  # dual, the L1 penalty alone
         ("outliers_many_columns", 16),
         ("outliers_many_columns", 28),  # batches: the outliers are not in the sample
         ("pixels", 9),  # L1: the model's products ran out

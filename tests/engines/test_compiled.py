@@ -122,6 +122,42 @@ def test_sparse_products_are_those_of_scipy(n_classes, index, dtype, variant):
     assert_allclose(compiled._accumulate_coef(residual, X), residual @ X, rtol=0, atol=100 * np.finfo(dtype).eps)
 
 
+@DTYPE
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("n", "p", "n_classes"),
+    [
+        (200, 30, 2),
+        (200, 30, 5),
+        (3000, 200, 7),
+        (40, 700, 30),
+        (5, 1, 3),
+        (300, 0, 3),
+        (0, 4, 3),
+    ],  # one span, and many
+)
+def test_sums_over_dense_rows_are_those_of_numpy(n, p, n_classes, order, dtype, variant):
+    rng = np.random.default_rng(0)
+    n_outputs = 1 if n_classes == 2 else n_classes
+    X = np.asarray(rng.standard_normal((n, p)), dtype, order=order)
+    y, weight = rng.integers(n_classes, size=n), rng.uniform(0.5, 2, n)
+    params, direction = (
+        Params(rng.standard_normal((n_outputs, p)) / (p + 1) ** 0.5, rng.standard_normal(n_outputs)) for _ in range(2)
+    )
+    tolerance = {"rtol": 0, "atol": 100 * np.finfo(dtype).eps}
+    exact = X.astype(np.float64)
+    assert_allclose(compiled.raw_prediction(params, X), vectorized.raw_prediction(params, exact), **tolerance)
+    loss, grads = compiled.loss_grad(params, X, y, weight, n + 1.0)
+    want, want_grads = vectorized.loss_grad(params, exact, y, weight, n + 1.0) if n else (0.0, Params(0.0, 0.0))
+    assert loss == pytest.approx(want, rel=100 * float(np.finfo(dtype).eps))
+    proba = compiled.proba(params, X)
+    product = compiled.hessian_product(proba, direction, X, weight, n + 1.0)
+    want_product = vectorized.hessian_product(proba.astype(np.float64), direction, exact, weight, n + 1.0)
+    for got, wanted in zip((*grads, *product), (*want_grads, *want_product), strict=True):
+        assert_allclose(got, np.broadcast_to(wanted, got.shape), **tolerance)
+        assert got.dtype == dtype
+
+
 # --- dual steps --------------------------------------------------------------------------------------------
 
 
@@ -340,6 +376,32 @@ def test_arrays_of_other_sizes_are_refused(change, message):
     _, rows, model, dual_vars = case(3, np.float64, np.int32)
     with pytest.raises(ValueError, match="order must hold row numbers"):
         visit(rows, model, dual_vars, order=np.array([41]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("columns", np.ones((4, 3)), r"coef' must be \(n_features, n_outputs\)"),
+        ("intercept", np.ones(2), r"and intercept \(n_outputs,\)"),
+        ("y", np.zeros(9, np.intp), "y and weight must have an entry for each row"),
+        ("weight", np.ones(9), "y and weight must have an entry for each row"),
+        ("gradient", np.zeros((3, 4)), "the gradient must have the shapes of coef and intercept"),
+        ("sums", np.zeros(2), "the gradient must have the shapes of coef and intercept"),
+    ],
+)
+def test_dense_arrays_of_other_sizes_are_refused(name, value, message):
+    arguments = {
+        "X": np.ones((10, 5)),
+        "columns": np.ones((5, 3)),
+        "intercept": np.ones(3),
+        "y": np.zeros(10, np.intp),
+        "weight": np.ones(10),
+        "gradient": np.zeros((3, 5)),
+        "sums": np.zeros(3),
+    }
+    kernels.add_loss_gradient(*arguments.values())
+    with pytest.raises(ValueError, match=message):
+        kernels.add_loss_gradient(*(arguments | {name: value}).values())
 
 
 def test_no_array_is_converted():  # a copy would take the results

@@ -1,16 +1,20 @@
 import os
 import threading
+import time
 from contextlib import contextmanager
 
+import joblib
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 from sklearn.datasets import load_iris
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
-from sksoftmax._engines.registry import get_kernel
-from sksoftmax._engines.threads import one_blas_thread
+from sksoftmax._engines import device, threads
+from sksoftmax._engines.registry import get_kernel, has_compiled
+from sksoftmax._engines.threads import map_in_order, one_blas_thread
 from sksoftmax._training.plan import choose_engine
 
 
@@ -170,3 +174,115 @@ def test_a_fit_that_fails_leaves_the_settings_as_they_were(y, settings):
     with pytest.raises(ValueError, match=r"class|label"):
         SoftmaxClassifier().fit(np.eye(3), y)
     assert blas_threads() == settings
+
+
+# --- the pool ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def every_sum_in_parallel(monkeypatch):
+    monkeypatch.setattr(threads, "_MIN_WORK", 0)
+    monkeypatch.setattr(threads, "_RUN_WORK", 1)
+    monkeypatch.setattr(threads, "_count_cores", lambda: 8)
+
+
+def pool_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("sksoftmax")]
+
+
+def test_results_come_in_order_from_other_threads(every_sum_in_parallel, settings):
+    def name_of(i):
+        time.sleep(0.001 * (i % 3))
+        return i, threading.current_thread().name
+
+    with one_blas_thread():
+        results = list(map_in_order(name_of, range(40), 40.0))
+    assert [i for i, _ in results] == list(range(40))
+    assert {name for _, name in results} <= {"sksoftmax_0", "sksoftmax_1"}
+    assert len({name for _, name in results}) == 2
+    assert pool_threads() == []  # none outlives the fits
+
+
+@pytest.mark.parametrize("work", [0.0, 1e9])
+def test_little_work_and_work_outside_of_a_fit_stay_in_their_thread(work, monkeypatch):
+    monkeypatch.setattr(threads, "_count_cores", lambda: 8)
+    own = threading.current_thread()
+    with one_blas_thread():
+        inside = list(map_in_order(lambda _: threading.current_thread(), range(3), work))
+        assert (set(inside) == {own}) == (work == 0)
+    assert list(map_in_order(lambda _: threading.current_thread(), range(3), 1e9)) == [own] * 3
+
+
+def test_an_error_in_a_block_reaches_the_caller(every_sum_in_parallel):
+    def fail(i):
+        if i == 5:
+            raise ZeroDivisionError("block 5")
+        return i
+
+    with one_blas_thread():
+        results = map_in_order(fail, range(30), 30.0)
+        assert [next(results) for _ in range(5)] == list(range(5))
+        with pytest.raises(ZeroDivisionError, match="block 5"):
+            next(results)
+    assert pool_threads() == []
+
+
+def test_a_block_may_map_blocks_of_its_own(every_sum_in_parallel):
+    with one_blas_thread():
+        sums = map_in_order(lambda i: sum(map_in_order(lambda j: i * j, range(4), 4.0)), range(6), 6.0)
+        assert list(sums) == [6 * i for i in range(6)]
+
+
+def fits_of_every_kind():
+    rng = np.random.default_rng(0)
+    X, y = load_iris(return_X_y=True)
+    wide, code = rng.standard_normal((500, 260)), rng.integers(0, 4, 500)
+    sparse = sp.csr_array(sp.random(400, 300, 0.05, "csr", random_state=0))
+    solver = {"solver": "dual"} if has_compiled() else {}
+    yield SoftmaxClassifier(random_state=0), X, y
+    yield SoftmaxClassifier(1e-2, random_state=0), X.astype(np.float32) + 10, y  # centred
+    yield SoftmaxClassifier(1e-3, batch_size=20, random_state=0), wide, code
+    yield SoftmaxClassifier(1e-3, random_state=0), wide, code % 2
+    yield SoftmaxClassifier(1e-2, random_state=0, **solver), wide, code
+    yield SoftmaxClassifier(1e-2, random_state=0, **solver), np.where(wide > 1.5, wide, 0), code
+    yield SoftmaxClassifier(1e-3, random_state=0, **solver), sparse, code[:400]
+    yield SoftmaxClassifier(1e-3, l1_ratio=0.5, random_state=0), sparse, code[:400]
+    yield SoftmaxClassifier(1e-3, engine="vectorized", random_state=0), sparse, code[:400]
+
+
+@pytest.mark.parametrize("case", range(9))
+def test_a_fit_has_the_same_bits_with_any_number_of_threads(case, every_sum_in_parallel, monkeypatch):
+    clf, X, y = list(fits_of_every_kind())[case]
+    monkeypatch.setattr(device, "_BLOCK_SIZE", 2**14)  # many blocks
+    coefs = []
+    for n_threads in (1, 2, 3, 4, 8):
+        monkeypatch.setattr(threads, "_count_threads", lambda settings, n=n_threads: n)
+        coefs.append((clf.fit(X, y).coef_, clf.intercept_, clf.loss_curve_))
+    for other in coefs[1:]:
+        assert_array_equal(other[0], coefs[0][0])
+        assert_array_equal(other[1], coefs[0][1])
+        assert other[2] == coefs[0][2]
+
+
+@pytest.mark.parametrize(("limit", "want"), [(1, 1), (2, 2)])
+def test_the_pool_is_as_large_as_the_limit_of_the_user(limit, want, monkeypatch):
+    monkeypatch.setattr(threads, "_count_cores", lambda: 8)
+    with threadpool_limits(limit), one_blas_thread():
+        assert threads._limit.n_threads == want
+
+
+def test_the_pool_is_no_larger_than_the_machine(monkeypatch):
+    monkeypatch.setattr(threads, "_count_cores", lambda: 1)
+    with one_blas_thread():
+        assert threads._limit.n_threads == 1
+
+
+def count_in_a_worker():
+    with one_blas_thread():
+        return threads._limit.n_threads
+
+
+def test_fits_in_joblibs_workers_share_the_cores():
+    n_cores = joblib.cpu_count()
+    found = joblib.Parallel(n_jobs=n_cores)(joblib.delayed(count_in_a_worker)() for _ in range(2))
+    assert set(found) == {1}

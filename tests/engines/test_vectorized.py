@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
 
 from sksoftmax._data import validation as _validation
-from sksoftmax._engines import naive, registry, vectorized
+from sksoftmax._engines import naive, registry
 from sksoftmax._training.plan import choose_engine
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, KERNELS, random_data, random_params
@@ -29,18 +29,20 @@ def case(n_classes, container=np.asarray, seed=0, dtype=np.float64):
     return params, container(X), y, np.random.RandomState(seed + 2).uniform(0.5, 2, len(y))
 
 
+@KERNEL
 @CONTAINER
 @N_CLASSES
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-12), (np.float32, 1e-4)])
-def test_vectorized_kernels_equal_naive(container, n_classes, dtype, rtol):
+def test_kernels_equal_naive(kernel, container, n_classes, dtype, rtol):
     params, X, y, weight = case(n_classes, container, dtype=dtype)
     want, want_grads = naive.loss_grad(params, X, y, weight, weight.sum())
-    got, grads = vectorized.loss_grad(params, X, y, weight, weight.sum())
+    got, grads = kernel.loss_grad(params, X, y, weight, weight.sum())
     assert got == pytest.approx(want, rel=rtol)
     p = naive.proba(params, X)
-    assert_allclose(vectorized.proba(params, X), p, rtol=rtol)
+    assert_allclose(kernel.raw_prediction(params, X), naive.raw_prediction(params, X), rtol=rtol, atol=rtol)
+    assert_allclose(kernel.proba(params, X), p, rtol=rtol)
     direction = random_params(*params.coef.shape, seed=9)
-    product = vectorized.hessian_product(p, direction, X, weight, weight.sum())
+    product = kernel.hessian_product(kernel.proba(params, X), direction, X, weight, weight.sum())
     want_product = naive.hessian_product(p, direction, X, weight, weight.sum())
     for left, right in zip((*grads, *product), (*want_grads, *want_product), strict=True):
         assert_allclose(left, right, rtol=rtol, atol=rtol)

@@ -185,7 +185,7 @@ def test_the_diagonal_is_that_of_the_dense_hessian_about_the_curvatures_mean(con
     centred = np.array([move.T @ H @ move for H in own])
     got = hessian_diagonal(case, params, rows)
     assert_allclose(got.mean, mean, rtol=1e-12, atol=1e-15)
-    assert_allclose(curvature_mean(case, hessian_blocks(case, params, rows)()), mean, rtol=1e-12, atol=1e-15)
+    assert_allclose(curvature_mean(case, hessian_blocks(case, params, rows)), mean, rtol=1e-12, atol=1e-15)
     assert got.unit == 1
     want = np.array([np.diag(H)[:-1] for H in centred]) + 0.01 * 0.75  # the share of L2
     assert_allclose(got.coef, want, rtol=1e-10)

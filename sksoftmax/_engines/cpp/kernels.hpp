@@ -34,8 +34,8 @@ template <class Real, class Index> struct Kernels {
     double (*loss_and_residual)(Real *z, Size n_outputs, Size n_samples, const Size *y, const double *weight,
                                 double *sums);
     void (*softmax_in_place)(Real *z, Size n_classes, Size n_samples);
-    void (*multiply_hessian)(const Real *proba, Real *z, Size n_classes, Size n_samples, const double *weight,
-                             double *sums);
+    void (*multiply_hessian)(const Real *proba, Size proba_stride, Real *z, Size n_classes, Size n_samples,
+                             const double *weight, double *sums);
 };
 
 #define SKSOFTMAX_DECLARE(variant)                                                                                     \

@@ -8,12 +8,14 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "blas.hpp"
 #include "kernels.hpp"
 
 namespace nb = nanobind;
@@ -33,8 +35,7 @@ template <class Real> using ModelArrays = std::tuple<Array<Real>, Array<const Re
 template <class Real> using SumArrays = std::tuple<Array<Real>, Array<double>>;
 template <class Real> using DualArrays = std::tuple<Array<Real>, Array<Real>, Array<const Real>>;
 
-// --- variants
-// ---------------------------------------------------------------------------------------------------------
+// --- variants ---
 
 enum class Variant { baseline, avx2, avx512 };
 
@@ -78,8 +79,7 @@ template <class Real, class Index> Kernels<Real, Index> kernels() {
     return baseline::kernels<Real, Index>();
 }
 
-// --- checks
-// -----------------------------------------------------------------------------------------------------------
+// --- checks ---
 
 void check(bool holds, const char *message) {
     if (!holds)
@@ -129,8 +129,7 @@ void check_order(const Array<const Size> &order, Size n_samples) {
         check(order.data()[a] >= 0 && order.data()[a] < n_samples, "order must hold row numbers");
 }
 
-// --- interrupts
-// -------------------------------------------------------------------------------------------------------
+// --- interrupts ---
 
 //: Multiplications of a block of rows, some tenths of a millisecond. Sums of blocks are added, so that the blocks
 //: depend on the data alone: the same fit gives the same bits.
@@ -166,8 +165,7 @@ template <class Real, class Index> Size mean_entries(const Rows<Real, Index> &ro
     return rows.n_samples ? rows.indptr[rows.n_samples] / rows.n_samples : 0;
 }
 
-// --- functions
-// --------------------------------------------------------------------------------------------------------
+// --- functions ---
 
 using Pair = std::tuple<double, double>;
 
@@ -352,12 +350,107 @@ void multiply_hessian(Matrix<const Real> proba, Matrix<Real> z, Array<const doub
               z.shape(0) == sums.size(),
           "proba and z must be (n_classes, n_samples), weight (n_samples,), and sums (n_classes,)");
     nb::gil_scoped_release unlocked;
-    kernels<Real, std::int32_t>().multiply_hessian(proba.data(), z.data(), z.shape(0), z.shape(1), weight.data(),
-                                                   sums.data());
+    kernels<Real, std::int32_t>().multiply_hessian(proba.data(), proba.shape(1), z.data(), z.shape(0), z.shape(1),
+                                                   weight.data(), sums.data());
 }
 
-// --- the module
-// -------------------------------------------------------------------------------------------------------
+// --- dense rows: products by the BLAS, and the fused softmax ---
+
+// Take the functions of SciPy's BLAS from their capsules.
+void set_blas(nb::capsule sgemm, nb::capsule sgemv, nb::capsule dgemm, nb::capsule dgemv) {
+    Blas<float>::gemm = reinterpret_cast<Blas<float>::Gemm *>(sgemm.data());
+    Blas<float>::gemv = reinterpret_cast<Blas<float>::Gemv *>(sgemv.data());
+    Blas<double>::gemm = reinterpret_cast<Blas<double>::Gemm *>(dgemm.data());
+    Blas<double>::gemv = reinterpret_cast<Blas<double>::Gemv *>(dgemv.data());
+}
+
+// The rows of a block, and the coefficients of a model or of a direction.
+template <class Real> struct DenseProduct {
+    const Real *X, *columns, *intercept;
+    Size n_samples, n_features, n_outputs;
+
+    DenseProduct(const Matrix<const Real> &rows, const Matrix<const Real> &transposed_coef,
+                 const Array<const Real> &intercepts)
+        : X(rows.data()), columns(transposed_coef.data()), intercept(intercepts.data()), n_samples(rows.shape(0)),
+          n_features(rows.shape(1)), n_outputs(transposed_coef.shape(1)) {
+        check(Blas<Real>::gemm, "set_blas must come first");
+        check(Size(transposed_coef.shape(0)) == n_features && Size(intercepts.size()) == n_outputs,
+              "coef' must be (n_features, n_outputs), and intercept (n_outputs,)");
+    }
+
+    void check_gradient(const Matrix<Real> &gradient, const Array<double> &sums) const {
+        check(Size(gradient.shape(0)) == n_outputs && Size(gradient.shape(1)) == n_features &&
+                  Size(sums.size()) == n_outputs,
+              "the gradient must have the shapes of coef and intercept");
+    }
+
+    // Call visit(start, end, z) for spans of rows, with their raw predictions z, (n_outputs, end - start).
+    template <class Visit> void for_spans(Visit visit) const {
+        if (n_samples == 0)
+            return;
+        const Size n_spans = 1 + (n_samples - 1) / product_rows(n_samples, n_features, n_outputs);
+        const Size size = 1 + (n_samples - 1) / n_spans;
+        std::vector<Real> z(size * n_outputs), memory(size * n_outputs);
+        for (Size start = 0; start < n_samples; start += size) {
+            const Size end = std::min(start + size, n_samples);
+            multiply_rows(X, columns, intercept, n_features, n_outputs, start, end, z.data(), memory.data());
+            visit(start, end, z.data());
+        }
+    }
+};
+
+template <class Real>
+void raw_predictions_dense(Matrix<const Real> X, Matrix<const Real> columns, Array<const Real> intercept,
+                           Matrix<Real> z) {
+    const DenseProduct<Real> product(X, columns, intercept);
+    check(Size(z.shape(0)) == product.n_outputs && Size(z.shape(1)) == product.n_samples,
+          "z must be (n_outputs, n_samples)");
+    nb::gil_scoped_release unlocked;
+    product.for_spans([&](Size start, Size end, const Real *span) {
+        for (Size k = 0; k < product.n_outputs; ++k)
+            std::copy_n(span + k * (end - start), end - start, z.data() + k * product.n_samples + start);
+    });
+}
+
+// Add the gradient of the loss to `gradient` and `sums`, and return the loss: the sum of weight * loss.
+template <class Real>
+double add_loss_gradient(Matrix<const Real> X, Matrix<const Real> columns, Array<const Real> intercept,
+                         Array<const Size> y, Array<const double> weight, Matrix<Real> gradient, Array<double> sums) {
+    const DenseProduct<Real> product(X, columns, intercept);
+    product.check_gradient(gradient, sums);
+    check(Size(y.size()) == product.n_samples && Size(weight.size()) == product.n_samples,
+          "y and weight must have an entry for each row");
+    nb::gil_scoped_release unlocked;
+    const auto kernel = kernels<Real, std::int32_t>().loss_and_residual;
+    double loss = 0;
+    product.for_spans([&](Size start, Size end, Real *z) {
+        loss += kernel(z, product.n_outputs, end - start, y.data() + start, weight.data() + start, sums.data());
+        add_gradient(product.X, z, end - start, product.n_features, product.n_outputs, start, end, gradient.data());
+    });
+    return loss;
+}
+
+// Add the Hessian of the loss times a direction to `result` and `sums`; `proba` is (n_classes, n_samples), of more than
+// two classes.
+template <class Real>
+void add_hessian_product_dense(Matrix<const Real> X, Matrix<const Real> columns, Array<const Real> intercept,
+                               Matrix<const Real> proba, Array<const double> weight, Matrix<Real> result,
+                               Array<double> sums) {
+    const DenseProduct<Real> product(X, columns, intercept);
+    product.check_gradient(result, sums);
+    check(Size(proba.shape(0)) == product.n_outputs && Size(proba.shape(1)) == product.n_samples &&
+              Size(weight.size()) == product.n_samples,
+          "proba must be (n_classes, n_samples), and weight (n_samples,)");
+    nb::gil_scoped_release unlocked;
+    const auto kernel = kernels<Real, std::int32_t>().multiply_hessian;
+    product.for_spans([&](Size start, Size end, Real *z) {
+        kernel(proba.data() + start, product.n_samples, z, product.n_outputs, end - start, weight.data() + start,
+               sums.data());
+        add_gradient(product.X, z, end - start, product.n_features, product.n_outputs, start, end, result.data());
+    });
+}
+
+// --- the module ---
 
 // Define a function that converts no argument: a copy of an array would take the results.
 template <class Result, class... Args> void define(nb::module_ &m, const char *name, Result (*function)(Args...)) {
@@ -385,6 +478,9 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "loss_and_residual", loss_and_residual<Real>);
     define(m, "softmax_in_place", softmax_in_place<Real>);
     define(m, "multiply_hessian", multiply_hessian<Real>);
+    define(m, "raw_predictions_dense", raw_predictions_dense<Real>);
+    define(m, "add_loss_gradient", add_loss_gradient<Real>);
+    define(m, "add_hessian_product_dense", add_hessian_product_dense<Real>);
 }
 
 } // namespace
@@ -393,6 +489,7 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
 NB_MODULE(_sksoftmax_kernels, m) {
     using namespace sksoftmax;
     m.attr("VERSION") = SKSOFTMAX_KERNELS_VERSION;
+    m.def("set_blas", set_blas);
     m.def("variants", variants);
     m.def("use_variant", [](const std::string &name) { variant = find_variant(name); });
     define_for_dtype<float>(m);

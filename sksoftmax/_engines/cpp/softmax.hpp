@@ -49,7 +49,10 @@ template <class T> class Block {
     Size stride; // from one output to the next
 
     Block(T *table, Size n_outputs, Size n_samples, Size start)
-        : entries(table + start), stride(n_samples), n_outputs_(n_outputs), n_rows_(n_samples - start),
+        : Block(table, n_outputs, n_samples, start, n_samples) {}
+
+    Block(T *table, Size n_outputs, Size n_samples, Size start, Size table_stride)
+        : entries(table + start), stride(table_stride), n_outputs_(n_outputs), n_rows_(n_samples - start),
           source_(entries) {
         if (n_rows_ >= N_ROWS)
             return;
@@ -57,7 +60,7 @@ template <class T> class Block {
         entries = memory_.data();
         stride = N_ROWS;
         for (Size k = 0; k < n_outputs; ++k)
-            std::copy_n(source_ + k * n_samples, n_rows_, memory_.data() + k * N_ROWS);
+            std::copy_n(source_ + k * table_stride, n_rows_, memory_.data() + k * N_ROWS);
     }
 
     // Copy the entries back to the table.
@@ -189,9 +192,10 @@ template <class Real> void softmax_in_place(Real *z, Size n_classes, Size n_samp
 // Replace z, (n_classes, n_samples), by weight * (diag(p) - p p') z for each row, and add its sum over the rows to
 // `sums`.
 template <class Real>
-void multiply_hessian(const Real *proba, Real *z, Size n_classes, Size n_samples, const double *weight, double *sums) {
+void multiply_hessian(const Real *proba, Size proba_stride, Real *z, Size n_classes, Size n_samples,
+                      const double *weight, double *sums) {
     for (Size start = 0; start < n_samples; start += N_ROWS) {
-        const Block<const Real> p(proba, n_classes, n_samples, start);
+        const Block<const Real> p(proba, n_classes, n_samples, start, proba_stride);
         const Block<Real> block(z, n_classes, n_samples, start);
         const Block<const double> block_weight(weight, 1, n_samples, start);
         Real mean[N_ROWS] = {}, w[N_ROWS];

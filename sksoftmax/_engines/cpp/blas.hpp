@@ -1,0 +1,82 @@
+// Products of dense rows with the coefficients of all classes, by the BLAS that SciPy brings
+// (`scipy.linalg.cython_blas`).
+
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "arrays.hpp"
+
+namespace sksoftmax {
+
+template <class Real> struct Blas {
+    using Gemm = void(char *, char *, int *, int *, int *, Real *, Real *, int *, Real *, int *, Real *, Real *, int *);
+    using Gemv = void(char *, int *, int *, Real *, Real *, int *, Real *, int *, Real *, Real *, int *);
+
+    static inline Gemm *gemm = nullptr;
+    static inline Gemv *gemv = nullptr;
+};
+
+//: Multiplications of a product that a BLAS computes without packing its operands first. For a thin product, of rows
+//: with a few classes, packing takes as long as the product.
+constexpr Size MAX_UNPACKED = 1000000;
+
+//: Rows of a product at least: for fewer, the overhead of a call dominates.
+constexpr Size MIN_ROWS = 64;
+
+// Whether MIN_ROWS rows need no packing.
+inline bool is_thin(Size n_features, Size n_outputs) { return n_features * n_outputs * MIN_ROWS <= MAX_UNPACKED; }
+
+// The number of rows of a product with `n_outputs` classes.
+inline Size product_rows(Size n_samples, Size n_features, Size n_outputs) {
+    if (!is_thin(n_features, n_outputs))
+        return n_samples;
+    return std::min(MAX_UNPACKED / std::max<Size>(1, n_features * n_outputs), n_samples);
+}
+
+// Compute z = coef X' + intercept for the rows `start` to `end` of X, (n_samples, n_features).
+//
+// `columns` is coef', (n_features, n_outputs). z, (n_outputs, end - start), begins at the first of these rows. A thin
+// product is faster with the rows in their order, and is transposed; `memory` has room for its entries.
+template <class Real>
+void multiply_rows(const Real *X, const Real *columns, const Real *intercept, Size n_features, Size n_outputs,
+                   Size start, Size end, Real *z, Real *memory) {
+    int p = int(n_features), m = int(end - start), K = int(n_outputs), one_int = 1;
+    Real one = 1, zero = 0;
+    Real *rows = const_cast<Real *>(X + start * n_features), *table = const_cast<Real *>(columns);
+    char transposed = 'T', plain = 'N';
+    if (n_features == 0) {
+        std::fill_n(z, m * K, zero);
+    } else if (n_outputs == 1) {
+        Blas<Real>::gemv(&transposed, &p, &m, &one, rows, &p, table, &one_int, &zero, z, &one_int);
+    } else if (is_thin(n_features, n_outputs)) {
+        Blas<Real>::gemm(&plain, &plain, &K, &m, &p, &one, table, &K, rows, &p, &zero, memory, &K);
+        for (Size k = 0; k < n_outputs; ++k)
+            for (Size i = 0; i < m; ++i)
+                z[k * m + i] = memory[i * n_outputs + k];
+    } else {
+        Blas<Real>::gemm(&transposed, &transposed, &m, &K, &p, &one, rows, &p, table, &K, &zero, z, &m);
+    }
+    for (Size k = 0; k < n_outputs; ++k)
+        for (Size i = 0; i < m; ++i)
+            z[k * m + i] += intercept[k];
+}
+
+// Add residual X to `coef`, (n_outputs, n_features), for the rows `start` to `end`; `residual` is as z above.
+template <class Real>
+void add_gradient(const Real *X, const Real *residual, Size stride, Size n_features, Size n_outputs, Size start,
+                  Size end, Real *coef) {
+    int p = int(n_features), m = int(end - start), K = int(n_outputs), ld = int(stride), one_int = 1;
+    Real one = 1;
+    Real *rows = const_cast<Real *>(X + start * n_features), *table = const_cast<Real *>(residual);
+    char plain = 'N';
+    if (n_features == 0)
+        return;
+    if (n_outputs == 1)
+        Blas<Real>::gemv(&plain, &p, &m, &one, rows, &p, table, &one_int, &one, coef, &one_int);
+    else
+        Blas<Real>::gemm(&plain, &plain, &p, &K, &m, &one, rows, &p, table, &ld, &one, coef, &p);
+}
+
+} // namespace sksoftmax
