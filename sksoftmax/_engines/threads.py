@@ -23,11 +23,12 @@ import joblib
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-#: Multiplications, some 5 milliseconds of a pass, below which threads would cost more than they save.
-_MIN_WORK = 2**25
+#: Multiplications, some milliseconds of a pass, below which threads would cost more than they save.
+_MIN_WORK = 2**26
 
-#: Multiplications of a Gram matrix in the time of one of a pass, whose products are thin.
-GRAM_PER_PASS = 4
+#: Multiplications of a Gram matrix that count as one of a pass: each block of one allocates its result, so that threads
+#: save less.
+GRAM_PER_PASS = 16
 
 #: Multiplications of a run of blocks, about a millisecond: shorter runs would wait for the interpreter's lock.
 _RUN_WORK = 2**23
