@@ -15,6 +15,11 @@
 #include <tuple>
 #include <vector>
 
+#if defined(_MSC_VER)
+#define NOMINMAX
+#include <windows.h> // IsProcessorFeaturePresent
+#endif
+
 #include "blas.hpp"
 #include "kernels.hpp"
 
