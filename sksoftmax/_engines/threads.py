@@ -165,8 +165,7 @@ def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], w
         with np.errstate(all="ignore"):  # as in the thread that fits; NumPy's settings hold in one thread only
             return [function(item) for item in run]
 
-    n_runs = max(1, min(int(work / _RUN_WORK), len(items)))
-    size = -(-len(items) // n_runs)
+    size = max(1, int(len(items) * _RUN_WORK / work))
     runs = iter([items[start : start + size] for start in range(0, len(items), size)])
     pool, n_ahead = _limit.pool, _limit.n_threads + 1  # more results would wait for their turn in memory
     waiting = deque(pool.submit(map_run, run) for run in itertools.islice(runs, n_ahead))
