@@ -109,7 +109,17 @@ def _pad(values: Array, dtype: Any) -> Array:
 def _cast(params: Params, X: Array) -> tuple[Array, Array, Array]:
     """Return X, ``coef.T`` and intercept as contiguous arrays of X's dtype."""
     coef, intercept = (np.ascontiguousarray(part.T, dtype=X.dtype) for part in params)
-    return np.ascontiguousarray(X), coef, intercept
+    return _align(X), coef, intercept
+
+
+def _align(array: Array) -> Array:
+    """Return a contiguous array whose entries are aligned; those that come from a file or a network may not be."""
+    return np.require(array, requirements=("C", "A"))
+
+
+def _csr(X: Any) -> tuple[Array, Array, Array]:
+    """Return the arrays of CSR rows."""
+    return _align(X.indptr), _align(X.indices), _align(X.data)
 
 
 def raw_prediction(params: Params, X: Any) -> Array:
@@ -122,7 +132,7 @@ def raw_prediction(params: Params, X: Any) -> Array:
     intercept = _pad(params.intercept[:, None], X.dtype).ravel()
     model = FlatModel(_pad(params.coef, X.dtype), np.empty(0, X.dtype), intercept)
     z = np.empty((X.shape[0], len(intercept)), X.dtype)
-    kernels.raw_predictions((X.indptr, X.indices, X.data), model, z)
+    kernels.raw_predictions(_csr(X), model, z)
     return np.ascontiguousarray(z[:, :n_outputs].T)
 
 
@@ -142,7 +152,7 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
         losses, residual = vectorized.loss_and_residual_soft(raw_prediction(params, X), y)
         residual *= weight.astype(residual.dtype, copy=False)
         return float(np.dot(weight, losses)), _sum_gradient(residual, X)
-    y, sums = np.ascontiguousarray(y), np.zeros(len(params.coef))
+    y, sums = _align(y), np.zeros(len(params.coef))
     if sp.issparse(X):
         z = raw_prediction(params, X)
         loss: float = kernels.loss_and_residual(z, y, weight, sums)
@@ -157,7 +167,7 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
     weight, sums = weight / total, np.zeros(len(direction.coef))
     if len(proba) == 1 or proba.dtype != X.dtype:
         return _sum_gradient(vectorized.multiply_hessian(proba, raw_prediction(direction, X), weight), X)
-    proba = np.ascontiguousarray(proba)
+    proba = _align(proba)
     if sp.issparse(X):
         dz = raw_prediction(direction, X)
         kernels.multiply_hessian(proba, dz, weight, sums)
@@ -171,7 +181,7 @@ def _accumulate_coef(residual: Array, X: Any) -> Array:
     """Do `vectorized.accumulate_coef` for sparse X."""
     padded = _pad(residual, X.dtype)
     table = np.zeros((X.shape[1], padded.shape[1]), X.dtype)
-    kernels.add_transposed_product((X.indptr, X.indices, X.data), padded, table)
+    kernels.add_transposed_product(_csr(X), padded, table)
     return table[:, : len(residual)].T
 
 

@@ -109,6 +109,11 @@ class DualData(Protocol):
 def make_dual_data(problem: Problem) -> DualData:
     """Return the rows of the problem, not scaled yet; dense X that is mostly zeros is converted to CSR."""
     X, y, weight = problem.data
+    if sp.issparse(X):
+        X = sp.csr_array(tuple(np.require(part, requirements="A") for part in (X.data, X.indices, X.indptr)), X.shape)
+    else:
+        X = np.require(X, requirements="A")
+    y = np.require(y, requirements=("C", "A"))
     if not sp.issparse(X) and is_mostly_zeros(X):
         X = _as_csr(X)
     weight, norm_weight = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import entr, logsumexp
 from scipy.special import softmax as scipy_softmax
 
+from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines import compiled, vectorized
 from sksoftmax._types import Params
 
@@ -156,6 +157,35 @@ def test_sums_over_dense_rows_are_those_of_numpy(n, p, n_classes, order, dtype, 
     for got, wanted in zip((*grads, *product), (*want_grads, *want_product), strict=True):
         assert_allclose(got, np.broadcast_to(wanted, got.shape), **tolerance)
         assert got.dtype == dtype
+
+
+def misaligned(array):
+    memory = np.zeros(array.nbytes + 1, np.uint8)
+    shifted = memory[1:].view(array.dtype).reshape(array.shape)
+    shifted[...] = array
+    assert not shifted.flags.aligned
+    return shifted
+
+
+@DTYPE
+@pytest.mark.parametrize("n_classes", [2, 5])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_entries_may_lie_at_any_address(is_sparse, n_classes, dtype):  # as they do after a network or in a file
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((300, 20)).astype(dtype), rng.integers(n_classes, size=300)
+    moved = misaligned(X)
+    if is_sparse:
+        X = sp.csr_array(X)
+        moved = sp.csr_array(X.shape, dtype=dtype)
+        moved.data, moved.indices, moved.indptr = map(misaligned, (X.data, X.indices, X.indptr))
+    n_outputs = 1 if n_classes == 2 else n_classes
+    params = Params(rng.standard_normal((n_outputs, 20)), np.zeros(n_outputs))
+    got = compiled.loss_grad(params, moved, misaligned(y), misaligned(np.ones(300)), 300.0)
+    want = compiled.loss_grad(params, X, y, np.ones(300), 300.0)
+    assert got[0] == want[0]
+    assert_array_equal(got[1].coef, want[1].coef)
+    for estimator in (SoftmaxClassifier(random_state=0), SoftmaxClassifier(solver="dual", random_state=0)):
+        assert_array_equal(estimator.fit(moved, y).coef_, estimator.fit(X, y).coef_)
 
 
 # --- dual steps --------------------------------------------------------------------------------------------
