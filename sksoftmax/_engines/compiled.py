@@ -109,17 +109,17 @@ def _pad(values: Array, dtype: Any) -> Array:
 def _cast(params: Params, X: Array) -> tuple[Array, Array, Array]:
     """Return X, ``coef.T`` and intercept as contiguous arrays of X's dtype."""
     coef, intercept = (np.ascontiguousarray(part.T, dtype=X.dtype) for part in params)
-    return _align(X), coef, intercept
+    return align(X), coef, intercept
 
 
-def _align(array: Array) -> Array:
+def align(array: Array) -> Array:
     """Return a contiguous array whose entries are aligned; those that come from a file or a network may not be."""
     return np.require(array, requirements=("C", "A"))
 
 
 def _csr(X: Any) -> tuple[Array, Array, Array]:
     """Return the arrays of CSR rows."""
-    return _align(X.indptr), _align(X.indices), _align(X.data)
+    return align(X.indptr), align(X.indices), align(X.data)
 
 
 def raw_prediction(params: Params, X: Any) -> Array:
@@ -151,8 +151,8 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
     if y.ndim > 1:
         losses, residual = vectorized.loss_and_residual_soft(raw_prediction(params, X), y)
         residual *= weight.astype(residual.dtype, copy=False)
-        return float(np.dot(weight, losses)), _sum_gradient(residual, X)
-    y, sums = _align(y), np.zeros(len(params.coef))
+        return float(np.dot(weight, losses)), _accumulate_gradient(residual, X)
+    y, sums = align(y), np.zeros(len(params.coef))
     if sp.issparse(X):
         z = raw_prediction(params, X)
         loss: float = kernels.loss_and_residual(z, y, weight, sums)
@@ -166,8 +166,8 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
     """Do `vectorized.hessian_product`."""
     weight, sums = weight / total, np.zeros(len(direction.coef))
     if len(proba) == 1 or proba.dtype != X.dtype:
-        return _sum_gradient(vectorized.multiply_hessian(proba, raw_prediction(direction, X), weight), X)
-    proba = _align(proba)
+        return _accumulate_gradient(vectorized.multiply_hessian(proba, raw_prediction(direction, X), weight), X)
+    proba = align(proba)
     if sp.issparse(X):
         dz = raw_prediction(direction, X)
         kernels.multiply_hessian(proba, dz, weight, sums)
@@ -178,14 +178,15 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
 
 
 def _accumulate_coef(residual: Array, X: Any) -> Array:
-    """Do `vectorized.accumulate_coef` for sparse X."""
+    """Return ``residual @ X`` for sparse X."""
     padded = _pad(residual, X.dtype)
     table = np.zeros((X.shape[1], padded.shape[1]), X.dtype)
     kernels.add_transposed_product(_csr(X), padded, table)
     return table[:, : len(residual)].T
 
 
-def _sum_gradient(residual: Array, X: Any) -> Params:
-    """Return ``residual @ X`` and the sum of ``residual`` over the rows."""
-    accumulate = _accumulate_coef if sp.issparse(X) else vectorized.accumulate_coef
-    return Params(accumulate(residual, X), residual.sum(axis=1))
+def _accumulate_gradient(residual: Array, X: Any) -> Params:
+    """Do `vectorized.accumulate_gradient`."""
+    if sp.issparse(X):
+        return Params(_accumulate_coef(residual, X), residual.sum(axis=1))
+    return vectorized.accumulate_gradient(residual, X)

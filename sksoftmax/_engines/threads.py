@@ -30,6 +30,9 @@ _MIN_WORK = 2**26
 #: save less.
 GRAM_PER_PASS = 16
 
+#: Multiplications that take as long as the copy of an entry.
+COPY_WORK = 8
+
 #: Multiplications of a run of blocks, about a millisecond: shorter runs would wait for the interpreter's lock.
 _RUN_WORK = 2**23
 

@@ -49,20 +49,15 @@ def raw_prediction(params: Params, X: Any) -> Array:
     return np.add(z.T, intercept, order="C")
 
 
-def accumulate_coef(residual: Array, X: Any) -> Array:
-    """Return ``residual @ X``, the gradient with respect to coef."""
+def accumulate_gradient(residual: Array, X: Any) -> Params:
+    """Return ``residual @ X`` and the sum of ``residual`` over the rows: the gradients."""
     spans = _row_spans(X, len(residual))
     if len(spans) < 2 or len(residual) == 1:
-        return residual @ X
+        return Params(residual @ X, residual.sum(axis=1))
     coef = residual[:, spans[0]] @ X[spans[0]]
     for rows in spans[1:]:
         coef += residual[:, rows] @ X[rows]
-    return coef
-
-
-def _accumulate_gradient(residual: Array, X: Any) -> Params:
-    """Return ``residual @ X`` and the sum of ``residual`` over the rows: the gradients."""
-    return Params(accumulate_coef(residual, X), residual.sum(axis=1))
+    return Params(coef, residual.sum(axis=1))
 
 
 def proba(params: Params, X: Any) -> Array:
@@ -85,7 +80,7 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
     z = raw_prediction(params, X)
     losses, residual = loss_and_residual(z, y) if y.ndim == 1 else loss_and_residual_soft(z, y)
     residual *= (weight / total).astype(residual.dtype, copy=False)
-    return float(np.dot(weight, losses)) / total, _accumulate_gradient(residual, X)
+    return float(np.dot(weight, losses)) / total, accumulate_gradient(residual, X)
 
 
 def loss_and_residual(z: Array, y: Array) -> tuple[Array, Array]:
@@ -131,7 +126,7 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
     For a row with probabilities p, the Hessian with respect to the raw prediction is diag(p) - p p^T, or p (1 - p) for
     two classes: Boehning (1992), Ann. Inst. Statist. Math. 44(1), 197-200, eq. 2.3.
     """
-    return _accumulate_gradient(multiply_hessian(proba, raw_prediction(direction, X), weight / total), X)
+    return accumulate_gradient(multiply_hessian(proba, raw_prediction(direction, X), weight / total), X)
 
 
 def multiply_hessian(proba: Array, dz: Array, weight: Array) -> Array:

@@ -356,7 +356,7 @@ def hessian_matrix(
     def curvature(make: Callable[[], HessianBlock]) -> Any:
         return _curvature(K, q, make(), preconditioner)
 
-    n_samples = sum(len(make().weight) for make in blocks[:1]) * len(blocks)
+    n_samples = len(blocks) * _block_rows(K * q)
     work = 0.5 / GRAM_PER_PASS * n_samples * (K * q) ** 2 * (not isinstance(problem.data.X, DeviceArray))
     for block_curvature in map_in_order(curvature, blocks, work):
         matrix += block_curvature
@@ -388,7 +388,7 @@ def class_block_preconditioner(
         spread = np.sqrt(weight * class_variances(proba)).astype(dtype)
 
         def add_class(c: int, u: Any = u, spread: Array = spread) -> None:
-            inverse[c] += lower_gram(_scale_rows(u, spread[c]))
+            inverse[c] += lower_gram(u * spread[c][:, None])
 
         deque(map_in_order(add_class, range(K), gram_work * len(weight)), maxlen=0)
     for c in range(K):
@@ -396,11 +396,6 @@ def class_block_preconditioner(
         inverse[c] = _invert(inverse[c])
     constraint = _invert(inverse.sum(axis=0)) if K > 1 else None
     return BlockPreconditioner(preconditioner.mean, preconditioner.scale, inverse, constraint)
-
-
-def _scale_rows(u: Any, column: Any) -> Any:
-    """Return each row of ``u`` times its entry of ``column``."""
-    return u * column[:, None]
 
 
 def _invert(matrix: Array) -> Array:

@@ -33,7 +33,7 @@ from sksoftmax._engines.device import (
     to_host,
     zeros_on_device,
 )
-from sksoftmax._engines.threads import map_in_order
+from sksoftmax._engines.threads import COPY_WORK, map_in_order
 from sksoftmax._types import Array, Batch, Evaluation, Params, Problem
 
 #: Minimum rows per block.
@@ -42,8 +42,8 @@ _MIN_BLOCK_ROWS = 64
 #: Entries per column in a block of sparse rows.
 _ENTRIES_PER_COLUMN = 16
 
-#: Rows that are copied at once, and multiplications that take as long as the copy of an entry.
-_COPIED_ROWS, _COPY_WORK = 4096, 8
+#: Rows that are copied at once.
+_COPIED_ROWS = 4096
 
 #: Maximum number of rows from which the column medians are computed.
 _N_MEDIAN_ROWS = 255
@@ -383,7 +383,7 @@ def _subtract(X: Array, column_offset: Array) -> Array:
     """Return ``X - column_offset`` in C order, whatever the order of X."""
     centered = np.empty(X.shape, X.dtype)
     spans = [slice(start, start + _COPIED_ROWS) for start in range(0, len(X), _COPIED_ROWS)]
-    work = _COPY_WORK * X.size
+    work = COPY_WORK * X.size
 
     def subtract_span(span: slice) -> None:
         np.subtract(X[span], column_offset, out=centered[span])

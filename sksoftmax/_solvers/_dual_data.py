@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._engines import compiled
-from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
+from sksoftmax._engines.threads import COPY_WORK, GRAM_PER_PASS, map_in_order
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._types import Array, Params, Problem
 
@@ -37,9 +37,6 @@ _MAX_NONZEROS = 0.25
 
 #: Number of dense rows that are converted to CSR at once.
 _CONVERTED_ROWS = 4096
-
-#: Multiplications that take as long as the copy of an entry.
-_COPY_WORK = 8
 
 #: Entries of a sparse X that are scaled at once.
 _SCALED_ENTRIES = 2**20
@@ -110,10 +107,10 @@ def make_dual_data(problem: Problem) -> DualData:
     """Return the rows of the problem, not scaled yet; dense X that is mostly zeros is converted to CSR."""
     X, y, weight = problem.data
     if sp.issparse(X):
-        X = sp.csr_array(tuple(np.require(part, requirements="A") for part in (X.data, X.indices, X.indptr)), X.shape)
+        X = sp.csr_array(tuple(map(compiled.align, (X.data, X.indices, X.indptr))), X.shape)
     else:
         X = np.require(X, requirements="A")
-    y = np.require(y, requirements=("C", "A"))
+    y = compiled.align(y)
     if not sp.issparse(X) and is_mostly_zeros(X):
         X = _as_csr(X)
     weight, norm_weight = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
@@ -143,7 +140,7 @@ def _as_csr(X: Array) -> Any:
         return indptr
 
     indptr = np.zeros(len(X) + 1, np.intp)
-    for span, counts in zip(spans, map_in_order(count, spans, _COPY_WORK * X.size), strict=True):
+    for span, counts in zip(spans, map_in_order(count, spans, COPY_WORK * X.size), strict=True):
         indptr[span.start : span.stop + 1] = indptr[span.start] + counts
     is_short = indptr[-1] <= np.iinfo(np.int32).max
     indices = np.empty(indptr[-1], np.int32 if is_short else np.int64)
@@ -154,7 +151,7 @@ def _as_csr(X: Array) -> Any:
         entries = slice(indptr[span.start], indptr[span.start + len(rows)])
         compiled.kernels.copy_nonzeros(rows, indices[entries], values[entries])
 
-    deque(map_in_order(copy, spans, _COPY_WORK * X.size), maxlen=0)
+    deque(map_in_order(copy, spans, COPY_WORK * X.size), maxlen=0)
     return sp.csr_array((values, indices, indptr.astype(indices.dtype)), X.shape)
 
 
@@ -225,7 +222,7 @@ class SparseRows(NamedTuple):
         def scale(span: slice) -> None:
             compiled.kernels.scale_values(X.indices[span], X.data[span], root, values[span])
 
-        deque(map_in_order(scale, spans, _COPY_WORK * len(values)), maxlen=0)
+        deque(map_in_order(scale, spans, COPY_WORK * len(values)), maxlen=0)
         return self._replace(values=values)
 
     def unscale_columns(self) -> SparseRows:
@@ -318,7 +315,7 @@ class DenseRows(NamedTuple):
             return rows, block, coupling
 
         loss = gaps = 0.0
-        work = self.X.size * (_COPY_WORK + size / GRAM_PER_PASS)
+        work = self.X.size * (COPY_WORK + size / GRAM_PER_PASS)
         for rows, block, coupling in map_in_order(prepare, range(0, len(order), size), work):
             # 1.
             z = block @ scaled_coef(model)

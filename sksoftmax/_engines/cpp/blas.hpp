@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "arrays.hpp"
 
@@ -65,9 +64,9 @@ void multiply_rows(const Real *X, const Real *columns, const Real *intercept, Si
 
 // Add residual X to `coef`, (n_outputs, n_features), for the rows `start` to `end`; `residual` is as z above.
 template <class Real>
-void add_gradient(const Real *X, const Real *residual, Size stride, Size n_features, Size n_outputs, Size start,
-                  Size end, Real *coef) {
-    int p = int(n_features), m = int(end - start), K = int(n_outputs), ld = int(stride), one_int = 1;
+void add_gradient(const Real *X, const Real *residual, Size n_features, Size n_outputs, Size start, Size end,
+                  Real *coef) {
+    int p = int(n_features), m = int(end - start), K = int(n_outputs), one_int = 1;
     Real one = 1;
     Real *rows = const_cast<Real *>(X + start * n_features), *table = const_cast<Real *>(residual);
     char plain = 'N';
@@ -76,7 +75,7 @@ void add_gradient(const Real *X, const Real *residual, Size stride, Size n_featu
     if (n_outputs == 1)
         Blas<Real>::gemv(&plain, &p, &m, &one, rows, &p, table, &one_int, &one, coef, &one_int);
     else
-        Blas<Real>::gemm(&plain, &plain, &p, &K, &m, &one, rows, &p, table, &ld, &one, coef, &p);
+        Blas<Real>::gemm(&plain, &plain, &p, &K, &m, &one, rows, &p, table, &m, &one, coef, &p);
 }
 
 } // namespace sksoftmax

@@ -289,17 +289,9 @@ Pair evaluate_block(Size start, Matrix<Real> z, Array<const Size> y, Array<const
 }
 
 template <class Real, class Index>
-void check_csr(const Array<const Index> &indptr, const Array<const Index> &indices, const Array<const Real> &values) {
-    check(indptr.size() > 0 && indices.size() == values.size() &&
-              Size(indptr.data()[indptr.size() - 1]) <= Size(values.size()),
-          "indices and values must have the length that indptr says");
-}
-
-template <class Real, class Index>
 void add_mean_squares(Array<const Index> indptr, Array<const Index> indices, Array<const Real> values,
                       Array<const double> norm_weight, Array<double> squares) {
-    check_csr(indptr, indices, values);
-    check(norm_weight.size() + 1 == indptr.size(), "norm_weight must have one entry for each row");
+    to_matrix<Real, Index>({indptr, indices, values}, norm_weight.size());
     nb::gil_scoped_release unlocked;
     kernels<Real, Index>().add_mean_squares(indptr.data(), indices.data(), values.data(), norm_weight.data(),
                                             norm_weight.size(), squares.data());
@@ -308,8 +300,7 @@ void add_mean_squares(Array<const Index> indptr, Array<const Index> indices, Arr
 template <class Real, class Index>
 void squared_norms(Array<const Index> indptr, Array<const Index> indices, Array<const Real> values,
                    Array<const double> scale, Array<double> squared_norm) {
-    check_csr(indptr, indices, values);
-    check(squared_norm.size() + 1 == indptr.size(), "squared_norm must have one entry for each row");
+    to_matrix<Real, Index>({indptr, indices, values}, squared_norm.size());
     nb::gil_scoped_release unlocked;
     kernels<Real, Index>().squared_norms(indptr.data(), indices.data(), values.data(), scale.data(),
                                          squared_norm.size(), squared_norm.data());
@@ -430,7 +421,7 @@ double add_loss_gradient(Matrix<const Real> X, Matrix<const Real> columns, Array
     double loss = 0;
     product.for_spans([&](Size start, Size end, Real *z) {
         loss += kernel(z, product.n_outputs, end - start, y.data() + start, weight.data() + start, sums.data());
-        add_gradient(product.X, z, end - start, product.n_features, product.n_outputs, start, end, gradient.data());
+        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, gradient.data());
     });
     return loss;
 }
@@ -451,7 +442,7 @@ void add_hessian_product_dense(Matrix<const Real> X, Matrix<const Real> columns,
     product.for_spans([&](Size start, Size end, Real *z) {
         kernel(proba.data() + start, product.n_samples, z, product.n_outputs, end - start, weight.data() + start,
                sums.data());
-        add_gradient(product.X, z, end - start, product.n_features, product.n_outputs, start, end, result.data());
+        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, result.data());
     });
 }
 
