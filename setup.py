@@ -19,7 +19,7 @@ from setuptools.command.build_py import build_py
 FOLDER = Path("sksoftmax", "_engines", "cpp")
 
 #: The version that `sksoftmax._engines.compiled` asks for.
-VERSION = 2
+VERSION = 3
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -47,7 +47,9 @@ class BuildKernels(build_ext):
 
         nanobind_folder = Path(nanobind.include_dir()).parent
         is_msvc = self.compiler.compiler_type == "msvc"
-        common = ["/std:c++17", "/EHsc", "/O2"] if is_msvc else ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"]
+        common = ["/std:c++17", "/EHsc", "/O2"]
+        if not is_msvc:
+            common = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-pthread"]
         macros = [("NDEBUG", None), ("NB_COMPACT_ASSERTIONS", None), ("SKSOFTMAX_KERNELS_VERSION", str(VERSION))]
         if IS_X86:
             macros.append(("SKSOFTMAX_X86", None))
@@ -74,6 +76,7 @@ class BuildKernels(build_ext):
         with ThreadPoolExecutor(1 if is_msvc else os.cpu_count()) as pool:  # MSVC's class sets itself up at first use
             # in the order of the jobs: should two variants define the same function, the linker takes the baseline's
             ext.extra_objects = list(pool.map(lambda job: compile_one(*job), jobs))
+        ext.extra_link_args = [] if is_msvc else ["-pthread"]
         super().build_extension(ext)
 
 

@@ -50,6 +50,7 @@ LAYERS = {
         "newton",
         "proximal_newton",
         "sag",
+        "_rounds",
         "_dual_data",
         "_prox_center",
         "_prox_weights",

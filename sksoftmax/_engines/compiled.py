@@ -27,7 +27,7 @@ from sksoftmax._engines import vectorized
 from sksoftmax._types import Array, Params
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 2
+_VERSION = 3
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -50,7 +50,11 @@ _LANES = 8
 
 
 class CsrRows(NamedTuple):
-    """CSR rows: scaled values, class codes (intp), and weights (of mean 1 in an epoch, in the dtype of X)."""
+    """CSR rows: scaled values, class codes (intp), and weights (of mean 1 in an epoch, in the dtype of X).
+
+    ``indptr`` is that of a CSR matrix, or has the first entry of each range of columns in each row, one row after the
+    other: (n_samples * n_ranges + 1,). Threads can share the ranges.
+    """
 
     indptr: Array
     indices: Array
@@ -181,7 +185,7 @@ def _accumulate_coef(residual: Array, X: Any) -> Array:
     """Return ``residual @ X`` for sparse X."""
     padded = _pad(residual, X.dtype)
     table = np.zeros((X.shape[1], padded.shape[1]), X.dtype)
-    kernels.add_transposed_product(_csr(X), padded, table)
+    kernels.add_transposed_product(_csr(X), padded, table, 1)
     return table[:, : len(residual)].T
 
 

@@ -26,6 +26,9 @@ from threadpoolctl import ThreadpoolController
 #: Multiplications, some milliseconds of a pass, below which threads would cost more than they save.
 _MIN_WORK = 2**26
 
+#: The same for a kernel that starts its own threads, which needs no interpreter's lock between its blocks.
+_MIN_KERNEL_WORK = 2**22
+
 #: Multiplications of a Gram matrix that count as one of a pass: each block of one allocates its result, so that threads
 #: save less.
 GRAM_PER_PASS = 16
@@ -153,6 +156,13 @@ def _start_worker() -> None:
             _set_num_threads(library, 1)
 
 
+def count_threads(work: float, min_work: float = _MIN_KERNEL_WORK) -> int:
+    """Return the number of threads that ``work`` multiplications are worth here: those of the fit's pool, or 1."""
+    if _limit.n_inside == 0 or work < min_work or getattr(_thread, "is_worker", False):
+        return 1
+    return _limit.n_threads
+
+
 def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], work: float) -> Iterator[_Result]:
     """Yield ``function(item)`` for each item, in their order, computed side by side.
 
@@ -160,7 +170,7 @@ def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], w
     is the built-in ``map``. ``function`` must release the interpreter's lock for most of its time. It must not write to
     what the call for another item reads.
     """
-    if _limit.n_threads == 1 or _limit.n_inside == 0 or work < _MIN_WORK or getattr(_thread, "is_worker", False):
+    if count_threads(work, _MIN_WORK) == 1:
         yield from map(function, items)
         return
 

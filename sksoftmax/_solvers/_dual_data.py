@@ -15,8 +15,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._engines import compiled
-from sksoftmax._engines.threads import COPY_WORK, GRAM_PER_PASS, map_in_order
+from sksoftmax._engines.threads import COPY_WORK, GRAM_PER_PASS, count_threads, map_in_order
 from sksoftmax._maths.preconditioner import compute_moments
+from sksoftmax._solvers._rounds import count_ranges, count_rows, row_work, split_rows
 from sksoftmax._types import Array, Params, Problem
 
 #: Rows per lane in a dense block. The inner products of the rows then cost about as much as two or three products with
@@ -37,6 +38,9 @@ _MAX_NONZEROS = 0.25
 
 #: Number of dense rows that are converted to CSR at once.
 _CONVERTED_ROWS = 4096
+
+#: Multiplications of a thread in a round, some microseconds: with fewer it would mostly wait for the others.
+_MIN_PART_WORK = 2**15
 
 #: Entries of a sparse X that are scaled at once.
 _SCALED_ENTRIES = 2**20
@@ -87,6 +91,12 @@ class DualData(Protocol):
         ``intercept_scale`` is the scale of the intercept.
         """
 
+    def choose_rounds(self, q: Array, intercept_scale: float) -> Self:
+        """Return the rows with rounds for these q, see `_rounds`. Only CSR rows have rounds."""
+
+    def shorten_rounds(self) -> Self:
+        """Return the rows with rounds of half the length."""
+
     def scale_weights(self, factor: float) -> Self:
         """Return the rows with the weights times ``factor``."""
 
@@ -116,7 +126,8 @@ def make_dual_data(problem: Problem) -> DualData:
     weight, norm_weight = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
     if sp.issparse(X):
         constant = _constant_columns(X) if problem.fit_intercept else np.empty(0, np.intp)
-        return SparseRows(X, y, weight, norm_weight, _mean_squares(X, norm_weight), constant, X.data)
+        splits = split_rows(X, count_ranges(X, problem.n_classes))
+        return SparseRows(X, y, weight, norm_weight, _mean_squares(X, norm_weight), constant, X.data, splits)
     return DenseRows(X, y, weight, norm_weight, *_dense_statistics(problem))
 
 
@@ -191,7 +202,9 @@ def _constant_columns(X: Any) -> Array:
 class SparseRows(NamedTuple):
     """CSR rows; ``values`` are the values of X times the ``root`` of their column.
 
-    ``norm_weight`` is the weights with sum 1 over all rows. The other fields and the methods are those of `DualData`.
+    ``norm_weight`` is the weights with sum 1 over all rows, ``splits`` the first entry of each range of columns in each
+    row, and ``round_size`` the number of rows whose steps start from the same model: `_rounds` explains both. The other
+    fields and the methods are those of `DualData`.
     """
 
     X: Any
@@ -201,6 +214,8 @@ class SparseRows(NamedTuple):
     second_moment: Array
     constant: Array
     values: Array
+    splits: Array
+    round_size: int = 1
 
     @property
     def mean(self) -> Array:
@@ -231,10 +246,18 @@ class SparseRows(NamedTuple):
     def run_epoch(
         self, model: Any, dual_vars: Any, order: Array, intercept_scale: float, gap_tol: float
     ) -> tuple[float, float]:
+        n_threads = min(self._count_threads(model), 1 + int(self.round_size * self._row_work(model)) // _MIN_PART_WORK)
         sums: tuple[float, float] = compiled.kernels.sdca_epoch(
-            self._csr(), model, dual_vars, order, intercept_scale, 1 / len(self.y), gap_tol
+            *(self._csr(), model, dual_vars, order, intercept_scale, 1 / len(self.y), gap_tol),
+            *(self.round_size, n_threads),
         )
         return sums
+
+    def choose_rounds(self, q: Array, intercept_scale: float) -> SparseRows:
+        return self._replace(round_size=count_rows(self, q, intercept_scale))
+
+    def shorten_rounds(self) -> SparseRows:
+        return self._replace(round_size=max(1, self.round_size // 2))
 
     def scale_weights(self, factor: float) -> SparseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
@@ -242,19 +265,31 @@ class SparseRows(NamedTuple):
     def dual_gradient_sums(self, dual_vars: Any) -> tuple[Array, Array]:
         residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
         table = np.zeros((self.X.shape[1], residual.shape[1]), residual.dtype)
-        compiled.kernels.add_transposed_product((self.X.indptr, self.X.indices, self.values), residual, table)
+        compiled.kernels.add_transposed_product(
+            (self.splits, self.X.indices, self.values), residual, table, count_threads(table.shape[1] * self.X.nnz)
+        )
         return table, residual.sum(axis=0, dtype=float)
 
     def evaluate(self, model: Any, dual_vars: Any, gradient: Any) -> tuple[float, float]:
-        sums: tuple[float, float] = compiled.kernels.evaluate(self._csr(), model, dual_vars, gradient)
+        sums: tuple[float, float] = compiled.kernels.evaluate(
+            self._csr(), model, dual_vars, gradient, self._count_threads(model)
+        )
         return sums
 
     def add_product(self, dual_vars: Any, direction: Any, product: Any) -> None:
-        compiled.kernels.add_hessian_product(self._csr(), dual_vars, direction, product)
+        compiled.kernels.add_hessian_product(self._csr(), dual_vars, direction, product, self._count_threads(direction))
+
+    def _row_work(self, model: Any) -> float:
+        """Return the mean multiplications of a row with the model."""
+        return row_work(self.X, len(model.intercept))
+
+    def _count_threads(self, model: Any) -> int:
+        """Return the number of threads of a pass with the model."""
+        return count_threads(len(self.y) * self._row_work(model))
 
     def _csr(self) -> Any:
         """Return the rows as the compiled functions take them."""
-        return compiled.CsrRows(self.X.indptr, self.X.indices, self.values, self.y, self.weight)
+        return compiled.CsrRows(self.splits, self.X.indices, self.values, self.y, self.weight)
 
 
 class DenseRows(NamedTuple):
@@ -330,6 +365,12 @@ class DenseRows(NamedTuple):
                 table += block.T @ z
                 model.intercept[:] += scale * z.sum(axis=0)
         return loss, gaps
+
+    def choose_rounds(self, q: Array, intercept_scale: float) -> DenseRows:
+        return self
+
+    def shorten_rounds(self) -> DenseRows:
+        return self
 
     def scale_weights(self, factor: float) -> DenseRows:
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))

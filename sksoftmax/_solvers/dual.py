@@ -146,7 +146,7 @@ def _init_cold(problem: Problem, rows: DualData, intercept: Array) -> DualState:
     if problem.fit_intercept:
         position[-1, : problem.n_outputs] = intercept / prox_weights.root[-1]
     return DualState(
-        rows=rows.scale_columns(prox_weights.root),
+        rows=rows.scale_columns(prox_weights.root).choose_rounds(q, float(prox_weights.scale[-1])),
         model=model,
         dual_vars=compiled.DualVariables(residual, np.zeros(n, X.dtype), q),
         prox_weights=prox_weights,
@@ -229,6 +229,7 @@ def _update_estimates(
         else cautious_estimate
     )
     state = state._replace(
+        rows=state.rows.shorten_rounds() if rose else state.rows,
         prox_center=prox_center,
         value=value,
         is_exact=False,
@@ -334,11 +335,12 @@ def _rescale_kappa(problem: Problem, state: DualState, factor: float) -> DualSta
         state.model.l1_thresholds[:] = problem.alpha * problem.l1_ratio * new.root[:-1]
     moving = np.append(old.active, len(kappa) - 1)
     factors = np.divide(kappa, old.kappa, out=np.ones_like(kappa), where=old.kappa > 0)
+    q = curvatures(state.rows, new)
     return state._replace(
-        rows=state.rows.scale_columns(new.root),
+        rows=state.rows.scale_columns(new.root).choose_rounds(q, float(new.scale[-1])),
         prox_weights=new,
         prox_center=rescale_center(state.prox_center, coef, growth[moving], factors[moving]),
-        dual_vars=state.dual_vars._replace(q=curvatures(state.rows, new)),
+        dual_vars=state.dual_vars._replace(q=q),
         n_since_change=0,
         factor=state.factor * factor,
     )

@@ -264,9 +264,20 @@ def case(n_classes, dtype, index, n=40, p=12, seed=0):
     return X, rows, model, dual_vars
 
 
-def visit(rows, model, dual_vars, gap_tol=0.0, order=None):
+def visit(rows, model, dual_vars, gap_tol=0.0, order=None, round_size=1, n_threads=1):
     order = np.random.default_rng(1).permutation(len(rows.y)) if order is None else order
-    return kernels.sdca_epoch(rows, model, dual_vars, order, 0.3, 1 / len(rows.y), gap_tol)
+    return kernels.sdca_epoch(rows, model, dual_vars, order, 0.3, 1 / len(rows.y), gap_tol, round_size, n_threads)
+
+
+def copies(arrays):
+    return type(arrays)(*(array.copy() for array in arrays))
+
+
+def with_ranges(rows, bounds):
+    """The rows with ranges of columns that begin at ``bounds``."""
+    splits = np.empty((len(rows.indptr) - 1) * len(bounds) + 1, rows.indptr.dtype)
+    kernels.split_rows(rows.indptr, rows.indices, np.array(bounds, np.intp), splits)
+    return rows._replace(indptr=splits)
 
 
 @DTYPE
@@ -303,9 +314,9 @@ def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes, 
     before = model.table.copy()
     slope = compiled.GradientSums(np.zeros_like(model.table), np.zeros(n_lanes))
     no_slope = compiled.GradientSums(np.empty(0, dtype), np.zeros(n_lanes))
-    exact = kernels.evaluate(rows, model, dual_vars, no_slope)
+    exact = kernels.evaluate(rows, model, dual_vars, no_slope, 1)
     others = dual_vars._replace(residual=dual_vars.residual.copy(), entropy=dual_vars.entropy.copy())
-    assert exact == kernels.evaluate(rows, model, others, slope)
+    assert exact == kernels.evaluate(rows, model, others, slope, 1)
     residual = scipy_softmax(z, axis=1)
     assert_allclose(others.entropy, entr(residual).sum(axis=1), rtol=100 * rtol, atol=rtol)
     residual[np.arange(len(z)), rows.y] -= 1
@@ -349,16 +360,81 @@ def test_coefficients_within_their_thresholds_count_as_0(n_classes, dtype, varia
 def test_a_hessian_product_is_that_of_its_definition(n_classes, variant):
     X, rows, model, dual_vars = case(n_classes, np.float64, np.int32)
     n_outputs, n_lanes = (1 if n_classes == 2 else n_classes), len(model.intercept)
-    kernels.evaluate(rows, model, dual_vars, compiled.GradientSums(np.zeros_like(model.table), np.zeros(n_lanes)))
+    kernels.evaluate(rows, model, dual_vars, compiled.GradientSums(np.zeros_like(model.table), np.zeros(n_lanes)), 1)
     p = dual_vars.residual.reshape(len(rows.y), -1)[:, :n_outputs].copy()
     p[np.arange(len(p)), 0 if n_outputs == 1 else rows.y] += rows.y if n_outputs == 1 else 1
     direction = compiled.FlatModel(model.table, np.empty(0), np.where(np.arange(n_lanes) < n_outputs, 0.7, 0.0))
     product = compiled.GradientSums(np.zeros_like(model.table), np.zeros(n_lanes))
-    kernels.add_hessian_product(rows, dual_vars, direction, product)
+    kernels.add_hessian_product(rows, dual_vars, direction, product, 1)
     dz = (X @ model.table.reshape(X.shape[1], -1)[:, :n_outputs] + 0.7).T
     want = vectorized.multiply_hessian(p.T.copy(), dz, rows.weight)
     assert_allclose(product.table.reshape(X.shape[1], -1)[:, :n_outputs], X.T @ want.T, atol=1e-10)
     assert_allclose(product.intercept[:n_outputs], want.sum(axis=1), atol=1e-10)
+
+
+# --- rounds of rows, and threads ---------------------------------------------------------------------------
+
+
+@INDEX
+def test_ranges_of_columns_begin_where_their_bounds_say(index, variant):
+    _, rows, _, _ = case(3, np.float64, index)
+    bounds = np.array([0, 4, 4, 11])  # the second is empty
+    splits = with_ranges(rows, bounds).indptr
+    want = [
+        rows.indptr[i] + np.searchsorted(rows.indices[rows.indptr[i] : rows.indptr[i + 1]], bound)
+        for i in range(len(rows.y))
+        for bound in bounds
+    ]
+    assert_array_equal(splits, [*want, rows.indptr[-1]])
+    assert splits.dtype == index
+
+
+@DTYPE
+@N_CLASSES
+@pytest.mark.parametrize("round_size", [1, 7, 100])
+@pytest.mark.parametrize("bounds", [[0], [0, 3, 3, 8]])
+def test_the_steps_of_a_round_start_from_the_same_model(bounds, round_size, n_classes, dtype, variant):
+    X, rows, model, dual_vars = case(n_classes, dtype, np.int32)
+    X, order = X.toarray(), np.random.default_rng(1).permutation(len(rows.y))
+    others, table, intercept = copies(dual_vars), model.table.reshape(X.shape[1], -1).copy(), model.intercept.copy()
+    loss = gap = 0.0
+    for start in range(0, len(order), round_size):
+        members = order[start : start + round_size]
+        z = X[members] @ table + intercept
+        alone = np.zeros((len(members), len(members)), dtype)  # no step changes the raw predictions of another row
+        sums = kernels.sdca_block(members, z, alone, rows.y, rows.weight, others, 1 / len(order), 0.0)
+        loss, gap = loss + sums[0], gap + sums[1]
+        table += X[members].T @ z
+        intercept += dtype(0.3) * z.sum(axis=0)
+    sums = visit(with_ranges(rows, bounds), model, dual_vars, order=order, round_size=round_size)
+    tolerance = {"rtol": 1e-3 if dtype is np.float32 else 1e-8, "atol": 200 * np.finfo(dtype).eps}
+    assert_allclose(sums, (loss, gap), **tolerance)
+    assert_allclose(model.table, table.ravel(), **tolerance)
+    assert_allclose(model.intercept, intercept, **tolerance)
+    for got, want in zip(dual_vars, others, strict=True):
+        assert_allclose(got, want, **tolerance)
+
+
+@N_CLASSES
+@pytest.mark.parametrize("n_threads", [2, 3, 4, 8])
+@pytest.mark.parametrize("round_size", [1, 10, 300])
+def test_kernels_give_the_same_bits_on_any_number_of_threads(round_size, n_threads, n_classes):
+    _, rows, model, dual_vars = case(n_classes, np.float32, np.int32, n=300, p=40)
+    rows = with_ranges(rows, [0, 5, 20, 21])
+    n_lanes = len(model.intercept)
+
+    def results(n_threads):
+        at, dual = copies(model), copies(dual_vars)
+        sums = [visit(rows, at, dual, gap_tol=1e-3, round_size=round_size, n_threads=n_threads)]
+        gradient, product = (compiled.GradientSums(np.zeros_like(at.table), np.zeros(n_lanes)) for _ in range(2))
+        sums.append(kernels.evaluate(rows, at, dual, gradient, n_threads))
+        kernels.add_hessian_product(rows, dual, copies(model), product, n_threads)
+        residual, table = dual.residual.reshape(len(rows.y), -1), np.zeros((40, n_lanes), np.float32)
+        kernels.add_transposed_product(rows[:3], residual, table, n_threads)
+        return [np.array(sums), *at, *dual, *gradient, *product, table]
+
+    for got, want in zip(results(n_threads), results(1), strict=True):
+        assert_array_equal(got, want)
 
 
 # --- columns and rows of X ---------------------------------------------------------------------------------
@@ -390,7 +466,7 @@ def short(array):
     ("change", "message"),
     [
         (lambda r, m, d: (r._replace(y=short(r.y)), m, d), "y must have as many entries as weight"),
-        (lambda r, m, d: (r._replace(indptr=short(r.indptr)), m, d), "and indptr one more"),
+        (lambda r, m, d: (r._replace(indptr=short(r.indptr)), m, d), "indptr a multiple of that and one more"),
         (lambda r, m, d: (r._replace(values=short(r.values)), m, d), "indices and values must have the same length"),
         (lambda r, m, d: (r, m._replace(table=short(m.table)), d), "table must have a multiple of the entries"),
         (lambda r, m, d: (r, m._replace(intercept=short(m.intercept)), d), "must have 1 entry or a multiple of 8"),
@@ -406,6 +482,9 @@ def test_arrays_of_other_sizes_are_refused(change, message):
     _, rows, model, dual_vars = case(3, np.float64, np.int32)
     with pytest.raises(ValueError, match="order must hold row numbers"):
         visit(rows, model, dual_vars, order=np.array([41]))
+    for numbers in ({"round_size": 0}, {"n_threads": 0}):
+        with pytest.raises(ValueError, match="round_size and n_threads must be positive"):
+            visit(rows, model, dual_vars, **numbers)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ namespace sksoftmax {
 using Size = std::ptrdiff_t;
 
 // CSR rows: class codes, and values and weights of the same dtype.
+//
+// The columns are divided in `n_ranges` ranges. `indptr`, (n_samples * n_ranges + 1), has the first entry of each range
+// in each row, one row after the other; with one range it is the usual one.
 template <class Real, class Index> struct Rows {
     const Index *indptr;
     const Index *indices;
@@ -16,6 +19,11 @@ template <class Real, class Index> struct Rows {
     const Size *y;
     const Real *weight;
     Size n_samples;
+    Size n_ranges;
+
+    // The first entry of range c of row i. The last range of a row ends where the next row begins.
+    Size first(Size i, Size c = 0) const { return indptr[i * n_ranges + c]; }
+    Size n_entries() const { return first(n_samples); }
 };
 
 // Scaled coefficients, `n_lanes` side by side for each feature, their soft thresholds, and intercepts.

@@ -32,6 +32,21 @@ void squared_norms(const Index *indptr, const Index *indices, const Real *values
     }
 }
 
+// Fill the indptr of `Rows` with ranges of columns: range c begins at column bounds[c]. Rows have sorted columns.
+template <class Index>
+void split_rows(const Index *indptr, const Index *indices, Size n_samples, const Size *bounds, Size n_ranges,
+                Index *splits) {
+    for (Size i = 0; i < n_samples; ++i) {
+        Index e = indptr[i];
+        for (Size c = 0; c < n_ranges; ++c) {
+            while (e < indptr[i + 1] && Size(indices[e]) < bounds[c])
+                ++e;
+            *splits++ = e;
+        }
+    }
+    *splits = indptr[n_samples];
+}
+
 // Compute out[e] = values[e] * factor[indices[e]].
 template <class Real, class Index>
 void scale_values(const Index *indices, const Real *values, const double *factor, Size n_entries, Real *out) {

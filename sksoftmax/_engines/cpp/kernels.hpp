@@ -9,16 +9,18 @@ namespace sksoftmax {
 
 // See sparse.hpp, dense.hpp, columns.hpp and softmax.hpp for what they compute.
 template <class Real, class Index> struct Kernels {
-    Sums (*sdca_epoch)(const Rows<Real, Index> &, const Model<Real> &, Real *table, Real *intercept,
-                       const DualVariables<Real> &, const Size *order, Size n_order, Real intercept_scale, Real inv_n,
-                       double gap_tol);
-    Sums (*evaluate)(const Rows<Real, Index> &, const Model<Real> &, const DualVariables<Real> &,
-                     const ModelSums<Real> &gradient, Size start, Size end);
-    void (*add_hessian_product)(const Rows<Real, Index> &, const DualVariables<Real> &, const Model<Real> &direction,
-                                const ModelSums<Real> &product, Size start, Size end);
+    void (*multiply_ranges)(const Rows<Real, Index> &, const Model<Real> &, const Size *order, Size n_order, Size start,
+                            Size end, Size first, Size last, Real *products);
+    void (*sdca_steps)(const Rows<Real, Index> &, const Model<Real> &, const DualVariables<Real> &, const Size *order,
+                       Size n_order, Size start, Size end, const Real *products, Real inv_n, double gap_tol,
+                       Real *changes, Sums *sums, Real *memory);
+    void (*evaluate)(const Rows<Real, Index> &, const Model<Real> &, const DualVariables<Real> &, Size start, Size end,
+                     Real *changes, Sums *sums, Real *memory);
+    void (*add_changes)(const Rows<Real, Index> &, const Size *order, Size start, Size end, Size first, Size last,
+                        const Real *changes, const Sums *sums, double gap_tol, Real *table, Size n_lanes);
+    void (*multiply_rows)(const Rows<Real, Index> &, const DualVariables<Real> &, const Model<Real> &direction,
+                          Size start, Size end, Real *changes);
     void (*raw_predictions)(const Rows<Real, Index> &, const Model<Real> &, Real *z, Size start, Size end);
-    void (*add_transposed_product)(const Rows<Real, Index> &, const Real *residual, Real *table, Size n_lanes,
-                                   Size start, Size end);
     Sums (*sdca_block)(const Size *order, Size n_block, Real *z, const Real *coupling, const Size *y,
                        const Real *weight, const DualVariables<Real> &, Size n_lanes, Real inv_n, double gap_tol,
                        Size &n_changed);
@@ -28,6 +30,8 @@ template <class Real, class Index> struct Kernels {
                              Size n_samples, double *squares);
     void (*squared_norms)(const Index *indptr, const Index *indices, const Real *values, const double *scale,
                           Size n_samples, double *squared_norm);
+    void (*split_rows)(const Index *indptr, const Index *indices, Size n_samples, const Size *bounds, Size n_ranges,
+                       Index *splits);
     void (*scale_values)(const Index *indices, const Real *values, const double *factor, Size n_entries, Real *out);
     void (*count_nonzeros)(const Real *X, Size n_samples, Size n_features, Size *indptr);
     void (*copy_nonzeros)(const Real *X, Size n_samples, Size n_features, Index *indices, Real *values);

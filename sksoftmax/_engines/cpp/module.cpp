@@ -22,6 +22,7 @@
 
 #include "blas.hpp"
 #include "kernels.hpp"
+#include "rounds.hpp"
 
 namespace nb = nanobind;
 
@@ -93,13 +94,14 @@ void check(bool holds, const char *message) {
 
 template <class Real, class Index> Rows<Real, Index> to_rows(const RowArrays<Real, Index> &arrays) {
     const auto &[indptr, indices, values, y, weight] = arrays;
-    const Size n_samples = weight.size();
-    check(Size(indptr.size()) == n_samples + 1 && Size(y.size()) == n_samples,
-          "y must have as many entries as weight, and indptr one more");
+    const Size n_samples = weight.size(), n_splits = Size(indptr.size()) - 1;
+    const Size n_ranges = n_samples ? n_splits / n_samples : 1;
+    check(n_ranges > 0 && n_splits == n_ranges * n_samples && Size(y.size()) == n_samples,
+          "y must have as many entries as weight, and indptr a multiple of that and one more");
     check(indices.size() == values.size(), "indices and values must have the same length");
-    check(indptr.data()[0] == 0 && Size(indptr.data()[n_samples]) <= Size(values.size()),
+    check(indptr.data()[0] == 0 && Size(indptr.data()[n_splits]) <= Size(values.size()),
           "indptr must begin with 0 and end with at most the number of values");
-    return {indptr.data(), indices.data(), values.data(), y.data(), weight.data(), n_samples};
+    return {indptr.data(), indices.data(), values.data(), y.data(), weight.data(), n_samples, n_ranges};
 }
 
 // The n_features of a table are not checked against the indices: `_data.validation` has checked X.
@@ -134,11 +136,15 @@ void check_order(const Array<const Size> &order, Size n_samples) {
         check(order.data()[a] >= 0 && order.data()[a] < n_samples, "order must hold row numbers");
 }
 
-// --- interrupts ---
+void check_rounds(Size round_size, int n_threads) {
+    check(round_size > 0 && n_threads > 0, "round_size and n_threads must be positive");
+}
 
-//: Multiplications of a block of rows, some tenths of a millisecond. Sums of blocks are added, so that the blocks
-//: depend on the data alone: the same fit gives the same bits.
-constexpr Size BLOCK_WORK = Size(1) << 20;
+// --- passes over CSR rows ---
+
+//: Multiplications of a round of a pass that takes no steps, some tenths of a millisecond. Sums of rounds are added, so
+//: that the rounds depend on the data alone: the same fit gives the same bits.
+constexpr Size ROUND_WORK = Size(1) << 20;
 
 //: Multiplications of a class that softmax and the dual step take, roughly.
 constexpr Size STEP_WORK = 100;
@@ -147,74 +153,164 @@ constexpr Size STEP_WORK = 100;
 //: hardly slows it.
 constexpr std::chrono::milliseconds PATIENCE(20);
 
-// Call `visit(start, end)` for blocks of n_rows rows, without the interpreter's lock, and raise KeyboardInterrupt
-// between two blocks if it came. `row_work` is the mean multiplications of a row by a class.
-template <class Visit> void interruptible(Size n_rows, Size row_work, Size n_lanes, Visit visit) {
-    const Size size = 1 + BLOCK_WORK / ((row_work + STEP_WORK) * n_lanes);
-    nb::gil_scoped_release unlocked;
-    auto last = std::chrono::steady_clock::now();
-    for (Size start = 0; start < n_rows; start += size) {
-        visit(start, start + size < n_rows ? start + size : n_rows);
+// Raises KeyboardInterrupt if it came.
+class Interrupts {
+  public:
+    void look() {
         const auto now = std::chrono::steady_clock::now();
-        if (now - last > PATIENCE) {
-            nb::gil_scoped_acquire locked;
-            if (PyErr_CheckSignals() != 0)
-                throw nb::python_error();
-            last = now;
-        }
+        if (now - last_ <= PATIENCE)
+            return;
+        last_ = now;
+        nb::gil_scoped_acquire locked;
+        if (PyErr_CheckSignals() != 0)
+            throw nb::python_error();
     }
+
+  private:
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+// The number of rows in a round of a pass that takes no steps.
+template <class Real, class Index> Size count_rows(const Rows<Real, Index> &rows, Size n_lanes) {
+    const Size n_entries = rows.n_samples ? rows.n_entries() / rows.n_samples : 0;
+    return 1 + ROUND_WORK / ((n_entries + STEP_WORK) * n_lanes);
 }
 
-// The mean number of entries of a row.
-template <class Real, class Index> Size mean_entries(const Rows<Real, Index> &rows) {
-    return rows.n_samples ? rows.indptr[rows.n_samples] / rows.n_samples : 0;
-}
+// The memory of a round, without the interpreter's lock.
+template <class Real> struct RoundMemory {
+    std::vector<Real> changes;              // of the model, (round_size, n_lanes)
+    std::vector<Sums> sums;                 // of each row
+    std::vector<std::vector<Real>> scratch; // of each thread
 
-// --- functions ---
+    RoundMemory(Size round_size, Size n_lanes, int n_threads)
+        : changes(round_size * n_lanes), sums(round_size), scratch(n_threads, std::vector<Real>(6 * n_lanes)) {}
+
+    // Add the changes of the first n_rows rows to `intercept`, times `scale`.
+    template <class Sum> void add_to(Sum *intercept, Size n_rows, Size n_lanes, Sum scale) const {
+        for (Size a = 0; a < n_rows; ++a)
+            for (Size k = 0; k < n_lanes; ++k)
+                intercept[k] += scale * changes[a * n_lanes + k];
+    }
+
+    Sums total(Size n_rows) const {
+        Sums total;
+        for (Size a = 0; a < n_rows; ++a)
+            total += sums[a];
+        return total;
+    }
+};
 
 using Pair = std::tuple<double, double>;
 
+// Take the dual steps of the rows in `order`, and update the model and the dual variables.
+//
+// The steps of `round_size` rows start from the same model. Returns the sums of `sdca_steps` over the rows.
 template <class Real, class Index>
 Pair sdca_epoch(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_arrays, DualArrays<Real> dual_arrays,
-                Array<const Size> order, double intercept_scale, double inv_n, double gap_tol) {
-    const Rows<Real, Index> rows = to_rows(row_arrays);
+                Array<const Size> order, double intercept_scale, double inv_n, double gap_tol, Size round_size,
+                int n_threads) {
     const Model<Real> model = to_model(model_arrays);
-    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, model.n_lanes);
+    const Size n_lanes = model.n_lanes, n_order = order.size();
+    const Rows<Real, Index> rows = to_rows(row_arrays);
+    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
     check_order(order, rows.n_samples);
-    const auto kernel = kernels<Real, Index>().sdca_epoch;
+    check_rounds(round_size, n_threads);
+    Real *table = std::get<0>(model_arrays).data(), *intercept = std::get<2>(model_arrays).data();
+    const Kernels<Real, Index> kernel = kernels<Real, Index>();
+    round_size = std::min(round_size, std::max(n_order, Size(1)));
+    nb::gil_scoped_release unlocked;
+    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
+    std::vector<Real> products(round_size * rows.n_ranges * n_lanes);
+    Interrupts interrupts;
     Sums sums;
-    interruptible(order.size(), mean_entries(rows), model.n_lanes, [&](Size start, Size end) {
-        sums += kernel(rows, model, std::get<0>(model_arrays).data(), std::get<2>(model_arrays).data(), dual,
-                       order.data() + start, end - start, Real(intercept_scale), Real(inv_n), gap_tol);
-    });
+    for_rounds(
+        rows.n_ranges, n_order, round_size, n_threads,
+        [&](Size start, Size end, Size offset, int worker) {
+            kernel.sdca_steps(rows, model, dual, order.data(), n_order, start, end,
+                              &products[offset * rows.n_ranges * n_lanes], Real(inv_n), gap_tol,
+                              &memory.changes[offset * n_lanes], &memory.sums[offset], memory.scratch[worker].data());
+        },
+        [&](Size start, Size end) {
+            for (Size a = 0; a < end - start; ++a)
+                if (memory.sums[a].gap > gap_tol)
+                    for (Size k = 0; k < n_lanes; ++k)
+                        intercept[k] += Real(intercept_scale) * memory.changes[a * n_lanes + k];
+            sums += memory.total(end - start);
+            interrupts.look();
+        },
+        [&](Size start, Size end, Size next_end, Size first, Size last) {
+            kernel.add_changes(rows, order.data(), start, end, first, last, memory.changes.data(), memory.sums.data(),
+                               gap_tol, table, n_lanes);
+            kernel.multiply_ranges(rows, model, order.data(), n_order, end, next_end, first, last, products.data());
+        });
     return {sums.loss, sums.gap};
 }
 
+// Return the sums of `evaluate` over all rows; add the gradient of the first, unless it has no table.
 template <class Real, class Index>
 Pair evaluate(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_arrays, DualArrays<Real> dual_arrays,
-              SumArrays<Real> gradient_arrays) {
-    const Rows<Real, Index> rows = to_rows(row_arrays);
+              SumArrays<Real> gradient_arrays, int n_threads) {
     const Model<Real> model = to_model(model_arrays);
-    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, model.n_lanes);
-    const ModelSums<Real> gradient = to_sums(gradient_arrays, model.n_lanes, std::get<0>(model_arrays).size());
-    const auto kernel = kernels<Real, Index>().evaluate;
+    const Size n_lanes = model.n_lanes;
+    const Rows<Real, Index> rows = to_rows(row_arrays);
+    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
+    const ModelSums<Real> gradient = to_sums(gradient_arrays, n_lanes, std::get<0>(model_arrays).size());
+    const Kernels<Real, Index> kernel = kernels<Real, Index>();
+    const Size round_size = count_rows(rows, n_lanes);
+    check_rounds(round_size, n_threads);
+    nb::gil_scoped_release unlocked;
+    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
+    Interrupts interrupts;
     Sums sums;
-    interruptible(rows.n_samples, mean_entries(rows), model.n_lanes,
-                  [&](Size start, Size end) { sums += kernel(rows, model, dual, gradient, start, end); });
+    for_rounds(
+        rows.n_ranges, rows.n_samples, round_size, n_threads,
+        [&](Size start, Size end, Size offset, int worker) {
+            kernel.evaluate(rows, model, dual, start, end, gradient.table ? &memory.changes[offset * n_lanes] : nullptr,
+                            &memory.sums[offset], memory.scratch[worker].data());
+        },
+        [&](Size start, Size end) {
+            if (gradient.table)
+                memory.add_to(gradient.intercept, end - start, n_lanes, 1.0);
+            sums += memory.total(end - start);
+            interrupts.look();
+        },
+        [&](Size start, Size end, Size, Size first, Size last) {
+            if (gradient.table)
+                kernel.add_changes(rows, nullptr, start, end, first, last, memory.changes.data(), nullptr, 0.0,
+                                   gradient.table, n_lanes);
+        });
     return {sums.loss, sums.gap};
 }
 
+// Add the Hessian of the loss, at the probabilities of the dual variables, times `direction` to `product`.
 template <class Real, class Index>
 void add_hessian_product(RowArrays<Real, Index> row_arrays, DualArrays<Real> dual_arrays,
-                         ModelArrays<Real> direction_arrays, SumArrays<Real> product_arrays) {
-    const Rows<Real, Index> rows = to_rows(row_arrays);
+                         ModelArrays<Real> direction_arrays, SumArrays<Real> product_arrays, int n_threads) {
     const Model<Real> direction = to_model(direction_arrays);
-    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, direction.n_lanes);
-    const ModelSums<Real> product = to_sums(product_arrays, direction.n_lanes, std::get<0>(direction_arrays).size());
+    const Size n_lanes = direction.n_lanes;
+    const ModelSums<Real> product = to_sums(product_arrays, n_lanes, std::get<0>(direction_arrays).size());
     check(product.table, "product must have a table");
-    const auto kernel = kernels<Real, Index>().add_hessian_product;
-    interruptible(rows.n_samples, mean_entries(rows), direction.n_lanes,
-                  [&](Size start, Size end) { kernel(rows, dual, direction, product, start, end); });
+    const Rows<Real, Index> rows = to_rows(row_arrays);
+    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
+    const Kernels<Real, Index> kernel = kernels<Real, Index>();
+    const Size round_size = count_rows(rows, n_lanes);
+    check_rounds(round_size, n_threads);
+    nb::gil_scoped_release unlocked;
+    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
+    Interrupts interrupts;
+    for_rounds(
+        rows.n_ranges, rows.n_samples, round_size, n_threads,
+        [&](Size start, Size end, Size offset, int) {
+            kernel.multiply_rows(rows, dual, direction, start, end, &memory.changes[offset * n_lanes]);
+        },
+        [&](Size start, Size end) {
+            memory.add_to(product.intercept, end - start, n_lanes, 1.0);
+            interrupts.look();
+        },
+        [&](Size start, Size end, Size, Size first, Size last) {
+            kernel.add_changes(rows, nullptr, start, end, first, last, memory.changes.data(), nullptr, 0.0,
+                               product.table, n_lanes);
+        });
 }
 
 template <class Real, class Index>
@@ -223,32 +319,52 @@ using CsrArrays = std::tuple<Array<const Index>, Array<const Index>, Array<const
 // The rows of a CSR matrix, without classes and weights.
 template <class Real, class Index> Rows<Real, Index> to_matrix(const CsrArrays<Real, Index> &arrays, Size n_samples) {
     const auto &[indptr, indices, values] = arrays;
-    check(Size(indptr.size()) == n_samples + 1, "indptr must have one entry more than there are rows");
-    check(indices.size() == values.size() && Size(indptr.data()[n_samples]) <= Size(values.size()),
+    const Size n_splits = Size(indptr.size()) - 1, n_ranges = n_samples ? n_splits / n_samples : 1;
+    check(n_ranges > 0 && n_splits == n_ranges * n_samples,
+          "indptr must have a multiple of the rows and one entry more");
+    check(indices.size() == values.size() && Size(indptr.data()[n_splits]) <= Size(values.size()),
           "indices and values must have the length that indptr says");
-    return {indptr.data(), indices.data(), values.data(), nullptr, nullptr, n_samples};
+    return {indptr.data(), indices.data(), values.data(), nullptr, nullptr, n_samples, n_ranges};
 }
 
 template <class Real, class Index>
 void raw_predictions(CsrArrays<Real, Index> csr, ModelArrays<Real> model_arrays, Matrix<Real> z) {
-    const Rows<Real, Index> rows = to_matrix(csr, z.shape(0));
     const Model<Real> model = to_model(model_arrays);
+    const Rows<Real, Index> rows = to_matrix(csr, z.shape(0));
     check(Size(z.shape(1)) == model.n_lanes, "z must have the columns of the model");
     const auto kernel = kernels<Real, Index>().raw_predictions;
-    interruptible(rows.n_samples, mean_entries(rows), model.n_lanes,
-                  [&](Size start, Size end) { kernel(rows, model, z.data(), start, end); });
+    const Size n_rows = count_rows(rows, model.n_lanes);
+    nb::gil_scoped_release unlocked;
+    Interrupts interrupts;
+    for (Size start = 0; start < rows.n_samples; start += n_rows) {
+        kernel(rows, model, z.data(), start, std::min(start + n_rows, rows.n_samples));
+        interrupts.look();
+    }
 }
 
+// Add X' residual to `table`; `residual` is (n_samples, n_lanes).
 template <class Real, class Index>
-void add_transposed_product(CsrArrays<Real, Index> csr, Matrix<const Real> residual, Matrix<Real> table) {
+void add_transposed_product(CsrArrays<Real, Index> csr, Matrix<const Real> residual, Matrix<Real> table,
+                            int n_threads) {
     const Rows<Real, Index> rows = to_matrix(csr, residual.shape(0));
     const Size n_lanes = residual.shape(1);
     check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "residual must have 1 column or a multiple of 8");
     check(Size(table.shape(1)) == n_lanes, "table must have the columns of residual");
-    const auto kernel = kernels<Real, Index>().add_transposed_product;
-    interruptible(rows.n_samples, mean_entries(rows), n_lanes,
-                  [&](Size start, Size end) { kernel(rows, residual.data(), table.data(), n_lanes, start, end); });
+    const Size round_size = count_rows(rows, n_lanes);
+    check_rounds(round_size, n_threads);
+    const auto kernel = kernels<Real, Index>().add_changes;
+    nb::gil_scoped_release unlocked;
+    Interrupts interrupts;
+    for_rounds(
+        rows.n_ranges, rows.n_samples, round_size, n_threads, [](Size, Size, Size, int) {},
+        [&](Size, Size) { interrupts.look(); },
+        [&](Size start, Size end, Size, Size first, Size last) {
+            kernel(rows, nullptr, start, end, first, last, residual.data() + start * n_lanes, nullptr, 0.0,
+                   table.data(), n_lanes);
+        });
 }
+
+// --- blocks of dense rows ---
 
 template <class Real>
 std::tuple<double, double, Size> sdca_block(Array<const Size> order, Matrix<Real> z, Matrix<const Real> coupling,
@@ -304,6 +420,18 @@ void squared_norms(Array<const Index> indptr, Array<const Index> indices, Array<
     nb::gil_scoped_release unlocked;
     kernels<Real, Index>().squared_norms(indptr.data(), indices.data(), values.data(), scale.data(),
                                          squared_norm.size(), squared_norm.data());
+}
+
+template <class Index>
+void split_rows(Array<const Index> indptr, Array<const Index> indices, Array<const Size> bounds, Array<Index> splits) {
+    const Size n_samples = Size(indptr.size()) - 1, n_ranges = bounds.size();
+    check(n_samples >= 0 && Size(indptr.data()[n_samples]) <= Size(indices.size()),
+          "indices must have the length that indptr says");
+    check(n_ranges > 0 && Size(splits.size()) == n_samples * n_ranges + 1,
+          "splits must have an entry for each range of each row, and one more");
+    nb::gil_scoped_release unlocked;
+    kernels<float, Index>().split_rows(indptr.data(), indices.data(), n_samples, bounds.data(), n_ranges,
+                                       splits.data());
 }
 
 template <class Real, class Index>
@@ -488,6 +616,8 @@ NB_MODULE(_sksoftmax_kernels, m) {
     m.def("set_blas", set_blas);
     m.def("variants", variants);
     m.def("use_variant", [](const std::string &name) { variant = find_variant(name); });
+    define(m, "split_rows", split_rows<std::int32_t>);
+    define(m, "split_rows", split_rows<std::int64_t>);
     define_for_dtype<float>(m);
     define_for_dtype<double>(m);
 }

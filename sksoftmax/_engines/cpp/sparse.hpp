@@ -1,9 +1,11 @@
-// Passes over CSR rows: epochs of dual steps, losses and gradients, Hessian products.
+// Passes over CSR rows: dual steps, losses and gradients, Hessian products.
+//
+// Each pass has two parts, so that threads can share it: what the raw predictions of a row change, row by row, and the
+// sum of the rows' products with these changes, column by column. `rounds.hpp` distributes them.
 
 #pragma once
 
 #include <type_traits>
-#include <vector>
 
 #include "visit.hpp"
 
@@ -22,12 +24,10 @@ template <class T> SKSOFTMAX_INLINE void prefetch(const T *array, Size start, Si
 #endif
 }
 
-// Prefetch all that a step reads of row i: rows in random order are not in the cache.
+// Prefetch what a step reads of row i but its entries: rows in random order are not in the cache.
 template <class Real, class Index>
 SKSOFTMAX_INLINE void prefetch_row(Size i, const Rows<Real, Index> &rows, const DualVariables<Real> &dual,
                                    Size n_lanes) {
-    prefetch(rows.indices, rows.indptr[i], rows.indptr[i + 1]);
-    prefetch(rows.values, rows.indptr[i], rows.indptr[i + 1]);
     prefetch(rows.y, i, i + 1);
     prefetch(rows.weight, i, i + 1);
     prefetch(dual.residual, i * n_lanes, (i + 1) * n_lanes);
@@ -71,16 +71,14 @@ SKSOFTMAX_INLINE void accumulate(const Model<Real> &model, const Real *table, co
         store(z + v * WIDTH<Real>, even[v] + odd[v]);
 }
 
-// Compute the raw predictions z of row i.
+// Add the products of entries `start` to `end` of a row with the coefficients to z.
 template <class Real, class Index>
-SKSOFTMAX_INLINE void raw_row(Size i, const Rows<Real, Index> &rows, const Model<Real> &model, Real *z) {
-    for (Size k = 0; k < model.n_lanes; k += WIDTH<Real>)
-        store(z + k, load(model.intercept + k));
+SKSOFTMAX_INLINE void add_product(const Rows<Real, Index> &rows, Size start, Size end, const Model<Real> &model,
+                                  Real *z) {
     if (!model.table)
         return;
-    const Size start = rows.indptr[i], n_entries = rows.indptr[i + 1] - start;
     const auto add = [&](auto n_vectors, Size k) {
-        accumulate<n_vectors()>(model, model.table + k, rows.indices + start, rows.values + start, n_entries, z + k);
+        accumulate<n_vectors()>(model, model.table + k, rows.indices + start, rows.values + start, end - start, z + k);
     };
     Size k = 0;
     for (; k + 4 * WIDTH<Real> <= model.n_lanes; k += 4 * WIDTH<Real>)
@@ -95,10 +93,19 @@ SKSOFTMAX_INLINE void raw_row(Size i, const Rows<Real, Index> &rows, const Model
     }
 }
 
-// Add row i times each of `change` to the table.
+// Compute the raw predictions z of row i.
 template <class Real, class Index>
-SKSOFTMAX_INLINE void add_row(Size i, const Rows<Real, Index> &rows, const Real *change, Real *table, Size n_lanes) {
-    for (Size e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e) {
+SKSOFTMAX_INLINE void raw_row(Size i, const Rows<Real, Index> &rows, const Model<Real> &model, Real *z) {
+    for (Size k = 0; k < model.n_lanes; k += WIDTH<Real>)
+        store(z + k, load(model.intercept + k));
+    add_product(rows, rows.first(i), rows.first(i + 1), model, z);
+}
+
+// Add entries `start` to `end` of a row times each of `change` to the table.
+template <class Real, class Index>
+SKSOFTMAX_INLINE void add_row(const Rows<Real, Index> &rows, Size start, Size end, const Real *change, Real *table,
+                              Size n_lanes) {
+    for (Size e = start; e < end; ++e) {
         Real *target = table + rows.indices[e] * n_lanes;
         const Vec<Real> value = all(rows.values[e]);
         for (Size k = 0; k < n_lanes; k += WIDTH<Real>)
@@ -106,13 +113,12 @@ SKSOFTMAX_INLINE void add_row(Size i, const Rows<Real, Index> &rows, const Real 
     }
 }
 
-// The raw prediction of row i, for two classes.
+// The product of entries `start` to `end` of a row with the coefficients, for two classes.
 template <class Real, class Index>
-SKSOFTMAX_INLINE double raw_row_binary(Size i, const Rows<Real, Index> &rows, const Model<Real> &model) {
-    Real sums[4] = {model.intercept[0], 0, 0, 0};
+SKSOFTMAX_INLINE Real product_binary(const Rows<Real, Index> &rows, Size start, Size end, const Model<Real> &model) {
+    Real sums[4] = {};
     if (!model.table)
-        return sums[0];
-    const Size start = rows.indptr[i], end = rows.indptr[i + 1];
+        return 0;
     const auto entry = [&](Size e) {
         const Index j = rows.indices[e];
         Real w = model.table[j];
@@ -131,83 +137,123 @@ SKSOFTMAX_INLINE double raw_row_binary(Size i, const Rows<Real, Index> &rows, co
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+// The raw prediction of row i, for two classes.
+template <class Real, class Index>
+SKSOFTMAX_INLINE double raw_row_binary(Size i, const Rows<Real, Index> &rows, const Model<Real> &model) {
+    return model.intercept[0] + product_binary(rows, rows.first(i), rows.first(i + 1), model);
+}
+
 // Do `add_row` for two classes.
 template <class Real, class Index>
-SKSOFTMAX_INLINE void add_row_binary(Size i, const Rows<Real, Index> &rows, Real change, Real *table) {
-    for (Size e = rows.indptr[i]; e < rows.indptr[i + 1]; ++e)
+SKSOFTMAX_INLINE void add_row_binary(const Rows<Real, Index> &rows, Size start, Size end, Real change, Real *table) {
+    for (Size e = start; e < end; ++e)
         table[rows.indices[e]] += change * rows.values[e];
 }
 
-// Take the dual steps of the rows in `order`, and update the model and the dual variables.
-//
-// Returns two sums over the rows, each before the row's step: weight * loss, and weight * the Fenchel-Young gap between
-// the dual variables and the raw predictions. Rows whose weighted gap is at most `gap_tol` do not change.
+// Write the products of rows order[start] to order[end] with ranges `first` to `last` of the columns to `products`,
+// (end - start, n_ranges, n_lanes).
 template <class Real, class Index>
-Sums sdca_epoch(const Rows<Real, Index> &rows, const Model<Real> &model, Real *table, Real *intercept,
-                const DualVariables<Real> &dual, const Size *order, Size n_order, Real intercept_scale, Real inv_n,
-                double gap_tol) {
+void multiply_ranges(const Rows<Real, Index> &rows, const Model<Real> &model, const Size *order, Size n_order,
+                     Size start, Size end, Size first, Size last, Real *products) {
     const Size n_lanes = model.n_lanes;
-    std::vector<Real> memory(Scratch<Real>::n_vectors * n_lanes);
-    const Scratch<Real> s(memory.data(), n_lanes);
-    Sums sums;
-    for (Size a = 0; a < n_order; ++a) {
+    for (Size a = start; a < end; ++a, products += rows.n_ranges * n_lanes) {
+        if (a + 1 < n_order) {
+            prefetch(rows.indices, rows.first(order[a + 1], first), rows.first(order[a + 1], last));
+            prefetch(rows.values, rows.first(order[a + 1], first), rows.first(order[a + 1], last));
+        }
+        for (Size c = first; c < last; ++c) {
+            const Size entry = rows.first(order[a], c), end_entry = rows.first(order[a], c + 1);
+            Real *z = products + c * n_lanes;
+            if (n_lanes == 1) {
+                *z = product_binary(rows, entry, end_entry, model);
+                continue;
+            }
+            for (Size k = 0; k < n_lanes; k += WIDTH<Real>)
+                store(z + k, all(Real(0)));
+            add_product(rows, entry, end_entry, model, z);
+        }
+    }
+}
+
+// Take the dual steps of rows order[start] to order[end] from their `products` with the model, and update their dual
+// variables.
+//
+// Writes the change of the model by each row to `changes`, (end - start, n_lanes), and to `sums` weight * loss and
+// weight * the Fenchel-Young gap between the dual variables and the raw predictions, both before the step. Rows whose
+// weighted gap is at most `gap_tol` do not change. `memory` has room for the vectors of `Scratch`.
+template <class Real, class Index>
+void sdca_steps(const Rows<Real, Index> &rows, const Model<Real> &model, const DualVariables<Real> &dual,
+                const Size *order, Size n_order, Size start, Size end, const Real *products, Real inv_n, double gap_tol,
+                Real *changes, Sums *sums, Real *memory) {
+    const Size n_lanes = model.n_lanes;
+    Scratch<Real> s(memory, n_lanes);
+    for (Size a = start; a < end; ++a, changes += n_lanes, ++sums) {
         const Size i = order[a];
         if (a + 1 < n_order)
             prefetch_row(order[a + 1], rows, dual, n_lanes);
-        Sums row;
         if (n_lanes == 1) {
+            Real z = model.intercept[0];
+            for (Size c = 0; c < rows.n_ranges; ++c)
+                z += *products++;
             double change;
-            row = sdca_step_binary(i, raw_row_binary(i, rows, model), rows.y[i], rows.weight[i], dual, inv_n, gap_tol,
-                                   change);
-            if (row.gap > gap_tol) {
-                add_row_binary(i, rows, Real(change), table);
-                intercept[0] += intercept_scale * Real(change);
-            }
+            *sums = sdca_step_binary(i, z, rows.y[i], rows.weight[i], dual, inv_n, gap_tol, change);
+            *changes = Real(change);
         } else {
-            raw_row(i, rows, model, s.z);
-            row = sdca_step(i, rows.y[i], rows.weight[i], dual, inv_n, gap_tol, s, n_lanes);
-            if (row.gap > gap_tol) {
-                add_row(i, rows, s.z, table, n_lanes);
-                for (Size k = 0; k < n_lanes; k += WIDTH<Real>)
-                    store(intercept + k, load(intercept + k) + all(intercept_scale) * load(s.z + k));
+            s.z = changes;
+            for (Size k = 0; k < n_lanes; k += WIDTH<Real>) {
+                Vec<Real> z = load(model.intercept + k);
+                for (Size c = 0; c < rows.n_ranges; ++c)
+                    z += load(products + c * n_lanes + k);
+                store(s.z + k, z);
             }
+            products += rows.n_ranges * n_lanes;
+            *sums = sdca_step(i, rows.y[i], rows.weight[i], dual, inv_n, gap_tol, s, n_lanes);
         }
-        sums += row;
     }
-    return sums;
 }
 
-// Return the sums of `sdca_epoch` over rows `start` to `end` at the model as it is, without a step.
+// Write the sums of `sdca_steps` for rows `start` to `end`, without a step.
 //
-// Unless `gradient` has no table, the gradient of the first sum is added to it, and the dual variables become those of
-// the model's probabilities.
+// Unless `changes` is null, the gradient of the first sum by the raw predictions of each row is written to it, and the
+// dual variables become those of the model's probabilities.
 template <class Real, class Index>
-Sums evaluate(const Rows<Real, Index> &rows, const Model<Real> &model, const DualVariables<Real> &dual,
-              const ModelSums<Real> &gradient, Size start, Size end) {
+void evaluate(const Rows<Real, Index> &rows, const Model<Real> &model, const DualVariables<Real> &dual, Size start,
+              Size end, Real *changes, Sums *sums, Real *memory) {
     const Size n_lanes = model.n_lanes;
-    std::vector<Real> memory(Scratch<Real>::n_vectors * n_lanes);
-    const Scratch<Real> s(memory.data(), n_lanes);
-    const bool with_gradient = gradient.table;
-    Sums sums;
-    for (Size i = start; i < end; ++i) {
+    Scratch<Real> s(memory, n_lanes);
+    const bool with_gradient = changes;
+    for (Size i = start; i < end; ++i, ++sums) {
         if (n_lanes == 1) {
             double z = raw_row_binary(i, rows, model);
-            sums += evaluate_row_binary(i, z, rows.y[i], rows.weight[i], dual, with_gradient);
-            if (with_gradient) {
-                add_row_binary(i, rows, Real(z), gradient.table);
-                gradient.intercept[0] += z;
-            }
+            *sums = evaluate_row_binary(i, z, rows.y[i], rows.weight[i], dual, with_gradient);
+            if (with_gradient)
+                *changes++ = Real(z);
         } else {
+            if (with_gradient)
+                s.z = changes + (i - start) * n_lanes;
             raw_row(i, rows, model, s.z);
-            sums += evaluate_row(i, rows.y[i], rows.weight[i], dual, with_gradient, s, n_lanes);
-            if (with_gradient) {
-                add_row(i, rows, s.z, gradient.table, n_lanes);
-                for (Size k = 0; k < n_lanes; ++k)
-                    gradient.intercept[k] += s.z[k];
-            }
+            *sums = evaluate_row(i, rows.y[i], rows.weight[i], dual, with_gradient, s, n_lanes);
         }
     }
-    return sums;
+}
+
+// Add the products of rows order[start] to order[end] and their `changes` to ranges `first` to `last` of the columns of
+// the table.
+//
+// Rows in the order of their numbers if `order` is null. A row whose gap in `sums` is at most `gap_tol` adds nothing,
+// unless `sums` is null.
+template <class Real, class Index>
+void add_changes(const Rows<Real, Index> &rows, const Size *order, Size start, Size end, Size first, Size last,
+                 const Real *changes, const Sums *sums, double gap_tol, Real *table, Size n_lanes) {
+    for (Size a = start; a < end; ++a, changes += n_lanes) {
+        if (sums && !(sums++->gap > gap_tol))
+            continue;
+        const Size i = order ? order[a] : a, entry = rows.first(i, first), end_entry = rows.first(i, last);
+        if (n_lanes == 1)
+            add_row_binary(rows, entry, end_entry, *changes, table);
+        else
+            add_row(rows, entry, end_entry, changes, table, n_lanes);
+    }
 }
 
 // Compute the raw predictions of rows `start` to `end`: z is (n_samples, n_lanes).
@@ -221,32 +267,18 @@ void raw_predictions(const Rows<Real, Index> &rows, const Model<Real> &model, Re
     }
 }
 
-// Add X' residual of rows `start` to `end` to `table`; `residual` is (n_samples, n_lanes).
+// Write the Hessian of the loss of rows `start` to `end` by their raw predictions, at the probabilities of the dual
+// variables, times the raw predictions of `direction`.
 template <class Real, class Index>
-void add_transposed_product(const Rows<Real, Index> &rows, const Real *residual, Real *table, Size n_lanes, Size start,
-                            Size end) {
-    for (Size i = start; i < end; ++i) {
-        if (n_lanes == 1)
-            add_row_binary(i, rows, residual[i], table);
-        else
-            add_row(i, rows, residual + i * n_lanes, table, n_lanes);
-    }
-}
-
-// Add the Hessian of the loss of rows `start` to `end`, at the probabilities of the dual variables, times `direction`.
-template <class Real, class Index>
-void add_hessian_product(const Rows<Real, Index> &rows, const DualVariables<Real> &dual, const Model<Real> &direction,
-                         const ModelSums<Real> &product, Size start, Size end) {
+void multiply_rows(const Rows<Real, Index> &rows, const DualVariables<Real> &dual, const Model<Real> &direction,
+                   Size start, Size end, Real *changes) {
     const Size n_lanes = direction.n_lanes;
-    std::vector<Real> memory(n_lanes);
-    Real *z = memory.data();
     for (Size i = start; i < end; ++i) {
         const Real weight = rows.weight[i];
+        Real *z = changes + (i - start) * n_lanes;
         if (n_lanes == 1) {
             const double p = std::abs(double(dual.residual[i]));
-            const double change = weight * (p * (1 - p)) * raw_row_binary(i, rows, direction);
-            add_row_binary(i, rows, Real(change), product.table);
-            product.intercept[0] += change;
+            *z = Real(weight * (p * (1 - p)) * raw_row_binary(i, rows, direction));
             continue;
         }
         raw_row(i, rows, direction, z);
@@ -258,9 +290,6 @@ void add_hessian_product(const Rows<Real, Index> &rows, const DualVariables<Real
         for (Size k = 0; k < n_lanes; k += WIDTH<Real>)
             store(z + k, all(weight) * load(r + k) * (load(z + k) - all(mean)));
         z[rows.y[i]] -= weight * mean;
-        add_row(i, rows, z, product.table, n_lanes);
-        for (Size k = 0; k < n_lanes; ++k)
-            product.intercept[k] += z[k];
     }
 }
 

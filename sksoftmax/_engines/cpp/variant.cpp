@@ -12,20 +12,10 @@ namespace SKSOFTMAX_VARIANT {
 
 template <class Real, class Index> Kernels<Real, Index> kernels() {
     return {
-        sdca_epoch<Real, Index>,
-        evaluate<Real, Index>,
-        add_hessian_product<Real, Index>,
-        raw_predictions<Real, Index>,
-        add_transposed_product<Real, Index>,
-        sdca_block<Real>,
-        evaluate_block<Real>,
-        add_mean_squares<Real, Index>,
-        squared_norms<Real, Index>,
-        scale_values<Real, Index>,
-        count_nonzeros<Real>,
-        copy_nonzeros<Real, Index>,
-        loss_and_residual<Real>,
-        softmax_in_place<Real>,
+        multiply_ranges<Real, Index>,  sdca_steps<Real, Index>,      evaluate<Real, Index>,   add_changes<Real, Index>,
+        multiply_rows<Real, Index>,    raw_predictions<Real, Index>, sdca_block<Real>,        evaluate_block<Real>,
+        add_mean_squares<Real, Index>, squared_norms<Real, Index>,   split_rows<Index>,       scale_values<Real, Index>,
+        count_nonzeros<Real>,          copy_nonzeros<Real, Index>,   loss_and_residual<Real>, softmax_in_place<Real>,
         multiply_hessian<Real>,
     };
 }

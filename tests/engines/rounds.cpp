@@ -1,0 +1,36 @@
+// Rounds on 1 to 4 threads, for the thread sanitizer: it reports data races, and the sums must have the same bits.
+
+#include <cstdio>
+#include <vector>
+
+#include "../../sksoftmax/_engines/cpp/rounds.hpp"
+
+using sksoftmax::Size;
+
+// Some epochs of steps that depend on a table of sums, and add to it.
+std::vector<double> sums(int n_threads) {
+    const Size n_rows = 2000, round_size = 50, n_ranges = 8;
+    std::vector<double> changes(round_size), table(n_ranges, 1.0);
+    for (int epoch = 0; epoch < 20; ++epoch)
+        sksoftmax::for_rounds(
+            n_ranges, n_rows, round_size, n_threads,
+            [&](Size start, Size end, Size offset, int) {
+                for (Size i = start; i < end; ++i)
+                    changes[offset + i - start] = 1 / (table[i % n_ranges] + double(i));
+            },
+            [](Size, Size) {},
+            [&](Size start, Size end, Size, Size first, Size last) {
+                for (Size i = start; i < end; ++i)
+                    for (Size c = first; c < last; ++c)
+                        table[c] += changes[i - start];
+            });
+    return table;
+}
+
+int main() {
+    for (int n_threads = 2; n_threads <= 4; ++n_threads)
+        if (sums(n_threads) != sums(1)) {
+            std::printf("%d threads: other sums than on one\n", n_threads);
+            return 1;
+        }
+}
