@@ -123,7 +123,7 @@ def sparse_limit(X: Any, n_outputs: int) -> float:
 
     def touch() -> None:
         compiled.kernels.raw_predictions(csr, model, raw)
-        compiled.kernels.add_transposed_product(csr, raw, table, 1)
+        compiled.kernels.add_transposed_product(csr, raw, table)
 
     return least(touch)
 

@@ -2,8 +2,9 @@
 
 The kernels are the module ``_sksoftmax_kernels``, which is compiled when the package is installed. Its files in
 ``cpp/`` explain them: `sparse.hpp` (CSR rows), `dense.hpp` (blocks of dense rows), `softmax.hpp` (tables of raw
-predictions), `columns.hpp` (X alone). Without a C++ compiler the module is missing: ``kernels`` is then None, and
-``missing`` says why. `registry` then does not list this engine, and nothing calls the functions below.
+predictions), `columns.hpp` (X alone), `center.hpp` (coefficients between epochs). Without a C++ compiler the module is
+missing: ``kernels`` is then None, and ``missing`` says why. `registry` then does not list this engine, and nothing
+calls the functions below.
 
 The kernels release the interpreter's lock and check the shapes of their arguments. They take contiguous arrays,
 convert none, and write only to the arrays that they are given.
@@ -27,7 +28,7 @@ from sksoftmax._engines import vectorized
 from sksoftmax._types import Array, Params
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 3
+_VERSION = 4
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -185,7 +186,7 @@ def _accumulate_coef(residual: Array, X: Any) -> Array:
     """Return ``residual @ X`` for sparse X."""
     padded = _pad(residual, X.dtype)
     table = np.zeros((X.shape[1], padded.shape[1]), X.dtype)
-    kernels.add_transposed_product(_csr(X), padded, table, 1)
+    kernels.add_transposed_product(_csr(X), padded, table)
     return table[:, : len(residual)].T
 
 

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sksoftmax._engines import compiled
+from sksoftmax._engines.threads import map_in_order
 from sksoftmax._maths.newton_direction import NewtonStep, conjugate_gradients
 from sksoftmax._solvers._dual_data import DualData
 from sksoftmax._solvers._prox_weights import ProxWeights
@@ -177,8 +178,7 @@ class Certifier:
         if not self._intercept_has_curvature():
             return np.inf
         n, sums, squares = len(self.rows.weight), 0.0, 0.0
-        for start in range(0, n, _BLOCK):
-            span = slice(start, start + _BLOCK)
+        for span in self._spans():
             largest = np.abs(self.dual_vars.residual.reshape(n, -1)[span]).max(axis=1).astype(np.float64)
             sums += float(self.rows.weight[span] @ largest)
             squares += float(self._relative_norms[span] @ largest**2)
@@ -232,10 +232,9 @@ class Certifier:
         n_outputs = self.problem.n_outputs
         if self._intercept_cache is None:
             hessian = np.zeros((n_outputs, n_outputs))
-            for span, p in self._iter_probabilities():
-                w = self.rows.weight[span].astype(np.float64)
-                np.einsum("ii->i", hessian)[:] += w @ p
-                hessian -= (p.T * w) @ p
+            work = float(len(self.rows.weight) * n_outputs**2)
+            for block_hessian in map_in_order(self._block_hessian, self._spans(), work):
+                hessian += block_hessian
             if n_outputs > 1:  # a common shift of all classes has no curvature: add some
                 hessian += np.trace(hessian) / n_outputs**2
             inverse = np.linalg.pinv(hessian, hermitian=True)
@@ -268,17 +267,29 @@ class Certifier:
             traces += self._relative_norms[span] @ (p * (1 - p))
         return float(traces.max()) * min(self.problem.n_outputs, 2)
 
-    def _iter_probabilities(self) -> Iterator[tuple[slice, Array]]:
-        """Iterate over the probabilities of blocks of rows, (n_block, n_outputs), and their slices."""
+    def _block_hessian(self, span: slice) -> Array:
+        """Return the intercept's Hessian of a block of rows, (n_outputs, n_outputs)."""
+        w, p = self.rows.weight[span].astype(np.float64), self._probabilities(span)
+        return np.diag(w @ p) - (p.T * w) @ p
+
+    def _spans(self) -> list[slice]:
+        """Return the blocks of rows."""
+        return [slice(start, start + _BLOCK) for start in range(0, len(self.rows.weight), _BLOCK)]
+
+    def _probabilities(self, span: slice) -> Array:
+        """Return the probabilities of a block of rows, (n_block, n_outputs)."""
         n, y = len(self.rows.weight), self.problem.data.y
-        for start in range(0, n, _BLOCK):
-            span = slice(start, start + _BLOCK)
-            p = self.dual_vars.residual.reshape(n, -1)[span, : self.problem.n_outputs].astype(np.float64)
-            if self.problem.n_outputs == 1:
-                p[:, 0] += y[span]
-            else:
-                p[np.arange(len(p)), y[span]] += 1
-            yield span, p
+        p: Array = self.dual_vars.residual.reshape(n, -1)[span, : self.problem.n_outputs].astype(np.float64)
+        if self.problem.n_outputs == 1:
+            p[:, 0] += y[span]
+        else:
+            p[np.arange(len(p)), y[span]] += 1
+        return p
+
+    def _iter_probabilities(self) -> Iterator[tuple[slice, Array]]:
+        """Iterate over the blocks of rows and their probabilities."""
+        for span in self._spans():
+            yield span, self._probabilities(span)
 
 
 def strong_convexity_bound(coef: Array, ridge: Array) -> float:

@@ -8,8 +8,8 @@ Both classes have the methods of `DualData`, on columns less ``mean`` (0 for CSR
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, Self
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -42,11 +42,16 @@ _CONVERTED_ROWS = 4096
 #: Multiplications of a thread in a round, some microseconds: with fewer it would mostly wait for the others.
 _MIN_PART_WORK = 2**15
 
+#: Columns whose coefficients are processed at once.
+_COLUMNS_AT_ONCE = 4096
+
 #: Entries of a sparse X that are scaled at once.
 _SCALED_ENTRIES = 2**20
 
 #: Number of rows on which this fraction is counted.
 _N_COUNTED_ROWS = 1000
+
+_Result = TypeVar("_Result")
 
 
 class DualData(Protocol):
@@ -263,12 +268,10 @@ class SparseRows(NamedTuple):
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
     def dual_gradient_sums(self, dual_vars: Any) -> tuple[Array, Array]:
-        residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
-        table = np.zeros((self.X.shape[1], residual.shape[1]), residual.dtype)
-        compiled.kernels.add_transposed_product(
-            (self.splits, self.X.indices, self.values), residual, table, count_threads(table.shape[1] * self.X.nnz)
-        )
-        return table, residual.sum(axis=0, dtype=float)
+        n_lanes = dual_vars.residual.size // len(self.y)
+        sums = compiled.GradientSums(np.zeros((self.X.shape[1], n_lanes), self.values.dtype), np.zeros(n_lanes))
+        compiled.kernels.add_dual_gradient(self._csr(), dual_vars, sums, self._count_threads(sums))
+        return sums.table, sums.intercept
 
     def evaluate(self, model: Any, dual_vars: Any, gradient: Any) -> tuple[float, float]:
         sums: tuple[float, float] = compiled.kernels.evaluate(
@@ -428,10 +431,26 @@ class DenseRows(NamedTuple):
 
 
 def scaled_coef(model: Any) -> Array:
-    """Return the scaled coefficients of the model after soft thresholding, (n_features, n_lanes)."""
-    table = model.table.reshape(-1, len(model.intercept))
-    l1_thresholds = model.l1_thresholds[:, None]
-    return np.asarray(table - np.clip(table, -l1_thresholds, l1_thresholds) if len(l1_thresholds) else table)
+    """Return the scaled coefficients of the model after soft thresholding, (n_features, n_lanes).
+
+    Without L1 they are the model's table itself.
+    """
+    table: Array = model.table.reshape(-1, len(model.intercept))
+    if not len(model.l1_thresholds):
+        return table
+    coef = np.empty_like(table)
+
+    def threshold(span: slice) -> None:
+        compiled.kernels.threshold_rows(table[span], model.l1_thresholds[span], coef[span])
+
+    deque(map_columns(threshold, table), maxlen=0)
+    return coef
+
+
+def map_columns(function: Callable[[slice], _Result], table: Array) -> Iterator[_Result]:
+    """Yield ``function(span)`` for slices of the rows of ``table``, computed side by side."""
+    spans = [slice(start, start + _COLUMNS_AT_ONCE) for start in range(0, len(table), _COLUMNS_AT_ONCE)]
+    return map_in_order(function, spans, COPY_WORK * table.size)
 
 
 def _add(sums: Any, block: Array, changes: Array) -> None:

@@ -159,9 +159,11 @@ def negative_gradient(problem: Problem, state: DualState) -> Params:
     sums, intercept_sums = state.rows.dual_gradient_sums(state.dual_vars)
     scaled = scaled_coef(state.model)
     ridge = problem.alpha * (1 - problem.l1_ratio) * state.prox_weights.scale[:-1, None]
-    coef = scaled - state.model.table.reshape(scaled.shape)  # minus the part of L1
+    coef = sums
+    coef *= -1 / problem.n_samples
+    if len(state.model.l1_thresholds):
+        coef += scaled - state.model.table.reshape(scaled.shape)  # minus the part of L1
     coef -= ridge.astype(coef.dtype) * scaled
-    coef -= sums / problem.n_samples
     return Params(coef.ravel(), -intercept_sums / problem.n_samples * problem.fit_intercept)
 
 

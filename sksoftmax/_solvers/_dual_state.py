@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sksoftmax._solvers._dual_data import DualData, scaled_coef, uncenter_params
+from sksoftmax._engines import compiled
+from sksoftmax._solvers._dual_data import DualData, map_columns, scaled_coef, uncenter_params
 from sksoftmax._solvers._prox_center import ProxCenter
 from sksoftmax._solvers._prox_weights import ProxWeights
 from sksoftmax._types import Array, Params, Problem
@@ -112,7 +114,7 @@ def active_coef(state: DualState) -> Array:
     """Return the scaled coefficients of the active columns and, last, the intercept, (n_active + 1, n_lanes)."""
     prox_weights, n_outputs = state.prox_weights, state.n_outputs
     stacked = np.zeros_like(state.prox_center.position)
-    stacked[:-1] = scaled_coef(state.model)[prox_weights.active]
+    np.take(scaled_coef(state.model), prox_weights.active, axis=0, out=stacked[:-1], mode="clip")
     if prox_weights.scale[-1]:
         stacked[-1, :n_outputs] = state.model.intercept[:n_outputs] / prox_weights.root[-1]
     return stacked
@@ -120,27 +122,33 @@ def active_coef(state: DualState) -> Array:
 
 def penalty_value(problem: Problem, state: DualState) -> float:
     """Return ``objective.penalty`` of the coefficients, computed from the scaled coefficients."""
-    scaled = scaled_coef(state.model)
-    value = (
-        0.5
-        * problem.alpha
-        * (1 - problem.l1_ratio)
-        * (np.einsum("ij,ij->i", scaled, scaled) @ state.prox_weights.scale[:-1])
-    )
-    if problem.l1_ratio:
-        value += problem.alpha * problem.l1_ratio * (np.abs(scaled).sum(axis=1) @ state.prox_weights.root[:-1])
-    return float(value)
+    table, thresholds = state.model.table.reshape(state.n_columns, -1), state.model.l1_thresholds
+    scale, root = state.prox_weights.scale[:-1], state.prox_weights.root[:-1]
+
+    def sums_of(span: slice) -> Array:
+        sums = np.zeros(2)
+        compiled.kernels.penalty_sums(table[span], thresholds[span], scale[span], root[span], sums)
+        return sums
+
+    squares, magnitudes = sum(map_columns(sums_of, table), np.zeros(2))
+    return float(problem.alpha * (0.5 * (1 - problem.l1_ratio) * squares + problem.l1_ratio * magnitudes))
 
 
 def move_center(state: DualState) -> DualState:
     """Return the state with its center at the target; the coefficients move by kappa D times the center's move."""
     prox_weights, prox_center, n_outputs = state.prox_weights, state.prox_center, state.n_outputs
     assert prox_center.target is not None
-    move = prox_center.target - prox_center.position
+    target, position = prox_center.target, prox_center.position
     table = state.model.table.reshape(state.n_columns, -1)
-    table[prox_weights.active] += prox_weights.prox_fraction[:-1, None].astype(table.dtype) * move[:-1]
+    active, fraction = prox_weights.active, prox_weights.prox_fraction.astype(table.dtype)
+
+    def add(span: slice) -> None:
+        compiled.kernels.add_moves(active[span], fraction[:-1][span], target[:-1][span], position[:-1][span], table)
+
+    deque(map_columns(add, target[:-1]), maxlen=0)
     if prox_weights.scale[-1]:
-        state.model.intercept[:n_outputs] += move[-1, :n_outputs] * table.dtype.type(prox_weights.root[-1])
+        move = (target[-1] - position[-1])[:n_outputs]
+        state.model.intercept[:n_outputs] += move * table.dtype.type(prox_weights.root[-1])
     return state._replace(
         prox_center=prox_center._replace(position=prox_center.target, target=None),
         n_since_change=state.n_since_change + 1,

@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sksoftmax._engines import compiled
+from sksoftmax._solvers._dual_data import map_columns
 from sksoftmax._types import Array
-
-#: Number of pairs of Anderson's method: 2, 5 and 10 performed equally.
-_N_PAIRS = 2
 
 #: Number of epochs over which the contraction factor rho is averaged.
 _N_EPOCHS = 3
@@ -62,7 +61,7 @@ class ProxCenter(NamedTuple):
     last : AndersonPair or None
         The end of the last epoch.
     pairs : tuple of AndersonPair
-        Changes from epoch to epoch, at most ``_N_PAIRS``.
+        Changes from epoch to epoch: those of the last two (with 5 and 10 the fits of our experiments took as long).
     gains : tuple of float
         ``1/2 <g, W - V>`` of the last epochs since kappa changed, at most ``_N_EPOCHS + 1``.
     remaining : float
@@ -90,6 +89,8 @@ class ProxCenter(NamedTuple):
 def update_center(prox_center: ProxCenter, coef: Array, prox_fraction: Array, *, is_plain: bool) -> ProxCenter:
     """Return the center with its next position and its estimate, after an epoch that ended at ``coef``.
 
+    The arrays of ``prox_center.last`` become those of the last pair.
+
     Parameters
     ----------
     prox_center : ProxCenter
@@ -100,39 +101,58 @@ def update_center(prox_center: ProxCenter, coef: Array, prox_fraction: Array, *,
     is_plain : bool
         Whether to drop the pairs and move to ``coef``, because the extrapolation increased F.
     """
-    move = coef - prox_center.position
-    g = prox_fraction[:, None].astype(coef.dtype) * move
     last, pairs = (None, ()) if is_plain else (prox_center.last, prox_center.pairs)
-    if last is not None:
-        pairs = (*pairs, AndersonPair(coef - last.coef, g - last.g))[-_N_PAIRS:]
-    target = _extrapolate(coef, g, pairs)
-    gain = 0.5 * float(np.vdot(g, move))
+    older = pairs[-1] if pairs else None
+    fraction, g, nothing = prox_fraction.astype(coef.dtype), np.empty_like(coef), np.empty((0, 0), coef.dtype)
+
+    def moves(span: slice) -> Array:
+        sums = np.zeros(6)
+        compiled.kernels.center_moves(
+            *(coef[span], prox_center.position[span], fraction[span], g[span]),
+            *((nothing, nothing) if last is None else (last.coef[span], last.g[span])),
+            *(nothing if older is None else older.g[span], sums),
+        )
+        return sums
+
+    sums = sum(map_columns(moves, coef), np.zeros(6))
+    gain = 0.5 * float(sums[0])
+    if last is not None:  # its arrays are the changes now
+        pairs = (last,) if older is None else (older, last)
+    factors = _factors(sums, len(pairs))
+    target, slope = coef.copy(), 2 * gain
+    if factors is not None:
+
+        def extrapolate(span: slice) -> float:
+            terms = [value for factor, pair in zip(factors, pairs, strict=True) for value in (pair.coef[span], factor)]
+            arguments = terms if len(pairs) == 2 else [*terms, nothing, 0.0]
+            slope: float = compiled.kernels.extrapolate_rows(
+                coef[span], prox_center.position[span], g[span], *arguments, target[span]
+            )
+            return slope
+
+        slope = sum(map_columns(extrapolate, coef))
     gains = (*prox_center.gains, gain)[-_N_EPOCHS - 1 :]
     n = len(gains) - 1
     contraction = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _MAX_CONTRACTION
     n_unknown = _N_UNKNOWN if n and contraction >= _MAX_CONTRACTION else max(0, prox_center.n_unknown - 1)
-    estimate = max(gain, 0.5 * float(np.vdot(g, target - prox_center.position)))
+    estimate = max(gain, 0.5 * slope)
     remaining = estimate / (1 - min(contraction, _MAX_CONTRACTION))
     return ProxCenter(prox_center.position, target, AndersonPair(coef, g), pairs, gains, remaining, n_unknown)
 
 
-def _extrapolate(coef: Array, g: Array, pairs: tuple[AndersonPair, ...]) -> Array:
-    """Return ``coef`` less the combination of its changes that minimises the norm of g.
+def _factors(sums: Array, n_pairs: int) -> list[float] | None:
+    """Return the factors of the pairs in the combination of g and its changes that has the least norm, oldest first.
 
-    Returns ``coef`` itself if there are no pairs, or if a factor is not finite or above ``_MAX_FACTOR``.
+    ``sums`` are those of ``center_moves`` in center.hpp. Returns None if there are no pairs, or if a factor is not
+    finite or above ``_MAX_FACTOR``.
     """
-    if not pairs:
-        return coef
-    products = np.array([[np.vdot(a.g, b.g) for b in pairs] for a in pairs], dtype=float)
-    products += (1e-8 * np.trace(products) + 1e-300) * np.eye(len(pairs))  # changes may be nearly parallel
-    slopes = np.array([np.vdot(a.g, g) for a in pairs], dtype=float)
-    weights = np.linalg.solve(products, slopes)
-    if not np.abs(weights).max() <= _MAX_FACTOR:
-        return coef
-    target = coef.copy()
-    for weight, pair in zip(weights, pairs, strict=True):
-        target -= coef.dtype.type(weight) * pair.coef
-    return target
+    _, d_d, d_g, d_e, e_g, e_e = sums
+    if not n_pairs:
+        return None
+    products, slopes = np.array([[e_e, d_e], [d_e, d_d]])[-n_pairs:, -n_pairs:], np.array([e_g, d_g])[-n_pairs:]
+    products += (1e-8 * np.trace(products) + 1e-300) * np.eye(n_pairs)  # changes may be nearly parallel
+    factors = np.linalg.solve(products, slopes)
+    return factors.tolist() if np.abs(factors).max() <= _MAX_FACTOR else None
 
 
 def rescale_center(prox_center: ProxCenter, coef: Array, growth: Array, factor: Array) -> ProxCenter:

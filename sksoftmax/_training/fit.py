@@ -67,6 +67,9 @@ class PreparedProblem(NamedTuple):
     is_widened: bool = False
 
 
+#: Sparse rows whose norms are computed at once.
+_ROWS_OF_NORMS = 2**16
+
 #: A monitor that does nothing.
 NO_MONITOR = Monitor(lambda: None, lambda epoch: False)
 
@@ -318,11 +321,16 @@ def _rounding_bound(problem: Problem, params: Params) -> float:
 
 def _max_squared_norms(problem: Problem) -> Iterator[Any]:
     """Yield the largest squared norm of the rows of each block."""
-    for block in iter_blocks(problem):
-        if sp.issparse(block.X):
-            yield block.X.multiply(block.X).sum(axis=1).max()
-        else:
-            yield sum_of_squares(block.X, axis=1).max()
+    X = problem.data.X
+    if not sp.issparse(X):
+        yield from (sum_of_squares(block.X, axis=1).max() for block in iter_blocks(problem))
+        return
+    yield 0.0
+    for start in range(0, X.shape[0], _ROWS_OF_NORMS):
+        indptr = X.indptr[start : start + _ROWS_OF_NORMS + 1]
+        squares = np.square(X.data[indptr[0] : indptr[-1]], dtype=np.float64)
+        if len(squares):  # a row ends where the next one with entries begins
+            yield np.add.reduceat(squares, (indptr[:-1] - indptr[0])[np.diff(indptr) > 0]).max()
 
 
 def exact_value(problem: Problem, params: Params, column_offset: Array | None) -> float:

@@ -429,9 +429,9 @@ def test_kernels_give_the_same_bits_on_any_number_of_threads(round_size, n_threa
         gradient, product = (compiled.GradientSums(np.zeros_like(at.table), np.zeros(n_lanes)) for _ in range(2))
         sums.append(kernels.evaluate(rows, at, dual, gradient, n_threads))
         kernels.add_hessian_product(rows, dual, copies(model), product, n_threads)
-        residual, table = dual.residual.reshape(len(rows.y), -1), np.zeros((40, n_lanes), np.float32)
-        kernels.add_transposed_product(rows[:3], residual, table, n_threads)
-        return [np.array(sums), *at, *dual, *gradient, *product, table]
+        dual_gradient = compiled.GradientSums(np.zeros_like(at.table), np.zeros(n_lanes))
+        kernels.add_dual_gradient(rows, dual, dual_gradient, n_threads)
+        return [np.array(sums), *at, *dual, *gradient, *product, *dual_gradient]
 
     for got, want in zip(results(n_threads), results(1), strict=True):
         assert_array_equal(got, want)
@@ -453,6 +453,83 @@ def test_columns_and_rows_are_measured_in_float64(index, variant):
     out = np.empty_like(X.data)
     kernels.scale_values(indices, X.data, np.array([1e-25, 3.0]), out)
     assert_allclose(out, [1.0, 6.0], rtol=1e-6)
+
+
+# --- tables of coefficients between epochs -----------------------------------------------------------------
+
+LANES = pytest.mark.parametrize("n_lanes", [1, 8, 24])
+
+
+@DTYPE
+@LANES
+def test_thresholds_and_penalties_of_tables_are_those_of_numpy(n_lanes, dtype, variant):
+    rng = np.random.default_rng(0)
+    table, thresholds = rng.standard_normal((20, n_lanes)).astype(dtype), rng.uniform(0, 2, 20).astype(dtype)
+    scale, root = rng.uniform(size=(2, 20))
+    out = np.empty_like(table)
+    kernels.threshold_rows(table, thresholds, out)
+    soft = np.sign(table) * np.maximum(np.abs(table) - thresholds[:, None], 0)
+    assert_allclose(out, soft, rtol=1e-6, atol=1e-6)
+    assert (out == 0).any()
+    for given, w in ((thresholds, soft), (np.empty(0, dtype), table)):
+        sums = np.ones(2)
+        kernels.penalty_sums(table, given, scale, root, sums)
+        assert_allclose(sums - 1, [scale @ (w**2).sum(axis=1), root @ np.abs(w).sum(axis=1)], rtol=1e-5)
+
+
+@DTYPE
+@LANES
+@pytest.mark.parametrize("n_pairs", [0, 1, 2])
+def test_moves_of_the_center_are_their_definitions(n_pairs, n_lanes, dtype, variant):
+    rng = np.random.default_rng(0)
+    coef, center, last_coef, last_g, older_g, older_coef = rng.standard_normal((6, 20, n_lanes)).astype(dtype)
+    fraction, nothing = rng.uniform(size=20).astype(dtype), np.empty((0, 0), dtype)
+    g, target, sums = np.empty_like(coef), np.empty_like(coef), np.ones(6)
+    move = coef - center
+    want_g = fraction[:, None] * move
+    d_coef, d = coef - last_coef, want_g - last_g
+    last = (last_coef.copy(), last_g.copy()) if n_pairs else (nothing, nothing)
+    kernels.center_moves(coef, center, fraction, g, *last, older_g if n_pairs == 2 else nothing, sums)
+    products = [(want_g, move), (d, d), (d, want_g), (d, older_g), (older_g, want_g), (older_g, older_g)]
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype is np.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    n_sums = (1, 3, 6)[n_pairs]
+    assert_allclose(sums - 1, [np.vdot(*p) if k < n_sums else 0 for k, p in enumerate(products)], **tolerance)
+    assert_allclose(g, want_g, **tolerance)
+    if n_pairs:
+        assert_allclose(last[0], d_coef, **tolerance)
+        assert_allclose(last[1], d, **tolerance)
+        older, want = (
+            (older_coef, coef - 0.5 * d_coef - 2 * older_coef) if n_pairs == 2 else (nothing, coef - 0.5 * d_coef)
+        )
+        slope = kernels.extrapolate_rows(coef, center, g, d_coef, 0.5, older, 2.0, target)
+        assert_allclose(target, want, **tolerance)
+        assert slope == pytest.approx(np.vdot(want_g, want - center), rel=1e-4)
+
+
+@DTYPE
+@LANES
+def test_moves_are_added_to_their_columns(n_lanes, dtype, variant):
+    rng = np.random.default_rng(0)
+    table, (target, center) = rng.standard_normal((9, n_lanes)).astype(dtype), rng.standard_normal((2, 3, n_lanes))
+    target, center, fraction = target.astype(dtype), center.astype(dtype), np.array([0.5, 1, 2], dtype)
+    want, columns = table.copy(), np.array([7, 0, 3])
+    want[columns] += fraction[:, None] * (target - center)
+    kernels.add_moves(columns, fraction, target, center, table)
+    assert_allclose(table, want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="order must hold row numbers"):
+        kernels.add_moves(np.array([7, 0, 9]), fraction, target, center, table)
+
+
+@N_CLASSES
+def test_the_gradient_at_the_dual_variables_is_a_product(n_classes, variant):
+    X, rows, model, dual_vars = case(n_classes, np.float64, np.int32)
+    visit(rows, model, dual_vars)
+    n_lanes = len(model.intercept)
+    residual = dual_vars.residual.reshape(len(rows.y), n_lanes) * rows.weight[:, None]
+    sums = compiled.GradientSums(np.ones((X.shape[1], n_lanes)), np.ones(n_lanes))
+    kernels.add_dual_gradient(rows, dual_vars, sums, 1)
+    assert_allclose(sums.table - 1, X.T @ residual, atol=1e-12)
+    assert_allclose(sums.intercept - 1, residual.sum(axis=0), atol=1e-12)
 
 
 # --- their border ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 
 namespace sksoftmax {
 
-// See sparse.hpp, dense.hpp, columns.hpp and softmax.hpp for what they compute.
+// See sparse.hpp, dense.hpp, columns.hpp, center.hpp and softmax.hpp for what they compute.
 template <class Real, class Index> struct Kernels {
     void (*multiply_ranges)(const Rows<Real, Index> &, const Model<Real> &, const Size *order, Size n_order, Size start,
                             Size end, Size first, Size last, Real *products);
@@ -35,6 +35,15 @@ template <class Real, class Index> struct Kernels {
     void (*scale_values)(const Index *indices, const Real *values, const double *factor, Size n_entries, Real *out);
     void (*count_nonzeros)(const Real *X, Size n_samples, Size n_features, Size *indptr);
     void (*copy_nonzeros)(const Real *X, Size n_samples, Size n_features, Index *indices, Real *values);
+    void (*threshold_rows)(const Real *table, const Real *thresholds, Size n_rows, Size n_lanes, Real *out);
+    void (*penalty_sums)(const Real *table, const Real *thresholds, const double *scale, const double *root,
+                         Size n_rows, Size n_lanes, double *sums);
+    void (*center_moves)(const Real *coef, const Real *center, const Real *fraction, Size n_rows, Size n_lanes, Real *g,
+                         Real *last_coef, Real *last_g, const Real *older_g, double *sums);
+    double (*extrapolate_rows)(const Real *coef, const Real *center, const Real *g, const Real *change, Real factor,
+                               const Real *older_change, Real older_factor, Size n_rows, Size n_lanes, Real *target);
+    void (*add_moves)(const Size *rows, const Real *fraction, const Real *target, const Real *center, Size n_rows,
+                      Size n_lanes, Real *table);
     double (*loss_and_residual)(Real *z, Size n_outputs, Size n_samples, const Size *y, const double *weight,
                                 double *sums);
     void (*softmax_in_place)(Real *z, Size n_classes, Size n_samples);
@@ -44,7 +53,7 @@ template <class Real, class Index> struct Kernels {
 
 #define SKSOFTMAX_DECLARE(variant)                                                                                     \
     namespace variant {                                                                                                \
-    template <class Real, class Index> Kernels<Real, Index> kernels();                                                 \
+    template <class Real, class Index> Kernels<Real, Index> kernels(bool is_binary);                                   \
     }
 SKSOFTMAX_DECLARE(baseline)
 #if defined(SKSOFTMAX_X86)

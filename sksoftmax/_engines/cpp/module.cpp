@@ -75,14 +75,15 @@ Variant find_variant(const std::string &name) {
 
 Variant variant = find_variant(variants().back());
 
-template <class Real, class Index> Kernels<Real, Index> kernels() {
+// `is_binary` matters to the kernels of center.hpp alone.
+template <class Real, class Index> Kernels<Real, Index> kernels(bool is_binary = false) {
 #if defined(SKSOFTMAX_X86)
     if (variant == Variant::avx512)
-        return avx512::kernels<Real, Index>();
+        return avx512::kernels<Real, Index>(is_binary);
     if (variant == Variant::avx2)
-        return avx2::kernels<Real, Index>();
+        return avx2::kernels<Real, Index>(is_binary);
 #endif
-    return baseline::kernels<Real, Index>();
+    return baseline::kernels<Real, Index>(is_binary);
 }
 
 // --- checks ---
@@ -313,6 +314,40 @@ void add_hessian_product(RowArrays<Real, Index> row_arrays, DualArrays<Real> dua
         });
 }
 
+// Add sum_i weight_i x_i r_i' to `gradient`, r the residuals of the dual variables.
+template <class Real, class Index>
+void add_dual_gradient(RowArrays<Real, Index> row_arrays, DualArrays<Real> dual_arrays, SumArrays<Real> gradient_arrays,
+                       int n_threads) {
+    const Rows<Real, Index> rows = to_rows(row_arrays);
+    const Size n_lanes = std::get<1>(gradient_arrays).size();
+    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "sums must have 1 column or a multiple of 8");
+    const ModelSums<Real> gradient = to_sums(gradient_arrays, n_lanes, 0);
+    check(gradient.table, "the gradient must have a table");
+    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
+    const Kernels<Real, Index> kernel = kernels<Real, Index>();
+    const Size round_size = count_rows(rows, n_lanes);
+    check_rounds(round_size, n_threads);
+    nb::gil_scoped_release unlocked;
+    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
+    Interrupts interrupts;
+    for_rounds(
+        rows.n_ranges, rows.n_samples, round_size, n_threads,
+        [&](Size start, Size end, Size offset, int) {
+            Real *change = &memory.changes[offset * n_lanes];
+            for (Size i = start; i < end; ++i)
+                for (Size k = 0; k < n_lanes; ++k)
+                    *change++ = rows.weight[i] * dual.residual[i * n_lanes + k];
+        },
+        [&](Size start, Size end) {
+            memory.add_to(gradient.intercept, end - start, n_lanes, 1.0);
+            interrupts.look();
+        },
+        [&](Size start, Size end, Size, Size first, Size last) {
+            kernel.add_changes(rows, nullptr, start, end, first, last, memory.changes.data(), nullptr, 0.0,
+                               gradient.table, n_lanes);
+        });
+}
+
 template <class Real, class Index>
 using CsrArrays = std::tuple<Array<const Index>, Array<const Index>, Array<const Real>>;
 
@@ -344,24 +379,20 @@ void raw_predictions(CsrArrays<Real, Index> csr, ModelArrays<Real> model_arrays,
 
 // Add X' residual to `table`; `residual` is (n_samples, n_lanes).
 template <class Real, class Index>
-void add_transposed_product(CsrArrays<Real, Index> csr, Matrix<const Real> residual, Matrix<Real> table,
-                            int n_threads) {
+void add_transposed_product(CsrArrays<Real, Index> csr, Matrix<const Real> residual, Matrix<Real> table) {
     const Rows<Real, Index> rows = to_matrix(csr, residual.shape(0));
     const Size n_lanes = residual.shape(1);
     check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "residual must have 1 column or a multiple of 8");
     check(Size(table.shape(1)) == n_lanes, "table must have the columns of residual");
-    const Size round_size = count_rows(rows, n_lanes);
-    check_rounds(round_size, n_threads);
     const auto kernel = kernels<Real, Index>().add_changes;
+    const Size n_rows = count_rows(rows, n_lanes);
     nb::gil_scoped_release unlocked;
     Interrupts interrupts;
-    for_rounds(
-        rows.n_ranges, rows.n_samples, round_size, n_threads, [](Size, Size, Size, int) {},
-        [&](Size, Size) { interrupts.look(); },
-        [&](Size start, Size end, Size, Size first, Size last) {
-            kernel(rows, nullptr, start, end, first, last, residual.data() + start * n_lanes, nullptr, 0.0,
-                   table.data(), n_lanes);
-        });
+    for (Size start = 0; start < rows.n_samples; start += n_rows) {
+        kernel(rows, nullptr, start, std::min(start + n_rows, rows.n_samples), 0, rows.n_ranges,
+               residual.data() + start * n_lanes, nullptr, 0.0, table.data(), n_lanes);
+        interrupts.look();
+    }
 }
 
 // --- blocks of dense rows ---
@@ -478,6 +509,94 @@ void multiply_hessian(Matrix<const Real> proba, Matrix<Real> z, Array<const doub
                                                    weight.data(), sums.data());
 }
 
+// --- tables of coefficients between epochs ---
+
+template <class T> const T *data_or_null(const Array<T> &array) { return array.size() ? array.data() : nullptr; }
+
+template <class Real> void check_table(const Matrix<Real> &table, Size n_rows, Size n_lanes) {
+    check(Size(table.shape(0)) == n_rows && Size(table.shape(1)) == n_lanes, "the tables must have the same shape");
+}
+
+void check_lanes(Size n_lanes) {
+    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "tables must have 1 column or a multiple of 8");
+}
+
+template <class Real> void threshold_rows(Matrix<const Real> table, Array<const Real> thresholds, Matrix<Real> out) {
+    const Size n_rows = table.shape(0), n_lanes = table.shape(1);
+    check_lanes(n_lanes);
+    check_table(out, n_rows, n_lanes);
+    check(Size(thresholds.size()) == n_rows, "thresholds must have an entry for each row");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>(n_lanes == 1)
+        .threshold_rows(table.data(), thresholds.data(), n_rows, n_lanes, out.data());
+}
+
+template <class Real>
+void penalty_sums(Matrix<const Real> table, Array<const Real> thresholds, Array<const double> scale,
+                  Array<const double> root, Array<double> sums) {
+    const Size n_rows = table.shape(0), n_lanes = table.shape(1);
+    check_lanes(n_lanes);
+    check(Size(scale.size()) == n_rows && Size(root.size()) == n_rows &&
+              (thresholds.size() == 0 || Size(thresholds.size()) == n_rows) && sums.size() == 2,
+          "scale, root and thresholds must have an entry for each row, sums two");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>(n_lanes == 1)
+        .penalty_sums(table.data(), data_or_null(thresholds), scale.data(), root.data(), n_rows, n_lanes, sums.data());
+}
+
+// Empty arrays stand for what is not there.
+template <class Real>
+void center_moves(Matrix<const Real> coef, Matrix<const Real> center, Array<const Real> fraction, Matrix<Real> g,
+                  Matrix<Real> last_coef, Matrix<Real> last_g, Matrix<const Real> older_g, Array<double> sums) {
+    const Size n_rows = coef.shape(0), n_lanes = coef.shape(1);
+    check_lanes(n_lanes);
+    check_table(center, n_rows, n_lanes);
+    check_table(g, n_rows, n_lanes);
+    if (last_g.size())
+        check_table(last_coef, n_rows, n_lanes), check_table(last_g, n_rows, n_lanes);
+    if (older_g.size())
+        check_table(older_g, n_rows, n_lanes);
+    check(Size(fraction.size()) == n_rows && sums.size() == 6, "fraction must have an entry for each row, sums six");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>(n_lanes == 1)
+        .center_moves(coef.data(), center.data(), fraction.data(), n_rows, n_lanes, g.data(),
+                      last_g.size() ? last_coef.data() : nullptr, last_g.size() ? last_g.data() : nullptr,
+                      older_g.size() ? older_g.data() : nullptr, sums.data());
+}
+
+template <class Real>
+double extrapolate_rows(Matrix<const Real> coef, Matrix<const Real> center, Matrix<const Real> g,
+                        Matrix<const Real> change, double factor, Matrix<const Real> older_change, double older_factor,
+                        Matrix<Real> target) {
+    const Size n_rows = coef.shape(0), n_lanes = coef.shape(1);
+    check_lanes(n_lanes);
+    check_table(center, n_rows, n_lanes);
+    check_table(g, n_rows, n_lanes);
+    check_table(change, n_rows, n_lanes);
+    if (older_change.size())
+        check_table(older_change, n_rows, n_lanes);
+    check_table(target, n_rows, n_lanes);
+    nb::gil_scoped_release unlocked;
+    return kernels<Real, std::int32_t>(n_lanes == 1)
+        .extrapolate_rows(coef.data(), center.data(), g.data(), change.data(), Real(factor),
+                          older_change.size() ? older_change.data() : nullptr, Real(older_factor), n_rows, n_lanes,
+                          target.data());
+}
+
+template <class Real>
+void add_moves(Array<const Size> rows, Array<const Real> fraction, Matrix<const Real> target, Matrix<const Real> center,
+               Matrix<Real> table) {
+    const Size n_rows = rows.size(), n_lanes = table.shape(1);
+    check_lanes(n_lanes);
+    check_table(target, n_rows, n_lanes);
+    check_table(center, n_rows, n_lanes);
+    check(Size(fraction.size()) == n_rows, "fraction must have an entry for each row");
+    check_order(rows, table.shape(0));
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>(n_lanes == 1)
+        .add_moves(rows.data(), fraction.data(), target.data(), center.data(), n_rows, n_lanes, table.data());
+}
+
 // --- dense rows: products by the BLAS, and the fused softmax ---
 
 // Take the functions of SciPy's BLAS from their capsules.
@@ -586,6 +705,7 @@ template <class Real, class Index> void define_for_index(nb::module_ &m) {
     define(m, "evaluate", evaluate<Real, Index>);
     define(m, "add_hessian_product", add_hessian_product<Real, Index>);
     define(m, "raw_predictions", raw_predictions<Real, Index>);
+    define(m, "add_dual_gradient", add_dual_gradient<Real, Index>);
     define(m, "add_transposed_product", add_transposed_product<Real, Index>);
     define(m, "add_mean_squares", add_mean_squares<Real, Index>);
     define(m, "squared_norms", squared_norms<Real, Index>);
@@ -599,6 +719,11 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "sdca_block", sdca_block<Real>);
     define(m, "evaluate_block", evaluate_block<Real>);
     define(m, "count_nonzeros", count_nonzeros<Real>);
+    define(m, "threshold_rows", threshold_rows<Real>);
+    define(m, "penalty_sums", penalty_sums<Real>);
+    define(m, "center_moves", center_moves<Real>);
+    define(m, "extrapolate_rows", extrapolate_rows<Real>);
+    define(m, "add_moves", add_moves<Real>);
     define(m, "loss_and_residual", loss_and_residual<Real>);
     define(m, "softmax_in_place", softmax_in_place<Real>);
     define(m, "multiply_hessian", multiply_hessian<Real>);

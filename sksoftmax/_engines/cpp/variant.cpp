@@ -2,6 +2,7 @@
 
 #include "kernels.hpp"
 
+#include "center.hpp"
 #include "columns.hpp"
 #include "dense.hpp"
 #include "softmax.hpp"
@@ -10,20 +11,41 @@
 namespace sksoftmax {
 namespace SKSOFTMAX_VARIANT {
 
-template <class Real, class Index> Kernels<Real, Index> kernels() {
+template <class L, class Index, class Real = typename L::Real> Kernels<Real, Index> kernels_of() {
     return {
-        multiply_ranges<Real, Index>,  sdca_steps<Real, Index>,      evaluate<Real, Index>,   add_changes<Real, Index>,
-        multiply_rows<Real, Index>,    raw_predictions<Real, Index>, sdca_block<Real>,        evaluate_block<Real>,
-        add_mean_squares<Real, Index>, squared_norms<Real, Index>,   split_rows<Index>,       scale_values<Real, Index>,
-        count_nonzeros<Real>,          copy_nonzeros<Real, Index>,   loss_and_residual<Real>, softmax_in_place<Real>,
+        multiply_ranges<Real, Index>,
+        sdca_steps<Real, Index>,
+        evaluate<Real, Index>,
+        add_changes<Real, Index>,
+        multiply_rows<Real, Index>,
+        raw_predictions<Real, Index>,
+        sdca_block<Real>,
+        evaluate_block<Real>,
+        add_mean_squares<Real, Index>,
+        squared_norms<Real, Index>,
+        split_rows<Index>,
+        scale_values<Real, Index>,
+        count_nonzeros<Real>,
+        copy_nonzeros<Real, Index>,
+        threshold_rows<L>,
+        penalty_sums<L>,
+        center_moves<L>,
+        extrapolate_rows<L>,
+        add_moves<L>,
+        loss_and_residual<Real>,
+        softmax_in_place<Real>,
         multiply_hessian<Real>,
     };
 }
 
-template Kernels<float, std::int32_t> kernels();
-template Kernels<float, std::int64_t> kernels();
-template Kernels<double, std::int32_t> kernels();
-template Kernels<double, std::int64_t> kernels();
+template <class Real, class Index> Kernels<Real, Index> kernels(bool is_binary) {
+    return is_binary ? kernels_of<Number<Real>, Index>() : kernels_of<Vectors<Real>, Index>();
+}
+
+template Kernels<float, std::int32_t> kernels(bool);
+template Kernels<float, std::int64_t> kernels(bool);
+template Kernels<double, std::int32_t> kernels(bool);
+template Kernels<double, std::int64_t> kernels(bool);
 
 } // namespace SKSOFTMAX_VARIANT
 } // namespace sksoftmax
