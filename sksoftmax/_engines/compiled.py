@@ -16,6 +16,7 @@ of its feature's scale, and the values of X are multiplied by it: the inner loop
 
 from __future__ import annotations
 
+from collections import deque
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from scipy.linalg import cython_blas
 from scipy.special import expit
 
 from sksoftmax._engines import vectorized
+from sksoftmax._engines.threads import map_in_order
 from sksoftmax._types import Array, Params
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
@@ -48,6 +50,9 @@ kernels, missing = _import_kernels()
 
 #: Classes are padded to a multiple of this number.
 _LANES = 8
+
+#: Sparse rows that a thread predicts at once.
+_PREDICTED_ROWS = 4096
 
 
 class CsrRows(NamedTuple):
@@ -124,21 +129,31 @@ def align(array: Array) -> Array:
 
 def _csr(X: Any) -> tuple[Array, Array, Array]:
     """Return the arrays of CSR rows."""
-    return align(X.indptr), align(X.indices), align(X.data)
+    return align(X.indptr.astype(X.indices.dtype, copy=False)), align(X.indices), align(X.data)
 
 
 def raw_prediction(params: Params, X: Any) -> Array:
     """Do `vectorized.raw_prediction`; the result is contiguous."""
-    n_outputs = len(params.coef)
     if not sp.issparse(X):
-        z = np.empty((n_outputs, X.shape[0]), X.dtype)
+        z = np.empty((len(params.coef), X.shape[0]), X.dtype)
         kernels.raw_predictions_dense(*_cast(params, X), z)
         return z
+    return np.ascontiguousarray(sparse_predictions(params, X).T)
+
+
+def sparse_predictions(params: Params, X: Any) -> Array:
+    """Return the raw predictions of CSR rows, (n_samples, n_outputs), computed side by side."""
     intercept = _pad(params.intercept[:, None], X.dtype).ravel()
     model = FlatModel(_pad(params.coef, X.dtype), np.empty(0, X.dtype), intercept)
     z = np.empty((X.shape[0], len(intercept)), X.dtype)
-    kernels.raw_predictions(_csr(X), model, z)
-    return np.ascontiguousarray(z[:, :n_outputs].T)
+    indptr, indices, values = _csr(X)
+
+    def predict(start: int) -> None:
+        block = z[start : start + _PREDICTED_ROWS]
+        kernels.raw_predictions((indptr[start : start + len(block) + 1], indices, values), model, block)
+
+    deque(map_in_order(predict, range(0, len(z), _PREDICTED_ROWS), X.nnz * len(intercept)), maxlen=0)
+    return z[:, : len(params.coef)]
 
 
 def proba(params: Params, X: Any) -> Array:

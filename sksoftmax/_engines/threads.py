@@ -156,11 +156,14 @@ def _start_worker() -> None:
             _set_num_threads(library, 1)
 
 
-def count_threads(work: float, min_work: float = _MIN_KERNEL_WORK) -> int:
-    """Return the number of threads that ``work`` multiplications are worth here: those of the fit's pool, or 1."""
-    if _limit.n_inside == 0 or work < min_work or getattr(_thread, "is_worker", False):
-        return 1
-    return _limit.n_threads
+def count_threads(work: float) -> int:
+    """Return the number of threads that a kernel of ``work`` multiplications is worth: those of the pool, or 1."""
+    return _limit.n_threads if work >= _MIN_KERNEL_WORK and _may_use_threads() else 1
+
+
+def _may_use_threads() -> bool:
+    """Return whether this thread is one of a fit, and not one of the pool."""
+    return _limit.n_inside > 0 and not getattr(_thread, "is_worker", False)
 
 
 def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], work: float) -> Iterator[_Result]:
@@ -170,7 +173,7 @@ def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], w
     is the built-in ``map``. ``function`` must release the interpreter's lock for most of its time. It must not write to
     what the call for another item reads.
     """
-    if count_threads(work, _MIN_WORK) == 1:
+    if _limit.n_threads == 1 or work < _MIN_WORK or not _may_use_threads():
         yield from map(function, items)
         return
 
@@ -178,7 +181,7 @@ def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], w
         with np.errstate(all="ignore"):  # as in the thread that fits; NumPy's settings hold in one thread only
             return [function(item) for item in run]
 
-    size = max(1, int(len(items) * _RUN_WORK / work))
+    size = max(1, int(len(items) * _RUN_WORK / max(work, 1.0)))
     runs = iter([items[start : start + size] for start in range(0, len(items), size)])
     pool, n_ahead = _limit.pool, _limit.n_threads + 1  # more results would wait for their turn in memory
     waiting = deque(pool.submit(map_run, run) for run in itertools.islice(runs, n_ahead))

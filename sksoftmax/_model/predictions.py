@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from scipy.special import expit, log_expit, log_softmax
 from sklearn.utils.extmath import safe_sparse_dot, softmax
 from sklearn.utils.validation import check_is_fitted
@@ -16,9 +17,10 @@ from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import out_of_core
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.placement import labels_of
-from sksoftmax._engines import array_api
+from sksoftmax._engines import array_api, compiled, registry
 from sksoftmax._engines.device import DeviceArray, to_device_of
-from sksoftmax._types import Array
+from sksoftmax._engines.threads import one_blas_thread
+from sksoftmax._types import Array, Params
 
 
 class PredictionsMixin:
@@ -163,6 +165,9 @@ class PredictionsMixin:
 
 def _raw_prediction(X: Any, coef: Any, intercept: Array) -> Array:
     """Return ``X @ coef.T + intercept`` as a dense array."""
+    if scipy.sparse.issparse(X) and registry.has_compiled() and X.dtype == coef.dtype:
+        with one_blas_thread():
+            return np.ascontiguousarray(compiled.sparse_predictions(Params(coef, intercept), X))
     raw: Array = safe_sparse_dot(X, coef.T, dense_output=True)
     raw += intercept
     return raw

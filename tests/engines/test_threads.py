@@ -7,14 +7,15 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_iris
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
-from sksoftmax._engines import device, threads
+from sksoftmax._engines import compiled, device, threads
 from sksoftmax._engines.registry import get_kernel, has_compiled
 from sksoftmax._engines.threads import map_in_order, one_blas_thread
+from sksoftmax._solvers import _dual_data, _rounds
 from sksoftmax._training.plan import choose_engine
 
 
@@ -182,6 +183,9 @@ def test_a_fit_that_fails_leaves_the_settings_as_they_were(y, settings):
 @pytest.fixture
 def every_sum_in_parallel(monkeypatch):
     monkeypatch.setattr(threads, "_MIN_WORK", 0)
+    monkeypatch.setattr(threads, "_MIN_KERNEL_WORK", 0)
+    monkeypatch.setattr(_rounds, "_MIN_EPOCH_WORK", 0)
+    monkeypatch.setattr(_dual_data, "_MIN_PART_WORK", 1)
     monkeypatch.setattr(threads, "_RUN_WORK", 1)
     monkeypatch.setattr(threads, "_count_cores", lambda: 8)
 
@@ -262,6 +266,21 @@ def test_a_fit_has_the_same_bits_with_any_number_of_threads(case, every_sum_in_p
         assert_array_equal(other[0], coefs[0][0])
         assert_array_equal(other[1], coefs[0][1])
         assert other[2] == coefs[0][2]
+
+
+def test_predictions_of_sparse_rows_have_the_same_bits_with_any_number_of_threads(every_sum_in_parallel, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = sp.csr_array(sp.random(500, 300, 0.05, "csr", random_state=0))
+    clf = SoftmaxClassifier(1e-2, random_state=0).fit(X, rng.integers(0, 11, 500))
+    monkeypatch.setattr(compiled, "_PREDICTED_ROWS", 30)
+    found = []
+    for n_threads in (1, 2, 8):
+        monkeypatch.setattr(threads, "_count_threads", lambda settings, n=n_threads: n)
+        found.append(clf.decision_function(X))
+    assert found[0].flags.c_contiguous
+    assert_allclose(found[0], X @ clf.coef_.T + clf.intercept_, atol=1e-12)
+    for other in found[1:]:
+        assert_array_equal(other, found[0])
 
 
 @pytest.mark.parametrize(("limit", "want"), [(1, 1), (2, 2)])
