@@ -35,6 +35,11 @@ _NEWTON_ACCURACY = 0.5
 #: F - F* for a loss that decays exponentially, in units of the predicted reduction of its Newton step.
 _EXPONENTIAL_FACTOR = 2.0
 
+#: Decrease of a loss that decays exponentially by its Newton step, in the same units: ``2 (1 - 1 / e)``, and some
+#: rounding.
+#: A logistic loss falls by less. If F fell by more, the step assumed too little.
+_MAX_FALL = 1.27
+
 
 def certify(problem: Problem, state: DualState, tol: float) -> DualState:
     """Return the state with F and a bound of its excess, after Newton steps if the bound is above ``tol``.
@@ -77,7 +82,7 @@ def _newton_polish(
        gradients missed, is an estimate of F - F* before the step.
     2. If the estimate is at most ``abs_tol`` but rows saturate along the step, another solver has to go on.
     3. Take the longest step that decreases F; return if there is none.
-    4. F - F* is the estimate if it is at most ``abs_tol`` and F fell by no more than twice the predicted reduction.
+    4. F - F* is the estimate if it is at most ``abs_tol`` and F fell by no more than an exponential.
        Otherwise it is the bound at the new coefficients. Return after a step shorter than 1, as F is then not close to
        quadratic.
     """
@@ -101,7 +106,7 @@ def _newton_polish(
             return state, value, estimate if is_near else suboptimality
         state, value, grads, length = trial
         # 4.
-        is_as_expected = old_value - value <= _EXPONENTIAL_FACTOR * newton.decrease
+        is_as_expected = old_value - value <= _MAX_FALL * newton.decrease
         suboptimality = (
             estimate if is_as_expected and is_near else certifier.bound(grads, 0.0, abs_tol) + certifier.rounding()
         )

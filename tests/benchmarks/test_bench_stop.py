@@ -315,6 +315,7 @@ def test_the_kinds_are_many_and_outliers_are_in_them():
         ("offsets", 12),  # L1, float32 columns far from 0 without intercept
         ("offsets", 18),
         ("one_outlier", 22),  # dual, in float32
+        ("one_row_classes", 52),  # dual: a Newton step that brought more than a logistic loss can
         ("one_outlier_classes", 18),  # float32 loses the outlier under a shift that all classes share
         ("one_outlier_classes", 26),  # dual, the L1 penalty alone
         ("outliers_many_columns", 16),
