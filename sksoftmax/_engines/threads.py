@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -94,6 +94,7 @@ class _Limit:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.n_inside = 0
+        self.callers: Counter[int] = Counter()  # for each thread with fits, how many are nested
         self.n_threads = 1
         self._before: list[tuple[Any, int]] = []
         self._pool: ThreadPoolExecutor | None = None
@@ -114,6 +115,7 @@ class _Limit:
             if self.n_inside == 0:
                 self._before, self.n_threads = settings, _count_threads(settings)
             self.n_inside += 1
+            self.callers[threading.get_ident()] += 1
             for library in libraries:
                 _set_num_threads(library, 1)
         return [(library, n_threads) for library, n_threads in settings if _is_per_thread(library)]
@@ -124,6 +126,8 @@ class _Limit:
             for library, n_threads in thread_settings:
                 _set_num_threads(library, n_threads)
             self.n_inside -= 1
+            self.callers[threading.get_ident()] -= 1
+            self.callers = +self.callers
             pool = None
             if self.n_inside == 0:
                 pool, self._pool = self._pool, None
@@ -157,8 +161,13 @@ def _start_worker() -> None:
 
 
 def count_threads(work: float) -> int:
-    """Return the number of threads that a kernel of ``work`` multiplications is worth: those of the pool, or 1."""
-    return _limit.n_threads if work >= _MIN_KERNEL_WORK and _may_use_threads() else 1
+    """Return the number of threads for a kernel of ``work`` multiplications: 1, or this thread's share of the pool's.
+
+    Threads that fit at the same time, such as those of ``SoftmaxClassifierCV(n_jobs=...)``, have equal shares.
+    """
+    if work < _MIN_KERNEL_WORK or not _may_use_threads():
+        return 1
+    return max(1, _limit.n_threads // max(1, len(_limit.callers)))
 
 
 def _may_use_threads() -> bool:

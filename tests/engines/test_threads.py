@@ -283,6 +283,29 @@ def test_predictions_of_sparse_rows_have_the_same_bits_with_any_number_of_thread
         assert_array_equal(other, found[0])
 
 
+def test_threads_that_fit_at_the_same_time_share_the_cores(monkeypatch):
+    monkeypatch.setattr(threads, "_count_threads", lambda settings: 8)
+    found, both = [], threading.Barrier(2)
+
+    def count():
+        with one_blas_thread(), one_blas_thread():  # nested, as in a search
+            both.wait(10)
+            found.append(threads.count_threads(1e9))
+            both.wait(10)
+
+    with one_blas_thread():
+        assert threads.count_threads(1e9) == 8
+        assert threads.count_threads(1.0) == 1
+    others = [threading.Thread(target=count) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join()
+    assert found == [4, 4]
+    assert threads.count_threads(1e9) == 1  # outside of a fit
+    assert not threads._limit.callers
+
+
 @pytest.mark.parametrize(("limit", "want"), [(1, 1), (2, 2)])
 def test_the_pool_is_as_large_as_the_limit_of_the_user(limit, want, monkeypatch):
     monkeypatch.setattr(threads, "_count_cores", lambda: 8)
