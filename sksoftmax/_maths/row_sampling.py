@@ -6,11 +6,14 @@ they compare the curvature of the sample with that of all rows, and draw a large
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._engines.device import sum_of_squares, to_host
-from sksoftmax._maths.objective import iter_blocks, probabilities, value_and_grad
+from sksoftmax._engines.threads import COPY_WORK, map_in_order
+from sksoftmax._maths.objective import block_slices, pass_work, probabilities, value_and_grad
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, add_scaled, dot, normalize_weights
 
 
@@ -27,15 +30,17 @@ def leverage(problem: Problem, moments: Moments) -> Array:
     )
     dtype = problem.data.X.dtype
     scale, column_offset = scale.astype(dtype), moments.mean.astype(dtype)
-    parts = []
-    for block in iter_blocks(problem):
-        if sp.issparse(block.X):
-            scaled = block.X @ sp.diags_array(scale)
+    take, spans = block_slices(problem)
+
+    def block_leverage(span: slice) -> Any:
+        X = take(span).X
+        if sp.issparse(X):
+            scaled = X @ sp.diags_array(scale)
             offset = column_offset * scale
-            parts.append(scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset)
-        else:
-            scaled = (block.X - column_offset) * scale
-            parts.append(sum_of_squares(scaled, axis=1))
+            return scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset
+        return sum_of_squares((X - column_offset) * scale, axis=1)
+
+    parts = list(map_in_order(block_leverage, spans, COPY_WORK * pass_work(problem) / problem.n_outputs))
     return np.maximum(to_host(np.concatenate(parts)), 0)
 
 

@@ -379,28 +379,41 @@ class DenseRows(NamedTuple):
         return self._replace(weight=self.weight * self.weight.dtype.type(factor))
 
     def dual_gradient_sums(self, dual_vars: Any) -> tuple[Array, Array]:
-        residual = dual_vars.residual.reshape(len(self.y), -1) * self.weight[:, None]
-        table = np.zeros((self.X.shape[1], residual.shape[1]), self.X.dtype)
-        for span, block in self._blocks():
-            table += block.T @ residual[span]
-        return table, residual.sum(axis=0, dtype=float)
+        residual = dual_vars.residual.reshape(len(self.y), -1)
+        sums = compiled.GradientSums(
+            np.zeros((self.X.shape[1], residual.shape[1]), self.X.dtype), np.zeros(residual.shape[1])
+        )
+
+        def block_sums(span: slice) -> tuple[Array, Array]:
+            return _products(self._block(span), residual[span] * self.weight[span, None])
+
+        for part in self._map_blocks(block_sums, residual.shape[1]):
+            _add(sums, part)
+        return sums.table, sums.intercept
 
     def evaluate(self, model: Any, dual_vars: Any, gradient: Any) -> tuple[float, float]:
         table, with_gradient = scaled_coef(model), len(gradient.table) > 0
         loss = gaps = 0.0
-        for span, block in self._blocks():
+
+        def block_sums(span: slice) -> tuple[tuple[float, float], tuple[Array, Array] | None]:
+            block = self._block(span)
             z = block @ table
             z += model.intercept
             sums = compiled.kernels.evaluate_block(span.start, z, self.y, self.weight, dual_vars, with_gradient)
+            return sums, _products(block, z) if with_gradient else None
+
+        for sums, part in self._map_blocks(block_sums, table.shape[1]):
             loss, gaps = loss + sums[0], gaps + sums[1]
-            if with_gradient:
-                _add(gradient, block, z)
+            if part is not None:
+                _add(gradient, part)
         return loss, gaps
 
     def add_product(self, dual_vars: Any, direction: Any, product: Any) -> None:
         has_coef = len(direction.table) > 0
         table = scaled_coef(direction) if has_coef else None
-        for span, block in self._blocks():
+
+        def block_product(span: slice) -> tuple[Array, Array]:
+            block = self._block(span)
             residual = dual_vars.residual[span].reshape(len(block), -1)
             z = block @ table if has_coef else np.zeros_like(residual)
             z += direction.intercept
@@ -415,17 +428,23 @@ class DenseRows(NamedTuple):
                 z *= residual
                 z[class_entries] -= mean
             z *= self.weight[span, None]
-            _add(product, block, z)
+            return _products(block, z)
 
-    def _blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Iterate over all rows in order, in scaled blocks that fit in a cache."""
-        for span in self._spans():
-            block = self.X[span] - self.mean
-            block *= self.root
-            yield span, block
+        for part in self._map_blocks(block_product, len(direction.intercept)):
+            _add(product, part)
+
+    def _block(self, span: slice) -> Array:
+        """Return scaled rows."""
+        block: Array = self.X[span] - self.mean
+        block *= self.root
+        return block
+
+    def _map_blocks(self, function: Callable[[slice], _Result], n_lanes: int) -> Iterator[_Result]:
+        """Yield ``function(span)`` for blocks of all rows that fit in a cache, computed side by side."""
+        return map_in_order(function, self._spans(), 2.0 * self.X.size * n_lanes)
 
     def _spans(self) -> list[slice]:
-        """Return the rows of these blocks."""
+        """Return the slices of these blocks."""
         n, size = len(self.y), max(_MAX_BLOCK, _BLOCK_ENTRIES // self.X.shape[1])
         return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
@@ -453,11 +472,16 @@ def map_columns(function: Callable[[slice], _Result], table: Array) -> Iterator[
     return map_in_order(function, spans, COPY_WORK * table.size)
 
 
-def _add(sums: Any, block: Array, changes: Array) -> None:
-    """Add ``block' changes`` to the table of the sums, and the column sums of the changes to the intercept."""
-    table = sums.table.reshape(block.shape[1], -1)
-    table += block.T @ changes
-    sums.intercept[:] += changes.sum(axis=0)
+def _products(block: Array, changes: Array) -> tuple[Array, Array]:
+    """Return ``block' changes``, and the column sums of the changes."""
+    return block.T @ changes, changes.sum(axis=0, dtype=np.float64)
+
+
+def _add(sums: Any, part: tuple[Array, Array]) -> None:
+    """Add `_products` to the table and the intercept of the sums."""
+    table = sums.table.reshape(part[0].shape)
+    table += part[0]
+    sums.intercept[:] += part[1]
 
 
 def _dense_statistics(problem: Problem) -> tuple[Array, Array, Array, Array]:

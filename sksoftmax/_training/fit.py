@@ -13,12 +13,15 @@ import scipy.sparse as sp
 
 from sksoftmax._data.chunks import center_chunks, split_rows, sum_loss_grad
 from sksoftmax._engines.device import DeviceArray, sum_of_squares
+from sksoftmax._engines.threads import map_in_order
 from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import (
+    block_slices,
     center_params,
     compute_column_offset,
     in_c_order,
     iter_blocks,
+    pass_work,
     penalty,
     prior_objective,
     prior_params,
@@ -343,12 +346,16 @@ def exact_value(problem: Problem, params: Params, column_offset: Array | None) -
     penalty_value = float(penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
     if problem.data_source is None and not isinstance(problem.data.X, DeviceArray):
         offset = 0.0 if column_offset is None else column_offset
-        loss = 0.0
-        for block in iter_blocks(problem):
+        take, spans = block_slices(problem)
+
+        def block_loss(span: slice) -> float:
+            block = take(span)
             X = block.X.astype(np.float64)
             X = X if sp.issparse(X) else X - offset
-            loss += problem.kernel.loss_grad(shifted, X, smooth_targets(problem, block.y), block.weight, total)[0]
-        return loss + penalty_value
+            loss, _ = problem.kernel.loss_grad(shifted, X, smooth_targets(problem, block.y), block.weight, total)
+            return float(loss)
+
+        return sum(map_in_order(block_loss, spans, pass_work(problem))) + penalty_value
     if column_offset is None:
         return value_and_grad(problem, params).value
     if problem.data_source is None:
