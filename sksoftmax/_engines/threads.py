@@ -2,9 +2,10 @@
 
 The estimators fit inside ``one_blas_thread``. The products of a minibatch are too small for several BLAS threads: with
 the default threads and another busy process, they take up to twenty times longer. Sums over many rows use several cores
-all the same: `map_in_order` computes their blocks in a pool of as many threads as the BLAS would have used, and yields
-the results in the order of the blocks. The blocks do not depend on the number of threads, so the sums have the same
-bits for any number. threadpoolctl and joblib are requirements of scikit-learn, so they are always installed.
+all the same. `map_in_order` computes their blocks on as many threads as the BLAS would have used, the thread that calls
+it among them, and yields the results in the order of the blocks. The blocks do not depend on the number of threads, so
+the sums have the same bits for any number. Kernels of the dual solver start `count_threads` threads of their own.
+threadpoolctl and joblib are requirements of scikit-learn, so they are always installed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import joblib
 import numpy as np
@@ -104,7 +105,7 @@ class _Limit:
         """The pool of the fits that run; its threads start when they are first needed."""
         with self.lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.n_threads, "sksoftmax", initializer=_start_worker)
+                self._pool = ThreadPoolExecutor(self.n_threads - 1, "sksoftmax", initializer=_start_worker)
             return self._pool
 
     def enter(self) -> list[tuple[Any, int]]:
@@ -193,15 +194,37 @@ def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], w
     size = max(1, int(len(items) * _RUN_WORK / max(work, 1.0)))
     runs = iter([items[start : start + size] for start in range(0, len(items), size)])
     pool, n_ahead = _limit.pool, _limit.n_threads + 1  # more results would wait for their turn in memory
-    waiting = deque(pool.submit(map_run, run) for run in itertools.islice(runs, n_ahead))
+    waiting = deque(_Task(pool, map_run, run) for run in itertools.islice(runs, n_ahead))
     try:
         while waiting:
-            results = waiting.popleft().result()
-            waiting.extend(pool.submit(map_run, run) for run in itertools.islice(runs, 1))
+            # this thread works as well: while the next results are not there, on a run that no other has begun
+            while not waiting[0].future.done() and any(task.compute_here() for task in waiting):
+                pass
+            results = waiting.popleft().future.result()
+            waiting.extend(_Task(pool, map_run, run) for run in itertools.islice(runs, 1))
             yield from results
     finally:
-        for future in waiting:
-            future.cancel()
+        for task in waiting:
+            task.future.cancel()
+
+
+class _Task(Generic[_Item, _Result]):
+    """A call that a thread of the pool makes, or the thread that waits for it."""
+
+    def __init__(self, pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], item: _Item) -> None:
+        self.future = pool.submit(function, item)
+        self._function, self._item = function, item
+
+    def compute_here(self) -> bool:
+        """Make the call in this thread if no other has begun it; return whether it did."""
+        if not self.future.cancel():
+            return False
+        self.future = Future()
+        try:
+            self.future.set_result(self._function(self._item))
+        except Exception as error:
+            self.future.set_exception(error)
+        return True
 
 
 @contextmanager

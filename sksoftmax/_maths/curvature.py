@@ -410,7 +410,7 @@ def _invert(matrix: Array) -> Array:
 
 def _block_rows(n_columns: int) -> int:
     """Return the number of rows per block for a Hessian of ``n_columns`` columns."""
-    return max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns // 2)
+    return max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns)
 
 
 def _transform_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:

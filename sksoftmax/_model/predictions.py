@@ -165,7 +165,7 @@ class PredictionsMixin:
 
 def _raw_prediction(X: Any, coef: Any, intercept: Array) -> Array:
     """Return ``X @ coef.T + intercept`` as a dense array."""
-    if scipy.sparse.issparse(X) and registry.has_compiled() and X.dtype == coef.dtype:
+    if scipy.sparse.issparse(X) and isinstance(coef, np.ndarray) and registry.has_compiled():
         with one_blas_thread():
             return np.ascontiguousarray(compiled.sparse_predictions(Params(coef, intercept), X))
     raw: Array = safe_sparse_dot(X, coef.T, dense_output=True)

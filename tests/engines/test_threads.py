@@ -196,14 +196,13 @@ def pool_threads():
 
 def test_results_come_in_order_from_other_threads(every_sum_in_parallel, settings):
     def name_of(i):
-        time.sleep(0.001 * (i % 3))
+        time.sleep(0.001 * (1 + i % 3))
         return i, threading.current_thread().name
 
     with one_blas_thread():
         results = list(map_in_order(name_of, range(40), 40.0))
     assert [i for i, _ in results] == list(range(40))
-    assert {name for _, name in results} <= {"sksoftmax_0", "sksoftmax_1"}
-    assert len({name for _, name in results}) == 2
+    assert {name for _, name in results} == {"sksoftmax_0", threading.current_thread().name}  # two threads in all
     assert pool_threads() == []  # none outlives the fits
 
 
@@ -211,8 +210,13 @@ def test_results_come_in_order_from_other_threads(every_sum_in_parallel, setting
 def test_little_work_and_work_outside_of_a_fit_stay_in_their_thread(work, monkeypatch):
     monkeypatch.setattr(threads, "_count_cores", lambda: 8)
     own = threading.current_thread()
+
+    def thread_of(_):
+        time.sleep(0.002)
+        return threading.current_thread()
+
     with one_blas_thread():
-        inside = list(map_in_order(lambda _: threading.current_thread(), range(3), work))
+        inside = list(map_in_order(thread_of, range(30), work))
         assert (set(inside) == {own}) == (work == 0)
     assert list(map_in_order(lambda _: threading.current_thread(), range(3), 1e9)) == [own] * 3
 
