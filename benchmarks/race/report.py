@@ -189,14 +189,41 @@ def summary(rows: list[Row], dtype: str, threads: str, target: str) -> str:
     return "\n\n".join(tables)
 
 
+def means(rows: list[Row], target: str) -> str:
+    """Markdown: a line for each dtype and number of threads, with the means of the large problems."""
+    title = f"gap {target}, more than {LARGE} rows: geometric means"
+    lines = [f"| {title} | ahead of all | best of scikit-learn | lbfgs | best rival |", "|---|---|---|---|---|"]
+    for dtype, threads in _configurations(rows):
+        here = [s for s in standings(rows, dtype, threads, target) if s.group == "large"]
+        if here:
+            about = f"{dtype}, {threads} thread{'s' * (threads != '1')}"
+            lines.append(f"| {about} | {_n_ahead(here)} of {len(here)} | {' | '.join(_mean_cells(here, ''))} |")
+    return "\n".join(lines)
+
+
+def _configurations(rows: list[Row]) -> list[tuple[str, str]]:
+    """The dtypes and numbers of threads, those of one thread first."""
+    return sorted({(row["dtype"], row["threads"]) for row in rows}, key=lambda pair: (pair[1], pair[0]))
+
+
 def _line(s: Standing) -> str:
     ours = _seconds(s.ours.seconds) if s.ours else "missed"
     cells = [_cell(s.sklearn, s.ours), _cell(s.lbfgs, s.ours, is_named=False), _cell(s.best, s.ours)]
     return f"| {s.problem} | {ours} | " + " | ".join(cells) + " |"
 
 
+def _n_ahead(here: list[Standing]) -> int:
+    """The number of problems on which we are before all rivals."""
+    return sum(bool(s.ours and s.best and s.best.seconds > s.ours.seconds) for s in here)
+
+
 def _mean_line(here: list[Standing], group: str) -> str:
-    """The means, and beside them the goals."""
+    cells = " | ".join(_mean_cells(here, group))
+    return f"| **geometric mean**; ahead of all on {_n_ahead(here)} of {len(here)} | | {cells} |"
+
+
+def _mean_cells(here: list[Standing], group: str) -> list[str]:
+    """The means, and beside those of the large problems the goals."""
     cells = []
     for who, goal in GOALS.items():
         mean, n, is_bound = geometric_mean((getattr(s, who), s.ours) for s in here)
@@ -206,9 +233,7 @@ def _mean_line(here: list[Standing], group: str) -> str:
             wanted = f"{least:g}, goal {goal:g}" if least < goal else f"{goal:g}"
             cell += f" ({wanted}: {'met' if mean >= goal else 'least met' if mean >= least else 'not met'})"
         cells.append(cell)
-    complete = [s for s in here if s.ours and s.best]
-    n_ahead = sum(s.best.seconds > s.ours.seconds for s in complete if s.ours and s.best)
-    return f"| **geometric mean**; ahead of all on {n_ahead} of {len(here)} | | " + " | ".join(cells) + " |"
+    return cells
 
 
 def _seconds(seconds: float) -> str:
@@ -259,7 +284,7 @@ def write(folder: Path) -> None:
         print("no rows")
         return
     report.write_csv(folder / "race.csv", rows)
-    configurations = sorted({(row["dtype"], row["threads"]) for row in rows}, key=lambda pair: (pair[1], pair[0]))
+    configurations = _configurations(rows)
     parts = [
         summary(rows, dtype, threads, target)
         for dtype, threads in configurations

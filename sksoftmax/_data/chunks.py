@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from sksoftmax._data.batches import epoch_batches, uniform
 from sksoftmax._engines.device import DeviceArray
+from sksoftmax._engines.threads import read_ahead
 from sksoftmax._maths.objective import hessian_product, loss_grad, sum_parts
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
@@ -84,7 +85,10 @@ class ChunkedSource(NamedTuple):
         return self._replace(present_classes=present_classes, class_weights=self.class_weights[present_classes])
 
     def _chunks(self, rng: np.random.RandomState | None) -> Iterator[Batch]:
-        return center_chunks(self.read(rng), self.column_offset, self.present_classes)
+        chunks = self.read(rng)
+        if not self.may_change:  # the user's code stays in its thread
+            chunks = read_ahead(chunks)
+        return center_chunks(chunks, self.column_offset, self.present_classes)
 
 
 def center_chunks(

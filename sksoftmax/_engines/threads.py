@@ -208,6 +208,29 @@ def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], w
             task.future.cancel()
 
 
+def read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield the items; inside ``one_blas_thread`` a thread of the pool computes the next one meanwhile.
+
+    The results do not depend on the thread, and an error comes where its item would.
+    """
+    if _limit.n_threads == 1 or not _may_use_threads():
+        yield from items
+        return
+
+    def read() -> list[_Item]:
+        with np.errstate(all="ignore"):
+            return list(itertools.islice(items, 1))
+
+    future = _limit.pool.submit(read)
+    try:
+        while item := future.result():
+            future = _limit.pool.submit(read)
+            yield item[0]
+    finally:
+        if not future.cancel():
+            future.exception()  # wait: what reads must not outlive the pass
+
+
 class _Task(Generic[_Item, _Result]):
     """A call that a thread of the pool makes, or the thread that waits for it."""
 

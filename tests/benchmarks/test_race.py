@@ -226,6 +226,9 @@ def test_the_summary_by_hand():
         "| **geometric mean**; ahead of all on 1 of 1 | | **3.0** | none | **3.0** |",
     ]
     assert small.splitlines()[2] == "| small | 1 s | 0.1 (lbfgs) | 0.1 | 0.1 (lbfgs) |"
+    assert race_report.means(ROWS, "0.001").splitlines()[2:] == [
+        "| float32, 1 thread | 1 of 2 | **5.7** | **10.0** | **1.4** |",
+    ]
 
 
 def test_nobody_arrived_is_a_bound():

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
 from sksoftmax._engines import compiled, device, threads
 from sksoftmax._engines.registry import get_kernel, has_compiled
-from sksoftmax._engines.threads import map_in_order, one_blas_thread
+from sksoftmax._engines.threads import map_in_order, one_blas_thread, read_ahead
 from sksoftmax._solvers import _dual_data, _rounds
 from sksoftmax._training.plan import choose_engine
 
@@ -239,6 +239,49 @@ def test_a_block_may_map_blocks_of_its_own(every_sum_in_parallel):
     with one_blas_thread():
         sums = map_in_order(lambda i: sum(map_in_order(lambda j: i * j, range(4), 4.0)), range(6), 6.0)
         assert list(sums) == [6 * i for i in range(6)]
+
+
+def test_the_next_item_is_read_while_the_last_is_used(every_sum_in_parallel):
+    readers, used = [], []
+
+    def items():
+        for i in range(5):
+            readers.append(threading.current_thread().name)
+            yield i
+
+    with one_blas_thread():
+        for item in read_ahead(items()):
+            time.sleep(0.01)
+            used.append((item, len(readers)))
+    assert [item for item, _ in used] == list(range(5))
+    assert [n for _, n in used[:4]] == [2, 3, 4, 5]  # one more than is used
+    assert set(readers) == {"sksoftmax_0"}
+    assert list(read_ahead(items())) == list(range(5))  # outside of a fit in this thread
+    assert readers[5:] == [threading.current_thread().name] * 5
+
+
+def test_an_error_of_a_reader_comes_in_its_place_and_an_end_waits_for_it(every_sum_in_parallel):
+    running = []
+
+    def items():
+        yield 1
+        yield 2
+        running.append(1)
+        time.sleep(0.05)
+        running.pop()
+        raise OSError("gone")
+
+    with one_blas_thread():
+        found = read_ahead(items())
+        assert [next(found), next(found)] == [1, 2]
+        with pytest.raises(OSError, match="gone"):
+            next(found)
+        early = read_ahead(items())
+        next(early)
+        next(early)
+        early.close()  # while the next is read
+        assert not running
+    assert pool_threads() == []
 
 
 def fits_of_every_kind():
