@@ -46,6 +46,9 @@ template <class Real> struct DualVariables {
     const Real *q;
 };
 
+//: Number of vectors that a row's step computes with: `Scratch` in row.hpp.
+constexpr Size N_SCRATCH = 6;
+
 // Sums over rows of weight * loss and of weight * gap.
 struct Sums {
     double loss = 0.0;

@@ -17,7 +17,7 @@ namespace SKSOFTMAX_VARIANT {
 template <class Real>
 Sums sdca_block(const Size *order, Size n_block, Real *z, const Real *coupling, const Size *y, const Real *weight,
                 const DualVariables<Real> &dual, Size n_lanes, Real inv_n, double gap_tol, Size &n_changed) {
-    std::vector<Real> memory(Scratch<Real>::n_vectors * n_lanes);
+    std::vector<Real> memory(N_SCRATCH * n_lanes);
     std::vector<Size> changed(n_block);
     Scratch<Real> s(memory.data(), n_lanes);
     Sums sums;
@@ -63,7 +63,7 @@ Sums sdca_block(const Size *order, Size n_block, Real *z, const Real *coupling, 
 template <class Real>
 Sums evaluate_block(Size start, Size n_block, Real *z, const Size *y, const Real *weight,
                     const DualVariables<Real> &dual, Size n_lanes, bool with_gradient) {
-    std::vector<Real> memory(Scratch<Real>::n_vectors * n_lanes);
+    std::vector<Real> memory(N_SCRATCH * n_lanes);
     Scratch<Real> s(memory.data(), n_lanes);
     Sums sums;
     for (Size a = 0; a < n_block; ++a) {

@@ -53,7 +53,7 @@ template <class Real, class Index> struct Kernels {
 
 #define SKSOFTMAX_DECLARE(variant)                                                                                     \
     namespace variant {                                                                                                \
-    template <class Real, class Index> Kernels<Real, Index> kernels(bool is_binary);                                   \
+    template <class Real, class Index> Kernels<Real, Index> kernels();                                                 \
     }
 SKSOFTMAX_DECLARE(baseline)
 #if defined(SKSOFTMAX_X86)

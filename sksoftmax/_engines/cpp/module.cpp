@@ -75,15 +75,14 @@ Variant find_variant(const std::string &name) {
 
 Variant variant = find_variant(variants().back());
 
-// `is_binary` matters to the kernels of center.hpp alone.
-template <class Real, class Index> Kernels<Real, Index> kernels(bool is_binary = false) {
+template <class Real, class Index> Kernels<Real, Index> kernels() {
 #if defined(SKSOFTMAX_X86)
     if (variant == Variant::avx512)
-        return avx512::kernels<Real, Index>(is_binary);
+        return avx512::kernels<Real, Index>();
     if (variant == Variant::avx2)
-        return avx2::kernels<Real, Index>(is_binary);
+        return avx2::kernels<Real, Index>();
 #endif
-    return baseline::kernels<Real, Index>(is_binary);
+    return baseline::kernels<Real, Index>();
 }
 
 // --- checks ---
@@ -184,7 +183,7 @@ template <class Real> struct RoundMemory {
     std::vector<std::vector<Real>> scratch; // of each thread
 
     RoundMemory(Size round_size, Size n_lanes, int n_threads)
-        : changes(round_size * n_lanes), sums(round_size), scratch(n_threads, std::vector<Real>(6 * n_lanes)) {}
+        : changes(round_size * n_lanes), sums(round_size), scratch(n_threads, std::vector<Real>(N_SCRATCH * n_lanes)) {}
 
     // Add the changes of the first n_rows rows to `intercept`, times `scale`.
     template <class Sum> void add_to(Sum *intercept, Size n_rows, Size n_lanes, Sum scale) const {
@@ -527,8 +526,7 @@ template <class Real> void threshold_rows(Matrix<const Real> table, Array<const 
     check_table(out, n_rows, n_lanes);
     check(Size(thresholds.size()) == n_rows, "thresholds must have an entry for each row");
     nb::gil_scoped_release unlocked;
-    kernels<Real, std::int32_t>(n_lanes == 1)
-        .threshold_rows(table.data(), thresholds.data(), n_rows, n_lanes, out.data());
+    kernels<Real, std::int32_t>().threshold_rows(table.data(), thresholds.data(), n_rows, n_lanes, out.data());
 }
 
 template <class Real>
@@ -540,8 +538,8 @@ void penalty_sums(Matrix<const Real> table, Array<const Real> thresholds, Array<
               (thresholds.size() == 0 || Size(thresholds.size()) == n_rows) && sums.size() == 2,
           "scale, root and thresholds must have an entry for each row, sums two");
     nb::gil_scoped_release unlocked;
-    kernels<Real, std::int32_t>(n_lanes == 1)
-        .penalty_sums(table.data(), data_or_null(thresholds), scale.data(), root.data(), n_rows, n_lanes, sums.data());
+    kernels<Real, std::int32_t>().penalty_sums(table.data(), data_or_null(thresholds), scale.data(), root.data(),
+                                               n_rows, n_lanes, sums.data());
 }
 
 // Empty arrays stand for what is not there.
@@ -558,10 +556,10 @@ void center_moves(Matrix<const Real> coef, Matrix<const Real> center, Array<cons
         check_table(older_g, n_rows, n_lanes);
     check(Size(fraction.size()) == n_rows && sums.size() == 6, "fraction must have an entry for each row, sums six");
     nb::gil_scoped_release unlocked;
-    kernels<Real, std::int32_t>(n_lanes == 1)
-        .center_moves(coef.data(), center.data(), fraction.data(), n_rows, n_lanes, g.data(),
-                      last_g.size() ? last_coef.data() : nullptr, last_g.size() ? last_g.data() : nullptr,
-                      older_g.size() ? older_g.data() : nullptr, sums.data());
+    kernels<Real, std::int32_t>().center_moves(coef.data(), center.data(), fraction.data(), n_rows, n_lanes, g.data(),
+                                               last_g.size() ? last_coef.data() : nullptr,
+                                               last_g.size() ? last_g.data() : nullptr,
+                                               older_g.size() ? older_g.data() : nullptr, sums.data());
 }
 
 template <class Real>
@@ -577,10 +575,9 @@ double extrapolate_rows(Matrix<const Real> coef, Matrix<const Real> center, Matr
         check_table(older_change, n_rows, n_lanes);
     check_table(target, n_rows, n_lanes);
     nb::gil_scoped_release unlocked;
-    return kernels<Real, std::int32_t>(n_lanes == 1)
-        .extrapolate_rows(coef.data(), center.data(), g.data(), change.data(), Real(factor),
-                          older_change.size() ? older_change.data() : nullptr, Real(older_factor), n_rows, n_lanes,
-                          target.data());
+    return kernels<Real, std::int32_t>().extrapolate_rows(
+        coef.data(), center.data(), g.data(), change.data(), Real(factor),
+        older_change.size() ? older_change.data() : nullptr, Real(older_factor), n_rows, n_lanes, target.data());
 }
 
 template <class Real>
@@ -593,8 +590,8 @@ void add_moves(Array<const Size> rows, Array<const Real> fraction, Matrix<const 
     check(Size(fraction.size()) == n_rows, "fraction must have an entry for each row");
     check_order(rows, table.shape(0));
     nb::gil_scoped_release unlocked;
-    kernels<Real, std::int32_t>(n_lanes == 1)
-        .add_moves(rows.data(), fraction.data(), target.data(), center.data(), n_rows, n_lanes, table.data());
+    kernels<Real, std::int32_t>().add_moves(rows.data(), fraction.data(), target.data(), center.data(), n_rows, n_lanes,
+                                            table.data());
 }
 
 // --- dense rows: products by the BLAS, and the fused softmax ---

@@ -57,9 +57,6 @@ template <class Real> SKSOFTMAX_INLINE Real softmax(const Real *z, Size y, Real 
 template <class Real> struct Scratch {
     Real *z, *r, *x, *u, *d, *step;
 
-    //: Number of vectors.
-    static constexpr Size n_vectors = 6;
-
     Scratch(Real *memory, Size n_lanes)
         : z(memory), r(z + n_lanes), x(r + n_lanes), u(x + n_lanes), d(u + n_lanes), step(d + n_lanes) {}
 };

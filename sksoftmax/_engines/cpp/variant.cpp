@@ -11,7 +11,7 @@
 namespace sksoftmax {
 namespace SKSOFTMAX_VARIANT {
 
-template <class L, class Index, class Real = typename L::Real> Kernels<Real, Index> kernels_of() {
+template <class Real, class Index> Kernels<Real, Index> kernels() {
     return {
         multiply_ranges<Real, Index>,
         sdca_steps<Real, Index>,
@@ -27,25 +27,21 @@ template <class L, class Index, class Real = typename L::Real> Kernels<Real, Ind
         scale_values<Real, Index>,
         count_nonzeros<Real>,
         copy_nonzeros<Real, Index>,
-        threshold_rows<L>,
-        penalty_sums<L>,
-        center_moves<L>,
-        extrapolate_rows<L>,
-        add_moves<L>,
+        threshold_rows<Real>,
+        penalty_sums<Real>,
+        center_moves<Real>,
+        extrapolate_rows<Real>,
+        add_moves<Real>,
         loss_and_residual<Real>,
         softmax_in_place<Real>,
         multiply_hessian<Real>,
     };
 }
 
-template <class Real, class Index> Kernels<Real, Index> kernels(bool is_binary) {
-    return is_binary ? kernels_of<Number<Real>, Index>() : kernels_of<Vectors<Real>, Index>();
-}
-
-template Kernels<float, std::int32_t> kernels(bool);
-template Kernels<float, std::int64_t> kernels(bool);
-template Kernels<double, std::int32_t> kernels(bool);
-template Kernels<double, std::int64_t> kernels(bool);
+template Kernels<float, std::int32_t> kernels();
+template Kernels<float, std::int64_t> kernels();
+template Kernels<double, std::int32_t> kernels();
+template Kernels<double, std::int64_t> kernels();
 
 } // namespace SKSOFTMAX_VARIANT
 } // namespace sksoftmax
