@@ -17,6 +17,7 @@ import numpy as np, scipy.sparse as sp
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines.registry import has_compiled
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
 warnings.simplefilter("ignore")
 kind, n_interrupts = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)

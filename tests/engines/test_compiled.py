@@ -617,7 +617,7 @@ def test_ctrl_c_ends_a_kernel_soon(n_classes):
     model.intercept[: 1 if n_classes == 2 else n_classes] = 0
     dual_vars = compiled.DualVariables(np.zeros(n * n_lanes), np.zeros(n), np.ones(n))
     order = rng.integers(n, size=50_000_000 // n_lanes)  # some ten seconds
-    sent = []
+    sent, handler = [], signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 
     def interrupt():
         time.sleep(rng.uniform(0, 0.3))
@@ -630,3 +630,4 @@ def test_ctrl_c_ends_a_kernel_soon(n_classes):
         visit(rows, model, dual_vars, order=order)
     assert time.perf_counter() - sent[0] < 1.0  # .2 s on a quiet machine
     thread.join()
+    signal.signal(signal.SIGINT, handler)
