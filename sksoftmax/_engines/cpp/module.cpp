@@ -185,13 +185,6 @@ template <class Real> struct RoundMemory {
     RoundMemory(Size round_size, Size n_lanes, int n_threads)
         : changes(round_size * n_lanes), sums(round_size), scratch(n_threads, std::vector<Real>(N_SCRATCH * n_lanes)) {}
 
-    // Add the changes of the first n_rows rows to `intercept`, times `scale`.
-    template <class Sum> void add_to(Sum *intercept, Size n_rows, Size n_lanes, Sum scale) const {
-        for (Size a = 0; a < n_rows; ++a)
-            for (Size k = 0; k < n_lanes; ++k)
-                intercept[k] += scale * changes[a * n_lanes + k];
-    }
-
     Sums total(Size n_rows) const {
         Sums total;
         for (Size a = 0; a < n_rows; ++a)
@@ -246,6 +239,38 @@ Pair sdca_epoch(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_array
     return {sums.loss, sums.gap};
 }
 
+// Compute changes of a model for all rows by step(start, end, changes, row_sums, scratch), and add their products with
+// the rows to `sums`, unless it has no table. Returns the total of `row_sums`.
+template <class Real, class Index, class Step>
+Sums add_in_rounds(const Rows<Real, Index> &rows, const ModelSums<Real> &sums, Size n_lanes, int n_threads, Step step) {
+    const Size round_size = count_rows(rows, n_lanes);
+    check_rounds(round_size, n_threads);
+    const auto add_changes = kernels<Real, Index>().add_changes;
+    nb::gil_scoped_release unlocked;
+    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
+    Interrupts interrupts;
+    Sums total;
+    for_rounds(
+        rows.n_ranges, rows.n_samples, round_size, n_threads,
+        [&](Size start, Size end, Size offset, int worker) {
+            step(start, end, &memory.changes[offset * n_lanes], &memory.sums[offset], memory.scratch[worker].data());
+        },
+        [&](Size start, Size end) {
+            if (sums.table)
+                for (Size a = 0; a < end - start; ++a)
+                    for (Size k = 0; k < n_lanes; ++k)
+                        sums.intercept[k] += memory.changes[a * n_lanes + k];
+            total += memory.total(end - start);
+            interrupts.look();
+        },
+        [&](Size start, Size end, Size, Size first, Size last) {
+            if (sums.table)
+                add_changes(rows, nullptr, start, end, first, last, memory.changes.data(), nullptr, 0.0, sums.table,
+                            n_lanes);
+        });
+    return total;
+}
+
 // Return the sums of `evaluate` over all rows; add the gradient of the first, unless it has no table.
 template <class Real, class Index>
 Pair evaluate(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_arrays, DualArrays<Real> dual_arrays,
@@ -256,28 +281,9 @@ Pair evaluate(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_arrays,
     const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
     const ModelSums<Real> gradient = to_sums(gradient_arrays, n_lanes, std::get<0>(model_arrays).size());
     const Kernels<Real, Index> kernel = kernels<Real, Index>();
-    const Size round_size = count_rows(rows, n_lanes);
-    check_rounds(round_size, n_threads);
-    nb::gil_scoped_release unlocked;
-    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
-    Interrupts interrupts;
-    Sums sums;
-    for_rounds(
-        rows.n_ranges, rows.n_samples, round_size, n_threads,
-        [&](Size start, Size end, Size offset, int worker) {
-            kernel.evaluate(rows, model, dual, start, end, gradient.table ? &memory.changes[offset * n_lanes] : nullptr,
-                            &memory.sums[offset], memory.scratch[worker].data());
-        },
-        [&](Size start, Size end) {
-            if (gradient.table)
-                memory.add_to(gradient.intercept, end - start, n_lanes, 1.0);
-            sums += memory.total(end - start);
-            interrupts.look();
-        },
-        [&](Size start, Size end, Size, Size first, Size last) {
-            if (gradient.table)
-                kernel.add_changes(rows, nullptr, start, end, first, last, memory.changes.data(), nullptr, 0.0,
-                                   gradient.table, n_lanes);
+    const Sums sums = add_in_rounds(
+        rows, gradient, n_lanes, n_threads, [&](Size start, Size end, Real *changes, Sums *row_sums, Real *scratch) {
+            kernel.evaluate(rows, model, dual, start, end, gradient.table ? changes : nullptr, row_sums, scratch);
         });
     return {sums.loss, sums.gap};
 }
@@ -293,24 +299,9 @@ void add_hessian_product(RowArrays<Real, Index> row_arrays, DualArrays<Real> dua
     const Rows<Real, Index> rows = to_rows(row_arrays);
     const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
     const Kernels<Real, Index> kernel = kernels<Real, Index>();
-    const Size round_size = count_rows(rows, n_lanes);
-    check_rounds(round_size, n_threads);
-    nb::gil_scoped_release unlocked;
-    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
-    Interrupts interrupts;
-    for_rounds(
-        rows.n_ranges, rows.n_samples, round_size, n_threads,
-        [&](Size start, Size end, Size offset, int) {
-            kernel.multiply_rows(rows, dual, direction, start, end, &memory.changes[offset * n_lanes]);
-        },
-        [&](Size start, Size end) {
-            memory.add_to(product.intercept, end - start, n_lanes, 1.0);
-            interrupts.look();
-        },
-        [&](Size start, Size end, Size, Size first, Size last) {
-            kernel.add_changes(rows, nullptr, start, end, first, last, memory.changes.data(), nullptr, 0.0,
-                               product.table, n_lanes);
-        });
+    add_in_rounds(rows, product, n_lanes, n_threads, [&](Size start, Size end, Real *changes, Sums *, Real *) {
+        kernel.multiply_rows(rows, dual, direction, start, end, changes);
+    });
 }
 
 // Add sum_i weight_i x_i r_i' to `gradient`, r the residuals of the dual variables.
@@ -323,28 +314,11 @@ void add_dual_gradient(RowArrays<Real, Index> row_arrays, DualArrays<Real> dual_
     const ModelSums<Real> gradient = to_sums(gradient_arrays, n_lanes, 0);
     check(gradient.table, "the gradient must have a table");
     const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
-    const Kernels<Real, Index> kernel = kernels<Real, Index>();
-    const Size round_size = count_rows(rows, n_lanes);
-    check_rounds(round_size, n_threads);
-    nb::gil_scoped_release unlocked;
-    RoundMemory<Real> memory(round_size, n_lanes, n_threads);
-    Interrupts interrupts;
-    for_rounds(
-        rows.n_ranges, rows.n_samples, round_size, n_threads,
-        [&](Size start, Size end, Size offset, int) {
-            Real *change = &memory.changes[offset * n_lanes];
-            for (Size i = start; i < end; ++i)
-                for (Size k = 0; k < n_lanes; ++k)
-                    *change++ = rows.weight[i] * dual.residual[i * n_lanes + k];
-        },
-        [&](Size start, Size end) {
-            memory.add_to(gradient.intercept, end - start, n_lanes, 1.0);
-            interrupts.look();
-        },
-        [&](Size start, Size end, Size, Size first, Size last) {
-            kernel.add_changes(rows, nullptr, start, end, first, last, memory.changes.data(), nullptr, 0.0,
-                               gradient.table, n_lanes);
-        });
+    add_in_rounds(rows, gradient, n_lanes, n_threads, [&](Size start, Size end, Real *changes, Sums *, Real *) {
+        for (Size i = start; i < end; ++i)
+            for (Size k = 0; k < n_lanes; ++k)
+                *changes++ = rows.weight[i] * dual.residual[i * n_lanes + k];
+    });
 }
 
 template <class Real, class Index>

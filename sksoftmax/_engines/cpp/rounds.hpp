@@ -55,7 +55,7 @@ class Team {
     // Do all parts of a phase. What they read must not change meanwhile.
     template <class Work> void run(Work work) {
         n_done_.store(0, std::memory_order_relaxed);
-        const int phase = phase_.load(std::memory_order_relaxed) + 1;
+        const Size phase = phase_.load(std::memory_order_relaxed) + 1;
         phase_.store(phase, std::memory_order_release);
         take_parts(phase, 0, work);
         wait_until([this] { return n_done_.load(std::memory_order_acquire) == n_parts; });
@@ -98,9 +98,8 @@ constexpr int PARTS_PER_THREAD = 2;
 
 // Process rows 0 to n_rows in rounds of `round_size` rows, each in two phases:
 //
-// 1. step(start, end, offset, worker) for parts of its rows, whose results depend on no other row of the round.
-// `offset`
-//    is the number of the part's first row in its round.
+// 1. step(start, end, offset, worker) for parts of its rows. Their results depend on no other row of the round. The
+//    offset is the number of the part's first row in its round.
 // 2. add(start, end, next_end, first, last) for ranges of columns. Each column gets its sum in the order of the rows,
 //    whatever the parts. Then what the next round, rows `end` to `next_end`, needs of these columns is computed. This
 //    phase also precedes the first round.
