@@ -620,7 +620,7 @@ def test_ctrl_c_ends_a_kernel_soon(n_classes):
     sent, handler = [], signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 
     def interrupt():
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(rng.uniform(0.2, 0.5))
         sent.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
