@@ -92,6 +92,13 @@ void check(bool holds, const char *message) {
         throw nb::value_error(message);
 }
 
+void check_lanes(Size n_lanes, const char *message) {
+    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), message);
+}
+
+// The entries of an array; null if it is empty, which stands for an array that is not there.
+template <class A> auto data_or_null(const A &array) { return array.size() ? array.data() : nullptr; }
+
 template <class Real, class Index> Rows<Real, Index> to_rows(const RowArrays<Real, Index> &arrays) {
     const auto &[indptr, indices, values, y, weight] = arrays;
     const Size n_samples = weight.size(), n_splits = Size(indptr.size()) - 1;
@@ -108,19 +115,18 @@ template <class Real, class Index> Rows<Real, Index> to_rows(const RowArrays<Rea
 template <class Real> Model<Real> to_model(const ModelArrays<Real> &arrays) {
     const auto &[table, thresholds, intercept] = arrays;
     const Size n_lanes = intercept.size();
-    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "intercept must have 1 entry or a multiple of 8");
+    check_lanes(n_lanes, "intercept must have 1 entry or a multiple of 8");
     check(table.size() % n_lanes == 0, "table must have a multiple of the entries of intercept");
     check(thresholds.size() == 0 || thresholds.size() * n_lanes == table.size(),
           "l1_thresholds must have one entry for each feature, or none");
-    return {table.size() ? table.data() : nullptr, thresholds.size() ? thresholds.data() : nullptr, intercept.data(),
-            n_lanes};
+    return {data_or_null(table), data_or_null(thresholds), intercept.data(), n_lanes};
 }
 
 template <class Real> ModelSums<Real> to_sums(const SumArrays<Real> &arrays, Size n_lanes, Size n_entries) {
     const auto &[table, intercept] = arrays;
     check(Size(intercept.size()) == n_lanes && (table.size() == 0 || Size(table.size()) == n_entries || n_entries == 0),
           "sums must have the shapes of the model");
-    return {table.size() ? table.data() : nullptr, intercept.data()};
+    return {data_or_null(table), intercept.data()};
 }
 
 template <class Real> DualVariables<Real> to_dual(const DualArrays<Real> &arrays, Size n_samples, Size n_lanes) {
@@ -310,7 +316,7 @@ void add_dual_gradient(RowArrays<Real, Index> row_arrays, DualArrays<Real> dual_
                        int n_threads) {
     const Rows<Real, Index> rows = to_rows(row_arrays);
     const Size n_lanes = std::get<1>(gradient_arrays).size();
-    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "sums must have 1 column or a multiple of 8");
+    check_lanes(n_lanes, "sums must have 1 column or a multiple of 8");
     const ModelSums<Real> gradient = to_sums(gradient_arrays, n_lanes, 0);
     check(gradient.table, "the gradient must have a table");
     const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
@@ -355,7 +361,7 @@ template <class Real, class Index>
 void add_transposed_product(CsrArrays<Real, Index> csr, Matrix<const Real> residual, Matrix<Real> table) {
     const Rows<Real, Index> rows = to_matrix(csr, residual.shape(0));
     const Size n_lanes = residual.shape(1);
-    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "residual must have 1 column or a multiple of 8");
+    check_lanes(n_lanes, "residual must have 1 column or a multiple of 8");
     check(Size(table.shape(1)) == n_lanes, "table must have the columns of residual");
     const auto kernel = kernels<Real, Index>().add_changes;
     const Size n_rows = count_rows(rows, n_lanes);
@@ -375,7 +381,7 @@ std::tuple<double, double, Size> sdca_block(Array<const Size> order, Matrix<Real
                                             Array<const Size> y, Array<const Real> weight, DualArrays<Real> dual_arrays,
                                             double inv_n, double gap_tol) {
     const Size n_block = order.size(), n_lanes = z.shape(1), n_samples = y.size();
-    check(n_lanes == 1 || n_lanes % 8 == 0, "z must have 1 column or a multiple of 8");
+    check_lanes(n_lanes, "z must have 1 column or a multiple of 8");
     check(Size(z.shape(0)) == n_block && Size(coupling.shape(0)) == n_block && Size(coupling.shape(1)) == n_block,
           "z and coupling must have a row for each row of the block");
     check(Size(weight.size()) == n_samples, "y and weight must have the same length");
@@ -395,7 +401,7 @@ template <class Real>
 Pair evaluate_block(Size start, Matrix<Real> z, Array<const Size> y, Array<const Real> weight,
                     DualArrays<Real> dual_arrays, bool with_gradient) {
     const Size n_block = z.shape(0), n_lanes = z.shape(1), n_samples = y.size();
-    check(n_lanes == 1 || n_lanes % 8 == 0, "z must have 1 column or a multiple of 8");
+    check_lanes(n_lanes, "z must have 1 column or a multiple of 8");
     check(start >= 0 && start + n_block <= n_samples && Size(weight.size()) == n_samples,
           "the block must lie within the rows of y and weight");
     const DualVariables<Real> dual = to_dual(dual_arrays, n_samples, n_lanes);
@@ -484,19 +490,13 @@ void multiply_hessian(Matrix<const Real> proba, Matrix<Real> z, Array<const doub
 
 // --- tables of coefficients between epochs ---
 
-template <class T> const T *data_or_null(const Array<T> &array) { return array.size() ? array.data() : nullptr; }
-
 template <class Real> void check_table(const Matrix<Real> &table, Size n_rows, Size n_lanes) {
     check(Size(table.shape(0)) == n_rows && Size(table.shape(1)) == n_lanes, "the tables must have the same shape");
 }
 
-void check_lanes(Size n_lanes) {
-    check(n_lanes == 1 || (n_lanes > 0 && n_lanes % 8 == 0), "tables must have 1 column or a multiple of 8");
-}
-
 template <class Real> void threshold_rows(Matrix<const Real> table, Array<const Real> thresholds, Matrix<Real> out) {
     const Size n_rows = table.shape(0), n_lanes = table.shape(1);
-    check_lanes(n_lanes);
+    check_lanes(n_lanes, "tables must have 1 column or a multiple of 8");
     check_table(out, n_rows, n_lanes);
     check(Size(thresholds.size()) == n_rows, "thresholds must have an entry for each row");
     nb::gil_scoped_release unlocked;
@@ -507,7 +507,7 @@ template <class Real>
 void penalty_sums(Matrix<const Real> table, Array<const Real> thresholds, Array<const double> scale,
                   Array<const double> root, Array<double> sums) {
     const Size n_rows = table.shape(0), n_lanes = table.shape(1);
-    check_lanes(n_lanes);
+    check_lanes(n_lanes, "tables must have 1 column or a multiple of 8");
     check(Size(scale.size()) == n_rows && Size(root.size()) == n_rows &&
               (thresholds.size() == 0 || Size(thresholds.size()) == n_rows) && sums.size() == 2,
           "scale, root and thresholds must have an entry for each row, sums two");
@@ -521,7 +521,7 @@ template <class Real>
 void center_moves(Matrix<const Real> coef, Matrix<const Real> center, Array<const Real> fraction, Matrix<Real> g,
                   Matrix<Real> last_coef, Matrix<Real> last_g, Matrix<const Real> older_g, Array<double> sums) {
     const Size n_rows = coef.shape(0), n_lanes = coef.shape(1);
-    check_lanes(n_lanes);
+    check_lanes(n_lanes, "tables must have 1 column or a multiple of 8");
     check_table(center, n_rows, n_lanes);
     check_table(g, n_rows, n_lanes);
     if (last_g.size())
@@ -531,9 +531,8 @@ void center_moves(Matrix<const Real> coef, Matrix<const Real> center, Array<cons
     check(Size(fraction.size()) == n_rows && sums.size() == 6, "fraction must have an entry for each row, sums six");
     nb::gil_scoped_release unlocked;
     kernels<Real, std::int32_t>().center_moves(coef.data(), center.data(), fraction.data(), n_rows, n_lanes, g.data(),
-                                               last_g.size() ? last_coef.data() : nullptr,
-                                               last_g.size() ? last_g.data() : nullptr,
-                                               older_g.size() ? older_g.data() : nullptr, sums.data());
+                                               data_or_null(last_coef), data_or_null(last_g), data_or_null(older_g),
+                                               sums.data());
 }
 
 template <class Real>
@@ -541,7 +540,7 @@ double extrapolate_rows(Matrix<const Real> coef, Matrix<const Real> center, Matr
                         Matrix<const Real> change, double factor, Matrix<const Real> older_change, double older_factor,
                         Matrix<Real> target) {
     const Size n_rows = coef.shape(0), n_lanes = coef.shape(1);
-    check_lanes(n_lanes);
+    check_lanes(n_lanes, "tables must have 1 column or a multiple of 8");
     check_table(center, n_rows, n_lanes);
     check_table(g, n_rows, n_lanes);
     check_table(change, n_rows, n_lanes);
@@ -549,16 +548,16 @@ double extrapolate_rows(Matrix<const Real> coef, Matrix<const Real> center, Matr
         check_table(older_change, n_rows, n_lanes);
     check_table(target, n_rows, n_lanes);
     nb::gil_scoped_release unlocked;
-    return kernels<Real, std::int32_t>().extrapolate_rows(
-        coef.data(), center.data(), g.data(), change.data(), Real(factor),
-        older_change.size() ? older_change.data() : nullptr, Real(older_factor), n_rows, n_lanes, target.data());
+    return kernels<Real, std::int32_t>().extrapolate_rows(coef.data(), center.data(), g.data(), change.data(),
+                                                          Real(factor), data_or_null(older_change), Real(older_factor),
+                                                          n_rows, n_lanes, target.data());
 }
 
 template <class Real>
 void add_moves(Array<const Size> rows, Array<const Real> fraction, Matrix<const Real> target, Matrix<const Real> center,
                Matrix<Real> table) {
     const Size n_rows = rows.size(), n_lanes = table.shape(1);
-    check_lanes(n_lanes);
+    check_lanes(n_lanes, "tables must have 1 column or a multiple of 8");
     check_table(target, n_rows, n_lanes);
     check_table(center, n_rows, n_lanes);
     check(Size(fraction.size()) == n_rows, "fraction must have an entry for each row");
