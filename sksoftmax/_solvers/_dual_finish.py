@@ -36,8 +36,7 @@ _NEWTON_ACCURACY = 0.5
 _EXPONENTIAL_FACTOR = 2.0
 
 #: Decrease of a loss that decays exponentially by its Newton step, in the same units: ``2 (1 - 1 / e)``, and some
-#: rounding.
-#: A logistic loss falls by less. If F fell by more, the step assumed too little.
+#: rounding. A logistic loss falls by less. If F fell by more, the step assumed too little.
 _MAX_FALL = 1.27
 
 

@@ -119,18 +119,10 @@ def update_center(prox_center: ProxCenter, coef: Array, prox_fraction: Array, *,
     if last is not None:  # its arrays are the changes now
         pairs = (last,) if older is None else (older, last)
     factors = _factors(sums, len(pairs))
-    target, slope = coef.copy(), 2 * gain
-    if factors is not None:
-
-        def extrapolate(span: slice) -> float:
-            terms = [value for factor, pair in zip(factors, pairs, strict=True) for value in (pair.coef[span], factor)]
-            arguments = terms if len(pairs) == 2 else [*terms, nothing, 0.0]
-            slope: float = compiled.kernels.extrapolate_rows(
-                coef[span], prox_center.position[span], g[span], *arguments, target[span]
-            )
-            return slope
-
-        slope = sum(map_columns(extrapolate, coef))
+    if factors is None:
+        target, slope = coef.copy(), 2 * gain
+    else:
+        target, slope = _extrapolate(prox_center.position, AndersonPair(coef, g), pairs, factors)
     gains = (*prox_center.gains, gain)[-_N_EPOCHS - 1 :]
     n = len(gains) - 1
     contraction = (gain / max(gains[0], 1e-300)) ** (0.5 / n) if n else _MAX_CONTRACTION
@@ -138,6 +130,23 @@ def update_center(prox_center: ProxCenter, coef: Array, prox_fraction: Array, *,
     estimate = max(gain, 0.5 * slope)
     remaining = estimate / (1 - min(contraction, _MAX_CONTRACTION))
     return ProxCenter(prox_center.position, target, AndersonPair(coef, g), pairs, gains, remaining, n_unknown)
+
+
+def _extrapolate(
+    position: Array, end: AndersonPair, pairs: tuple[AndersonPair, ...], factors: list[float]
+) -> tuple[Array, float]:
+    """Return ``W - sum_m factor_m (change of W)_m``, the target, and ``<g, target - V>``; ``end`` has W and g."""
+    target, nothing = np.empty_like(end.coef), np.empty((0, 0), end.coef.dtype)
+
+    def extrapolate(span: slice) -> float:
+        terms = [value for factor, pair in zip(factors, pairs, strict=True) for value in (pair.coef[span], factor)]
+        arguments = terms if len(pairs) == 2 else [*terms, nothing, 0.0]
+        slope: float = compiled.kernels.extrapolate_rows(
+            end.coef[span], position[span], end.g[span], *arguments, target[span]
+        )
+        return slope
+
+    return target, sum(map_columns(extrapolate, target))
 
 
 def _factors(sums: Array, n_pairs: int) -> list[float] | None:
