@@ -113,6 +113,10 @@ class Kernel(Protocol):
     ``vectorized`` documents the functions; ``y`` is as in ``Batch``.
     """
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it is the compiled engine, or calls it."""
+
     def loss_grad(self, params: Params, X: Any, y: Any, weight: Any, total: float) -> tuple[Any, Params]: ...
 
     def raw_prediction(self, params: Params, X: Any) -> Array: ...

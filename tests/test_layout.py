@@ -22,6 +22,7 @@ LAYERS = {
         "vectorized",
         "array_api",
         "compiled",
+        "moments",
         "registry",
     ],
     "_maths": [

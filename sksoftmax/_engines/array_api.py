@@ -14,6 +14,9 @@ import numpy as np
 from sksoftmax._engines.device import DeviceArray, to_device_of
 from sksoftmax._types import Array, Params
 
+#: Whether the kernels of ``compiled`` compute this engine's sums; the engines have this constant in common.
+is_compiled = False
+
 
 def raw_prediction(params: Params, X: Any) -> Any:
     """Return ``coef @ x_i + intercept`` for every row, class-major: (n_outputs, n), in the dtype of X."""

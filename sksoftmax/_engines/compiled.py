@@ -2,9 +2,9 @@
 
 The kernels are the module ``_sksoftmax_kernels``, which is compiled when the package is installed. Its files in
 ``cpp/`` explain them: `sparse.hpp` (CSR rows), `dense.hpp` (blocks of dense rows), `softmax.hpp` (tables of raw
-predictions), `columns.hpp` (X alone), `center.hpp` (coefficients between epochs). Without a C++ compiler the module is
-missing: ``kernels`` is then None, and ``missing`` says why. `registry` then does not list this engine, and nothing
-calls the functions below.
+predictions), `columns.hpp` (X alone), `moments.hpp` (moments and curvatures of dense rows: see `moments`), `center.hpp`
+(coefficients between epochs). Without a C++ compiler the module is missing: ``kernels`` is then None, and ``missing``
+says why. `registry` then does not list this engine, and nothing calls the functions below.
 
 The kernels release the interpreter's lock and check the shapes of their arguments. They take contiguous arrays,
 convert none, and write only to the arrays that they are given.
@@ -29,8 +29,11 @@ from sksoftmax._engines import vectorized
 from sksoftmax._engines.threads import map_in_order
 from sksoftmax._types import Array, Params
 
+#: Whether the kernels below compute this engine's sums.
+is_compiled = True
+
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 4
+_VERSION = 5
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -41,7 +44,9 @@ def _import_kernels() -> tuple[ModuleType | None, str | None]:
         return None, str(error)
     if _sksoftmax_kernels.VERSION != _VERSION:
         return None, f"the installed kernels have version {_sksoftmax_kernels.VERSION}, this package needs {_VERSION}"
-    _sksoftmax_kernels.set_blas(*(cython_blas.__pyx_capi__[name] for name in ("sgemm", "sgemv", "dgemm", "dgemv")))
+    _sksoftmax_kernels.set_blas(
+        *(cython_blas.__pyx_capi__[name] for name in ("sgemm", "sgemv", "ssyrk", "dgemm", "dgemv", "dsyrk"))
+    )
     return _sksoftmax_kernels, None
 
 

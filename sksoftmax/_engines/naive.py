@@ -16,6 +16,9 @@ import scipy.sparse as sp
 
 from sksoftmax._types import Array, Params
 
+#: Whether the kernels of ``compiled`` compute this engine's sums; the engines have this constant in common.
+is_compiled = False
+
 
 def _entries(X: Any) -> tuple[Array, Array, Array]:
     """Return the row pointers, column indices and values of a CSR or dense matrix."""

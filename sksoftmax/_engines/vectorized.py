@@ -15,6 +15,9 @@ from scipy.special import expit
 
 from sksoftmax._types import Array, Params
 
+#: Whether the kernels of ``compiled`` compute this engine's sums; the engines have this constant in common.
+is_compiled = False
+
 #: Maximum multiplications of a matrix product that a BLAS computes without packing its operands first. For a thin
 #: product, of rows with a few classes, packing takes as long as the product.
 _MAX_UNPACKED = 10**6

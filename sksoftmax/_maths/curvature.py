@@ -22,9 +22,10 @@ from sksoftmax._engines.device import (
     to_device_of,
     to_host,
 )
+from sksoftmax._engines.moments import class_hessians, gram
 from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
 from sksoftmax._maths.objective import has_finite_squares, iter_blocks, pass_work, probabilities
-from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal, lower_gram
+from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal
 from sksoftmax._types import Array, Batch, Params, Problem, dot, normalize_weights
 
 #: Minimum entries of a block (rows x parameters) while a Hessian is accumulated. A large Hessian uses blocks of
@@ -351,17 +352,22 @@ def hessian_matrix(
     """
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
-    matrix = np.zeros((K * q, K * q))
+    blocks_of_pairs = np.zeros((K * (K + 1) // 2, q, q))
+    mean, factor = preconditioner.mean, 1 / preconditioner.scale
 
     def curvature(make: Callable[[], HessianBlock]) -> Any:
-        return _curvature(K, q, make(), preconditioner)
+        X, weight, proba, variances = make()
+        return class_hessians(problem.kernel, X, mean, factor, weight, proba, variances, q)
 
     n_samples = len(blocks) * _block_rows(K * q)
     work = 0.5 / GRAM_PER_PASS * n_samples * (K * q) ** 2 * (not isinstance(problem.data.X, DeviceArray))
     for block_curvature in map_in_order(curvature, blocks, work):
-        matrix += block_curvature
-    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, preconditioner)
-    return matrix
+        blocks_of_pairs += block_curvature
+    table = np.zeros((K, q, K, q))
+    for (c, d), block in zip(zip(*np.tril_indices(K), strict=True), blocks_of_pairs, strict=True):
+        table[c, :, d] = np.tril(block) + np.tril(block, -1).T
+    np.einsum("cjcj->cj", table)[:, :p] += _ridge(problem, preconditioner)
+    return table.reshape(K * q, K * q)
 
 
 def _ridge(problem: Problem, preconditioner: GramPreconditioner) -> Array:
@@ -383,12 +389,11 @@ def class_block_preconditioner(
     gram_work = 0.5 / GRAM_PER_PASS * K * q * q * (not isinstance(rows.X, DeviceArray))
     for start in range(0, len(rows.y), size):
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]
-        u = _transform_rows(X, preconditioner, q, dtype)
-        proba = problem.kernel.proba(params, X)
-        spread = np.sqrt(weight * class_variances(proba)).astype(dtype)
+        roots = np.sqrt(weight * class_variances(problem.kernel.proba(params, X)))
+        X = X.toarray() if sp.issparse(X) else X
 
-        def add_class(c: int, u: Any = u, spread: Array = spread) -> None:
-            inverse[c] += lower_gram(u * spread[c][:, None])
+        def add_class(c: int, X: Any = X, roots: Array = roots) -> None:
+            inverse[c] += gram(problem.kernel, X, preconditioner.mean, 1 / preconditioner.scale, roots[c], q)
 
         deque(map_in_order(add_class, range(K), gram_work * len(weight)), maxlen=0)
     for c in range(K):
@@ -411,35 +416,6 @@ def _invert(matrix: Array) -> Array:
 def _block_rows(n_columns: int) -> int:
     """Return the number of rows per block for a Hessian of ``n_columns`` columns."""
     return max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns)
-
-
-def _transform_rows(X: Any, preconditioner: GramPreconditioner, q: int, dtype: Any) -> Any:
-    """Return the rows in the preconditioner's coordinates, dense; if ``q`` is n_features + 1, with a column of ones."""
-    if isinstance(X, DeviceArray):
-        u = (X.astype(dtype) - preconditioner.mean.astype(dtype)) * (1 / preconditioner.scale).astype(dtype)
-        ones = np.ones((X.shape[0], q - X.shape[1]), dtype)
-        return np.concatenate([u, ones], axis=1)
-    u = np.ones((X.shape[0], q), dtype)
-    columns = u[:, : len(preconditioner.mean)]
-    np.subtract(
-        X.toarray() if sp.issparse(X) else X, preconditioner.mean.astype(dtype), out=columns, casting="same_kind"
-    )
-    columns *= (1 / preconditioner.scale).astype(dtype)
-    return u
-
-
-def _curvature(K: int, q: int, part: HessianBlock, preconditioner: GramPreconditioner) -> Any:
-    """Return the curvature of a block of rows, (K q, K q); only the lower triangle is valid."""
-    X, weight, proba, spread = part
-    u = _transform_rows(X, preconditioner, q, np.float64)  # in float32, rounding of the sums would exceed the penalty
-    if K == 1:
-        u *= np.sqrt(weight * spread[0])[:, None]
-        return lower_gram(u)
-    coupled = (proba * np.sqrt(weight)).T[:, :, None] * u[:, None, :]
-    cross_terms = to_host(lower_gram(coupled.reshape(len(u), K * q)))
-    class_blocks = (u.T * (weight * spread)[:, None, :]) @ u  # not by p - p^2, which rounds to 0 if p is near 1
-    np.einsum("cicj->cij", cross_terms.reshape(K, q, K, q))[...] = -to_host(class_blocks)
-    return np.negative(cross_terms, out=cross_terms)
 
 
 def _cholesky(matrix: Array) -> Array:

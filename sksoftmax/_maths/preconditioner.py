@@ -21,7 +21,8 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._engines import vectorized
-from sksoftmax._engines.device import DeviceArray, sum_of_squares, to_device_of, to_host, zeros_on_device
+from sksoftmax._engines.device import to_device_of, to_host, zeros_on_device
+from sksoftmax._engines.moments import column_squares, gram, summarize_columns
 from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
 from sksoftmax._maths.objective import block_slices, iter_blocks, pass_work
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
@@ -189,12 +190,9 @@ def mean_and_max_deviation(problem: Problem) -> tuple[Array, Array]:
     low, high = np.full(problem.n_features, np.inf), np.full(problem.n_features, -np.inf)
     take, spans = block_slices(problem)
 
-    def summarize(span: slice) -> tuple[Array, Array, Any]:
+    def summarize(span: slice) -> tuple[Array, Array, Array]:
         X, _, weight = take(span)
-        block_mean = (weight / total).astype(X.dtype) @ X
-        if sp.issparse(X):
-            return X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel(), block_mean
-        return to_host(X.min(axis=0)), to_host(X.max(axis=0)), block_mean
+        return summarize_columns(problem.kernel, X, weight / total)
 
     for block_low, block_high, block_mean in map_in_order(summarize, spans, pass_work(problem)):
         low, high = np.minimum(low, block_low), np.maximum(high, block_high)
@@ -266,19 +264,14 @@ def _compute_second_moment(problem: Problem, mean: Array, max_deviation: Array, 
     p = problem.n_features
     total = problem.data.weight.sum()
     second_moment: Any = zeros_on_device((p, p) if full_gram else (p,), problem.data.X)
-    dtype = problem.data.X.dtype
     take, spans = block_slices(problem, _ROWS_PER_COLUMN * p if full_gram else 1)
 
     def square(span: slice) -> Any:
         X, _, weight = take(span)
-        root = np.sqrt(weight / total).astype(dtype)
-        if sp.issparse(X):
-            u = (sp.diags_array(root) @ X @ sp.diags_array((1 / unit).astype(dtype))).tocsr()
-            return (u.T @ u).toarray() if full_gram else np.asarray(u.multiply(u).sum(axis=0))
-        u = X - mean.astype(dtype)
-        u *= (1 / unit).astype(dtype)
-        u *= root[:, None]
-        return lower_gram(u) if full_gram else sum_of_squares(u, axis=0)
+        norm_weight = weight / total
+        if full_gram:
+            return gram(problem.kernel, X, mean, 1 / unit, np.sqrt(norm_weight), p)
+        return column_squares(problem.kernel, X, mean, 1 / unit, norm_weight)
 
     is_dense_gram = full_gram and not sp.issparse(problem.data.X)
     work = pass_work(problem) * (p / problem.n_outputs / GRAM_PER_PASS if is_dense_gram else 1.0)
@@ -297,14 +290,6 @@ def _compute_second_moment(problem: Problem, mean: Array, max_deviation: Array, 
             else second_moment * (max_deviation > 0)
         )  # exactly 0 for constant columns, without rounding
     return second_moment
-
-
-def lower_gram(rows: Any) -> Any:
-    """Return ``rows' rows`` in the dtype and on the device of ``rows``; only the lower triangle is valid."""
-    if isinstance(rows, DeviceArray):
-        return rows.T @ rows
-    syrk = scipy.linalg.blas.ssyrk if rows.dtype == np.float32 else scipy.linalg.blas.dsyrk
-    return np.asarray(syrk(1.0, rows.T, lower=1))
 
 
 def _column_unit(max_deviation: Array) -> Array:

@@ -91,6 +91,10 @@ class Saturating(NamedTuple):
     kernel: Kernel
     direction: Params
 
+    @property
+    def is_compiled(self) -> bool:
+        return self.kernel.is_compiled
+
     def raw_prediction(self, params: Params, X: Any) -> Any:
         return self.kernel.raw_prediction(params, X)
 
@@ -123,6 +127,10 @@ class _LinearizedSums(NamedTuple):
 
     kernel: Kernel
     step_kernel: Kernel
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.kernel.is_compiled
 
     def raw_prediction(self, params: Params, X: Any) -> Any:
         raise NotImplementedError

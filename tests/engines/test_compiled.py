@@ -13,7 +13,7 @@ from scipy.special import entr, logsumexp
 from scipy.special import softmax as scipy_softmax
 
 from sksoftmax import SoftmaxClassifier
-from sksoftmax._engines import compiled, vectorized
+from sksoftmax._engines import compiled, moments, vectorized
 from sksoftmax._types import Params
 
 kernels = pytest.importorskip("_sksoftmax_kernels")
@@ -121,6 +121,22 @@ def test_sparse_products_are_those_of_scipy(n_classes, index, dtype, variant):
     assert_allclose(z, want, rtol=0, atol=40 * np.finfo(dtype).eps)
     residual = rng.standard_normal((n_outputs, 50)).astype(dtype)
     assert_allclose(compiled._accumulate_coef(residual, X), residual @ X, rtol=0, atol=100 * np.finfo(dtype).eps)
+
+
+@DTYPE
+@pytest.mark.parametrize(("p", "n_classes"), [(5, 12), (40, 1), (70, 3)])  # by products of columns; by Gram matrices
+def test_moments_and_hessians_are_those_of_numpy_in_each_variant(p, n_classes, dtype, variant):
+    rng = np.random.default_rng(0)
+    X, weight = rng.standard_normal((2 * p, 300)).T.astype(dtype)[:, :p], rng.uniform(size=300)  # not contiguous
+    mean, factor, proba = rng.standard_normal(p), rng.uniform(size=p), rng.dirichlet(np.ones(n_classes + 1), 300).T[:-1]
+    tolerance = {"rtol": 0, "atol": 1e5 * np.finfo(dtype).eps}
+    for sums in (
+        lambda engine: moments.summarize_columns(engine, X, weight),
+        lambda engine: moments.column_squares(engine, X, mean, factor, weight),
+        lambda engine: np.tril(moments.gram(engine, X, mean, factor, weight, p + 1)),
+        lambda engine: np.tril(moments.class_hessians(engine, X, mean, factor, weight, proba, proba**2, p + 1)),
+    ):
+        assert_allclose(sums(compiled), sums(vectorized), **tolerance)
 
 
 @DTYPE
@@ -588,6 +604,28 @@ def test_dense_arrays_of_other_sizes_are_refused(name, value, message):
     kernels.add_loss_gradient(*arguments.values())
     with pytest.raises(ValueError, match=message):
         kernels.add_loss_gradient(*(arguments | {name: value}).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "message"),
+    [
+        ("summarize_columns", [(9, 5), 8, 5, 5, 5], "weight must have an entry for each row of X"),
+        ("summarize_columns", [(9, 5), 9, 5, 4, 5], "low, high and sums for each column"),
+        ("add_column_squares", [(9, 5), 5, 5, 8, 5], "weight must have an entry for each row of X"),
+        ("add_column_squares", [(9, 5), 4, 5, 9, 5], "mean, factor and sums for each column"),
+        ("add_gram", [(9, 5), 5, 4, 9, (5, 5)], "mean and factor must have an entry for each column of X"),
+        ("add_gram", [(9, 5), 5, 5, 8, (5, 5)], "root for each row"),
+        ("add_gram", [(9, 5), 5, 5, 9, (5, 6)], "gram must be square"),
+        ("add_gram", [(9, 5), 5, 5, 9, (7, 7)], "there is at most one column of ones"),
+        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (5, 6, 6)], "blocks must be"),
+        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (6, 6)], "blocks must be"),
+        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 8), (6, 6, 6)], "proba and variances must be"),
+        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (6, 4, 4)], "there is at most one column of ones"),
+    ],
+)
+def test_moments_of_other_sizes_are_refused(name, shapes, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(kernels, name)(*map(np.ones, shapes))
 
 
 def test_no_array_is_converted():  # a copy would take the results

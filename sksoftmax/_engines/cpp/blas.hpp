@@ -12,9 +12,11 @@ namespace sksoftmax {
 template <class Real> struct Blas {
     using Gemm = void(char *, char *, int *, int *, int *, Real *, Real *, int *, Real *, int *, Real *, Real *, int *);
     using Gemv = void(char *, int *, int *, Real *, Real *, int *, Real *, int *, Real *, Real *, int *);
+    using Syrk = void(char *, char *, int *, int *, Real *, Real *, int *, Real *, Real *, int *);
 
     static inline Gemm *gemm = nullptr;
     static inline Gemv *gemv = nullptr;
+    static inline Syrk *syrk = nullptr;
 };
 
 //: Multiplications of a product that a BLAS computes without packing its operands first. For a thin product, of rows
@@ -76,6 +78,26 @@ void add_gradient(const Real *X, const Real *residual, Size n_features, Size n_o
         Blas<Real>::gemv(&plain, &p, &m, &one, rows, &p, table, &one_int, &one, coef, &one_int);
     else
         Blas<Real>::gemm(&plain, &plain, &p, &K, &m, &one, rows, &p, table, &m, &one, coef, &p);
+}
+
+// Add factor * u' u to the lower triangle of `gram`, (n_columns, n_columns); u is (n_samples, n_columns).
+template <class Real> void add_gram(const Real *u, Size n_samples, Size n_columns, Real factor, Real *gram) {
+    int q = int(n_columns), n = int(n_samples);
+    Real one = 1;
+    char upper = 'U', plain = 'N'; // the BLAS reads the columns first
+    if (n_columns > 0)
+        Blas<Real>::syrk(&upper, &plain, &q, &n, &factor, const_cast<Real *>(u), &q, &one, gram, &q);
+}
+
+// Add a' b to `sums`, (n_left, n_right); a is (n_samples, n_left), and b (n_samples, n_right).
+template <class Real>
+void add_inner_products(const Real *a, const Real *b, Size n_samples, Size n_left, Size n_right, Real *sums) {
+    int left = int(n_left), right = int(n_right), n = int(n_samples);
+    Real one = 1;
+    char plain = 'N', transposed = 'T';
+    if (n_left > 0 && n_right > 0)
+        Blas<Real>::gemm(&plain, &transposed, &right, &left, &n, &one, const_cast<Real *>(b), &right,
+                         const_cast<Real *>(a), &left, &one, sums, &right);
 }
 
 } // namespace sksoftmax

@@ -7,7 +7,7 @@
 
 namespace sksoftmax {
 
-// See sparse.hpp, dense.hpp, columns.hpp, center.hpp and softmax.hpp for what they compute.
+// See sparse.hpp, dense.hpp, columns.hpp, center.hpp, moments.hpp and softmax.hpp for what they compute.
 template <class Real, class Index> struct Kernels {
     void (*multiply_ranges)(const Rows<Real, Index> &, const Model<Real> &, const Size *order, Size n_order, Size start,
                             Size end, Size first, Size last, Real *products);
@@ -49,6 +49,19 @@ template <class Real, class Index> struct Kernels {
     void (*softmax_in_place)(Real *z, Size n_classes, Size n_samples);
     void (*multiply_hessian)(const Real *proba, Size proba_stride, Real *z, Size n_classes, Size n_samples,
                              const double *weight, double *sums);
+    void (*summarize_columns)(const Real *X, const double *weight, Size n_samples, Size n_features, Real *low,
+                              Real *high, double *sums);
+    void (*add_column_squares)(const Real *X, const Real *mean, const Real *factor, const double *weight,
+                               Size n_samples, Size n_features, double *sums);
+    void (*scale_rows)(const Real *X, const Real *mean, const Real *factor, const Real *root, Size n_samples,
+                       Size n_features, Size n_columns, Real *u);
+    void (*scale_rows_double)(const Real *X, const double *mean, const double *factor, const double *root,
+                              Size n_samples, Size n_features, Size n_columns, double *u);
+    void (*pair_products)(const double *u, Size n_samples, Size n_columns, double *products);
+    void (*multiply_by_roots)(const double *u, const double *weights, Size stride, Size n_samples, Size n_columns,
+                              double *out);
+    void (*class_covariances)(const double *proba, const double *variances, Size n_classes, Size n_samples, Size start,
+                              Size end, double *out);
 };
 
 #define SKSOFTMAX_DECLARE(variant)                                                                                     \

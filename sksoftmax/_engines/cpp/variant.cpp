@@ -5,6 +5,7 @@
 #include "center.hpp"
 #include "columns.hpp"
 #include "dense.hpp"
+#include "moments.hpp"
 #include "softmax.hpp"
 #include "sparse.hpp"
 
@@ -35,6 +36,13 @@ template <class Real, class Index> Kernels<Real, Index> kernels() {
         loss_and_residual<Real>,
         softmax_in_place<Real>,
         multiply_hessian<Real>,
+        summarize_columns<Real>,
+        add_column_squares<Real>,
+        scale_rows<Real, Real>,
+        scale_rows<Real, double>,
+        pair_products,
+        multiply_by_roots,
+        class_covariances,
     };
 }
 

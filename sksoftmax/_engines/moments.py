@@ -1,0 +1,126 @@
+"""Sums over rows of functions of X: statistics of columns, Gram matrices, and the Hessian of the loss.
+
+Each function takes the engine first. The compiled engine has kernels for dense NumPy rows, which make no table of the
+size of the block; all other rows take the same steps with NumPy, SciPy or the array's own library. Columns are centred
+and scaled on the way: ``u = (x - mean) * factor``. Sparse rows are not centred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from sksoftmax._engines import compiled
+from sksoftmax._engines.device import DeviceArray, match_device, sum_of_squares, to_host
+from sksoftmax._types import Array, Kernel
+
+
+def _has_kernels(kernel: Kernel, X: Any) -> bool:
+    """Return whether the rows are for the compiled kernels."""
+    return kernel.is_compiled and isinstance(X, np.ndarray)
+
+
+def summarize_columns(kernel: Kernel, X: Any, weight: Array) -> tuple[Array, Array, Array]:
+    """Return the least and the largest entry of each column, and the sum of ``weight_i x_i``, each (n_features,)."""
+    if _has_kernels(kernel, X):
+        p = X.shape[1]
+        low, high, sums = np.full(p, np.inf, X.dtype), np.full(p, -np.inf, X.dtype), np.zeros(p)
+        compiled.kernels.summarize_columns(compiled.align(X), weight, low, high, sums)
+        return low, high, sums
+    sums = to_host(weight.astype(X.dtype) @ X)
+    if sp.issparse(X):
+        return X.min(axis=0).toarray().ravel(), X.max(axis=0).toarray().ravel(), sums
+    return to_host(X.min(axis=0)), to_host(X.max(axis=0)), sums
+
+
+def column_squares(kernel: Kernel, X: Any, mean: Array, factor: Array, weight: Array) -> Any:
+    """Return the sum of ``weight_i u_i^2``, (n_features,), on the device of X."""
+    mean, factor = mean.astype(X.dtype), factor.astype(X.dtype)
+    if _has_kernels(kernel, X):
+        sums = np.zeros(X.shape[1])
+        compiled.kernels.add_column_squares(compiled.align(X), mean, factor, weight, sums)
+        return sums
+    root = np.sqrt(weight).astype(X.dtype)
+    if sp.issparse(X):
+        u = sp.diags_array(root) @ X @ sp.diags_array(factor)
+        return np.asarray(u.multiply(u).sum(axis=0))
+    return sum_of_squares(_scale_rows(X, mean, factor, root, X.shape[1]), axis=0)
+
+
+def gram(kernel: Kernel, X: Any, mean: Array, factor: Array, root: Array, n_columns: int) -> Any:
+    """Return the Gram matrix of the rows ``root_i u_i``, (n_columns, n_columns); only its lower triangle is valid.
+
+    With ``n_columns`` = n_features + 1 the rows have one more column, ``root``. The result has the dtype of X and is on
+    its device.
+    """
+    mean, factor, root = (part.astype(X.dtype) for part in (mean, factor, root))
+    if _has_kernels(kernel, X):
+        sums = np.zeros((n_columns, n_columns), X.dtype)
+        compiled.kernels.add_gram(compiled.align(X), mean, factor, root, sums)
+        return sums
+    if sp.issparse(X):
+        u = (sp.diags_array(root) @ X @ sp.diags_array(factor)).tocsr()
+        return (u.T @ u).toarray()
+    u = _scale_rows(X, mean, factor, root, n_columns)
+    if isinstance(u, DeviceArray):
+        return u.T @ u
+    syrk = scipy.linalg.blas.ssyrk if u.dtype == np.float32 else scipy.linalg.blas.dsyrk
+    return np.asarray(syrk(1.0, u.T, lower=1))
+
+
+def class_hessians(
+    kernel: Kernel, X: Any, mean: Array, factor: Array, weight: Any, proba: Any, variances: Any, n_columns: int
+) -> Array:
+    """Return the Hessian of the loss, one block for each pair of classes: (n_pairs, n_columns, n_columns), in float64.
+
+    The pairs (c, d), d <= c, are in the order of the rows of a lower triangle. The block of a pair is the sum of
+    ``weight_i (diag(p_i) - p_i p_i')_cd u_i u_i'``; only its lower triangle is valid. The rows have a column of ones if
+    ``n_columns`` = n_features + 1. In float32, rounding of the sums would exceed the penalty.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    X : dense array or CSR array of shape (n, n_features)
+    mean, factor : ndarray of shape (n_features,)
+    weight : array of shape (n,)
+    proba, variances : array of shape (n_outputs, n)
+        Probabilities p, and p (1 - p) with the digits of a p near 1: ``curvature.proba_and_variances``.
+    n_columns : int
+    """
+    X = X.toarray() if sp.issparse(X) else X
+    n_pairs = len(proba) * (len(proba) + 1) // 2
+    if _has_kernels(kernel, X):
+        blocks = np.empty((n_pairs, n_columns, n_columns))
+        p, v = (compiled.align(table.astype(np.float64, copy=False)) for table in (proba, variances))
+        compiled.kernels.class_hessians(compiled.align(X), mean, factor, np.sqrt(weight), p, v, blocks)
+        return blocks
+    root = match_device(np.sqrt(to_host(weight)), X)
+    u = _scale_rows(X, mean.astype(np.float64), factor.astype(np.float64), root, n_columns)
+    return np.stack([to_host((u.T * covariance) @ u) for covariance in _class_covariances(proba, variances)])
+
+
+def _class_covariances(proba: Any, variances: Any) -> Iterator[Any]:
+    """Yield the entries of ``diag(p) - p p'`` for each pair of classes, (n,)."""
+    for c in range(len(proba)):
+        for d in range(c):
+            yield -proba[c] * proba[d]
+        yield variances[c]
+
+
+def _scale_rows(X: Any, mean: Array, factor: Array, root: Any, n_columns: int) -> Any:
+    """Return the rows ``root_i u_i``, with a column of ``root`` if ``n_columns`` is n_features + 1."""
+    if isinstance(X, DeviceArray):
+        u = (X.astype(mean.dtype) - mean) * factor
+        if n_columns > X.shape[1]:
+            u = np.concatenate([u, np.ones((X.shape[0], 1), mean.dtype)], axis=1)
+        return u * root[:, None]
+    u = np.ones((X.shape[0], n_columns), mean.dtype)
+    columns = u[:, : len(mean)]
+    np.subtract(X, mean, out=columns, casting="same_kind")
+    columns *= factor
+    u *= root[:, None]
+    return u
