@@ -1,4 +1,4 @@
-"""Sums over rows of functions of X: statistics of columns, Gram matrices, and the Hessian of the loss.
+"""Sums over rows beside those of a gradient: statistics of columns, Gram matrices, the Hessian, and an exact loss.
 
 Each function takes the engine first. The compiled engine has kernels for dense NumPy rows, which make no table of the
 size of the block; all other rows take the same steps with NumPy, SciPy or the array's own library. Columns are centred
@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from sksoftmax._engines import compiled
 from sksoftmax._engines.device import DeviceArray, match_device, sum_of_squares, to_host
-from sksoftmax._types import Array, Kernel
+from sksoftmax._types import Array, Kernel, Params
 
 
 def _has_kernels(kernel: Kernel, X: Any) -> bool:
@@ -49,6 +49,16 @@ def column_squares(kernel: Kernel, X: Any, mean: Array, factor: Array, weight: A
         u = sp.diags_array(root) @ X @ sp.diags_array(factor)
         return np.asarray(u.multiply(u).sum(axis=0))
     return sum_of_squares(_scale_rows(X, mean, factor, root, X.shape[1]), axis=0)
+
+
+def row_squares(kernel: Kernel, X: Any, mean: Array, factor: Array) -> Any:
+    """Return ``||u_i||^2`` of dense rows, (n,), on the device of X."""
+    mean = mean.astype(X.dtype)
+    if _has_kernels(kernel, X):
+        squares = np.empty(len(X))
+        compiled.kernels.row_squares(compiled.align(X), mean, factor.astype(np.float64), squares)
+        return squares
+    return sum_of_squares((X - mean) * factor.astype(X.dtype), axis=1)
 
 
 def gram(kernel: Kernel, X: Any, mean: Array, factor: Array, root: Array, n_columns: int) -> Any:
@@ -101,6 +111,29 @@ def class_hessians(
     root = match_device(np.sqrt(to_host(weight)), X)
     u = _scale_rows(X, mean.astype(np.float64), factor.astype(np.float64), root, n_columns)
     return np.stack([to_host((u.T * covariance) @ u) for covariance in _class_covariances(proba, variances)])
+
+
+def exact_loss(kernel: Kernel, params: Params, X: Any, offset: Array, y: Array, weight: Array) -> float:
+    """Return the sum of ``weight_i * loss_i`` of the rows ``x_i - offset``, computed in float64.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    params : Params
+    X : ndarray or CSR array of shape (n, n_features)
+        Sparse rows are not shifted.
+    offset : ndarray of shape (n_features,)
+    y : ndarray of shape (n,) or (n, n_classes)
+    weight : ndarray of shape (n,)
+    """
+    if _has_kernels(kernel, X) and y.ndim == 1:
+        columns = np.ascontiguousarray(params.coef.T, dtype=np.float64)
+        arrays = compiled.align(X), offset.astype(np.float64), np.ones(len(columns)), columns, params.intercept
+        loss: float = compiled.kernels.exact_loss(*arrays, compiled.align(y), weight)
+        return loss
+    X = X.astype(np.float64)
+    loss, _ = kernel.loss_grad(params, X if sp.issparse(X) else X - offset, y, weight, 1.0)
+    return float(loss)
 
 
 def _class_covariances(proba: Any, variances: Any) -> Iterator[Any]:

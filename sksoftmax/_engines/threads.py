@@ -25,14 +25,14 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 #: Multiplications, some milliseconds of a pass, below which threads would cost more than they save.
-_MIN_WORK = 2**26
+_MIN_WORK = 2**24
 
 #: The same for a kernel that starts its own threads, which needs no interpreter's lock between its blocks.
 _MIN_KERNEL_WORK = 2**22
 
 #: Multiplications of a Gram matrix that count as one of a pass: each block of one allocates its result, so that threads
 #: save less.
-GRAM_PER_PASS = 16
+GRAM_PER_PASS = 4
 
 #: Multiplications that take as long as the copy of an entry.
 COPY_WORK = 8
@@ -40,6 +40,8 @@ COPY_WORK = 8
 #: Multiplications of a run of blocks, about a millisecond: shorter runs would wait for the interpreter's lock.
 _RUN_WORK = 2**23
 
+#: Runs for each thread, at least: with fewer, some threads would wait for the last runs of the others.
+_RUNS_PER_THREAD = 4
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -191,7 +193,8 @@ def map_in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], w
         with np.errstate(all="ignore"):  # as in the thread that fits; NumPy's settings hold in one thread only
             return [function(item) for item in run]
 
-    size = max(1, int(len(items) * _RUN_WORK / max(work, 1.0)))
+    n_runs = max(work / _RUN_WORK, _RUNS_PER_THREAD * _limit.n_threads)
+    size = max(1, int(len(items) / n_runs))
     runs = iter([items[start : start + size] for start in range(0, len(items), size)])
     pool, n_ahead = _limit.pool, _limit.n_threads + 1  # more results would wait for their turn in memory
     waiting = deque(_Task(pool, map_run, run) for run in itertools.islice(runs, n_ahead))

@@ -43,7 +43,10 @@ _N_SUBSAMPLE = 1000
 #: Cost of the diagonal of dense rows, in passes over the rows.
 _DIAGONAL_PASSES = 8
 
-#: Rows per column in a block of a class's curvature. Adding up the blocks then costs little next to their products.
+#: Minimum entries of a block (rows x columns and classes) of the classes' own curvatures, which threads share.
+_CLASS_BLOCK_ENTRIES = 2**18
+
+#: Rows per column in such a block. Adding up the blocks then costs little next to their products.
 _ROWS_PER_COLUMN = 4
 
 
@@ -385,7 +388,7 @@ def class_block_preconditioner(
     ridge = np.zeros(q)
     ridge[:p] = _ridge(problem, preconditioner)
     inverse = np.zeros((K, q, q), dtype)
-    size = max(_MIN_BLOCK_ENTRIES // q, _ROWS_PER_COLUMN * q) * block_factor(rows.X)
+    size = max(_CLASS_BLOCK_ENTRIES // (q + K), _ROWS_PER_COLUMN * q) * block_factor(rows.X)
     gram_work = 0.5 / GRAM_PER_PASS * K * q * q * (not isinstance(rows.X, DeviceArray))
     for start in range(0, len(rows.y), size):
         X, weight = rows.X[start : start + size], rows.weight[start : start + size]

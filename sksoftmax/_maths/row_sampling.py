@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from sksoftmax._engines.device import sum_of_squares, to_host
+from sksoftmax._engines.device import to_host
+from sksoftmax._engines.moments import row_squares
 from sksoftmax._engines.threads import COPY_WORK, map_in_order
 from sksoftmax._maths.objective import block_slices, pass_work, probabilities, value_and_grad
 from sksoftmax._types import Array, Batch, Evaluation, Moments, Params, Problem, add_scaled, dot, normalize_weights
@@ -38,7 +39,7 @@ def leverage(problem: Problem, moments: Moments) -> Array:
             scaled = X @ sp.diags_array(scale)
             offset = column_offset * scale
             return scaled.multiply(scaled).sum(axis=1) - 2 * (scaled @ offset) + offset @ offset
-        return sum_of_squares((X - column_offset) * scale, axis=1)
+        return row_squares(problem.kernel, X, column_offset, scale)
 
     parts = list(map_in_order(block_leverage, spans, COPY_WORK * pass_work(problem) / problem.n_outputs))
     return np.maximum(to_host(np.concatenate(parts)), 0)

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._engines import compiled
+from sksoftmax._engines.moments import row_squares
 from sksoftmax._engines.threads import COPY_WORK, GRAM_PER_PASS, count_threads, map_in_order
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._solvers._rounds import count_ranges, count_rows, row_work, split_rows
@@ -323,11 +324,9 @@ class DenseRows(NamedTuple):
         return self._replace(X=self.X[stride], norm_weight=self.norm_weight[stride])
 
     def curvatures(self, scale: Array, intercept_scale: float) -> tuple[Array, float]:
-        squared_norms = np.empty(len(self.norm_weight))
-        for span in self._spans():
-            block = (self.X[span] - self.mean).astype(np.float64)
-            squared_norms[span] = np.square(block, out=block) @ scale
-        return _row_curvatures(squared_norms, self.norm_weight, intercept_scale)
+        root = np.sqrt(scale)
+        parts = self._map_blocks(lambda span: row_squares(compiled, self.X[span], self.mean, root), COPY_WORK)
+        return _row_curvatures(np.concatenate(list(parts)), self.norm_weight, intercept_scale)
 
     def scale_columns(self, root: Array) -> DenseRows:
         return self._replace(root=root[: self.X.shape[1]].astype(self.X.dtype))
@@ -387,7 +386,7 @@ class DenseRows(NamedTuple):
         def block_sums(span: slice) -> tuple[Array, Array]:
             return _products(self._block(span), residual[span] * self.weight[span, None])
 
-        for part in self._map_blocks(block_sums, residual.shape[1]):
+        for part in self._map_blocks(block_sums, 2 * residual.shape[1]):
             _add(sums, part)
         return sums.table, sums.intercept
 
@@ -402,7 +401,7 @@ class DenseRows(NamedTuple):
             sums = compiled.kernels.evaluate_block(span.start, z, self.y, self.weight, dual_vars, with_gradient)
             return sums, _products(block, z) if with_gradient else None
 
-        for sums, part in self._map_blocks(block_sums, table.shape[1]):
+        for sums, part in self._map_blocks(block_sums, 2 * table.shape[1]):
             loss, gaps = loss + sums[0], gaps + sums[1]
             if part is not None:
                 _add(gradient, part)
@@ -430,7 +429,7 @@ class DenseRows(NamedTuple):
             z *= self.weight[span, None]
             return _products(block, z)
 
-        for part in self._map_blocks(block_product, len(direction.intercept)):
+        for part in self._map_blocks(block_product, 2 * len(direction.intercept)):
             _add(product, part)
 
     def _block(self, span: slice) -> Array:
@@ -439,14 +438,14 @@ class DenseRows(NamedTuple):
         block *= self.root
         return block
 
-    def _map_blocks(self, function: Callable[[slice], _Result], n_lanes: int) -> Iterator[_Result]:
-        """Yield ``function(span)`` for blocks of all rows that fit in a cache, computed side by side."""
-        return map_in_order(function, self._spans(), 2.0 * self.X.size * n_lanes)
+    def _map_blocks(self, function: Callable[[slice], _Result], entry_work: float) -> Iterator[_Result]:
+        """Yield ``function(span)`` for blocks of all rows that fit in a cache, computed side by side.
 
-    def _spans(self) -> list[slice]:
-        """Return the slices of these blocks."""
-        n, size = len(self.y), max(_MAX_BLOCK, _BLOCK_ENTRIES // self.X.shape[1])
-        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        ``entry_work`` is the number of multiplications that an entry of X takes.
+        """
+        n, size = len(self.X), max(_MAX_BLOCK, _BLOCK_ENTRIES // self.X.shape[1])
+        spans = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        return map_in_order(function, spans, entry_work * self.X.size)
 
 
 def scaled_coef(model: Any) -> Array:

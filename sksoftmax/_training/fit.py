@@ -12,15 +12,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._data.chunks import center_chunks, split_rows, sum_loss_grad
-from sksoftmax._engines.device import DeviceArray, sum_of_squares
-from sksoftmax._engines.threads import map_in_order
+from sksoftmax._engines.device import DeviceArray
+from sksoftmax._engines.moments import exact_loss, row_squares
+from sksoftmax._engines.threads import COPY_WORK, map_in_order
 from sksoftmax._maths.newton_direction import absolute_suboptimality, relative_excess
 from sksoftmax._maths.objective import (
     block_slices,
     center_params,
     compute_column_offset,
     in_c_order,
-    iter_blocks,
     pass_work,
     penalty,
     prior_objective,
@@ -326,7 +326,10 @@ def _max_squared_norms(problem: Problem) -> Iterator[Any]:
     """Yield the largest squared norm of the rows of each block."""
     X = problem.data.X
     if not sp.issparse(X):
-        yield from (sum_of_squares(block.X, axis=1).max() for block in iter_blocks(problem))
+        zeros, ones = np.zeros(problem.n_features), np.ones(problem.n_features)
+        take, spans = block_slices(problem)
+        work = COPY_WORK * pass_work(problem) / problem.n_outputs
+        yield from map_in_order(lambda span: row_squares(problem.kernel, take(span).X, zeros, ones).max(), spans, work)
         return
     yield 0.0
     for start in range(0, X.shape[0], _ROWS_OF_NORMS):
@@ -345,15 +348,12 @@ def exact_value(problem: Problem, params: Params, column_offset: Array | None) -
     shifted, total = shift_intercept(params, column_offset, 1.0), total_weight(problem)
     penalty_value = float(penalty(params.coef, problem.alpha, problem.l1_ratio)[0])
     if problem.data_source is None and not isinstance(problem.data.X, DeviceArray):
-        offset = 0.0 if column_offset is None else column_offset
+        offset = np.zeros(problem.n_features) if column_offset is None else column_offset
         take, spans = block_slices(problem)
 
         def block_loss(span: slice) -> float:
-            block = take(span)
-            X = block.X.astype(np.float64)
-            X = X if sp.issparse(X) else X - offset
-            loss, _ = problem.kernel.loss_grad(shifted, X, smooth_targets(problem, block.y), block.weight, total)
-            return float(loss)
+            X, y, weight = take(span)
+            return exact_loss(problem.kernel, shifted, X, offset, smooth_targets(problem, y), weight / total)
 
         return sum(map_in_order(block_loss, spans, pass_work(problem))) + penalty_value
     if column_offset is None:

@@ -133,6 +133,7 @@ def test_moments_and_hessians_are_those_of_numpy_in_each_variant(p, n_classes, d
     for sums in (
         lambda engine: moments.summarize_columns(engine, X, weight),
         lambda engine: moments.column_squares(engine, X, mean, factor, weight),
+        lambda engine: moments.row_squares(engine, X, mean, factor),
         lambda engine: np.tril(moments.gram(engine, X, mean, factor, weight, p + 1)),
         lambda engine: np.tril(moments.class_hessians(engine, X, mean, factor, weight, proba, proba**2, p + 1)),
     ):
@@ -613,8 +614,10 @@ def test_dense_arrays_of_other_sizes_are_refused(name, value, message):
         ("summarize_columns", [(9, 5), 9, 5, 4, 5], "low, high and sums for each column"),
         ("add_column_squares", [(9, 5), 5, 5, 8, 5], "weight must have an entry for each row of X"),
         ("add_column_squares", [(9, 5), 4, 5, 9, 5], "mean, factor and sums for each column"),
+        ("row_squares", [(9, 5), 5, 5, 8], "squares must have an entry for each row of X"),
+        ("row_squares", [(9, 5), 5, 4, 9], "mean and factor for each column"),
         ("add_gram", [(9, 5), 5, 4, 9, (5, 5)], "mean and factor must have an entry for each column of X"),
-        ("add_gram", [(9, 5), 5, 5, 8, (5, 5)], "root for each row"),
+        ("add_gram", [(9, 5), 5, 5, 8, (5, 5)], "root must have an entry for each row of X"),
         ("add_gram", [(9, 5), 5, 5, 9, (5, 6)], "gram must be square"),
         ("add_gram", [(9, 5), 5, 5, 9, (7, 7)], "there is at most one column of ones"),
         ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (5, 6, 6)], "blocks must be"),

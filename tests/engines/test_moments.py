@@ -6,10 +6,12 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import logsumexp
 
-from sksoftmax._engines.moments import class_hessians, column_squares, gram, summarize_columns
+from sksoftmax._engines.moments import class_hessians, column_squares, exact_loss, gram, row_squares, summarize_columns
 from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.curvature import proba_and_variances
+from sksoftmax._types import Params
 
 ENGINE = pytest.mark.parametrize("engine", KERNELS)
 DTYPE = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -56,6 +58,8 @@ def test_sums_over_rows_are_those_of_numpy(n, p, is_sparse, dtype, engine):
     assert_allclose(sums, weight @ dense, **tolerance)
     u = (dense - (0 if is_sparse else mean)) * factor
     assert_allclose(column_squares(KERNELS[engine], X, mean, factor, weight), weight @ u**2, **tolerance)
+    if not is_sparse:
+        assert_allclose(row_squares(KERNELS[engine], X, mean, factor), (u**2).sum(axis=1), **tolerance)
     sums = gram(KERNELS[engine], X, mean, factor, np.sqrt(weight), p)
     assert sums.dtype == dtype
     assert_allclose(np.tril(sums), np.tril((u.T * weight) @ u), **tolerance)
@@ -80,6 +84,25 @@ def test_blocks_of_the_hessian_are_sums_over_the_rows(n, p, n_classes, with_ones
     for (c, d), block in zip(pairs, blocks, strict=True):
         covariance = proba[c] * ((c == d) - proba[d])
         assert_allclose(np.tril(block), np.tril((u.T * (weight * covariance)) @ u), rtol=1e-9, atol=1e-11 * n)
+
+
+@ENGINE
+@DTYPE
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize(("n", "p", "n_classes"), [(1, 1, 2), (900, 50, 2), (900, 50, 7), (30, 300, 20)])
+def test_the_exact_loss_is_that_of_float64(n, p, n_classes, is_sparse, dtype, engine):
+    X, weight, mean, _ = rows(n, p, dtype, is_sparse=is_sparse)
+    rng, offset = np.random.default_rng(0), np.zeros(p) if is_sparse else mean
+    y, n_outputs = rng.integers(n_classes, size=n), 1 if n_classes == 2 else n_classes
+    params = Params(rng.standard_normal((n_outputs, p)), rng.standard_normal(n_outputs))
+    z = params.coef @ ((X.toarray() if is_sparse else X).astype(np.float64) - offset).T + params.intercept[:, None]
+    z = np.vstack([np.zeros(n), z]) if n_classes == 2 else z
+    losses = logsumexp(z, axis=0) - z[y, np.arange(n)]
+    assert exact_loss(KERNELS[engine], params, X, offset, y, weight) == pytest.approx(weight @ losses, rel=1e-12)
+    table = rng.dirichlet(np.ones(n_classes), n)
+    soft = logsumexp(z, axis=0) - (z * table.T).sum(axis=0)
+    if engine != "naive":  # its targets are classes
+        assert exact_loss(KERNELS[engine], params, X, offset, table, weight) == pytest.approx(weight @ soft, rel=1e-12)
 
 
 @ENGINE

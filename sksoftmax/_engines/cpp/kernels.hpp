@@ -53,6 +53,8 @@ template <class Real, class Index> struct Kernels {
                               Real *high, double *sums);
     void (*add_column_squares)(const Real *X, const Real *mean, const Real *factor, const double *weight,
                                Size n_samples, Size n_features, double *sums);
+    void (*row_squares)(const Real *X, const Real *mean, const double *factor, Size n_samples, Size n_features,
+                        double *squares);
     void (*scale_rows)(const Real *X, const Real *mean, const Real *factor, const Real *root, Size n_samples,
                        Size n_features, Size n_columns, Real *u);
     void (*scale_rows_double)(const Real *X, const double *mean, const double *factor, const double *root,

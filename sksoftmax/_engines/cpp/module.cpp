@@ -693,30 +693,47 @@ void add_column_squares(Matrix<const Real> X, Array<const Real> mean, Array<cons
                                                      X.shape(1), sums.data());
 }
 
+template <class Real>
+void row_squares(Matrix<const Real> X, Array<const Real> mean, Array<const double> factor, Array<double> squares) {
+    check(X.shape(0) == squares.size() && X.shape(1) == mean.size() && mean.size() == factor.size(),
+          "squares must have an entry for each row of X, mean and factor for each column");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>().row_squares(X.data(), mean.data(), factor.data(), X.shape(0), X.shape(1),
+                                              squares.data());
+}
+
 //: Rows whose scaled copies are multiplied at once, at least.
 constexpr Size MIN_SCALED_ROWS = 256;
 
-// Call visit(start, end, u) for spans of rows, with the rows of `scale_rows`: as large a table as a Gram matrix of
-// them.
-template <class Real, class Result, class Scale, class Visit>
-void for_scaled_rows(const Matrix<const Real> &X, const Array<const Result> &mean, const Array<const Result> &factor,
-                     const Array<const Result> &root, Size n_columns, Size n_rows, Scale scale, Visit visit) {
-    const Size n_samples = X.shape(0), n_features = X.shape(1);
-    check(Size(mean.size()) == n_features && Size(factor.size()) == n_features && Size(root.size()) == n_samples,
-          "mean and factor must have an entry for each column of X, root for each row");
-    check(n_columns == n_features || n_columns == n_features + 1, "there is at most one column of ones");
-    check(Blas<Result>::gemm, "set_blas must come first");
-    nb::gil_scoped_release unlocked;
-    Interrupts interrupts;
-    std::vector<Result> u(std::min(n_rows, n_samples) * n_columns);
-    for (Size start = 0; start < n_samples; start += n_rows) {
-        const Size end = std::min(start + n_rows, n_samples);
-        scale(X.data() + start * n_features, mean.data(), factor.data(), root.data() + start, end - start, n_features,
-              n_columns, u.data());
-        visit(start, end, u.data());
-        interrupts.look();
+// What `scale_rows` scales.
+template <class Real, class Result> struct Scaling {
+    const Real *X;
+    const Result *mean, *factor, *root;
+    Size n_samples, n_features;
+
+    Scaling(const Matrix<const Real> &rows, const Array<const Result> &means, const Array<const Result> &factors,
+            const Result *roots)
+        : X(rows.data()), mean(means.data()), factor(factors.data()), root(roots), n_samples(rows.shape(0)),
+          n_features(rows.shape(1)) {
+        check(Size(means.size()) == n_features && Size(factors.size()) == n_features,
+              "mean and factor must have an entry for each column of X");
+        check(Blas<Result>::gemm, "set_blas must come first");
     }
-}
+
+    // Call visit(start, end, u) for spans of at most n_rows rows.
+    template <class Scale, class Visit> void for_spans(Size n_columns, Size n_rows, Scale scale, Visit visit) const {
+        check(n_columns == n_features || n_columns == n_features + 1, "there is at most one column of ones");
+        nb::gil_scoped_release unlocked;
+        Interrupts interrupts;
+        std::vector<Result> u(std::min(n_rows, n_samples) * n_columns);
+        for (Size start = 0; start < n_samples; start += n_rows) {
+            const Size end = std::min(start + n_rows, n_samples);
+            scale(X + start * n_features, mean, factor, root + start, end - start, n_features, n_columns, u.data());
+            visit(start, end, u.data());
+            interrupts.look();
+        }
+    }
+};
 
 // Add the Gram matrix of the scaled rows, and of a column of `root` if `gram` has one column more than X.
 template <class Real>
@@ -724,10 +741,11 @@ void add_gram_of_scaled(Matrix<const Real> X, Array<const Real> mean, Array<cons
                         Matrix<Real> gram) {
     const Size n_columns = gram.shape(0);
     check(Size(gram.shape(1)) == n_columns, "gram must be square");
-    for_scaled_rows(X, mean, factor, root, n_columns, std::max(n_columns, MIN_SCALED_ROWS),
-                    kernels<Real, std::int32_t>().scale_rows, [&](Size start, Size end, const Real *u) {
-                        add_gram(u, end - start, n_columns, Real(1), gram.data());
-                    });
+    check(root.size() == X.shape(0), "root must have an entry for each row of X");
+    const Scaling<Real, Real> scaling(X, mean, factor, root.data());
+    scaling.for_spans(
+        n_columns, std::max(n_columns, MIN_SCALED_ROWS), kernels<Real, std::int32_t>().scale_rows,
+        [&](Size start, Size end, const Real *u) { add_gram(u, end - start, n_columns, Real(1), gram.data()); });
 }
 
 //: Times of an entry of scaled rows, of a product of columns, and of a multiplication with one, in that of a
@@ -753,6 +771,8 @@ void class_hessians(Matrix<const Real> X, Array<const double> mean, Array<const 
     check(Size(proba.shape(1)) == n_samples && variances.shape(0) == proba.shape(0) &&
               Size(variances.shape(1)) == n_samples,
           "proba and variances must be (n_classes, n_samples)");
+    check(Size(root.size()) == n_samples, "root must have an entry for each row of X");
+    const Scaling<Real, double> scaling(X, mean, factor, root.data());
     const Kernels<Real, std::int32_t> kernel = kernels<Real, std::int32_t>();
     const Size n_columns = blocks.shape(1), n_products = n_columns * (n_columns + 1) / 2;
     const double gram_work = double(n_pairs) * (n_products + SCALED_ENTRY_WORK * n_columns),
@@ -763,25 +783,49 @@ void class_hessians(Matrix<const Real> X, Array<const double> mean, Array<const 
     std::vector<double> products(n_rows * (by_grams ? n_columns : n_products)), covariances(n_rows * n_pairs),
         sums(by_grams ? 0 : n_pairs * n_products);
     std::fill_n(blocks.data(), blocks.size(), 0.0);
-    for_scaled_rows(
-        X, mean, factor, root, n_columns, n_rows, kernel.scale_rows_double, [&](Size start, Size end, const double *u) {
-            kernel.class_covariances(proba.data(), variances.data(), n_classes, n_samples, start, end,
-                                     covariances.data());
-            if (!by_grams) {
-                kernel.pair_products(u, end - start, n_columns, products.data());
-                add_inner_products(covariances.data(), products.data(), end - start, n_pairs, n_products, sums.data());
-                return;
+    scaling.for_spans(n_columns, n_rows, kernel.scale_rows_double, [&](Size start, Size end, const double *u) {
+        kernel.class_covariances(proba.data(), variances.data(), n_classes, n_samples, start, end, covariances.data());
+        if (!by_grams) {
+            kernel.pair_products(u, end - start, n_columns, products.data());
+            add_inner_products(covariances.data(), products.data(), end - start, n_pairs, n_products, sums.data());
+            return;
+        }
+        for (Size c = 0, pair = 0; c < n_classes; ++c)
+            for (Size d = 0; d <= c; ++d, ++pair) {
+                kernel.multiply_by_roots(u, &covariances[pair], n_pairs, end - start, n_columns, products.data());
+                add_gram(products.data(), end - start, n_columns, d == c ? 1.0 : -1.0,
+                         blocks.data() + pair * n_columns * n_columns);
             }
-            for (Size c = 0, pair = 0; c < n_classes; ++c)
-                for (Size d = 0; d <= c; ++d, ++pair) {
-                    kernel.multiply_by_roots(u, &covariances[pair], n_pairs, end - start, n_columns, products.data());
-                    add_gram(products.data(), end - start, n_columns, d == c ? 1.0 : -1.0,
-                             blocks.data() + pair * n_columns * n_columns);
-                }
-        });
+    });
     for (Size pair = 0, k = 0; !by_grams && pair < n_pairs; ++pair)
         for (Size j = 0; j < n_columns; ++j, k += j)
             std::copy_n(&sums[k], j + 1, blocks.data() + (pair * n_columns + j) * n_columns);
+}
+
+// Return the loss in float64 of the rows (x - mean) * factor: the sum of weight * loss. `columns` is coef',
+// (n_features, n_outputs).
+template <class Real>
+double exact_loss(Matrix<const Real> X, Array<const double> mean, Array<const double> factor,
+                  Matrix<const double> columns, Array<const double> intercept, Array<const Size> y,
+                  Array<const double> weight) {
+    const Size n_features = X.shape(1), n_outputs = columns.shape(1), n_samples = X.shape(0);
+    check(Size(columns.shape(0)) == n_features && Size(intercept.size()) == n_outputs,
+          "coef' must be (n_features, n_outputs), and intercept (n_outputs,)");
+    check(Size(y.size()) == n_samples && Size(weight.size()) == n_samples,
+          "y and weight must have an entry for each row");
+    const std::vector<double> ones(n_samples, 1.0);
+    const Scaling<Real, double> scaling(X, mean, factor, ones.data());
+    const Kernels<Real, std::int32_t> kernel = kernels<Real, std::int32_t>();
+    const auto losses = kernels<double, std::int32_t>().loss_and_residual;
+    const Size n_rows = std::max(product_rows(n_samples, n_features, n_outputs), Size(1));
+    std::vector<double> z(n_rows * n_outputs), memory(n_rows * n_outputs), sums(n_outputs);
+    double loss = 0;
+    scaling.for_spans(n_features, n_rows, kernel.scale_rows_double, [&](Size start, Size end, const double *rows) {
+        multiply_rows(rows, columns.data(), intercept.data(), n_features, n_outputs, 0, end - start, z.data(),
+                      memory.data());
+        loss += losses(z.data(), n_outputs, end - start, y.data() + start, weight.data() + start, sums.data());
+    });
+    return loss;
 }
 
 // --- the module ---
@@ -823,6 +867,8 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "add_hessian_product_dense", add_hessian_product_dense<Real>);
     define(m, "summarize_columns", summarize_columns<Real>);
     define(m, "add_column_squares", add_column_squares<Real>);
+    define(m, "row_squares", row_squares<Real>);
+    define(m, "exact_loss", exact_loss<Real>);
     define(m, "add_gram", add_gram_of_scaled<Real>);
     define(m, "class_hessians", class_hessians<Real>);
 }

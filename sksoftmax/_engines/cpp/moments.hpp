@@ -38,6 +38,30 @@ void add_column_squares(const Real *X, const Real *mean, const Real *factor, con
     }
 }
 
+// Compute the sums over the columns of ((x_ij - mean_j) factor_j)^2.
+template <class Real>
+void row_squares(const Real *X, const Real *mean, const double *factor, Size n_samples, Size n_features,
+                 double *squares) {
+    constexpr int N_SUMS = 16;
+    for (Size i = 0; i < n_samples; ++i, X += n_features) {
+        double sums[N_SUMS] = {};
+        const auto add = [&](Size j, double &sum) {
+            const double u = (X[j] - mean[j]) * factor[j];
+            sum += u * u;
+        };
+        Size j = 0;
+        for (; j + N_SUMS <= n_features; j += N_SUMS)
+            for (int k = 0; k < N_SUMS; ++k)
+                add(j + k, sums[k]);
+        for (int k = 0; j < n_features; ++j, ++k)
+            add(j, sums[k]);
+        for (int half = N_SUMS / 2; half > 0; half /= 2)
+            for (int k = 0; k < half; ++k)
+                sums[k] += sums[k + half];
+        squares[i] = sums[0];
+    }
+}
+
 // Compute u_ij = root_i (x_ij - mean_j) factor_j; u has n_columns >= n_features columns, of root_i beyond n_features.
 template <class Real, class Result>
 void scale_rows(const Real *X, const Result *mean, const Result *factor, const Result *root, Size n_samples,

@@ -38,6 +38,7 @@ template <class Real, class Index> Kernels<Real, Index> kernels() {
         multiply_hessian<Real>,
         summarize_columns<Real>,
         add_column_squares<Real>,
+        row_squares<Real>,
         scale_rows<Real, Real>,
         scale_rows<Real, double>,
         pair_products,
