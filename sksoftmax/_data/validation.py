@@ -37,8 +37,12 @@ from sksoftmax._data.labels import check_labels, check_two_classes
 from sksoftmax._engines import compiled
 from sksoftmax._engines.device import DeviceArray
 from sksoftmax._engines.registry import KERNELS, has_compiled
+from sksoftmax._engines.threads import COPY_WORK, map_in_order
 from sksoftmax._sklearn import Interval, StrOptions, count_samples, namespace_of
 from sksoftmax._types import Array, Batch
+
+#: Entries of X that are summed at once to see whether they are finite.
+_SUMMED_ENTRIES = 2**18
 
 
 class _Range(Interval):  # type: ignore[misc]
@@ -200,12 +204,27 @@ def _validate(estimator: Any, X: Any, **checks: Any) -> Any:
         # without detach PyTorch would build an autograd graph
         X = X.array.detach() if hasattr(X.array, "detach") else X.array
     try:
-        arrays = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, **checks)
+        arrays = validate_data(
+            estimator, X, accept_sparse="csr", dtype=dtypes, ensure_all_finite=not _has_finite_sums(X), **checks
+        )
     except OverflowError:
         raise too_large_error("X") from None
     if "y" in checks:
         return wrap_array(arrays[0]), as_host_array(arrays[1])
     return wrap_array(arrays)
+
+
+def _has_finite_sums(X: Any) -> bool:
+    """Return whether sums of blocks of X are finite, so that all its entries are; scikit-learn checks other X.
+
+    The blocks are summed side by side. Returns False if X is not a table of NumPy in float32 or float64.
+    """
+    if not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype in (np.float32, np.float64)):
+        return False
+    size = max(1, _SUMMED_ENTRIES // max(1, X.shape[1]))
+    blocks = [X[start : start + size] for start in range(0, len(X), size)]
+    with np.errstate(all="ignore"):  # inf - inf, and sums that overflow
+        return all(map_in_order(lambda block: bool(np.isfinite(block.sum())), blocks, COPY_WORK * X.size))
 
 
 # --- training and prediction ----------------------------------------------------------------------------------

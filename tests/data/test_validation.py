@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from sksoftmax import (
     SoftmaxClassifier,
@@ -24,6 +25,8 @@ from sksoftmax import (
 )
 from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import chunks
+from sksoftmax._data import validation as _validation
+from sksoftmax._engines import threads
 
 X, Y = load_iris(return_X_y=True)
 FITTED = SoftmaxClassifier(random_state=0).fit(X, Y)
@@ -691,3 +694,22 @@ def test_the_split_of_targets_speaks_of_early_stopping():
     clf = SoftmaxClassifier(early_stopping=True, soft_targets=True, validation_fraction=0.9)
     with pytest.raises(ValueError, match=r"early_stopping=True .*got 0 and 2 by validation_fraction=0.9 of 2 rows"):
         clf.fit(X[:2], np.eye(3)[:2])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, 99, 100, 12_345, 19_999])
+def test_one_entry_that_is_not_finite_is_found_wherever_it_is(where, value, order, monkeypatch):
+    monkeypatch.setattr(_validation, "_SUMMED_ENTRIES", 100)
+    monkeypatch.setattr(threads, "_MIN_WORK", 0)
+    X = np.asarray(np.random.default_rng(0).standard_normal((2000, 10)), np.float32, order=order)
+    X[where // 10, where % 10] = value
+    name = "NaN" if np.isnan(value) else "infinity"
+    with threadpool_limits(2), pytest.raises(ValueError, match=f"Input X contains {name}"):
+        SoftmaxClassifier().fit(X, np.arange(2000) % 3)
+
+
+def test_entries_whose_sum_overflows_are_finite():
+    X = np.full((200, 3), np.finfo(np.float64).max) * np.random.default_rng(0).choice([-1, 1], (200, 3))
+    assert not _validation._has_finite_sums(np.abs(X))  # scikit-learn then looks at the entries
+    assert _validation._validate(SoftmaxClassifier(), np.abs(X), reset=True).shape == (200, 3)
