@@ -30,8 +30,7 @@ _MIN_WORK = 2**24
 #: The same for a kernel that starts its own threads, which needs no interpreter's lock between its blocks.
 _MIN_KERNEL_WORK = 2**22
 
-#: Multiplications of a Gram matrix that count as one of a pass: each block of one allocates its result, so that threads
-#: save less.
+#: Multiplications of a Gram matrix that take as long as one of a pass.
 GRAM_PER_PASS = 4
 
 #: Multiplications that take as long as the copy of an entry.
@@ -103,6 +102,11 @@ class _Limit:
         self._pool: ThreadPoolExecutor | None = None
 
     @property
+    def has_blas_per_thread(self) -> bool:
+        """Whether the limit of a BLAS holds only in the thread that sets it."""
+        return any(_is_per_thread(library) for library, _ in self._before)
+
+    @property
     def pool(self) -> ThreadPoolExecutor:
         """The pool of the fits that run; its threads start when they are first needed."""
         with self.lock:
@@ -163,12 +167,13 @@ def _start_worker() -> None:
             _set_num_threads(library, 1)
 
 
-def count_threads(work: float) -> int:
+def count_threads(work: float, *, calls_blas: bool = False) -> int:
     """Return the number of threads for a kernel of ``work`` multiplications: 1, or this thread's share of the pool's.
 
-    Threads that fit at the same time, such as those of ``SoftmaxClassifierCV(n_jobs=...)``, have equal shares.
+    It is 1 if the kernel calls a BLAS whose limit would not hold in the kernel's own threads. Threads that fit at the
+    same time, such as those of ``SoftmaxClassifierCV(n_jobs=...)``, have equal shares.
     """
-    if work < _MIN_KERNEL_WORK or not _may_use_threads():
+    if work < _MIN_KERNEL_WORK or not _may_use_threads() or (calls_blas and _limit.has_blas_per_thread):
         return 1
     return max(1, _limit.n_threads // max(1, len(_limit.callers)))
 

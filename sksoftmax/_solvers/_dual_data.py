@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from sksoftmax._engines import compiled
 from sksoftmax._engines.moments import row_squares
-from sksoftmax._engines.threads import COPY_WORK, GRAM_PER_PASS, count_threads, map_in_order
+from sksoftmax._engines.threads import COPY_WORK, count_threads, map_in_order
 from sksoftmax._maths.preconditioner import compute_moments
 from sksoftmax._solvers._rounds import count_ranges, count_rows, row_work, split_rows
 from sksoftmax._types import Array, Params, Problem
@@ -125,7 +125,7 @@ def make_dual_data(problem: Problem) -> DualData:
     if sp.issparse(X):
         X = sp.csr_array(tuple(map(compiled.align, (X.data, X.indices, X.indptr))), X.shape)
     else:
-        X = np.require(X, requirements="A")
+        X = compiled.align(X)
     y = compiled.align(y)
     if not sp.issparse(X) and is_mostly_zeros(X):
         X = _as_csr(X)
@@ -300,14 +300,10 @@ class DenseRows(NamedTuple):
     """Dense rows, processed in blocks; ``mean`` and ``root`` are in the dtype of X.
 
     ``norm_weight`` is the weights with sum 1 over all rows. The other fields and the methods are those of `DualData`.
-    An epoch processes each block as follows:
-
-    1. Compute the raw predictions of the block by one product with the coefficients. Its rows and their inner products
-       are prepared in advance, by other threads if there are any.
-    2. Take the dual steps of the rows in order. The inner products give the effect of each step on the raw predictions
-       of the later rows, so that the result equals one-row-at-a-time steps. With L1 the effect is only an upper bound,
-       as is q, because coefficients follow only beyond the threshold.
-    3. Add the changes to the coefficients by one more product.
+    An epoch takes the dual steps of the rows of a block in order, with their raw predictions from one product with the
+    coefficients; `blocks.hpp` has its steps. The inner products of the rows give the effect of each step on the raw
+    predictions of the later rows, so that the result equals one-row-at-a-time steps. With L1 the effect is only an
+    upper bound, as is q, because coefficients follow only beyond the threshold.
     """
 
     X: Array
@@ -338,35 +334,13 @@ class DenseRows(NamedTuple):
         self, model: Any, dual_vars: Any, order: Array, intercept_scale: float, gap_tol: float
     ) -> tuple[float, float]:
         n_lanes = len(model.intercept)
-        table = model.table.reshape(-1, n_lanes)
         size = int(np.clip(_BLOCK_PER_LANE * n_lanes, _MIN_BLOCK, _MAX_BLOCK))
-        scale = self.X.dtype.type(intercept_scale)
-
-        def prepare(start: int) -> tuple[Array, Array, Array]:
-            rows = order[start : start + size]
-            block = self.X[rows]
-            block -= self.mean
-            block *= self.root
-            coupling = block @ block.T
-            coupling += scale
-            return rows, block, coupling
-
-        loss = gaps = 0.0
-        work = self.X.size * (COPY_WORK + size / GRAM_PER_PASS)
-        for rows, block, coupling in map_in_order(prepare, range(0, len(order), size), work):
-            # 1.
-            z = block @ scaled_coef(model)
-            z += model.intercept
-            # 2.
-            sums = compiled.kernels.sdca_block(
-                rows, z, coupling, self.y, self.weight, dual_vars, 1 / len(self.y), gap_tol
-            )
-            loss, gaps, n_changed = loss + sums[0], gaps + sums[1], sums[2]
-            # 3.
-            if n_changed:  # z holds the changes now
-                table += block.T @ z
-                model.intercept[:] += scale * z.sum(axis=0)
-        return loss, gaps
+        sums: tuple[float, float] = compiled.kernels.sdca_epoch_dense(
+            *(self.X, self.y, self.weight, self.mean, self.root, model, dual_vars, order),
+            *(intercept_scale, 1 / len(self.y), gap_tol, size),
+            count_threads(2 * self.X.size * n_lanes, calls_blas=True),
+        )
+        return sums
 
     def choose_rounds(self, q: Array, intercept_scale: float) -> DenseRows:
         return self

@@ -319,6 +319,61 @@ def test_an_epoch_of_sparse_rows_is_that_of_a_block_of_the_same_rows(n_classes, 
         assert_allclose(got, want, **tolerance)
 
 
+def visit_dense(X, rows, model, dual_vars, order, block_size, n_threads=1, gap_tol=0.0):
+    """Dense rows of columns (x - 0.5) * 2, as `_dual_data.DenseRows` calls them."""
+    dtype = rows.values.dtype
+    mean, root = np.full(X.shape[1], 0.5, dtype), np.full(X.shape[1], 2, dtype)
+    arrays = X.toarray() / dtype.type(2) + dtype.type(0.5), rows.y, rows.weight, mean, root
+    return kernels.sdca_epoch_dense(
+        *arrays, model, dual_vars, order, 0.3, 1 / len(rows.y), gap_tol, block_size, n_threads
+    )
+
+
+@DTYPE
+@N_CLASSES
+@pytest.mark.parametrize("has_l1", [False, True])
+@pytest.mark.parametrize(("n", "p", "block_size"), [(40, 12, 1), (40, 12, 7), (130, 70, 100), (40, 12, 500)])
+def test_an_epoch_of_dense_rows_in_blocks_is_that_of_sparse_rows(n, p, block_size, has_l1, n_classes, dtype, variant):
+    X, rows, model, dual_vars = case(n_classes, dtype, np.int32, n=n, p=p)
+    if has_l1:
+        model, block_size = model._replace(l1_thresholds=np.full(p, 0.3, dtype)), 1  # in a block it is a bound
+    order = np.random.default_rng(1).permutation(len(rows.y))[: n - 3]
+    dense, others = copies(model), copies(dual_vars)
+    sums = visit_dense(X, rows, dense, others, order, block_size)
+    tolerance = {"rtol": 1e-3 if dtype is np.float32 else 1e-8, "atol": 2000 * np.finfo(dtype).eps}
+    assert_allclose(sums, visit(rows, model, dual_vars, order=order), **tolerance)
+    for got, want in zip((*dense, *others), (*model, *dual_vars), strict=True):
+        assert_allclose(got, want, **tolerance)
+
+
+@N_CLASSES
+@pytest.mark.parametrize("has_l1", [False, True])
+@pytest.mark.parametrize("n_threads", [2, 3, 4, 8])
+def test_an_epoch_of_dense_rows_has_the_same_bits_on_any_number_of_threads(n_threads, has_l1, n_classes):
+    X, rows, model, dual_vars = case(n_classes, np.float32, np.int32, n=500, p=150)
+    if has_l1:
+        model = model._replace(l1_thresholds=np.full(150, 0.3, np.float32))
+    order = np.random.default_rng(1).permutation(len(rows.y))
+    model_1, dual_1 = copies(model), copies(dual_vars)
+    want = visit_dense(X, rows, model_1, dual_1, order, 128)
+    for _ in range(5):
+        many, dual_many = copies(model), copies(dual_vars)
+        assert visit_dense(X, rows, many, dual_many, order, 128, n_threads) == want
+        for got, wanted in zip((*many, *dual_many), (*model_1, *dual_1), strict=True):
+            assert_array_equal(got, wanted)
+
+
+def test_a_block_without_changes_leaves_the_model():
+    X, rows, model, dual_vars = case(3, np.float64, np.int32)
+    order = np.arange(len(rows.y))
+    before, dual_before = copies(model), copies(dual_vars)
+    loss, gap = visit_dense(X, rows, model, dual_vars, order, 10, n_threads=2, gap_tol=1e9)
+    assert min(loss, gap) > 0
+    for got, want in zip((*model, *dual_vars), (*before, *dual_before), strict=True):
+        assert_array_equal(got, want)
+    assert visit_dense(X, rows, model, dual_vars, order[:0], 10) == (0, 0)
+
+
 @DTYPE
 @N_CLASSES
 def test_losses_and_gaps_are_their_definitions_before_anything_moves(n_classes, dtype, variant):
@@ -577,7 +632,7 @@ def test_arrays_of_other_sizes_are_refused(change, message):
     with pytest.raises(ValueError, match="order must hold row numbers"):
         visit(rows, model, dual_vars, order=np.array([41]))
     for numbers in ({"round_size": 0}, {"n_threads": 0}):
-        with pytest.raises(ValueError, match="round_size and n_threads must be positive"):
+        with pytest.raises(ValueError, match="rounds and threads must be positive numbers"):
             visit(rows, model, dual_vars, **numbers)
 
 
@@ -629,6 +684,25 @@ def test_dense_arrays_of_other_sizes_are_refused(name, value, message):
 def test_moments_of_other_sizes_are_refused(name, shapes, message):
     with pytest.raises(ValueError, match=message):
         getattr(kernels, name)(*map(np.ones, shapes))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, r, m, d: (X[:-1], r, m, d), "y and weight must have an entry for each row of X"),
+        (lambda X, r, m, d: (X[:, :-1], r, m, d), "mean, root and the model must have an entry for each column"),
+        (lambda X, r, m, d: (X, r, m, d._replace(q=short(d.q))), "the dual variables must have n_samples"),
+    ],
+)
+def test_dense_rows_of_other_sizes_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        visit_dense(*change(*case(3, np.float64, np.int32)), np.arange(5), 2)
+    arguments = case(3, np.float64, np.int32)
+    with pytest.raises(ValueError, match="order must hold row numbers"):
+        visit_dense(*arguments, np.array([41]), 2)
+    for numbers in ({"block_size": 0}, {"block_size": 2, "n_threads": 0}):
+        with pytest.raises(ValueError, match="rounds and threads must be positive numbers"):
+            visit_dense(*arguments, np.arange(5), **numbers)
 
 
 def test_no_array_is_converted():  # a copy would take the results

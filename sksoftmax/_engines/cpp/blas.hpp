@@ -100,4 +100,46 @@ void add_inner_products(const Real *a, const Real *b, Size n_samples, Size n_lef
                          const_cast<Real *>(a), &left, &one, sums, &right);
 }
 
+// Compute z = rows columns for a tile: rows is (n_rows, n_features); columns and z are tiles, with n_outputs columns,
+// of tables with `width` columns.
+template <class Real>
+void multiply_tile(const Real *rows, const Real *columns, Size n_features, Size width, Size n_rows, Size n_outputs,
+                   Real *z) {
+    int p = int(n_features), ld = int(width), m = int(n_rows), K = int(n_outputs), one_int = 1;
+    Real one = 1, zero = 0;
+    Real *x = const_cast<Real *>(rows), *table = const_cast<Real *>(columns);
+    char plain = 'N', transposed = 'T';
+    if (width == 1)
+        Blas<Real>::gemv(&transposed, &p, &m, &one, x, &p, table, &one_int, &zero, z, &one_int);
+    else
+        Blas<Real>::gemm(&plain, &plain, &K, &m, &p, &one, table, &ld, x, &p, &zero, z, &ld);
+}
+
+// Add rows' changes to a range of `n_columns` rows of a table: rows are tiles of a table with n_features columns, and
+// changes is (n_rows, n_outputs).
+template <class Real>
+void add_transposed_tile(const Real *rows, const Real *changes, Size n_features, Size n_outputs, Size n_rows,
+                         Size n_columns, Real *table) {
+    int p = int(n_features), m = int(n_rows), K = int(n_outputs), q = int(n_columns), one_int = 1;
+    Real one = 1;
+    Real *x = const_cast<Real *>(rows), *z = const_cast<Real *>(changes);
+    char plain = 'N', transposed = 'T';
+    if (n_outputs == 1)
+        Blas<Real>::gemv(&plain, &q, &m, &one, x, &p, z, &one_int, &one, table, &one_int);
+    else
+        Blas<Real>::gemm(&plain, &transposed, &K, &q, &m, &one, z, &K, x, &p, &one, table, &K);
+}
+
+// Compute the inner products of n_left with n_right rows of n_features entries; out is a tile of a table of `width`
+// columns.
+template <class Real>
+void inner_products(const Real *left, const Real *right, Size n_features, Size n_left, Size n_right, Real *out,
+                    Size width) {
+    int p = int(n_features), m = int(n_left), n = int(n_right), ld = int(width);
+    Real one = 1, zero = 0;
+    char plain = 'N', transposed = 'T';
+    Blas<Real>::gemm(&transposed, &plain, &n, &m, &p, &one, const_cast<Real *>(right), &p, const_cast<Real *>(left), &p,
+                     &zero, out, &ld);
+}
+
 } // namespace sksoftmax

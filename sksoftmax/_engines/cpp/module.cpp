@@ -22,6 +22,7 @@
 #endif
 
 #include "blas.hpp"
+#include "blocks.hpp"
 #include "kernels.hpp"
 #include "rounds.hpp"
 
@@ -144,7 +145,7 @@ void check_order(const Array<const Size> &order, Size n_samples) {
 }
 
 void check_rounds(Size round_size, int n_threads) {
-    check(round_size > 0 && n_threads > 0, "round_size and n_threads must be positive");
+    check(round_size > 0 && n_threads > 0, "rounds and threads must be positive numbers");
 }
 
 // --- passes over CSR rows ---
@@ -377,6 +378,47 @@ void add_transposed_product(CsrArrays<Real, Index> csr, Matrix<const Real> resid
 
 // --- blocks of dense rows ---
 
+// Do `sdca_epoch` for dense rows of columns (x - mean) * root, in blocks of at most `block_size` rows.
+template <class Real>
+Pair sdca_epoch_dense(Matrix<const Real> X, Array<const Size> y, Array<const Real> weight, Array<const Real> mean,
+                      Array<const Real> root, ModelArrays<Real> model_arrays, DualArrays<Real> dual_arrays,
+                      Array<const Size> order, double intercept_scale, double inv_n, double gap_tol, Size block_size,
+                      int n_threads) {
+    const Model<Real> model = to_model(model_arrays);
+    const Size n_samples = X.shape(0), n_features = X.shape(1), n_lanes = model.n_lanes, n_order = order.size();
+    check(Size(y.size()) == n_samples && Size(weight.size()) == n_samples,
+          "y and weight must have an entry for each row of X");
+    check(Size(mean.size()) == n_features && Size(root.size()) == n_features &&
+              Size(std::get<0>(model_arrays).size()) == n_features * n_lanes,
+          "mean, root and the model must have an entry for each column of X");
+    check(Blas<Real>::gemm, "set_blas must come first");
+    check_order(order, n_samples);
+    check_rounds(block_size, n_threads);
+    const DenseEpoch<Real> epoch{X.data(),
+                                 mean.data(),
+                                 root.data(),
+                                 y.data(),
+                                 weight.data(),
+                                 n_features,
+                                 n_lanes,
+                                 std::get<0>(model_arrays).data(),
+                                 std::get<2>(model_arrays).data(),
+                                 model.thresholds,
+                                 to_dual(dual_arrays, n_samples, n_lanes),
+                                 order.data(),
+                                 n_order,
+                                 block_size,
+                                 Real(intercept_scale),
+                                 Real(inv_n),
+                                 gap_tol};
+    const Kernels<Real, std::int32_t> kernel = kernels<Real, std::int32_t>();
+    nb::gil_scoped_release unlocked;
+    Interrupts interrupts;
+    const Sums sums = epoch.run(kernel, n_threads, [&] { interrupts.look(); });
+    return {sums.loss, sums.gap};
+}
+
+// One block alone: the tests compare epochs with it.
 template <class Real>
 std::tuple<double, double, Size> sdca_block(Array<const Size> order, Matrix<Real> z, Matrix<const Real> coupling,
                                             Array<const Size> y, Array<const Real> weight, DualArrays<Real> dual_arrays,
@@ -851,6 +893,7 @@ template <class Real, class Index> void define_for_index(nb::module_ &m) {
 template <class Real> void define_for_dtype(nb::module_ &m) {
     define_for_index<Real, std::int32_t>(m);
     define_for_index<Real, std::int64_t>(m);
+    define(m, "sdca_epoch_dense", sdca_epoch_dense<Real>);
     define(m, "sdca_block", sdca_block<Real>);
     define(m, "evaluate_block", evaluate_block<Real>);
     define(m, "count_nonzeros", count_nonzeros<Real>);
