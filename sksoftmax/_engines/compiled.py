@@ -26,7 +26,7 @@ from scipy.linalg import cython_blas
 from scipy.special import expit
 
 from sksoftmax._engines import vectorized
-from sksoftmax._engines.threads import map_in_order
+from sksoftmax._engines.threads import COPY_WORK, count_threads, map_in_order
 from sksoftmax._types import Array, Params
 
 #: Whether the kernels below compute this engine's sums.
@@ -56,8 +56,12 @@ kernels, missing = _import_kernels()
 #: Classes are padded to a multiple of this number.
 _LANES = 8
 
-#: Sparse rows that a thread predicts at once.
+#: Sparse rows that a thread predicts at once, and rows of a table that it transposes at once.
 _PREDICTED_ROWS = 4096
+_TRANSPOSED_ROWS = 2048
+
+#: Entries of X from which ranges of columns are estimated.
+_N_SAMPLED_ENTRIES = 2**14
 
 
 class CsrRows(NamedTuple):
@@ -117,8 +121,24 @@ def _pad(values: Array, dtype: Any) -> Array:
     """Return a contiguous array whose rows are ``values.T``, (n_outputs, n), padded with 0 to ``n_lanes`` columns."""
     n_outputs, n = values.shape
     padded = np.zeros((n, count_lanes(2 if n_outputs == 1 else n_outputs)), dtype)
-    padded[:, :n_outputs] = values.T
+
+    def fill(start: int) -> None:  # a part that fits in a cache
+        padded[start : start + _TRANSPOSED_ROWS, :n_outputs] = values[:, start : start + _TRANSPOSED_ROWS].T
+
+    deque(map_in_order(fill, range(0, n, _TRANSPOSED_ROWS), COPY_WORK * padded.size), maxlen=0)
     return padded
+
+
+def _unpad(table: Array, n_outputs: int, total: float = 1.0, dtype: Any = None) -> Array:
+    """Return a contiguous ``table[:, :n_outputs].T / total``; in the dtype of the table, unless another is given."""
+    values = np.empty((n_outputs, len(table)), dtype or table.dtype)
+
+    def fill(start: int) -> None:
+        part = table[start : start + _TRANSPOSED_ROWS, :n_outputs].T
+        np.divide(part, total, out=values[:, start : start + _TRANSPOSED_ROWS], casting="same_kind")
+
+    deque(map_in_order(fill, range(0, len(table), _TRANSPOSED_ROWS), COPY_WORK * table.size), maxlen=0)
+    return values
 
 
 def _cast(params: Params, X: Array) -> tuple[Array, Array, Array]:
@@ -172,19 +192,53 @@ def proba(params: Params, X: Any) -> Array:
 
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
     """Do `vectorized.loss_grad`, with the loss and the residual in one pass."""
+    if sp.issparse(X) and y.ndim == 1:
+        return _sparse_loss_grad(params, X, y, weight, total)
     weight = weight / total
     if y.ndim > 1:
         losses, residual = vectorized.loss_and_residual_soft(raw_prediction(params, X), y)
         residual *= weight.astype(residual.dtype, copy=False)
         return float(np.dot(weight, losses)), _accumulate_gradient(residual, X)
     y, sums = align(y), np.zeros(len(params.coef))
-    if sp.issparse(X):
-        z = raw_prediction(params, X)
-        loss: float = kernels.loss_and_residual(z, y, weight, sums)
-        return loss, Params(_accumulate_coef(z, X), sums.astype(X.dtype))
     gradient = np.zeros(params.coef.shape, X.dtype)
-    loss = kernels.add_loss_gradient(*_cast(params, X), y, weight, gradient, sums)
+    loss: float = kernels.add_loss_gradient(*_cast(params, X), y, weight, gradient, sums)
     return loss, Params(gradient, sums.astype(X.dtype))
+
+
+def _sparse_loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
+    """Do `loss_grad` for CSR rows with class codes, in rounds that threads share; the gradient is in float64.
+
+    No table has an entry for each row, so that X may be all rows.
+    """
+    n_outputs, dtype = len(params.coef), X.dtype
+    intercept = np.full(count_lanes(2 if n_outputs == 1 else n_outputs), -1e9, dtype)  # the padding has probability 0
+    intercept[:n_outputs] = params.intercept
+    model = FlatModel(_pad(params.coef, dtype), np.empty(0, dtype), intercept)
+    n_threads = count_threads(2.0 * X.nnz * len(intercept))
+    # how the columns are divided among threads changes no sum
+    splits = split_rows(X, n_threads if X.has_sorted_indices else 1)
+    rows = CsrRows(splits, *_csr(X)[1:], align(y), weight.astype(dtype))
+    none = DualVariables(*(np.empty(0, dtype) for _ in range(3)))
+    sums = GradientSums(np.zeros(model.table.shape, dtype), np.zeros(len(intercept)))
+    loss, _ = kernels.evaluate(rows, model, none, sums, n_threads)
+    coef = _unpad(sums.table, n_outputs, total, np.float64)
+    return loss / total, Params(coef, sums.intercept[:n_outputs] / total)
+
+
+def split_rows(X: Any, n_ranges: int) -> Array:
+    """Return the first entry of each range of columns in each row of a CSR X, (n_samples * n_ranges + 1,).
+
+    The ranges have about the same number of entries. The columns of a row must be in order.
+    """
+    indptr, indices, _ = _csr(X)
+    if n_ranges == 1 or len(indices) == 0:
+        return indptr
+    sample = np.sort(indices[:: max(1, X.nnz // _N_SAMPLED_ENTRIES)])
+    bounds = sample[np.arange(n_ranges) * len(sample) // n_ranges].astype(np.intp)
+    bounds[0] = 0
+    splits = np.empty(X.shape[0] * n_ranges + 1, indices.dtype)
+    kernels.split_rows(indptr, indices, bounds, splits)
+    return splits
 
 
 def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:
@@ -207,7 +261,7 @@ def _accumulate_coef(residual: Array, X: Any) -> Array:
     padded = _pad(residual, X.dtype)
     table = np.zeros((X.shape[1], padded.shape[1]), X.dtype)
     kernels.add_transposed_product(_csr(X), padded, table)
-    return table[:, : len(residual)].T
+    return _unpad(table, len(residual))
 
 
 def _accumulate_gradient(residual: Array, X: Any) -> Params:

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
+from sksoftmax._engines import compiled
 from sksoftmax._engines.device import (
     DeviceArray,
     block_size,
@@ -194,8 +195,10 @@ def sum_parts(parts: Iterable[tuple[Any, Params]], coef: Any, intercept: Any) ->
 
 def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Params]:
     """Return the sum of the weighted losses over ``total`` and its gradient, for the rows in memory, in float64."""
-    kernel, cast = problem.kernel, _params_to_device(params, problem.data.X)
-
+    kernel, X = problem.kernel, problem.data.X
+    if kernel is compiled and sp.issparse(X) and has_hard_labels(problem):
+        return compiled.loss_grad(params, X, problem.data.y, problem.data.weight, total)  # it has rounds of its own
+    cast = _params_to_device(params, X)
     take, spans = block_slices(problem)
 
     def block_loss_grad(span: slice) -> tuple[Any, Params]:
@@ -203,7 +206,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
         return kernel.loss_grad(cast, block.X, smooth_targets(problem, block.y), block.weight, total)
 
     parts = map_in_order(block_loss_grad, spans, pass_work(problem))
-    loss, grads = sum_parts(parts, *(zeros_on_device(part.shape, problem.data.X) for part in params))
+    loss, grads = sum_parts(parts, *(zeros_on_device(part.shape, X) for part in params))
     return float(loss), _params_to_host(grads)
 
 

@@ -18,7 +18,7 @@ from sksoftmax._engines import compiled
 from sksoftmax._engines.moments import row_squares
 from sksoftmax._engines.threads import COPY_WORK, count_threads, map_in_order
 from sksoftmax._maths.preconditioner import compute_moments
-from sksoftmax._solvers._rounds import count_ranges, count_rows, row_work, split_rows
+from sksoftmax._solvers._rounds import count_ranges, count_rows, row_work
 from sksoftmax._types import Array, Params, Problem
 
 #: Rows per lane in a dense block. The inner products of the rows then cost about as much as two or three products with
@@ -132,7 +132,7 @@ def make_dual_data(problem: Problem) -> DualData:
     weight, norm_weight = (weight / weight.mean()).astype(X.dtype), weight / weight.sum()
     if sp.issparse(X):
         constant = _constant_columns(X) if problem.fit_intercept else np.empty(0, np.intp)
-        splits = split_rows(X, count_ranges(X, problem.n_classes))
+        splits = compiled.split_rows(X, count_ranges(X, problem.n_classes))
         return SparseRows(X, y, weight, norm_weight, _mean_squares(X, norm_weight), constant, X.data, splits)
     return DenseRows(X, y, weight, norm_weight, *_dense_statistics(problem))
 

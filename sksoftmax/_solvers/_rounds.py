@@ -48,9 +48,6 @@ _ENTRIES_PER_RANGE = 8
 #: Number of ranges, at most.
 _MAX_RANGES = 8
 
-#: Entries of X from which the ranges are estimated.
-_N_SAMPLED_ENTRIES = 2**14
-
 #: Rows from which the eigenvalue is estimated.
 _N_SAMPLED_ROWS = 256
 
@@ -78,21 +75,6 @@ def count_ranges(X: Any, n_classes: int) -> int:
         return 1
     by_cost = min(X.nnz / X.shape[0] / _ENTRIES_PER_RANGE, row_work(X, n_lanes) / _WORK_PER_RANGE)
     return int(2 ** np.round(np.log2(np.clip(by_cost, 1, _MAX_RANGES))))
-
-
-def split_rows(X: Any, n_ranges: int) -> Array:
-    """Return the first entry of each range of columns in each row, (n_samples * n_ranges + 1,).
-
-    The ranges have about the same number of entries.
-    """
-    if n_ranges == 1:
-        return np.asarray(X.indptr)
-    sample = np.sort(X.indices[:: max(1, X.nnz // _N_SAMPLED_ENTRIES)])
-    bounds = sample[np.arange(n_ranges) * len(sample) // n_ranges].astype(np.intp)
-    bounds[0] = 0
-    splits = np.empty(X.shape[0] * n_ranges + 1, X.indices.dtype)
-    compiled.kernels.split_rows(X.indptr, X.indices, bounds, splits)
-    return splits
 
 
 def count_rows(rows: Any, q: Array, intercept_scale: float) -> int:

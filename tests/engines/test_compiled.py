@@ -176,6 +176,38 @@ def test_sums_over_dense_rows_are_those_of_numpy(n, p, n_classes, order, dtype, 
         assert got.dtype == dtype
 
 
+@DTYPE
+@INDEX
+@pytest.mark.parametrize("is_sorted", [True, False])
+@pytest.mark.parametrize(("n", "p"), [(1, 1), (60, 1), (3000, 40), (50, 5000)])
+@N_CLASSES
+def test_losses_and_gradients_of_sparse_rows_are_those_of_numpy(
+    n_classes, n, p, is_sorted, index, dtype, variant, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    X = sp.csr_array(sp.random(n, p, 0.2, "csr", random_state=0, dtype=dtype))
+    X.indptr, X.indices = X.indptr.astype(index), X.indices.astype(index)
+    if not is_sorted:
+        for i in range(n):
+            row = slice(X.indptr[i], X.indptr[i + 1])
+            X.indices[row], X.data[row] = X.indices[row][::-1].copy(), X.data[row][::-1].copy()
+        X.has_sorted_indices = False
+    y, weight = rng.integers(n_classes, size=n), rng.uniform(0.5, 2, n)
+    n_outputs = 1 if n_classes == 2 else n_classes
+    params = Params(rng.standard_normal((n_outputs, p)), rng.standard_normal(n_outputs))
+    want, want_grads = vectorized.loss_grad(params, X.astype(np.float64), y, weight, n + 1.0)
+    results = []
+    for n_threads in (1, 2, 3, 8):
+        monkeypatch.setattr(compiled, "count_threads", lambda work, n_threads=n_threads: n_threads)
+        loss, grads = compiled.loss_grad(params, X, y, weight, n + 1.0)
+        assert loss == pytest.approx(want, rel=100 * float(np.finfo(dtype).eps))
+        for got, wanted in zip(grads, want_grads, strict=True):
+            assert_allclose(got, wanted, rtol=0, atol=100 * np.finfo(dtype).eps)
+        results.append((loss, *grads))
+    for other in results[1:]:  # the same bits
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
 def misaligned(array):
     memory = np.zeros(array.nbytes + 1, np.uint8)
     shifted = memory[1:].view(array.dtype).reshape(array.shape)

@@ -279,14 +279,17 @@ Sums add_in_rounds(const Rows<Real, Index> &rows, const ModelSums<Real> &sums, S
     return total;
 }
 
-// Return the sums of `evaluate` over all rows; add the gradient of the first, unless it has no table.
+// Return the sums of `evaluate` over all rows; add the gradient of the first, unless it has no table. Empty dual
+// variables stand for none.
 template <class Real, class Index>
 Pair evaluate(RowArrays<Real, Index> row_arrays, ModelArrays<Real> model_arrays, DualArrays<Real> dual_arrays,
               SumArrays<Real> gradient_arrays, int n_threads) {
     const Model<Real> model = to_model(model_arrays);
     const Size n_lanes = model.n_lanes;
     const Rows<Real, Index> rows = to_rows(row_arrays);
-    const DualVariables<Real> dual = to_dual(dual_arrays, rows.n_samples, n_lanes);
+    const bool has_dual = std::get<0>(dual_arrays).size() > 0;
+    const DualVariables<Real> dual =
+        has_dual ? to_dual(dual_arrays, rows.n_samples, n_lanes) : DualVariables<Real>{nullptr, nullptr, nullptr};
     const ModelSums<Real> gradient = to_sums(gradient_arrays, n_lanes, std::get<0>(model_arrays).size());
     const Kernels<Real, Index> kernel = kernels<Real, Index>();
     const Sums sums = add_in_rounds(

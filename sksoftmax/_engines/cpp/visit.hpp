@@ -48,12 +48,17 @@ SKSOFTMAX_INLINE Sums sdca_step_binary(Size i, double z, Size y, Real weight, co
 // Return weight * loss and weight * gap of row i, whose raw predictions are s.z.
 //
 // If `with_gradient`, the dual variables become those of the model's probabilities p, and s.z the gradient,
-// weight * (p - t).
+// weight * (p - t). Without dual variables the gap is 0.
 template <class Real>
 SKSOFTMAX_INLINE Sums evaluate_row(Size i, Size y, Real weight, const DualVariables<Real> &dual, bool with_gradient,
                                    const Scratch<Real> &s, Size n_lanes) {
-    Real *residual = dual.residual + i * n_lanes;
     const Real loss = softmax(s.z, y, s.r, n_lanes);
+    if (!dual.residual) {
+        for (Size k = 0; with_gradient && k < n_lanes; k += WIDTH<Real>)
+            store(s.z + k, load(s.r + k) * all(weight));
+        return {weight * loss, 0};
+    }
+    Real *residual = dual.residual + i * n_lanes;
     const double gap = weight * (loss - dot(residual, s.z, n_lanes) - dual.entropy[i]);
     if (with_gradient) {
         dual.entropy[i] = loss - dot(s.r, s.z, n_lanes);
@@ -71,6 +76,10 @@ template <class Real>
 SKSOFTMAX_INLINE Sums evaluate_row_binary(Size i, double &z, Size y, Real weight, const DualVariables<Real> &dual,
                                           bool with_gradient) {
     const double sign = y ? -1 : 1, loss = softplus(sign * z), derivative = sign * logistic(sign * z);
+    if (!dual.residual) {
+        z = weight * derivative;
+        return {weight * loss, 0};
+    }
     const double gap = weight * (loss - double(dual.residual[i]) * z - dual.entropy[i]);
     if (with_gradient) {
         dual.residual[i] = Real(derivative);
