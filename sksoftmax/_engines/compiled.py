@@ -33,7 +33,7 @@ from sksoftmax._types import Array, Params
 is_compiled = True
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 5
+_VERSION = 6
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -200,9 +200,9 @@ def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> 
         residual *= weight.astype(residual.dtype, copy=False)
         return float(np.dot(weight, losses)), _accumulate_gradient(residual, X)
     y, sums = align(y), np.zeros(len(params.coef))
-    gradient = np.zeros(params.coef.shape, X.dtype)
+    gradient = np.zeros(params.coef.shape)
     loss: float = kernels.add_loss_gradient(*_cast(params, X), y, weight, gradient, sums)
-    return loss, Params(gradient, sums.astype(X.dtype))
+    return loss, Params(gradient, sums)
 
 
 def _sparse_loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
@@ -251,9 +251,9 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
         dz = raw_prediction(direction, X)
         kernels.multiply_hessian(proba, dz, weight, sums)
         return Params(_accumulate_coef(dz, X), sums.astype(X.dtype))
-    product = np.zeros(direction.coef.shape, X.dtype)
+    product = np.zeros(direction.coef.shape)
     kernels.add_hessian_product_dense(*_cast(direction, X), proba, weight, product, sums)
-    return Params(product, sums.astype(X.dtype))
+    return Params(product, sums)
 
 
 def _accumulate_coef(residual: Array, X: Any) -> Array:

@@ -123,7 +123,9 @@ def batch_loss_grad(problem: Problem, params: Params, batch: Batch) -> tuple[Any
     divisor, the mean over batches would not be the gradient of F.
     """
     X, y, weight = batch
-    return problem.kernel.loss_grad(params, X, smooth_targets(problem, y), weight, len(y) * problem.mean_weight)
+    total = len(y) * problem.mean_weight
+    loss, grads = problem.kernel.loss_grad(params, X, smooth_targets(problem, y), weight, total)
+    return loss, Params(*(part.astype(X.dtype, copy=False) for part in grads))
 
 
 def block_length(problem: Problem) -> int:

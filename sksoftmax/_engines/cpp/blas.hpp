@@ -29,11 +29,14 @@ constexpr Size MIN_ROWS = 64;
 // Whether MIN_ROWS rows need no packing.
 inline bool is_thin(Size n_features, Size n_outputs) { return n_features * n_outputs * MIN_ROWS <= MAX_UNPACKED; }
 
+//: Entries of the rows and raw predictions of a product that is not thin, at least MIN_ROWS rows: they fit in a cache.
+constexpr Size SPAN_ENTRIES = Size(1) << 18;
+
 // The number of rows of a product with `n_outputs` classes.
 inline Size product_rows(Size n_samples, Size n_features, Size n_outputs) {
-    if (!is_thin(n_features, n_outputs))
-        return n_samples;
-    return std::min(MAX_UNPACKED / std::max<Size>(1, n_features * n_outputs), n_samples);
+    const Size n_rows = is_thin(n_features, n_outputs) ? MAX_UNPACKED / std::max<Size>(1, n_features * n_outputs)
+                                                       : SPAN_ENTRIES / (n_features + n_outputs);
+    return std::min(std::max(n_rows, MIN_ROWS), n_samples);
 }
 
 // Compute z = coef X' + intercept for the rows `start` to `end` of X, (n_samples, n_features).
@@ -64,20 +67,23 @@ void multiply_rows(const Real *X, const Real *columns, const Real *intercept, Si
             z[k * m + i] += intercept[k];
 }
 
-// Add residual X to `coef`, (n_outputs, n_features), for the rows `start` to `end`; `residual` is as z above.
+// Add residual X to `coef`, (n_outputs, n_features), for the rows `start` to `end`; `residual` is as z above. `memory`
+// has room for the entries of `coef`.
 template <class Real>
 void add_gradient(const Real *X, const Real *residual, Size n_features, Size n_outputs, Size start, Size end,
-                  Real *coef) {
+                  Real *memory, double *coef) {
     int p = int(n_features), m = int(end - start), K = int(n_outputs), one_int = 1;
-    Real one = 1;
+    Real one = 1, zero = 0;
     Real *rows = const_cast<Real *>(X + start * n_features), *table = const_cast<Real *>(residual);
     char plain = 'N';
     if (n_features == 0)
         return;
     if (n_outputs == 1)
-        Blas<Real>::gemv(&plain, &p, &m, &one, rows, &p, table, &one_int, &one, coef, &one_int);
+        Blas<Real>::gemv(&plain, &p, &m, &one, rows, &p, table, &one_int, &zero, memory, &one_int);
     else
-        Blas<Real>::gemm(&plain, &plain, &p, &K, &m, &one, rows, &p, table, &m, &one, coef, &p);
+        Blas<Real>::gemm(&plain, &plain, &p, &K, &m, &one, rows, &p, table, &m, &zero, memory, &p);
+    for (Size j = 0; j < n_outputs * n_features; ++j)
+        coef[j] += memory[j];
 }
 
 // Add factor * u' u to the lower triangle of `gram`, (n_columns, n_columns); u is (n_samples, n_columns).

@@ -642,7 +642,7 @@ template <class Real> struct DenseProduct {
               "coef' must be (n_features, n_outputs), and intercept (n_outputs,)");
     }
 
-    void check_gradient(const Matrix<Real> &gradient, const Array<double> &sums) const {
+    void check_gradient(const Matrix<double> &gradient, const Array<double> &sums) const {
         check(Size(gradient.shape(0)) == n_outputs && Size(gradient.shape(1)) == n_features &&
                   Size(sums.size()) == n_outputs,
               "the gradient must have the shapes of coef and intercept");
@@ -679,17 +679,18 @@ void raw_predictions_dense(Matrix<const Real> X, Matrix<const Real> columns, Arr
 // Add the gradient of the loss to `gradient` and `sums`, and return the loss: the sum of weight * loss.
 template <class Real>
 double add_loss_gradient(Matrix<const Real> X, Matrix<const Real> columns, Array<const Real> intercept,
-                         Array<const Size> y, Array<const double> weight, Matrix<Real> gradient, Array<double> sums) {
+                         Array<const Size> y, Array<const double> weight, Matrix<double> gradient, Array<double> sums) {
     const DenseProduct<Real> product(X, columns, intercept);
     product.check_gradient(gradient, sums);
     check(Size(y.size()) == product.n_samples && Size(weight.size()) == product.n_samples,
           "y and weight must have an entry for each row");
     nb::gil_scoped_release unlocked;
     const auto kernel = kernels<Real, std::int32_t>().loss_and_residual;
+    std::vector<Real> memory(product.n_outputs * product.n_features);
     double loss = 0;
     product.for_spans([&](Size start, Size end, Real *z) {
         loss += kernel(z, product.n_outputs, end - start, y.data() + start, weight.data() + start, sums.data());
-        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, gradient.data());
+        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, memory.data(), gradient.data());
     });
     return loss;
 }
@@ -698,7 +699,7 @@ double add_loss_gradient(Matrix<const Real> X, Matrix<const Real> columns, Array
 // two classes.
 template <class Real>
 void add_hessian_product_dense(Matrix<const Real> X, Matrix<const Real> columns, Array<const Real> intercept,
-                               Matrix<const Real> proba, Array<const double> weight, Matrix<Real> result,
+                               Matrix<const Real> proba, Array<const double> weight, Matrix<double> result,
                                Array<double> sums) {
     const DenseProduct<Real> product(X, columns, intercept);
     product.check_gradient(result, sums);
@@ -707,10 +708,11 @@ void add_hessian_product_dense(Matrix<const Real> X, Matrix<const Real> columns,
           "proba must be (n_classes, n_samples), and weight (n_samples,)");
     nb::gil_scoped_release unlocked;
     const auto kernel = kernels<Real, std::int32_t>().multiply_hessian;
+    std::vector<Real> memory(product.n_outputs * product.n_features);
     product.for_spans([&](Size start, Size end, Real *z) {
         kernel(proba.data() + start, product.n_samples, z, product.n_outputs, end - start, weight.data() + start,
                sums.data());
-        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, result.data());
+        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, memory.data(), result.data());
     });
 }
 
