@@ -3,15 +3,18 @@
 ``python -m benchmarks.bench_threads`` fits the race's problems of more than 10000 rows in float32 on 1, 2, 4, 8 and 16
 threads, as far as the machine has cores, in turn, and times a pass (one loss and gradient) and X'X of each. It prints
 the seconds on one thread, how many times sooner the others are, by pairs of the same round (median, least and most),
-and whether all results are the same to the bit; it writes ``threads.csv``. ``--quick`` takes generated rows.
+and whether all results are the same to the bit; it writes ``threads.csv``. ``--busy 1`` keeps as many other processes
+at work meanwhile, times fits alone, and writes ``threads_busy.csv``. ``--quick`` takes generated rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +90,23 @@ def measure(name: str, job: Callable[[], Array], numbers: Sequence[int], rounds:
     return rows
 
 
+@contextmanager
+def busy_processes(number: int) -> Iterator[None]:
+    """Keep ``number`` processes of Python at work."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_threads", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="generated rows, 2 rounds")
     parser.add_argument("--problems", nargs="+", help="names of problems of the race")
+    parser.add_argument("--busy", type=int, default=0, help="number of other processes at work")
     parser.add_argument("--output", type=Path, default=Path("benchmark_results"), help="folder of the CSV file")
     options = parser.parse_args(arguments)
     numbers = [1, *(n for n in (2, 4, 8, 16) if n <= max(2, joblib.cpu_count()))]
@@ -101,12 +117,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(y) <= LARGE and not (options.quick or options.problems):
             continue
         for name, job in jobs(problem, X, y).items():
-            for row in measure(name, job, numbers, 2 if options.quick else 5):
-                rows.append({"data": problem.name, **row})
+            if options.busy and name != "fit":
+                continue
+            with busy_processes(options.busy):
+                measured = measure(name, job, numbers, 2 if options.quick else 5)
+            for row in measured:
+                rows.append({"data": problem.name, "busy": str(options.busy), **row})
                 print("  ".join(rows[-1].values()), flush=True)
-    report.write_csv(options.output / "threads.csv", [{**machine(), **row} for row in rows])
+    path = options.output / ("threads_busy.csv" if options.busy else "threads.csv")
+    report.write_csv(path, [{**machine(), **row} for row in rows])
     print(report.text_table(rows))
-    print(f"wrote {options.output / 'threads.csv'}")
+    fits = [float(row["times"]) for row in rows if row["what"] == "fit" and row["threads"] == str(numbers[-1])]
+    print(f"fits on {numbers[-1]} threads: {np.exp(np.mean(np.log(fits))):.2f} times sooner by geometric mean")
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

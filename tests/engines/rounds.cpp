@@ -1,6 +1,9 @@
 // Rounds on 1 to 4 threads, for the thread sanitizer: it reports data races, and the sums must have the same bits.
+// A thread that makes the others wait is sent home.
 
+#include <chrono>
 #include <cstdio>
+#include <thread>
 #include <vector>
 
 #include "../../sksoftmax/_engines/cpp/rounds.hpp"
@@ -27,7 +30,30 @@ std::vector<double> sums(int n_threads) {
     return table;
 }
 
+// Whether no part is lost or done twice if the second thread sleeps in each, and whether it is dismissed in the end.
+bool dismisses_a_slow_thread() {
+    const int n_phases = 1000, parts_per_thread = 2;
+    std::vector<int> counts(2 * parts_per_thread);
+    const auto work = [&](int part, int worker) {
+        if (worker > 0)
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        ++counts[part];
+    };
+    sksoftmax::Team team(2, parts_per_thread, work);
+    const bool had_help = team.n_helpers() == 1;
+    for (int phase = 0; phase < n_phases; ++phase)
+        team.run(work);
+    for (int count : counts)
+        if (count != n_phases)
+            return false;
+    return had_help && team.n_helpers() == 0;
+}
+
 int main() {
+    if (!dismisses_a_slow_thread()) {
+        std::printf("a slow thread was kept, or parts were lost\n");
+        return 1;
+    }
     for (int n_threads = 2; n_threads <= 4; ++n_threads)
         if (sums(n_threads) != sums(1)) {
             std::printf("%d threads: other sums than on one\n", n_threads);

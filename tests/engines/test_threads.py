@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -328,6 +330,54 @@ def test_predictions_of_sparse_rows_have_the_same_bits_with_any_number_of_thread
     assert_allclose(found[0], X @ clf.coef_.T + clf.intercept_, atol=1e-12)
     for other in found[1:]:
         assert_array_equal(other, found[0])
+
+
+_SPAWNED = """
+import multiprocessing
+import numpy as np
+from sksoftmax import SoftmaxClassifier
+from sksoftmax._engines import threads
+
+
+def fit(seed):
+    threads._MIN_WORK = threads._MIN_KERNEL_WORK = 0
+    X = np.random.default_rng(seed).standard_normal((600, 30))
+    return SoftmaxClassifier(random_state=0).fit(X, (X[:, 0] > 0) + (X[:, 1] > 0.5)).coef_
+
+
+if __name__ == "__main__":
+    here = [fit(seed) for seed in range(4)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        there = pool.map(fit, range(4))
+    print(all(np.array_equal(a, b) for a, b in zip(here, there, strict=True)))
+"""
+
+
+def test_spawned_processes_fit_at_the_same_time_and_find_the_same_bits(tmp_path):
+    path = tmp_path / "spawned.py"
+    path.write_text(_SPAWNED, encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, env=environment, timeout=120)
+    assert run.stdout == "True\n", run.stderr
+
+
+@pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_fits_end_with_the_same_bits_beside_other_processes(is_sparse, every_sum_in_parallel, monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((2000, 250)) * (rng.uniform(size=(2000, 250)) < 0.5), rng.integers(4, size=2000)
+    X = sp.csr_array(X) if is_sparse else X
+    clf = SoftmaxClassifier(1e-3, solver="dual", random_state=0)
+    monkeypatch.setattr(threads, "_count_threads", lambda settings: 1)
+    alone = clf.fit(X, y).coef_
+    monkeypatch.setattr(threads, "_count_threads", lambda settings: 4)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        assert_array_equal(clf.fit(X, y).coef_, alone)
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
 
 
 def test_threads_that_fit_at_the_same_time_share_the_cores(monkeypatch):

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -27,7 +28,8 @@ template <class Condition> void wait_until(Condition holds) {
 //
 // A phase consists of parts, the same number in each. A thread takes its own parts first, which are the same in each
 // phase: what it has changed is in its cache. Then it takes those that nobody has begun, so that a slow or busy core
-// delays a phase by one part at most, and a thread that never gets a core delays nothing.
+// delays a phase by one part at most, and a thread that never gets a core delays nothing. If the first thread waits for
+// the others longer than it works, other processes have their cores: it sends them home and goes on alone.
 class Team {
   public:
     const int n_parts;
@@ -46,29 +48,54 @@ class Team {
     Team(const Team &) = delete;
     Team &operator=(const Team &) = delete;
 
-    ~Team() {
-        phase_.store(OVER, std::memory_order_release);
-        for (std::thread &helper : helpers_)
-            helper.join();
-    }
+    ~Team() { dismiss(); }
 
     // Do all parts of a phase. What they read must not change meanwhile.
     template <class Work> void run(Work work) {
         n_done_.store(0, std::memory_order_relaxed);
-        const Size phase = phase_.load(std::memory_order_relaxed) + 1;
-        phase_.store(phase, std::memory_order_release);
-        take_parts(phase, 0, work);
+        ++n_phases_;
+        if (!helpers_.empty())
+            phase_.store(n_phases_, std::memory_order_release);
+        take_parts(n_phases_, 0, work);
+        if (helpers_.empty())
+            return;
+        const Clock::time_point begin = Clock::now();
         wait_until([this] { return n_done_.load(std::memory_order_acquire) == n_parts; });
+        const Clock::time_point end = Clock::now();
+        waited_ += end - begin;
+        if (end - window_start_ < WINDOW)
+            return;
+        if (2 * waited_ > end - window_start_)
+            dismiss();
+        window_start_ = end;
+        waited_ = waited_.zero();
     }
 
+    // The number of threads beside the first that still help.
+    Size n_helpers() const { return helpers_.size(); }
+
   private:
+    using Clock = std::chrono::steady_clock;
     static constexpr Size OVER = -1;
+
+    //: Time after which the first thread looks how long it has waited.
+    static constexpr std::chrono::milliseconds WINDOW{20};
 
     const int parts_per_thread_;
     std::atomic<Size> phase_{0};
     std::atomic<int> n_done_{0};
     std::vector<std::atomic<Size>> phase_of_; // each part: the last phase in which somebody took it
     std::vector<std::thread> helpers_;
+    Size n_phases_ = 0;
+    Clock::time_point window_start_ = Clock::now();
+    Clock::duration waited_{};
+
+    void dismiss() {
+        phase_.store(OVER, std::memory_order_release);
+        for (std::thread &helper : helpers_)
+            helper.join();
+        helpers_.clear();
+    }
 
     template <class Work> void help(int worker, Work work) {
         for (Size phase = 0;;) {
