@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
@@ -330,6 +330,22 @@ def test_predictions_of_sparse_rows_have_the_same_bits_with_any_number_of_thread
     assert_allclose(found[0], X @ clf.coef_.T + clf.intercept_, atol=1e-12)
     for other in found[1:]:
         assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_fits_start_no_thread(dtype, load, monkeypatch):
+    X, y = load(return_X_y=True)
+    started, start = [], threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: started.append(self) or start(self))
+    counted, count = [], threads.count_threads
+    for module in (compiled, _dual_data):
+        monkeypatch.setattr(module, "count_threads", lambda *a, **k: counted.append(count(*a, **k)) or counted[-1])
+    for alpha in (1e-4, 1.0):
+        SoftmaxClassifier(alpha, random_state=0).fit(X.astype(dtype), y)
+        SoftmaxClassifier(alpha, random_state=0, l1_ratio=0.5).fit(X.astype(dtype), y)
+    assert started == []
+    assert set(counted) <= {1}
 
 
 _SPAWNED = """
