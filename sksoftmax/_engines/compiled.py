@@ -215,14 +215,15 @@ def _sparse_loss_grad(params: Params, X: Any, y: Array, weight: Array, total: fl
     intercept[:n_outputs] = params.intercept
     model = FlatModel(_pad(params.coef, dtype), np.empty(0, dtype), intercept)
     n_threads = count_threads(2.0 * X.nnz * len(intercept))
+    unit = 2.0 ** np.ceil(np.log2(total))  # division by it is exact, and no sum of finite rows overflows
     # how the columns are divided among threads changes no sum
     splits = split_rows(X, n_threads if X.has_sorted_indices else 1)
-    rows = CsrRows(splits, *_csr(X)[1:], align(y), weight.astype(dtype))
+    rows = CsrRows(splits, *_csr(X)[1:], align(y), (weight / unit).astype(dtype))
     none = DualVariables(*(np.empty(0, dtype) for _ in range(3)))
     sums = GradientSums(np.zeros(model.table.shape, dtype), np.zeros(len(intercept)))
     loss, _ = kernels.evaluate(rows, model, none, sums, n_threads)
-    coef = _unpad(sums.table, n_outputs, total, np.float64)
-    return loss / total, Params(coef, sums.intercept[:n_outputs] / total)
+    total /= unit
+    return loss / total, Params(_unpad(sums.table, n_outputs, total, np.float64), sums.intercept[:n_outputs] / total)
 
 
 def split_rows(X: Any, n_ranges: int) -> Array:

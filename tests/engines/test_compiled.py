@@ -208,6 +208,14 @@ def test_losses_and_gradients_of_sparse_rows_are_those_of_numpy(
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+def test_gradients_of_sparse_rows_near_the_largest_number_are_finite():
+    X = sp.csr_array(np.linspace(1, 100, 150)[:, None] * 1e306)
+    params, y, weight = Params(np.zeros((3, 1)), np.zeros(3)), np.arange(150) % 3, np.ones(150)
+    _, grads = compiled.loss_grad(params, X, y, weight, 150.0)
+    _, want = vectorized.loss_grad(params, X, y, weight, 150.0)
+    assert_allclose(grads.coef, want.coef, rtol=1e-6, atol=1e295)
+
+
 def misaligned(array):
     memory = np.zeros(array.nbytes + 1, np.uint8)
     shifted = memory[1:].view(array.dtype).reshape(array.shape)
