@@ -25,7 +25,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 #: Multiplications, some milliseconds of a pass, below which threads would cost more than they save.
-_MIN_WORK = 2**24
+_MIN_WORK = 2**25
 
 #: The same for a kernel that starts its own threads, which needs no interpreter's lock between its blocks.
 _MIN_KERNEL_WORK = 2**22
