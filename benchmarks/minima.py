@@ -24,6 +24,7 @@ import scipy.sparse as sp
 
 from benchmarks import problems
 from benchmarks.newton_l1 import Smooth, newton, pseudo_gradient
+from benchmarks.problem_sets import ALL_PROBLEMS
 from benchmarks.problems import RACE, RaceProblem
 from benchmarks.report import read_csv, write_csv
 from benchmarks.rivals import OURS, RIVALS, Rival, is_sparse, objective
@@ -173,15 +174,15 @@ def minimum(problem: RaceProblem, dtype: str, data: Path, kept: Path = KEPT) -> 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.minima", description=__doc__)
-    parser.add_argument("--problems", nargs="+", default=[p.name for p in RACE.values()], choices=list(RACE))
+    parser.add_argument("--problems", nargs="+", default=[p.name for p in RACE.values()], choices=list(ALL_PROBLEMS))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
     parser.add_argument("--data", type=Path, help="folder to keep the problems in; default: a temporary one")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.problems:
             for dtype in options.dtypes:
-                data = problems.save(RACE[name], dtype, options.data or Path(temporary))
-                print(f"{name}, {dtype}: F* = {minimum(RACE[name], dtype, data)!r}", flush=True)
+                data = problems.save(ALL_PROBLEMS[name], dtype, options.data or Path(temporary))
+                print(f"{name}, {dtype}: F* = {minimum(ALL_PROBLEMS[name], dtype, data)!r}", flush=True)
 
 
 if __name__ == "__main__":

@@ -59,24 +59,31 @@ def bundled(names: tuple[str, ...] = tuple(BUNDLED), alpha: float = 1e-3) -> Ite
         yield Case(f"{name} std", scaler.transform(X), y, scaler.transform(X_test), y_test, alpha)
 
 
+#: Reads all rows in the set's own order: ``() -> (X, y)``, X dense or CSR, y labels.
+Read = Callable[[], tuple[Any, Array]]
+
+
 class RaceProblem(NamedTuple):
-    """A problem of the race.
+    """A problem of a race.
 
     Attributes
     ----------
     name : str
     read : callable
-        ``() -> (X, y)``: all rows in the set's own order, X dense or CSR, y labels.
+        See ``Read``.
     alpha : float
         Strength of the penalty on the mean loss.
     l1_ratio : float
         Share of the penalty that is ``||coef||_1``.
+    table : str
+        Name of the rows, if other problems have the same rows.
     """
 
     name: str
-    read: Callable[[], tuple[Any, Array]]
+    read: Read
     alpha: float
     l1_ratio: float = 0.0
+    table: str = ""
 
     def load(self, dtype: str) -> tuple[Any, Array]:
         """X as ``dtype`` and y as class codes, in one shuffled order (several sets come sorted by class)."""
@@ -90,7 +97,7 @@ def _folder() -> Path | None:
     return Path(os.environ["SKSOFTMAX_DATA"]) if os.environ.get("SKSOFTMAX_DATA") else None
 
 
-def _table(name: str, fetch: Callable[..., Any] | None, factor: float = 1.0) -> tuple[Array, Array]:
+def read_table(name: str, fetch: Callable[..., Any] | None, factor: float = 1.0) -> tuple[Array, Array]:
     """``NAME.npz``, or what ``fetch`` gets; the columns times ``factor``."""
     folder = _folder()
     if folder is not None:
@@ -117,12 +124,12 @@ def _texts(name: str, fetch: Callable[..., Any] | None, vectorizer: TfidfVectori
     return vectorizer.fit_transform(texts), labels
 
 
-def _newsgroups() -> tuple[Any, Array]:
+def newsgroups() -> tuple[Any, Array]:
     # scikit-learn's words, all of them: no cut-off that a result could hang on; sublinear_tf as is usual for topics
     return _texts("newsgroups20", datasets.fetch_20newsgroups, TfidfVectorizer(sublinear_tf=True))
 
 
-def _languages() -> tuple[Any, Array]:
+def languages() -> tuple[Any, Array]:
     # char_wb pads each word with a blank at either end: how words begin and end tells languages apart
     return _texts("word_langid", None, TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3)))
 
@@ -157,7 +164,17 @@ def _openml(name: str) -> Callable[..., Any]:
     return partial(datasets.fetch_openml, name, version=1, as_frame=False)
 
 
-_mnist = partial(_table, "mnist", _openml("mnist_784"), 1 / 255)
+#: How tables are read that scikit-learn can fetch, by their names here.
+_FETCHERS = {"segment": _openml("segment"), "letter": _openml("letter"), "spam": _openml("spambase")}
+
+
+def table(name: str) -> tuple[Array, Array]:
+    return read_table(name, _FETCHERS.get(name))
+
+
+mnist = partial(read_table, "mnist", _openml("mnist_784"), 1 / 255)
+flights = partial(read_table, "flights_carrier", None)
+covertype = partial(read_table, "covertype", datasets.fetch_covtype)
 
 #: By name; those of more than LARGE rows make the summary.
 RACE: dict[str, RaceProblem] = {
@@ -168,18 +185,18 @@ RACE: dict[str, RaceProblem] = {
             for name in BUNDLED
             for kind in ("raw", "std")
         ),
-        RaceProblem("segment", partial(_table, "segment", _openml("segment")), 1e-4),
-        RaceProblem("letter", partial(_table, "letter", _openml("letter")), 1e-5),
-        RaceProblem("newsgroups20", _newsgroups, 1e-5),
-        RaceProblem("mnist", _mnist, 1e-4),
-        RaceProblem("word_langid", _languages, 1e-6),
+        RaceProblem("segment", partial(table, "segment"), 1e-4),
+        RaceProblem("letter", partial(table, "letter"), 1e-5),
+        RaceProblem("newsgroups20", newsgroups, 1e-5),
+        RaceProblem("mnist", mnist, 1e-4),
+        RaceProblem("word_langid", languages, 1e-6),
         RaceProblem("embeddings", embeddings, 1e-4),
-        RaceProblem("flights", partial(_table, "flights_carrier", None), 1e-4),
-        RaceProblem("covertype", partial(_table, "covertype", datasets.fetch_covtype), 1e-4),
-        RaceProblem("newsgroups20 l1", _newsgroups, 1e-5, 1.0),
-        RaceProblem("newsgroups20 l1/2", _newsgroups, 1e-5, 0.5),
-        RaceProblem("mnist l1", _mnist, 1e-4, 1.0),
-        RaceProblem("mnist l1/2", _mnist, 1e-4, 0.5),
+        RaceProblem("flights", flights, 1e-4),
+        RaceProblem("covertype", covertype, 1e-4),
+        RaceProblem("newsgroups20 l1", newsgroups, 1e-5, 1.0),
+        RaceProblem("newsgroups20 l1/2", newsgroups, 1e-5, 0.5),
+        RaceProblem("mnist l1", mnist, 1e-4, 1.0),
+        RaceProblem("mnist l1/2", mnist, 1e-4, 0.5),
         RaceProblem("small embeddings", partial(embeddings, 3000, 24, 8, 3.0), 1e-3),
     )
 }
@@ -190,7 +207,7 @@ LARGE = 10_000
 
 def save(problem: RaceProblem, dtype: str, folder: Path) -> Path:
     """Keep the problem's X and y in ``folder``, unless they are there; the folder they are in."""
-    path = folder / f"{problem.name.replace('/', '_')} {dtype}"
+    path = folder / f"{(problem.table or problem.name).replace('/', '_')} {dtype}"
     if not (path / "y.npy").exists():
         path.mkdir(parents=True, exist_ok=True)
         X, y = problem.load(dtype)

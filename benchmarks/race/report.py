@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import report
-from benchmarks.problems import LARGE, RACE
+from benchmarks.problem_sets import ALL_PROBLEMS, SETS
+from benchmarks.problems import LARGE
 from benchmarks.race.rivals import LBFGS, LOGISTIC
 from benchmarks.rivals import OURS
 
@@ -31,6 +32,9 @@ _LINES = {
     "torch": "PyTorch (Adam, SGD, L-BFGS)",
     "": "glmnet, xgboost, adelie",
 }
+
+#: Rows above which a problem of the dense set counts in its means.
+_LARGE_DENSE = 5000
 
 #: The picture's range of gaps.
 _GAPS = (1e-5, 10.0)
@@ -62,9 +66,14 @@ class Standing(NamedTuple):
     @property
     def group(self) -> str:
         """The table that it is in."""
-        if self.problem in RACE and RACE[self.problem].l1_ratio:
+        if self.problem in ALL_PROBLEMS and ALL_PROBLEMS[self.problem].l1_ratio:
             return "L1"
-        return "large" if self.n_samples > LARGE else "small"
+        return "large" if self.n_samples > least_large(self.problem) else "small"
+
+
+def least_large(problem: str) -> int:
+    """The number of rows above which a problem counts in the means of its set."""
+    return _LARGE_DENSE if problem in SETS["dense"] else LARGE
 
 
 def has_arrived(row: Row) -> bool:
@@ -170,10 +179,11 @@ def summary(rows: list[Row], dtype: str, threads: str, target: str) -> str:
     """Markdown: a table of each group of problems, a line a problem, and its mean."""
     found = standings(rows, dtype, threads, target)
     phases = {row["phase"] for row in decisive([r for r in rows if r["dtype"] == dtype and r["threads"] == threads])}
+    n_large = least_large(found[0].problem) if found else LARGE
     titles = {
-        "large": f"more than {LARGE} rows",
+        "large": f"more than {n_large} rows",
         "L1": "an L1 penalty",
-        "small": f"at most {LARGE} rows",
+        "small": f"at most {n_large} rows",
     }
     tables = []
     for group, title in titles.items():
@@ -191,7 +201,8 @@ def summary(rows: list[Row], dtype: str, threads: str, target: str) -> str:
 
 def means(rows: list[Row], target: str) -> str:
     """Markdown: a line for each dtype and number of threads, with the means of the large problems."""
-    title = f"gap {target}, more than {LARGE} rows: geometric means"
+    n_large = least_large(rows[0]["problem"]) if rows else LARGE
+    title = f"gap {target}, more than {n_large} rows: geometric means"
     lines = [f"| {title} | ahead of all | best of scikit-learn | lbfgs | best rival |", "|---|---|---|---|---|"]
     for dtype, threads in _configurations(rows):
         here = [s for s in standings(rows, dtype, threads, target) if s.group == "large"]
@@ -277,13 +288,13 @@ def _lower(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept
 
 
-def write(folder: Path) -> None:
-    """Print the summaries; complete ``race.csv``, write ``race.md`` and draw ``race.png``."""
-    rows = with_ratios(report.read_csv(folder / "race.csv"))
+def write(folder: Path, name: str = "race") -> None:
+    """Print the summaries of a set of problems; complete ``NAME.csv``, write ``NAME.md`` and draw ``NAME.png``."""
+    rows = with_ratios(report.read_csv(folder / f"{name}.csv"))
     if not rows:
         print("no rows")
         return
-    report.write_csv(folder / "race.csv", rows)
+    report.write_csv(folder / f"{name}.csv", rows)
     configurations = _configurations(rows)
     parts = [
         summary(rows, dtype, threads, target)
@@ -291,13 +302,13 @@ def write(folder: Path) -> None:
         for target in sorted(_targets(rows, dtype, threads), key=float, reverse=True)
     ]
     text = "\n\n".join(parts)
-    (folder / "race.md").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     print("\n" + text + "\n")
-    points = report.read_csv(folder / "race_points.csv")
-    print(f"wrote {', '.join(str(folder / name) for name in ('race.csv', 'race_points.csv', 'race.md'))}")
+    points = report.read_csv(folder / f"{name}_points.csv")
+    print(f"wrote {', '.join(str(folder / f'{name}{ending}') for ending in ('.csv', '_points.csv', '.md'))}")
     try:
-        report.draw_gaps(folder / "race.png", curves(points, *configurations[0]), _GAPS)
-        print(f"wrote {folder / 'race.png'}: gap against seconds, {', '.join(configurations[0])} thread(s)")
+        report.draw_gaps(folder / f"{name}.png", curves(points, *configurations[0]), _GAPS)
+        print(f"wrote {folder / f'{name}.png'}: gap against seconds, {', '.join(configurations[0])} thread(s)")
     except ImportError as error:
         print(error)
 

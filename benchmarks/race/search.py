@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import minima, problems, report
-from benchmarks.problems import RACE
+from benchmarks.problem_sets import SETS
 from benchmarks.race import jobs
 from benchmarks.race import report as race_report
 from benchmarks.race.rivals import LBFGS, LOGISTIC
@@ -72,7 +72,8 @@ class Race:
 
     def __init__(self, options: argparse.Namespace, data: Path) -> None:
         self.options, self.data = options, data
-        self.rows = report.read_csv(options.output / "race.csv")
+        self.problems = SETS[options.set]
+        self.rows = report.read_csv(options.output / f"{options.set}.csv")
         self.machine = machine()
         self.below: list[str] = []
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
@@ -109,7 +110,7 @@ class Race:
         """
         with self._lock:
             key = (case.problem, case.dtype)
-            problem = RACE[case.problem]
+            problem = self.problems[case.problem]
             if key not in self._known:
                 folder = problems.save(problem, case.dtype, self.data)
                 minimum = minima.minimum(problem, case.dtype, folder, self.options.output / "minima.csv")
@@ -179,14 +180,14 @@ class Race:
                 if point["gap"] < -_BELOW:
                     self.below.append(f"{case.problem}, {case.dtype}: {rival} at {point['gap']:.1e}")
                     self.say(f"F* IS WRONG: {self.below[-1]}")
-            output: Path = self.options.output
+            output, name = self.options.output, self.options.set
             lines = [{**about, **point, "cpu_seconds": point["cpu"]} for point in points]
-            report.append_csv(output / "race_points.csv", [{c: _text(line[c]) for c in POINTS} for line in lines])
+            report.append_csv(output / f"{name}_points.csv", [{c: _text(line[c]) for c in POINTS} for line in lines])
             lines = [{**about, "n_samples": n_samples, **row, "target": f"{row['target']:g}"} for row in rows]
             for line in lines:
                 line["versions"] += line.pop("package", "")
             texts = [{column: _text(line.get(column)) for column in COLUMNS} for line in lines]
-            report.append_csv(output / "race.csv", texts)
+            report.append_csv(output / f"{name}.csv", texts)
             self.rows += texts
 
     def say(self, text: str) -> None:

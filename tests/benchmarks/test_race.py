@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks import bench_race, minima, problems, report
+from benchmarks import bench_race, dense_problems, minima, problems, report
+from benchmarks.dense_problems import ALPHAS
 from benchmarks.newton_l1 import Smooth, newton
+from benchmarks.problem_sets import SETS
 from benchmarks.race import final as race_final
 from benchmarks.race import jobs as race_jobs
 from benchmarks.race import readme_table
@@ -483,3 +485,29 @@ def test_the_race_runs_in_benchopt(tmp_path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "done" in ran.stdout
     assert list(tmp_path.rglob("*.parquet"))
+
+
+def test_the_dense_problems_have_names_tables_and_two_strengths_each():
+    dense = SETS["dense"]
+    assert len(dense) >= 2 * 24
+    assert set(dense).isdisjoint(SETS["race"])
+    tables = {problem.table for problem in dense.values()}
+    assert {f"{table} {alpha:g}" for table in tables for alpha in ALPHAS} == set(dense)
+
+
+@pytest.mark.parametrize("name", ["digits degree 2 0.001", "breast_cancer degree 2 1e-05"])
+def test_an_expanded_table_is_standardised_and_has_all_products(name, tmp_path):
+    X, y = problems.read_saved(problems.save(SETS["dense"][name], "float64", tmp_path))
+    n_features = 64 if name.startswith("digits") else 30
+    assert X.shape == (len(y), n_features + n_features * (n_features + 1) // 2)
+    varies = X.std(axis=0) > 0
+    assert_allclose(X.mean(axis=0), 0, atol=1e-9)
+    assert_allclose(X.std(axis=0)[varies], 1)
+
+
+def test_a_table_of_two_classes_has_the_rows_of_the_largest():
+    X = np.arange(12.0)[:, None]
+    y = np.array(list("aaabbccccccd"))
+    X2, y2 = dense_problems.two_classes(lambda: (X, y))
+    assert sorted(y2) == list("aaacccccc")
+    assert_array_equal(X2[:, 0], [0, 1, 2, 5, 6, 7, 8, 9, 10])
