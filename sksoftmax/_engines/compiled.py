@@ -1,10 +1,11 @@
 """Compiled engine: the sums over rows by kernels in C++, and the passes of the dual solver.
 
 The kernels are the module ``_sksoftmax_kernels``, which is compiled when the package is installed. Its files in
-``cpp/`` explain them: `sparse.hpp` (CSR rows), `dense.hpp` (blocks of dense rows), `softmax.hpp` (tables of raw
-predictions), `columns.hpp` (X alone), `moments.hpp` (moments and curvatures of dense rows: see `moments`), `center.hpp`
-(coefficients between epochs). Without a C++ compiler the module is missing: ``kernels`` is then None, and ``missing``
-says why. `registry` then does not list this engine, and nothing calls the functions below.
+``cpp/`` explain them: `sparse.hpp` (CSR rows), `dense.hpp` (dual steps of dense rows), `products.hpp` (dense rows times
+a table), `softmax.hpp` (tables of raw predictions), `columns.hpp` (X alone), `moments.hpp` (moments and curvatures of
+dense rows: see `moments`), `center.hpp` (coefficients between epochs). Without a C++ compiler the module is missing:
+``kernels`` is then None, and ``missing`` says why. `registry` then does not list this engine, and nothing calls the
+functions below.
 
 The kernels release the interpreter's lock and check the shapes of their arguments. They take contiguous arrays,
 convert none, and write only to the arrays that they are given.
@@ -33,7 +34,7 @@ from sksoftmax._types import Array, Params
 is_compiled = True
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 6
+_VERSION = 7
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:

@@ -8,6 +8,8 @@ import time
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import entr, logsumexp
 from scipy.special import softmax as scipy_softmax
@@ -83,13 +85,40 @@ def test_losses_and_residuals_keep_their_digits_however_sure_a_row_is(n_classes,
 
 @DTYPE
 def test_a_far_smaller_raw_prediction_has_probability_0_or_a_normal_number(dtype, variant):
-    smallest = np.log(np.finfo(dtype).tiny)
+    smallest = -64 if dtype == np.float32 else np.log(np.finfo(dtype).tiny)
     z = np.zeros((2, 4), dtype)
     z[1] = [-1e9, 1.1 * smallest, 0.9 * smallest, -1]
     p = np.vstack([z, np.full(4, -5, dtype)])  # a third class: two have one row of raw predictions
     kernels.softmax_in_place(p)
     assert_array_equal(p[1, :2], 0)
     assert (p[1, 2:] > np.finfo(dtype).tiny).all()
+    weighted = 1e-9 * p[1, 2:]  # as in the gradient of a billion rows
+    assert (weighted[weighted > 0] > np.finfo(dtype).tiny).all()
+
+
+@DTYPE
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n_rows=st.integers(1, 200), n_features=st.integers(0, 1200), n_outputs=st.integers(1, 90), seed=st.integers(0, 99)
+)
+@example(n_rows=13, n_features=1100, n_outputs=72, seed=0)  # the sums have parts, and all kinds of panels and tiles
+def test_products_of_any_shape_are_those_of_numpy(n_rows, n_features, n_outputs, seed, dtype, variant):
+    rng = np.random.default_rng(seed)
+    X, columns = (rng.standard_normal(shape).astype(dtype) for shape in ((n_rows, n_features), (n_features, n_outputs)))
+    intercept, y = rng.standard_normal(n_outputs).astype(dtype), rng.integers(max(2, n_outputs), size=n_rows)
+    z = np.empty((n_outputs, n_rows), dtype)
+    kernels.raw_predictions_dense(X, columns, intercept, z)
+    exact = X.astype(float) @ columns.astype(float) + intercept
+    eps = np.finfo(dtype).eps
+    sizes = np.abs(X).astype(float) @ np.abs(columns) + np.abs(intercept)
+    assert (np.abs(z.T - exact) <= eps * (2 + n_features) * sizes).all()
+    weight, gradient, sums = rng.uniform(0.5, 2, n_rows), np.ones((n_outputs, n_features)), np.zeros(n_outputs)
+    kernels.add_loss_gradient(X, columns, intercept, y, weight, gradient, sums)
+    residual = z.copy()
+    kernels.loss_and_residual(residual, y, weight, np.zeros(n_outputs))
+    want = 1 + residual.astype(float) @ X.astype(float)
+    sizes = 1 + np.abs(residual).astype(float) @ np.abs(X)
+    assert (np.abs(gradient - want) <= eps * (2 + n_rows) * sizes).all()
 
 
 @DTYPE
@@ -583,9 +612,9 @@ def test_thresholds_and_penalties_of_tables_are_those_of_numpy(n_lanes, dtype, v
     soft = np.sign(table) * np.maximum(np.abs(table) - thresholds[:, None], 0)
     assert_allclose(out, soft, rtol=1e-6, atol=1e-6)
     assert (out == 0).any()
-    for given, w in ((thresholds, soft), (np.empty(0, dtype), table)):
+    for limits, w in ((thresholds, soft), (np.empty(0, dtype), table)):
         sums = np.ones(2)
-        kernels.penalty_sums(table, given, scale, root, sums)
+        kernels.penalty_sums(table, limits, scale, root, sums)
         assert_allclose(sums - 1, [scale @ (w**2).sum(axis=1), root @ np.abs(w).sum(axis=1)], rtol=1e-5)
 
 
@@ -680,7 +709,7 @@ def test_arrays_of_other_sizes_are_refused(change, message):
     ("name", "value", "message"),
     [
         ("columns", np.ones((4, 3)), r"coef' must be \(n_features, n_outputs\)"),
-        ("intercept", np.ones(2), r"and intercept \(n_outputs,\)"),
+        ("intercept", np.ones(2), r"intercept must be \(n_outputs,\)"),
         ("y", np.zeros(9, np.intp), "y and weight must have an entry for each row"),
         ("weight", np.ones(9), "y and weight must have an entry for each row"),
         ("gradient", np.zeros((3, 4)), "the gradient must have the shapes of coef and intercept"),

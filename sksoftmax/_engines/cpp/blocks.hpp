@@ -83,8 +83,12 @@ Sums DenseEpoch<Real>::run(const Kernels<Real, std::int32_t> &kernel, int n_thre
                 next->coupling[a * next->n_rows + c] += intercept_scale;
     };
     const auto multiply = [&](Size first, Size last, Size first_lane, Size last_lane) {
-        multiply_tile(&current->rows[first * n_features], columns + first_lane, n_features, n_lanes, last - first,
-                      last_lane - first_lane, &z[first * n_lanes + first_lane]);
+        const Real *rows = &current->rows[first * n_features];
+        if (n_lanes == 1)
+            multiply_vector(rows, columns, last - first, n_features, &z[first]);
+        else
+            kernel.multiply_table(rows, last - first, n_features, 1, columns + first_lane, n_lanes,
+                                  last_lane - first_lane, n_features, false, &z[first * n_lanes + first_lane]);
         for (Size a = first; a < last; ++a)
             for (Size k = first_lane; k < last_lane; ++k)
                 z[a * n_lanes + k] += intercept[k];
@@ -128,8 +132,13 @@ Sums DenseEpoch<Real>::run(const Kernels<Real, std::int32_t> &kernel, int n_thre
         case Phase::add:
             // 3.
             for_tiles(n_features, TILE_COLUMNS, [&](Size first, Size last) {
-                add_transposed_tile(&current->rows[first], z.data(), n_features, n_lanes, current->n_rows, last - first,
-                                    table + first * n_lanes);
+                const Real *columns_of_rows = &current->rows[first];
+                if (n_lanes == 1)
+                    multiply_transposed(columns_of_rows, z.data(), current->n_rows, n_features, last - first, true,
+                                        table + first);
+                else
+                    kernel.multiply_table(columns_of_rows, last - first, 1, n_features, z.data(), n_lanes, n_lanes,
+                                          current->n_rows, true, table + first * n_lanes);
                 threshold(first, last);
             });
             break;

@@ -7,7 +7,7 @@
 
 namespace sksoftmax {
 
-// See sparse.hpp, dense.hpp, columns.hpp, center.hpp, moments.hpp and softmax.hpp for what they compute.
+// See sparse.hpp, dense.hpp, columns.hpp, center.hpp, moments.hpp, products.hpp and softmax.hpp for what they compute.
 template <class Real, class Index> struct Kernels {
     void (*multiply_ranges)(const Rows<Real, Index> &, const Model<Real> &, const Size *order, Size n_order, Size start,
                             Size end, Size first, Size last, Real *products);
@@ -46,6 +46,8 @@ template <class Real, class Index> struct Kernels {
                       Size n_lanes, Real *table);
     double (*loss_and_residual)(Real *z, Size n_outputs, Size n_samples, const Size *y, const double *weight,
                                 double *sums);
+    void (*multiply_table)(const Real *x, Size n_rows, Size row_step, Size term_step, const Real *table, Size width,
+                           Size n_lanes, Size n_terms, bool add, Real *out);
     void (*softmax_in_place)(Real *z, Size n_classes, Size n_samples);
     void (*multiply_hessian)(const Real *proba, Size proba_stride, Real *z, Size n_classes, Size n_samples,
                              const double *weight, double *sums);

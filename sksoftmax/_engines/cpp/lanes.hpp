@@ -55,7 +55,8 @@ template <class T, int N> struct VectorType {
 
 template <class T, int N> using Vector = typename VectorType<T, N>::type;
 
-template <class V, class T> SKSOFTMAX_INLINE V broadcast(T value) { return V{} + value; }
+// All entries are `value`. The difference from 0 is the value itself, -0 too, so that the compiler computes none.
+template <class V, class T> SKSOFTMAX_INLINE V broadcast(T value) { return value - V{}; }
 
 template <class M, class V> SKSOFTMAX_INLINE V select(M mask, V yes, V no) { return mask ? yes : no; }
 

@@ -628,18 +628,88 @@ void set_blas(nb::capsule sgemm, nb::capsule sgemv, nb::capsule ssyrk, nb::capsu
     set_blas_of<double>(dgemm, dgemv, dsyrk);
 }
 
+//: Entries of the rows and raw predictions of a span, and its rows at least: they fit in a cache of the second level.
+constexpr Size SPAN_ENTRIES = Size(1) << 18, MIN_SPAN_ROWS = 64;
+
+//: Rows of a table that are transposed at once: they fit in a cache of the first level.
+constexpr Size TRANSPOSED_ROWS = 64;
+
+// Products of dense rows with coef', (n_features, n_outputs), of a model or of a direction, and with their residuals.
+template <class Real> class TableProduct {
+  public:
+    Size n_features, n_outputs;
+
+    TableProduct(const Matrix<const Real> &columns, const Array<const Real> &intercept)
+        : n_features(columns.shape(0)), n_outputs(columns.shape(1)), kernel_(kernels<Real, std::int32_t>()),
+          intercept_(intercept.data()), width_(n_outputs == 1 ? 1 : (n_outputs + 7) / 8 * 8),
+          table_(n_features * width_), product_(n_features * width_), gradient_(n_features * width_) {
+        check(Blas<Real>::gemm, "set_blas must come first");
+        check(Size(intercept.size()) == n_outputs, "intercept must be (n_outputs,)");
+        for (Size j = 0; j < n_features; ++j)
+            std::copy_n(columns.data() + j * n_outputs, n_outputs, &table_[j * width_]);
+    }
+
+    // The number of rows of a span.
+    Size span_rows() const { return std::max(SPAN_ENTRIES / (n_features + width_), MIN_SPAN_ROWS); }
+
+    // Compute z = coef X' + intercept, (n_outputs, n_rows).
+    void multiply(const Real *X, Size n_rows, Real *z) {
+        if (n_outputs == 1) {
+            multiply_vector(X, table_.data(), n_rows, n_features, z);
+            for (Size i = 0; i < n_rows; ++i)
+                z[i] += intercept_[0];
+            return;
+        }
+        rows_.resize(n_rows * width_);
+        kernel_.multiply_table(X, n_rows, n_features, 1, table_.data(), width_, width_, n_features, false,
+                               rows_.data());
+        for (Size start = 0; start < n_rows; start += TRANSPOSED_ROWS)
+            for (Size k = 0; k < n_outputs; ++k)
+                for (Size i = start; i < std::min(start + TRANSPOSED_ROWS, n_rows); ++i)
+                    z[k * n_rows + i] = rows_[i * width_ + k] + intercept_[k];
+    }
+
+    // Add residual X to the gradient; `residual` is as z.
+    void add_gradient(const Real *X, const Real *residual, Size n_rows) {
+        if (n_outputs == 1) {
+            multiply_transposed(X, residual, n_rows, n_features, n_features, false, product_.data());
+        } else {
+            rows_.assign(n_rows * width_, Real(0));
+            for (Size start = 0; start < n_rows; start += TRANSPOSED_ROWS)
+                for (Size k = 0; k < n_outputs; ++k)
+                    for (Size i = start; i < std::min(start + TRANSPOSED_ROWS, n_rows); ++i)
+                        rows_[i * width_ + k] = residual[k * n_rows + i];
+            kernel_.multiply_table(X, n_features, 1, n_features, rows_.data(), width_, width_, n_rows, false,
+                                   product_.data());
+        }
+        for (std::size_t j = 0; j < gradient_.size(); ++j)
+            gradient_[j] += product_[j];
+    }
+
+    // Add the sums of `add_gradient` to `gradient`, (n_outputs, n_features).
+    void write_gradient(double *gradient) const {
+        for (Size k = 0; k < n_outputs; ++k)
+            for (Size j = 0; j < n_features; ++j)
+                gradient[k * n_features + j] += gradient_[j * width_ + k];
+    }
+
+  private:
+    Kernels<Real, std::int32_t> kernel_;
+    const Real *intercept_;
+    Size width_; // of the tables: n_outputs, padded to a multiple of 8
+    std::vector<Real> table_, product_, rows_;
+    std::vector<double> gradient_;
+};
+
 // The rows of a block, and the coefficients of a model or of a direction.
 template <class Real> struct DenseProduct {
-    const Real *X, *columns, *intercept;
+    const Real *X;
     Size n_samples, n_features, n_outputs;
 
-    DenseProduct(const Matrix<const Real> &rows, const Matrix<const Real> &transposed_coef,
-                 const Array<const Real> &intercepts)
-        : X(rows.data()), columns(transposed_coef.data()), intercept(intercepts.data()), n_samples(rows.shape(0)),
-          n_features(rows.shape(1)), n_outputs(transposed_coef.shape(1)) {
-        check(Blas<Real>::gemm, "set_blas must come first");
-        check(Size(transposed_coef.shape(0)) == n_features && Size(intercepts.size()) == n_outputs,
-              "coef' must be (n_features, n_outputs), and intercept (n_outputs,)");
+    DenseProduct(const Matrix<const Real> &rows, const Matrix<const Real> &columns, const Array<const Real> &intercept)
+        : X(rows.data()), n_samples(rows.shape(0)), n_features(rows.shape(1)), n_outputs(columns.shape(1)),
+          columns_(columns), intercept_(intercept) {
+        check(Size(columns.shape(0)) == n_features, "coef' must be (n_features, n_outputs)");
     }
 
     void check_gradient(const Matrix<double> &gradient, const Array<double> &sums) const {
@@ -648,19 +718,27 @@ template <class Real> struct DenseProduct {
               "the gradient must have the shapes of coef and intercept");
     }
 
-    // Call visit(start, end, z) for spans of rows, with their raw predictions z, (n_outputs, end - start).
-    template <class Visit> void for_spans(Visit visit) const {
-        if (n_samples == 0)
-            return;
-        const Size n_spans = 1 + (n_samples - 1) / product_rows(n_samples, n_features, n_outputs);
-        const Size size = 1 + (n_samples - 1) / n_spans;
-        std::vector<Real> z(size * n_outputs), memory(size * n_outputs);
+    // Call visit(start, end, z) for spans of rows, with their raw predictions z, (n_outputs, end - start). If
+    // `gradient` is not null, add to it the products of the rows with what `visit` makes of z.
+    template <class Visit> void for_spans(double *gradient, Visit visit) const {
+        TableProduct<Real> product(columns_, intercept_);
+        nb::gil_scoped_release unlocked;
+        const Size size = std::min(product.span_rows(), n_samples);
+        std::vector<Real> z(size * n_outputs);
         for (Size start = 0; start < n_samples; start += size) {
             const Size end = std::min(start + size, n_samples);
-            multiply_rows(X, columns, intercept, n_features, n_outputs, start, end, z.data(), memory.data());
+            product.multiply(X + start * n_features, end - start, z.data());
             visit(start, end, z.data());
+            if (gradient)
+                product.add_gradient(X + start * n_features, z.data(), end - start);
         }
+        if (gradient)
+            product.write_gradient(gradient);
     }
+
+  private:
+    const Matrix<const Real> &columns_;
+    const Array<const Real> &intercept_;
 };
 
 template <class Real>
@@ -669,8 +747,7 @@ void raw_predictions_dense(Matrix<const Real> X, Matrix<const Real> columns, Arr
     const DenseProduct<Real> product(X, columns, intercept);
     check(Size(z.shape(0)) == product.n_outputs && Size(z.shape(1)) == product.n_samples,
           "z must be (n_outputs, n_samples)");
-    nb::gil_scoped_release unlocked;
-    product.for_spans([&](Size start, Size end, const Real *span) {
+    product.for_spans(nullptr, [&](Size start, Size end, const Real *span) {
         for (Size k = 0; k < product.n_outputs; ++k)
             std::copy_n(span + k * (end - start), end - start, z.data() + k * product.n_samples + start);
     });
@@ -684,13 +761,10 @@ double add_loss_gradient(Matrix<const Real> X, Matrix<const Real> columns, Array
     product.check_gradient(gradient, sums);
     check(Size(y.size()) == product.n_samples && Size(weight.size()) == product.n_samples,
           "y and weight must have an entry for each row");
-    nb::gil_scoped_release unlocked;
     const auto kernel = kernels<Real, std::int32_t>().loss_and_residual;
-    std::vector<Real> memory(product.n_outputs * product.n_features);
     double loss = 0;
-    product.for_spans([&](Size start, Size end, Real *z) {
+    product.for_spans(gradient.data(), [&](Size start, Size end, Real *z) {
         loss += kernel(z, product.n_outputs, end - start, y.data() + start, weight.data() + start, sums.data());
-        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, memory.data(), gradient.data());
     });
     return loss;
 }
@@ -706,13 +780,10 @@ void add_hessian_product_dense(Matrix<const Real> X, Matrix<const Real> columns,
     check(Size(proba.shape(0)) == product.n_outputs && Size(proba.shape(1)) == product.n_samples &&
               Size(weight.size()) == product.n_samples,
           "proba must be (n_classes, n_samples), and weight (n_samples,)");
-    nb::gil_scoped_release unlocked;
     const auto kernel = kernels<Real, std::int32_t>().multiply_hessian;
-    std::vector<Real> memory(product.n_outputs * product.n_features);
-    product.for_spans([&](Size start, Size end, Real *z) {
+    product.for_spans(result.data(), [&](Size start, Size end, Real *z) {
         kernel(proba.data() + start, product.n_samples, z, product.n_outputs, end - start, weight.data() + start,
                sums.data());
-        add_gradient(product.X, z, product.n_features, product.n_outputs, start, end, memory.data(), result.data());
     });
 }
 
@@ -864,12 +935,12 @@ double exact_loss(Matrix<const Real> X, Array<const double> mean, Array<const do
     const Scaling<Real, double> scaling(X, mean, factor, ones.data());
     const Kernels<Real, std::int32_t> kernel = kernels<Real, std::int32_t>();
     const auto losses = kernels<double, std::int32_t>().loss_and_residual;
-    const Size n_rows = std::max(product_rows(n_samples, n_features, n_outputs), Size(1));
-    std::vector<double> z(n_rows * n_outputs), memory(n_rows * n_outputs), sums(n_outputs);
+    TableProduct<double> product(columns, intercept);
+    const Size n_rows = std::max(std::min(product.span_rows(), n_samples), Size(1));
+    std::vector<double> z(n_rows * n_outputs), sums(n_outputs);
     double loss = 0;
     scaling.for_spans(n_features, n_rows, kernel.scale_rows_double, [&](Size start, Size end, const double *rows) {
-        multiply_rows(rows, columns.data(), intercept.data(), n_features, n_outputs, 0, end - start, z.data(),
-                      memory.data());
+        product.multiply(rows, end - start, z.data());
         loss += losses(z.data(), n_outputs, end - start, y.data() + start, weight.data() + start, sums.data());
     });
     return loss;

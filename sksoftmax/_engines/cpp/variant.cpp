@@ -6,6 +6,7 @@
 #include "columns.hpp"
 #include "dense.hpp"
 #include "moments.hpp"
+#include "products.hpp"
 #include "softmax.hpp"
 #include "sparse.hpp"
 
@@ -34,6 +35,7 @@ template <class Real, class Index> Kernels<Real, Index> kernels() {
         extrapolate_rows<Real>,
         add_moves<Real>,
         loss_and_residual<Real>,
+        multiply_table<Real>,
         softmax_in_place<Real>,
         multiply_hessian<Real>,
         summarize_columns<Real>,
