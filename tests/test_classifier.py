@@ -71,7 +71,7 @@ def test_defaults_end_within_tol_of_the_minimum(name, scaling, container, alpha)
 def test_explicit_minibatches_end_within_tol_of_the_minimum_too(name, scaling, batch_size):
     X, y = bundled(name, scaling)
     clf = SoftmaxClassifier(batch_size=batch_size, random_state=0).fit(X, y)
-    assert clf.solver_info_["solver"] == "preconditioned_sgd+newton"
+    assert clf.solver_info_["solver"].startswith("preconditioned_sgd+")
     best = SoftmaxClassifier(tol=1e-12).fit(X, y)
     assert objective_of(clf, X, y, 1e-4) <= objective_of(best, X, y, 1e-4) * (1 + 1e-3)
 
@@ -557,7 +557,7 @@ def test_float32_rows_in_fortran_order_are_copied_once(settings, container):
         coefs.append(clf.fit(rows, y).coef_)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + X.nbytes / 20  # names of columns, and buffers of NumPy's
+    assert peaks[1] < 1.2 * X.nbytes + (y.nbytes if settings else 0)  # names of columns, and buffers of NumPy's
     assert_array_equal(*coefs)
 
 
@@ -630,7 +630,7 @@ def test_warm_start_after_sparsify():
     assert clf.fit(X, y).n_iter_ <= 3  # rounding decides on the last
 
 
-@pytest.mark.parametrize(("keep_rows", "solver"), [(True, "newton"), (False, "schedule_free")])
+@pytest.mark.parametrize(("keep_rows", "solver"), [(True, "lbfgs"), (False, "schedule_free")])
 def test_partial_fit_learns_unscaled_data_in_one_pass(keep_rows, solver):
     X, y = bundled("load_digits", "raw")
     order = np.random.RandomState(0).permutation(len(y))

@@ -2,10 +2,10 @@
 
 The kernels are the module ``_sksoftmax_kernels``, which is compiled when the package is installed. Its files in
 ``cpp/`` explain them: `sparse.hpp` (CSR rows), `dense.hpp` (dual steps of dense rows), `products.hpp` (dense rows times
-a table), `softmax.hpp` (tables of raw predictions), `columns.hpp` (X alone), `moments.hpp` (moments and curvatures of
-dense rows: see `moments`), `center.hpp` (coefficients between epochs). Without a C++ compiler the module is missing:
-``kernels`` is then None, and ``missing`` says why. `registry` then does not list this engine, and nothing calls the
-functions below.
+a table), `softmax.hpp` (tables of raw predictions), `saturation.hpp` (linearised probabilities), `columns.hpp` (X
+alone), `moments.hpp` (moments and curvatures of dense rows: see `moments`), `center.hpp` (coefficients between epochs).
+Without a C++ compiler the module is missing: ``kernels`` is then None, and ``missing`` says why. `registry` then does
+not list this engine, and nothing calls the functions below.
 
 The kernels release the interpreter's lock and check the shapes of their arguments. They take contiguous arrays,
 convert none, and write only to the arrays that they are given.
@@ -34,7 +34,7 @@ from sksoftmax._types import Array, Params
 is_compiled = True
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 7
+_VERSION = 8
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -256,6 +256,17 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
     product = np.zeros(direction.coef.shape)
     kernels.add_hessian_product_dense(*_cast(direction, X), proba, weight, product, sums)
     return Params(product, sums)
+
+
+def linearize(proba: Array, change: Array, X: Any, weight: Array) -> tuple[float, Params]:
+    """Return the sums of `saturation._LinearizedSums` for three or more classes, whose step no row has saturated for.
+
+    ``proba`` and ``change`` are (n_classes, n). ``weight`` is divided by the total.
+    """
+    n_classes, n = proba.shape
+    differences, sums = np.empty((2 * n_classes, n), X.dtype), np.zeros(3 * n_classes)
+    divergence: float = kernels.linearize(align(proba), align(change), weight, differences, sums)
+    return divergence, Params(_accumulate_gradient(differences, X).coef, sums)
 
 
 def _accumulate_coef(residual: Array, X: Any) -> Array:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 from sksoftmax._maths.preconditioner import Preconditioner
 from sksoftmax._types import Params, add_scaled, dot, scale_params, zeros_like
@@ -74,6 +75,8 @@ def conjugate_gradients(
     *,
     min_eigenvalue: float = 0.0,
     max_remainder: float = 0.0,
+    remainder_cap: float = np.inf,
+    min_products: int = 0,
 ) -> NewtonStep:
     """Solve ``H d = -g`` by preconditioned conjugate gradients.
 
@@ -84,19 +87,27 @@ def conjugate_gradients(
     5. If ``min_eigenvalue`` is positive, bound the remainder. Return if it is small.
     6. Update the search direction.
 
-    The remainder is small if it is at most ``accuracy`` times the decrease so far, or at most ``max_remainder``, in
-    units of F.
+    The remainder is small if it is at most ``accuracy`` times the decrease so far and at most ``remainder_cap``, or at
+    most ``max_remainder``, in units of F.
 
     The estimate assumes that as many further iterations as so far would each decrease the model as much as the last:
     Nash & Sofer (1990), Oper. Res. Lett. 9(4), 219-221. The bound needs ``min_eigenvalue``, a lower bound > 0 on the
     eigenvalues of the preconditioned H; 0 if none is known. It is that of Gauss-Radau quadrature: Meurant & Tichy
     (2013), Numer. Algorithms 62(2), 163-191.
+
+    With ``min_products`` the remainder is not looked at before so many products, and its estimate is the geometric mean
+    of that estimate and of ``1/2 r' M^-1 r / theta``, if that is larger: r is the residual, M^-1 the preconditioner and
+    theta the least Ritz value, which approaches the least eigenvalue from above: Meurant & Tichy (2019), Numer.
+    Algorithms 82(3), 937-968. Where CG decreases the model slowly but for long, the estimate by the last decrease is
+    far too small, until the products are many; the other one is then too large.
     """
     direction = zeros_like(grads)
     residual = grads
     search = scale_params(-1.0, preconditioner.apply(residual))
     slope = -dot(residual, search)
     decrease = gain = cg_remainder = 0.0
+    lengths: list[float] = []
+    ratios: list[float] = []
     # the step length that is exact along an eigenvector of eigenvalue ``min_eigenvalue``
     radau_length = 1 / min_eigenvalue if min_eigenvalue else np.inf
     for k in range(1, max_products + 1):
@@ -112,8 +123,9 @@ def conjugate_gradients(
         gain = 0.5 * length * slope
         decrease += gain
         # 3.
-        cg_remainder, tolerance = k * gain, max(accuracy * decrease, max_remainder)
-        if not min_eigenvalue and cg_remainder <= tolerance:  # before 4., which may be expensive
+        cg_remainder, tolerance = k * gain, max(min(accuracy * decrease, remainder_cap), max_remainder)
+        lengths.append(length)
+        if not min_eigenvalue and not min_products and cg_remainder <= tolerance:  # before 4., which may be expensive
             return NewtonStep(direction, decrease, cg_remainder, k)
         # 4.
         preconditioned = preconditioner.apply(residual)
@@ -127,10 +139,28 @@ def conjugate_gradients(
             cg_remainder = 0.5 * radau_length * new_slope
             if cg_remainder <= tolerance:
                 return NewtonStep(direction, decrease, cg_remainder, k)
+        elif min_products <= k < max_products and cg_remainder <= tolerance:
+            by_ritz_value = 0.5 * new_slope / _least_ritz_value(lengths, ratios)
+            cg_remainder = max(cg_remainder, float(np.sqrt(cg_remainder * by_ritz_value)))
+            if cg_remainder <= tolerance:
+                return NewtonStep(direction, decrease, cg_remainder, k)
+        ratios.append(new_slope / slope)
         # 6.
         search = add_scaled(scale_params(-1.0, preconditioned), new_slope / slope, search)
         slope = new_slope
     return NewtonStep(direction, decrease, cg_remainder, max_products)
+
+
+def _least_ritz_value(lengths: Sequence[float], ratios: Sequence[float]) -> float:
+    """Return the least eigenvalue of the tridiagonal matrix of CG's step lengths and ratios of squared residuals."""
+    alpha, beta = np.array(lengths), np.array(ratios)
+    diagonal = 1 / alpha
+    diagonal[1:] += beta / alpha[:-1]
+    off_diagonal = np.sqrt(beta) / alpha[:-1]
+    if len(alpha) == 1:
+        return float(diagonal[0])
+    values = scipy.linalg.eigvalsh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(0, 0))
+    return max(float(values[0]), float(np.finfo(float).tiny))
 
 
 class SampledHessianPreconditioner(NamedTuple):

@@ -54,6 +54,9 @@ _COPIED_ROWS = 4096
 #: Maximum number of rows from which the column medians are computed.
 _N_MEDIAN_ROWS = 255
 
+#: Maximum offset of a column, in units of the mean distance from it, that costs hardly any digits in float32.
+_MAX_OFFSET_RATIO = 4.0
+
 #: Bound on |x| below which sums of squares stay finite in float64.
 _MAX_MAGNITUDE = 1e100
 
@@ -178,7 +181,7 @@ def block_slices(problem: Problem, min_rows: int = 1) -> tuple[Callable[[slice],
     return lambda rows: Batch(X[rows], y[rows], weight[rows]), spans
 
 
-def _params_to_device(params: Params, X: Any) -> Params:
+def params_to_device(params: Params, X: Any) -> Params:
     """Return the parameters in X's dtype and on X's device, so that blocks do not convert them again."""
     return Params(*(to_device_of(part, X) for part in params))
 
@@ -210,7 +213,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
     kernel, X = problem.kernel, problem.data.X
     if kernel is compiled and sp.issparse(X) and has_hard_labels(problem):
         return compiled.loss_grad(params, X, problem.data.y, problem.data.weight, total)  # it has rounds of its own
-    cast = _params_to_device(params, X)
+    cast = params_to_device(params, X)
     take, spans = block_slices(problem)
 
     def block_loss_grad(span: slice) -> tuple[Any, Params]:
@@ -224,7 +227,7 @@ def loss_grad(problem: Problem, params: Params, total: float) -> tuple[float, Pa
 
 def probabilities(problem: Problem, params: Params) -> Iterator[Array]:
     """Yield the probabilities of each block, (n_outputs, rows of the block)."""
-    params = _params_to_device(params, problem.data.X)
+    params = params_to_device(params, problem.data.X)
     take, spans = block_slices(problem)
     return map_in_order(lambda span: problem.kernel.proba(params, take(span).X), spans, 0.5 * pass_work(problem))
 
@@ -291,7 +294,7 @@ def hessian_product(
     ``probas`` are the cached ``probabilities``, or None to compute them.
     """
     table = probabilities(problem, params) if probas is None else probas
-    kernel, cast = problem.kernel, _params_to_device(direction, problem.data.X)
+    kernel, cast = problem.kernel, params_to_device(direction, problem.data.X)
 
     take, spans = block_slices(problem)
 
@@ -383,12 +386,14 @@ def center_columns(problem: Problem) -> tuple[Problem, Array | None]:
     """Return the problem with an offset subtracted from each column of X, and the offset, (n_features,).
 
     In float32 a large common offset would hide the variation of a column. Returns the problem unchanged and None if X
-    is sparse or not float32, or if there is no intercept to absorb the offset.
+    is sparse or not float32, if no column has a large offset, or if there is no intercept to absorb the offset.
     """
     X = problem.data.X
     if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
         return problem, None
     column_offset = compute_column_offset(X)
+    if not _is_offset_large(X, column_offset):
+        return problem, None
     data_source = None if problem.data_source is None else problem.data_source.center_columns(column_offset)
     centered = _subtract(X, column_offset) if isinstance(X, np.ndarray) else X - column_offset
     return problem._replace(data=problem.data._replace(X=centered), data_source=data_source), column_offset
@@ -420,8 +425,18 @@ def compute_column_offset(X: Any) -> Array:
 
     The median is close to most entries of a column, however large the others are.
     """
-    rows = X[:: -(-X.shape[0] // _N_MEDIAN_ROWS)]
-    return np.asarray(np.median(to_host(rows), axis=0), dtype=np.float32)
+    return np.asarray(np.median(to_host(_median_rows(X)), axis=0), dtype=np.float32)
+
+
+def _median_rows(X: Any) -> Any:
+    """Return the subsample of rows of which the medians are computed."""
+    return X[:: -(-X.shape[0] // _N_MEDIAN_ROWS)]
+
+
+def _is_offset_large(X: Any, column_offset: Array) -> bool:
+    """Return whether the offset of a column is so large, compared with its spread, that float32 loses digits of it."""
+    distances = np.abs(to_host(_median_rows(X)) - column_offset)
+    return bool((np.abs(column_offset) > _MAX_OFFSET_RATIO * distances.mean(axis=0)).any())
 
 
 def has_finite_squares(X: Any) -> bool:

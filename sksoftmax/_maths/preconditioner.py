@@ -21,7 +21,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from sksoftmax._engines import vectorized
-from sksoftmax._engines.device import to_device_of, to_host, zeros_on_device
+from sksoftmax._engines.device import to_host, zeros_on_device
 from sksoftmax._engines.moments import column_squares, gram, summarize_columns
 from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
 from sksoftmax._maths.objective import block_slices, iter_blocks, pass_work
@@ -89,57 +89,6 @@ class GramPreconditioner(NamedTuple):
             coef *= self.inverse
         coef /= self.scale
         return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
-
-
-class SpectralPreconditioner(NamedTuple):
-    """Inverse of ``v_c X'X / n + alpha I`` for each class c with mean curvature v_c; see ``Spectrum``.
-
-    ``inverse`` has the inverse curvatures along the columns of ``basis``, (n_outputs, n_features).
-    """
-
-    mean: Array
-    scale: Array
-    basis: Any
-    inverse: Array
-    intercept_rate: Array
-
-    def apply(self, grads: Params) -> Params:
-        """Return the inverse times ``grads``, in the coordinates of the parameters."""
-        u = (grads.coef - np.outer(grads.intercept, self.mean)) / self.scale
-        coef = to_host(((u @ self.basis) * self.inverse) @ self.basis.T) / self.scale
-        return Params(coef, self.intercept_rate * grads.intercept - coef @ self.mean)
-
-
-class Spectrum(NamedTuple):
-    """Basis in which X'X and the penalty are both diagonal.
-
-    In this basis ``v X'X / n + alpha I`` is inverted for any v at no cost.
-
-    Attributes
-    ----------
-    mean, scale : ndarray of shape (n_features,)
-        As in ``GramPreconditioner``.
-    basis : ndarray or DeviceArray of shape (n_features, n_features)
-        Directions, one per column, on the device of X. At v = ``curvature`` the curvature along each is 1.
-    data_fraction : ndarray of shape (n_features,)
-        Fraction of that curvature that comes from X'X, in [0, 1]; the rest comes from the penalty.
-    curvature : float
-        Mean curvature of the loss at which the basis was computed.
-    has_intercept : bool
-    """
-
-    mean: Array
-    scale: Array
-    basis: Any
-    data_fraction: Array
-    curvature: float
-    has_intercept: bool
-
-    def preconditioner(self, curvatures: Array) -> SpectralPreconditioner:
-        """Return the preconditioner for the mean curvature of each class, (n_outputs,)."""
-        relative = (curvatures / self.curvature)[:, None]
-        inverse = 1.0 / (relative * self.data_fraction + (1.0 - self.data_fraction))
-        return SpectralPreconditioner(self.mean, self.scale, self.basis, inverse, self.has_intercept / curvatures)
 
 
 class Preconditioner(Protocol):
@@ -333,24 +282,19 @@ def gram_preconditioner(problem: Problem, moments: Moments, batch_size: int | No
     return GramPreconditioner(moments.mean, unit * relative, inverse, intercept_rate, dimension)
 
 
-def spectrum(problem: Problem, moments: Moments, curvature: float) -> Spectrum:
-    """Return the spectrum of a full X'X, accurate for mean curvatures near ``curvature``.
+class ScaledColumns(Protocol):
+    """Columns with their means, and scales that are inf for constant columns."""
 
-    Solves the generalised eigenvalue problem of ``curvature X'X / n`` and ``curvature X'X / n + alpha I``.
-    """
-    unit = _column_unit(moments.max_deviation)
-    ridge = problem.alpha / unit / unit
-    relative = np.sqrt(curvature * np.maximum(np.diagonal(moments.second_moment), 0.0) + ridge)
-    relative[moments.max_deviation == 0] = np.inf
-    data_curvature = curvature * moments.second_moment / relative / relative[:, None]
-    total_curvature = data_curvature.copy()
-    np.einsum("ii->i", total_curvature)[...] = 1.0 + np.sqrt(np.finfo(problem.data.X.dtype).eps)
-    data_fraction, basis = scipy.linalg.eigh(data_curvature, total_curvature, check_finite=False)
-    basis, data_fraction = to_device_of(basis, problem.data.X, np.float64), np.clip(data_fraction, 0, 1)
-    return Spectrum(moments.mean, unit * relative, basis, data_fraction, curvature, problem.fit_intercept)
+    @property
+    def mean(self) -> Array:
+        """Mean of each column, (n_features,)."""
+
+    @property
+    def scale(self) -> Array:
+        """Scale of each column, (n_features,)."""
 
 
-def absorb_constant_columns(preconditioner: GramPreconditioner | Spectrum, params: Params) -> Params:
+def absorb_constant_columns(preconditioner: ScaledColumns, params: Params) -> Params:
     """Return the parameters with the coefficients of constant columns moved into the intercept: same predictions."""
     is_constant = np.isinf(preconditioner.scale)
     absorbed = params.coef[:, is_constant] @ preconditioner.mean[is_constant]

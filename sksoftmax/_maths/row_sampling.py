@@ -77,7 +77,7 @@ def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_d
     parts = [
         (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in cached or probabilities(problem, params)
     ]
-    inclusion = _inclusion_probabilities(norm_weight * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
+    inclusion = inclusion_probabilities(norm_weight * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
     del cached, parts  # before the rows are copied
     index = np.unique(np.searchsorted(np.cumsum(inclusion), np.arange(n_drawn) + 0.5))
     index = index[index < problem.n_samples]
@@ -113,7 +113,7 @@ def next_sample_size(problem: Problem, n_drawn: int) -> int:
     return problem.n_samples if problem.data_source is None and 2 * doubled > problem.n_samples else doubled
 
 
-def _inclusion_probabilities(size: Array, n_drawn: int) -> Array:
+def inclusion_probabilities(size: Array, n_drawn: int) -> Array:
     """Return probabilities proportional to ``size``, clipped to 1, that sum to ``n_drawn``."""
     size = np.maximum(size, np.finfo(float).tiny)
     is_certain = np.zeros(len(size), dtype=bool)

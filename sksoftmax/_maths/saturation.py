@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sksoftmax._engines import compiled
 from sksoftmax._engines.device import match_device, to_host
 from sksoftmax._maths.curvature import class_variances, exact_proba, hessian_diagonal, robust_decrease, safe_divide
 from sksoftmax._maths.newton_direction import NewtonStep, conjugate_gradients
@@ -152,6 +153,9 @@ class _LinearizedSums(NamedTuple):
         The intercept part has a third block, the curvature along each intercept.
         """
         params, step = _split_halves(params)
+        if self.kernel is compiled and self.step_kernel is compiled and len(params.coef) > 1:
+            proba, change = compiled.proba(params, X), compiled.raw_prediction(step, X)
+            return compiled.linearize(proba, change, X, weight / total)
         proba, norm_weight = exact_proba(to_host(self.kernel.proba(params, X))), to_host(weight) / total
         change = to_host(self.kernel.raw_prediction(step, X)).astype(proba.dtype)
         unsaturated = _saturate(proba, change)
@@ -371,6 +375,8 @@ def saturate_step(
     preconditioner: Preconditioner,
     allowed: float,
     factorize: Callable[[Problem], Preconditioner] | None = None,
+    *,
+    is_solved: bool = True,
 ) -> NewtonStep:
     """Correct the Newton step of a smooth F for the saturation of rows; its decrease becomes the duality gap.
 
@@ -389,6 +395,9 @@ def saturate_step(
     factorize : callable or None
         ``problem -> preconditioner``: factorizes the Hessian, if the step was solved by a factor. Called only if CG,
         preconditioned by the old factor, does not converge at the same cost.
+    is_solved : bool
+        Whether the step is solved so accurately that what is left of the gradient counts as missed. Otherwise it is
+        covered by the remainder of CG alone, and rows that saturate add to it.
 
     Returns
     -------
@@ -396,7 +405,7 @@ def saturate_step(
         ``newton``, or a corrected step. If the rounds do not converge, the step tried that decreases F the most, with
         ``cg_remainder`` inf.
     """
-    is_exact = rows is None or len(rows.y) == problem.n_total_samples
+    is_exact = is_solved and (rows is None or len(rows.y) == problem.n_total_samples)
     trial, kernel, trials = newton, problem.kernel, [newton]
     previous: SaturationCheck | None = None
     for _ in range(MAX_ROUNDS):
@@ -495,8 +504,19 @@ def newton_step(
     allowed: float,
     accuracy: float,
     max_products: int,
+    *,
+    remainder_cap: float = np.inf,
+    min_products: int = 0,
+    is_solved: bool = True,
 ) -> NewtonStep:
-    """Return the Newton direction by all rows, corrected for saturation."""
+    """Return the Newton direction by all rows, corrected for saturation.
+
+    ``is_solved`` is that of `saturate_step`, the other parameters are those of `conjugate_gradients`.
+    """
     hessian = hessian_products(problem, params)
-    newton = conjugate_gradients(hessian, evaluation.grads, preconditioner, accuracy, max_products)
-    return saturate_step(problem, params, evaluation, None, newton, preconditioner, allowed)
+    newton = conjugate_gradients(
+        *(hessian, evaluation.grads, preconditioner, accuracy, max_products),
+        remainder_cap=remainder_cap,
+        min_products=min_products,
+    )
+    return saturate_step(problem, params, evaluation, None, newton, preconditioner, allowed, is_solved=is_solved)

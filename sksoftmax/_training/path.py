@@ -103,7 +103,7 @@ def path(
         next_tol = max(criteria.tol, min(_MAX_TOL, _GAP_FRACTION * _relative_gap(prepared.problem, held_out, result)))
         is_fitted = result.excess <= tol
         points.append(PathPoint(result.params, score(result.params), next_tol, is_fitted, len(result.loss_curve)))
-        if prepared.moments is None and "newton" in result.solver:
+        if prepared.moments is None and "+" in result.solver:  # another solver had to finish
             settings = _without_dual(settings)
         scores = [point.score for point in points]
         if n_no_change is not None and len(points) - 1 - int(np.argmax(scores)) >= n_no_change:

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from sksoftmax._data.batches import draw_seed, row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
 from sksoftmax._engines.registry import KERNELS
+from sksoftmax._maths.class_curvature import preconditioner_costs
 from sksoftmax._maths.objective import has_finite_squares, has_hard_labels
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner, use_full_gram
 from sksoftmax._solvers import schedules
@@ -30,18 +31,15 @@ from sksoftmax._training.lazy_solver import LazySolver, lazy_solver
 from sksoftmax._training.named_solvers import plan_by_name
 from sksoftmax._training.newton_stage import (
     MAX_SAMPLE_FRACTION,
-    SAMPLE_FRACTION,
     SMALL_TABLE,
     choose_curvature,
     data_bytes,
     memory_budget,
     newton_stage_solver,
-    sample_size_for_products,
-    sample_size_or_all,
 )
 from sksoftmax._training.settings import MIN_BATCH, Plan, Settings, Stage
 from sksoftmax._training.tolerance import center_or_widen, final_tol, is_small, stop_tol
-from sksoftmax._types import Moments, Problem
+from sksoftmax._types import Moments, Problem, Solver
 
 
 class Case(NamedTuple):
@@ -57,6 +55,8 @@ class Case(NamedTuple):
         For solvers that visit single rows.
     get_moments : callable
         ``() -> Moments``: the statistics of the columns, computed at most once.
+    known_moments : Moments or None
+        These statistics, if they have been computed for other fits.
     path_cache : object
         Reusable state of a fit with another penalty and the same solver, or None.
     allow_estimate : bool
@@ -70,6 +70,7 @@ class Case(NamedTuple):
     is_warm: bool
     rng: np.random.RandomState
     get_moments: Callable[[], Moments]
+    known_moments: Moments | None
     path_cache: Any
     allow_estimate: bool
     is_widened: bool
@@ -124,6 +125,9 @@ _DUAL_FRACTION = 0.8
 
 #: Maximum number of epochs for the dual solver.
 _MAX_DUAL_EPOCHS = 80
+
+#: The same on dense rows without L1, where an epoch takes as long as some steps of L-BFGS.
+_MAX_DENSE_EPOCHS = 30
 
 #: The same fraction, without a maximum number, for wide sparse rows without L1: a Newton step takes as long there as
 #: some 100 epochs of the dual solver.
@@ -216,17 +220,21 @@ def plan_dual(case: Case) -> Plan:
     def make_newton() -> LazySolver:
         # The dual solver leaves what float32 cannot resolve, such as an F of 1e-7. tol is that of the given X.
         own_problem, column_offset = center_or_widen(problem, settings, max_bytes=SMALL_TABLE)
+        if _is_for_lbfgs(own_problem):
+            moments = compute_moments(own_problem, full_gram=False)
+            return LazySolver(_lbfgs_solver(own_problem, moments, tol, least_tol), own_problem, column_offset)
         moments = compute_moments(own_problem, full_gram=use_full_gram(own_problem))
         solver, _ = newton_stage_solver(own_problem, gram_preconditioner(own_problem, moments), moments, tol, least_tol)
         return LazySolver(solver, own_problem, column_offset)
 
-    n_epochs = min(_MAX_DUAL_EPOCHS, max(1, int(_DUAL_FRACTION * settings.max_iter)))
+    max_epochs = _MAX_DENSE_EPOCHS if _is_for_lbfgs(problem) and not _is_sparse(problem.data.X) else _MAX_DUAL_EPOCHS
+    n_epochs = min(max_epochs, max(1, int(_DUAL_FRACTION * settings.max_iter)))
     if _is_sparse(problem.data.X) and problem.alpha and not problem.l1_ratio and not use_full_gram(problem):
         n_epochs = max(1, int(_SPARSE_DUAL_FRACTION * settings.max_iter))
     order = functools.partial(row_order, problem.n_samples, case.rng, shuffle=settings.shuffle)
     dual_tol = tol if problem.l1_ratio < 1 else min(tol, _MAX_ESTIMATE_TOL)
     dual_solver = dual(order, dual_tol, allow_estimate=case.allow_estimate, path_cache=case.path_cache)
-    newton_name = "proximal_newton" if problem.l1_ratio else "newton"
+    newton_name = "proximal_newton" if problem.l1_ratio else "lbfgs" if _is_for_lbfgs(problem) else "newton"
     stages = [Stage(dual_solver, n_epochs), Stage(lazy_solver(newton_name, make_newton), None)]
     info: dict[str, object] = {
         "batch_size": 1,
@@ -283,20 +291,15 @@ _SGD_STEPS = 256
 #: Maximum number of epochs of minibatch steps.
 _MAX_SGD_EPOCHS = 5
 
-#: Epochs of L-BFGS between the minibatches and the Newton steps.
-_LBFGS_EPOCHS = 20
-
-#: Rows per class from which L-BFGS estimates the mean curvature of the class.
+#: Rows per class from which L-BFGS estimates the mean curvature, at least, and as a fraction of all rows.
 _ROWS_PER_CLASS = 20
+_DRAWN_FRACTION = 0.03
 
 #: Minimum number of L-BFGS pairs.
 _MIN_PAIRS = 10
 
 #: Maximum number of L-BFGS pairs; their memory limits them in between.
-_MAX_PAIRS = 20
-
-#: Maximum number of columns per output for L-BFGS: the spectrum of X'X then costs a few passes.
-_SPECTRUM_COLUMNS = 8
+_MAX_PAIRS = 50
 
 
 def has_many_batches(case: Case) -> bool:
@@ -308,21 +311,20 @@ def has_many_batches(case: Case) -> bool:
     return _use_minibatches(case.problem, case.settings, is_warm=case.is_warm)
 
 
-def is_sample_too_small(case: Case) -> bool:
-    """Return whether minibatches come first, and L-BFGS comes before the Newton steps.
+def is_hessian_too_large(case: Case) -> bool:
+    """Return whether L-BFGS comes first: see `_is_for_lbfgs`."""
+    return _is_for_lbfgs(case.problem)
 
-    It does if the Newton steps would sample the rows, but the unknowns are more than half as many as the rows: the
-    Hessian of a sample then has too low a rank. The spectrum of X'X has to be cheap: it takes about ``30 p^3`` flops,
-    a pass ``4 n p n_outputs`` with n at least 16 p.
+
+def _is_for_lbfgs(problem: Problem) -> bool:
+    """Return whether L-BFGS is faster than Newton's method: without L1, if the Hessian is not factorized.
+
+    It takes dense rows, and sparse ones of few columns.
     """
-    problem = case.problem
-    if not has_many_batches(case) or problem.l1_ratio != 0:
+    if problem.l1_ratio or problem.data_source is not None:
         return False
-    n_unknowns = problem.n_outputs * problem.n_features
-    needs_all_rows = sample_size_or_all(n_unknowns, problem.n_samples) == problem.n_samples
-    is_sampled = sample_size_for_products(problem) < problem.n_samples
-    is_cheap = problem.n_features <= _SPECTRUM_COLUMNS * problem.n_outputs
-    return is_sampled and needs_all_rows and is_cheap and case.get_moments().second_moment.ndim == 2
+    is_suitable = not sp.issparse(problem.data.X) or problem.n_features < _MIN_DUAL_COLUMNS
+    return is_suitable and not choose_curvature(problem).is_factorized
 
 
 def plan_sgd_newton(case: Case) -> Plan:
@@ -331,10 +333,35 @@ def plan_sgd_newton(case: Case) -> Plan:
     return _plan_with_newton(case, [sgd], rate, batch_size)
 
 
-def plan_sgd_lbfgs_newton(case: Case) -> Plan:
-    """Plan minibatch steps, then L-BFGS, then Newton steps to the end."""
-    sgd, rate, batch_size = _sgd_stage(case)
-    return _plan_with_newton(case, [sgd, _lbfgs_stage(case)], rate, batch_size)
+def plan_lbfgs(case: Case) -> Plan:
+    """Plan L-BFGS, then Newton steps if it cannot go on.
+
+    Minibatch steps come first if the user set their size or rate. An epoch of them does, if the batches are many and
+    X'X costs less than the epoch.
+    """
+    problem, settings, stages, rate, batch_size = case.problem, case.settings, [], None, case.problem.n_total_samples
+    is_requested = settings.batch_size is not None or settings.learning_rate is not None
+    if has_many_batches(case) and (is_requested or preconditioner_costs(problem).gram <= 1):
+        sgd, rate, batch_size = _sgd_stage(case, max_epochs=_MAX_SGD_EPOCHS if is_requested else 1)
+        stages, moments = [sgd], case.get_moments()
+    else:
+        moments = case.known_moments or compute_moments(problem, full_gram=False)
+    tol, least_tol = _newton_tol(case), final_tol(problem, settings)
+
+    def make_newton() -> LazySolver:
+        moments = case.get_moments()
+        solver, _ = newton_stage_solver(problem, gram_preconditioner(problem, moments), moments, tol, least_tol)
+        return LazySolver(solver, problem, None)
+
+    lbfgs_stage = Stage(_lbfgs_solver(problem, moments, tol, least_tol), None)
+    stages += [lbfgs_stage, Stage(lazy_solver("newton", make_newton), None)]
+    info: dict[str, object] = {
+        "batch_size": batch_size,
+        "learning_rate": rate or 1.0,
+        "metric": "gram" if rate else "none",
+        "curvature": "L-BFGS",
+    }
+    return Plan(stages, gram_preconditioner(problem, moments), tol, info)
 
 
 def _use_minibatches(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
@@ -354,7 +381,7 @@ def _auto_batch_size(problem: Problem) -> int:
     return int(np.clip(max(problem.n_features, problem.n_total_samples // n_batches), MIN_BATCH, _MAX_BATCH))
 
 
-def _sgd_stage(case: Case) -> tuple[Stage, float, int]:
+def _sgd_stage(case: Case, max_epochs: int = _MAX_SGD_EPOCHS) -> tuple[Stage, float, int]:
     """Return the stage of minibatch steps with a preconditioner, its rate and its batch size.
 
     The rate is half the step that the curvature of a batch allows on average.
@@ -362,7 +389,7 @@ def _sgd_stage(case: Case) -> tuple[Stage, float, int]:
     problem, settings = case.problem, case.settings
     batch_size = settings.batch_size or _auto_batch_size(problem)
     n_batches = -(-problem.n_total_samples // batch_size)
-    n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, _MAX_SGD_EPOCHS)), settings.max_iter)
+    n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, max_epochs)), settings.max_iter)
     preconditioner = gram_preconditioner(problem, case.get_moments(), batch_size)
     rate = settings.learning_rate or 0.5 / (1.0 + preconditioner.dimension / batch_size)
     solver = preconditioned_sgd(
@@ -378,17 +405,16 @@ def _sgd_stage(case: Case) -> tuple[Stage, float, int]:
     return Stage(solver, n_epochs), rate, batch_size
 
 
-def _lbfgs_stage(case: Case) -> Stage:
-    """Return the stage of L-BFGS.
+def _lbfgs_solver(problem: Problem, moments: Moments, tol: float, least_tol: float) -> Solver:
+    """Return L-BFGS.
 
-    The sampled rows estimate one number per class and cost less than the pass of a step. The pairs take no more memory
-    than X.
+    The sampled rows estimate one number and cost less than the pass of a step. The pairs take no more memory than X.
     """
-    problem, n = case.problem, case.problem.n_samples
-    n_drawn = max(int(SAMPLE_FRACTION * n), min(_ROWS_PER_CLASS * problem.n_outputs, int(MAX_SAMPLE_FRACTION * n)))
-    pair_bytes = 2 * 8 * problem.n_outputs * problem.n_features
+    n = problem.n_samples
+    n_drawn = max(int(_DRAWN_FRACTION * n), min(_ROWS_PER_CLASS * problem.n_outputs, int(MAX_SAMPLE_FRACTION * n)), 1)
+    pair_bytes = 2 * problem.data.X.dtype.itemsize * problem.n_outputs * (problem.n_features + 1)
     n_pairs = int(np.clip(memory_budget(problem.data.X) // pair_bytes, _MIN_PAIRS, _MAX_PAIRS))
-    return Stage(lbfgs(case.get_moments(), n_drawn, n_pairs, _newton_tol(case)), _LBFGS_EPOCHS)
+    return lbfgs(moments, n_drawn, n_pairs, tol, least_tol)
 
 
 # --- rule 6: Newton steps alone -----------------------------------------------------------------------------
@@ -442,7 +468,7 @@ RULES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Plan]], ...] = (
     (has_named_solver, plan_named_solver),  # the user named it: that solver alone
     (is_dual_first, plan_dual),  # many columns: the dual solver, then Newton steps
     (is_sag_first, plan_sag),  # sparse rows of many columns, without kernels: scikit-learn's SAG, then Newton steps
-    (is_sample_too_small, plan_sgd_lbfgs_newton),  # many rows, half as many unknowns: minibatches, L-BFGS, Newton steps
+    (is_hessian_too_large, plan_lbfgs),  # dense rows, a Hessian too large for each step: minibatches, L-BFGS
     (has_many_batches, plan_sgd_newton),  # many rows: minibatches, then Newton steps
     (always, plan_newton),  # few rows, or a warm start: Newton steps alone
 )
@@ -468,7 +494,7 @@ def make_plan(
     def get_moments() -> Moments:
         return plan_moments(problem, settings, is_warm=is_warm) if moments is None else moments
 
-    case = Case(problem, settings, is_warm, rng, get_moments, path_cache, allow_estimate, is_widened)
+    case = Case(problem, settings, is_warm, rng, get_moments, moments, path_cache, allow_estimate, is_widened)
     return next(plan(case) for applies, plan in RULES if applies(case))
 
 

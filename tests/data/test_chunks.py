@@ -46,6 +46,7 @@ def test_f_its_gradient_and_its_hessian_are_those_of_all_rows(fit_intercept, n_c
 
 def test_what_x_is_less_by_is_taken_off_all_rows():
     problem = random_problem(dtype=np.float32)
+    problem = problem._replace(data=problem.data._replace(X=problem.data.X + np.float32(100)))
     whole, column_offset = center_columns(in_pieces(problem))
     params = random_params(problem.n_outputs, problem.n_features)
     moved = problem._replace(data=problem.data._replace(X=problem.data.X - column_offset))

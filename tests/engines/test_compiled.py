@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scipy.special import softmax as scipy_softmax
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines import compiled, moments, vectorized
+from sksoftmax._maths.saturation import _LinearizedSums
 from sksoftmax._types import Params
 
 kernels = pytest.importorskip("_sksoftmax_kernels")
@@ -119,6 +121,28 @@ def test_products_of_any_shape_are_those_of_numpy(n_rows, n_features, n_outputs,
     want = 1 + residual.astype(float) @ X.astype(float)
     sizes = 1 + np.abs(residual).astype(float) @ np.abs(X)
     assert (np.abs(gradient - want) <= eps * (2 + n_rows) * sizes).all()
+
+
+@DTYPE
+@pytest.mark.parametrize("size", [0.0, 0.01, 1.5, 40.0])  # of the step: none, some and most rows saturate
+@pytest.mark.parametrize("n_classes", [3, 11])
+def test_linearised_probabilities_are_those_of_numpy(n_classes, size, dtype, variant):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 7)).astype(dtype)
+    params = Params(3 * rng.standard_normal((n_classes, 7)), rng.standard_normal(n_classes))
+    step = Params(size * rng.standard_normal((n_classes, 7)), size * rng.standard_normal(n_classes))
+    weight = rng.uniform(0.5, 2, 200)
+    coef = np.concatenate([params.coef, step.coef]).astype(dtype)
+    both = Params(coef, np.concatenate([params.intercept, step.intercept, np.zeros(n_classes)]).astype(dtype))
+    by_numpy = SimpleNamespace(proba=compiled.proba, raw_prediction=compiled.raw_prediction)  # not the engine itself
+    want = _LinearizedSums(by_numpy, by_numpy).loss_grad(both, X, None, weight, weight.sum())
+    got = _LinearizedSums(compiled, compiled).loss_grad(both, X, None, weight, weight.sum())
+    rtol = 1e-5 if dtype == np.float32 else 1e-11
+    assert got[0] == pytest.approx(want[0], rel=rtol, abs=rtol * size)
+    for part, wanted in zip(got[1], want[1], strict=True):
+        assert_allclose(part, wanted, rtol=0, atol=rtol * max(1.0, size))
+    n_saturated = np.count_nonzero(np.abs(want[1].coef[n_classes:]).sum(axis=1))
+    assert (n_saturated > 0) == (size > 1)
 
 
 @DTYPE

@@ -365,13 +365,13 @@ def solvers(monkeypatch):
 
 
 @pytest.mark.skipif(not has_compiled(), reason="needs the kernels")
-def test_wide_rows_go_to_the_dual_until_newton_has_had_to_finish(solvers):
+def test_wide_rows_go_to_the_dual_until_another_solver_has_had_to_finish(solvers):
     X, y = wide_digits()
     cv = [next(FOLDS.split(X, y))]
     SoftmaxClassifierCV(np.logspace(0, -8, 6), cv=cv, refit=False, random_state=0, tol=1e-2, max_iter=12).fit(X, y)
-    first = solvers.index("dual+newton")
+    first = solvers.index("dual+lbfgs")
     assert first >= 1
-    assert solvers == ["dual"] * first + ["dual+newton"] + ["newton"] * (5 - first)
+    assert solvers == ["dual"] * first + ["dual+lbfgs"] + ["lbfgs"] * (5 - first)
 
 
 @pytest.mark.skipif(not has_compiled(), reason="needs the kernels")

@@ -7,7 +7,8 @@
 
 namespace sksoftmax {
 
-// See sparse.hpp, dense.hpp, columns.hpp, center.hpp, moments.hpp, products.hpp and softmax.hpp for what they compute.
+// See sparse.hpp, dense.hpp, columns.hpp, center.hpp, moments.hpp, products.hpp,
+// saturation.hpp and softmax.hpp for what they compute.
 template <class Real, class Index> struct Kernels {
     void (*multiply_ranges)(const Rows<Real, Index> &, const Model<Real> &, const Size *order, Size n_order, Size start,
                             Size end, Size first, Size last, Real *products);
@@ -51,6 +52,8 @@ template <class Real, class Index> struct Kernels {
     void (*softmax_in_place)(Real *z, Size n_classes, Size n_samples);
     void (*multiply_hessian)(const Real *proba, Size proba_stride, Real *z, Size n_classes, Size n_samples,
                              const double *weight, double *sums);
+    double (*linearize)(const Real *proba, const Real *change, const double *weight, Size n_classes, Size n_samples,
+                        Real *differences, double *sums);
     void (*summarize_columns)(const Real *X, const double *weight, Size n_samples, Size n_features, Real *low,
                               Real *high, double *sums);
     void (*add_column_squares)(const Real *X, const Real *mean, const Real *factor, const double *weight,

@@ -787,6 +787,22 @@ void add_hessian_product_dense(Matrix<const Real> X, Matrix<const Real> columns,
     });
 }
 
+// Linearise probabilities along a step: see `linearize` of the kernels.
+template <class Real>
+double linearize(Matrix<const Real> proba, Matrix<const Real> change, Array<const double> weight,
+                 Matrix<Real> differences, Array<double> sums) {
+    const Size n_classes = proba.shape(0), n_samples = proba.shape(1);
+    check(n_classes > 1 && Size(change.shape(0)) == n_classes && Size(change.shape(1)) == n_samples,
+          "proba and change must have the same shape, (n_classes, n_samples)");
+    check(Size(weight.size()) == n_samples, "weight must have an entry for each row");
+    check(Size(differences.shape(0)) == 2 * n_classes && Size(differences.shape(1)) == n_samples &&
+              Size(sums.size()) == 3 * n_classes,
+          "differences must be (2 n_classes, n_samples), and sums (3 n_classes,)");
+    nb::gil_scoped_release unlocked;
+    return kernels<Real, std::int32_t>().linearize(proba.data(), change.data(), weight.data(), n_classes, n_samples,
+                                                   differences.data(), sums.data());
+}
+
 // --- moments and curvatures of dense rows ---
 
 template <class Real>
@@ -984,6 +1000,7 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "raw_predictions_dense", raw_predictions_dense<Real>);
     define(m, "add_loss_gradient", add_loss_gradient<Real>);
     define(m, "add_hessian_product_dense", add_hessian_product_dense<Real>);
+    define(m, "linearize", linearize<Real>);
     define(m, "summarize_columns", summarize_columns<Real>);
     define(m, "add_column_squares", add_column_squares<Real>);
     define(m, "row_squares", row_squares<Real>);

@@ -7,6 +7,7 @@
 #include "dense.hpp"
 #include "moments.hpp"
 #include "products.hpp"
+#include "saturation.hpp"
 #include "softmax.hpp"
 #include "sparse.hpp"
 
@@ -38,6 +39,7 @@ template <class Real, class Index> Kernels<Real, Index> kernels() {
         multiply_table<Real>,
         softmax_in_place<Real>,
         multiply_hessian<Real>,
+        linearize<Real>,
         summarize_columns<Real>,
         add_column_squares<Real>,
         row_squares<Real>,
