@@ -47,7 +47,7 @@ FITS = {
     "minibatches": ((6000, 40, 4), {"batch_size": 100}, "preconditioned_sgd+newton"),
     "each class's curvature": ((6000, 60, 20), {"tol": 1e-8}, "preconditioned_sgd+lbfgs"),
     "L-BFGS": ((4200, 80, 100), {"tol": 1e-2}, "preconditioned_sgd+lbfgs"),
-    "many columns": ((400, 600, 3), {}, "lbfgs"),
+    "many columns": ((400, 600, 3), {}, "newton"),
     "no intercept": ((6000, 10, 3), {"fit_intercept": False}, "preconditioned_sgd+newton"),
     "class weights": ((6000, 10, 3), {"class_weight": {0: 1.0, 1: 3.0, 2: 0.5}}, "preconditioned_sgd+newton"),
     "L1": ((6000, 10, 3), {"l1_ratio": 1.0, "alpha": 0.02}, "preconditioned_sgd+proximal_newton"),

@@ -630,7 +630,7 @@ def test_warm_start_after_sparsify():
     assert clf.fit(X, y).n_iter_ <= 3  # rounding decides on the last
 
 
-@pytest.mark.parametrize(("keep_rows", "solver"), [(True, "lbfgs"), (False, "schedule_free")])
+@pytest.mark.parametrize(("keep_rows", "solver"), [(True, "newton"), (False, "schedule_free")])
 def test_partial_fit_learns_unscaled_data_in_one_pass(keep_rows, solver):
     X, y = bundled("load_digits", "raw")
     order = np.random.RandomState(0).permutation(len(y))

@@ -30,6 +30,9 @@ from sksoftmax._types import Array, Batch, Moments, Params, Problem
 #: or of a Gram matrix. (Measured; their ratios matter.)
 _ENTRY_TIME, _OUTPUT_TIME, _FACTOR_TIME = 0.3, 0.05, 0.011
 
+#: Times in nanoseconds that a step, and the curvature of a class, take beside their multiplications. (Measured.)
+STEP_OVERHEAD, _CLASS_OVERHEAD = 2e5, 2e5
+
 #: Passes that the curvatures of all rows take, with the leverage.
 _CURVATURE_PASSES = 2.0
 
@@ -37,6 +40,9 @@ _CURVATURE_PASSES = 2.0
 #: rows are used.
 _ROWS_PER_COLUMN = 8
 _MAX_FRACTION = 0.4
+
+#: Rows per unknown of a sample whose Hessian is factorized.
+_HESSIAN_ROWS_PER_UNKNOWN = 5
 
 #: Normal vectors that estimate the leverage of the rows.
 _N_SKETCHED = 12
@@ -173,21 +179,33 @@ def mean_curvature(problem: Problem, params: Params, rows: Batch) -> float:
 
 
 class Costs(NamedTuple):
-    """Costs in passes: of X'X and its factor, of the factor alone, and of the curvature of each class."""
+    """Costs in passes: of X'X and its factor, of the factor alone, of each class's curvature, and of the Hessian.
+
+    The Hessian is that of a sample of the rows, with its Cholesky factor, in float64.
+    """
 
     gram: float
     factor: float
     classes: float
+    hessian: float
+
+
+def pass_time(problem: Problem) -> float:
+    """Predict the nanoseconds of a pass over dense rows, without the overhead of a step."""
+    return problem.n_samples * max(1, problem.n_features) * (_ENTRY_TIME + _OUTPUT_TIME * problem.n_outputs)
 
 
 def preconditioner_costs(problem: Problem) -> Costs:
     """Predict the costs of the preconditioners."""
     n, p, n_outputs = problem.n_samples, max(1, problem.n_features), problem.n_outputs
-    pass_time = n * p * (_ENTRY_TIME + _OUTPUT_TIME * n_outputs)
-    factor = p**3 / 3 * _FACTOR_TIME / pass_time
-    gram = min(n, 20 * p) * p**2 * _FACTOR_TIME / pass_time
-    rows = _n_class_rows(problem) * p**2 * _FACTOR_TIME / pass_time
-    return Costs(gram + factor, factor, n_outputs * (rows + factor) + _CURVATURE_PASSES)
+    unit = _FACTOR_TIME / (pass_time(problem) + STEP_OVERHEAD)
+    factor = p**3 / 3 * unit
+    gram = min(n, 20 * p) * p**2 * unit
+    rows = _n_class_rows(problem) * p**2 * unit
+    overhead = _CLASS_OVERHEAD * unit / _FACTOR_TIME
+    d = n_outputs * (p + 1)
+    hessian = 2 * d**2 * (min(n, _HESSIAN_ROWS_PER_UNKNOWN * d) / 2 + d / 3) * unit
+    return Costs(gram + factor, factor, n_outputs * (rows + factor + overhead) + _CURVATURE_PASSES, hessian)
 
 
 def _n_class_rows(problem: Problem) -> int:

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from sksoftmax._data.batches import draw_seed, row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
 from sksoftmax._engines.registry import KERNELS
-from sksoftmax._maths.class_curvature import preconditioner_costs
+from sksoftmax._maths.class_curvature import STEP_OVERHEAD, pass_time, preconditioner_costs
 from sksoftmax._maths.objective import has_finite_squares, has_hard_labels
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner, use_full_gram
 from sksoftmax._solvers import schedules
@@ -295,6 +295,10 @@ _MAX_SGD_EPOCHS = 5
 _ROWS_PER_CLASS = 20
 _DRAWN_FRACTION = 0.03
 
+#: Cost of the factorized Hessian of a sample, in passes, up to which Newton steps are faster than L-BFGS: that takes
+#: some 40 passes.
+_MAX_HESSIAN_PASSES = 40
+
 #: Minimum number of L-BFGS pairs.
 _MIN_PAIRS = 10
 
@@ -317,14 +321,16 @@ def is_hessian_too_large(case: Case) -> bool:
 
 
 def _is_for_lbfgs(problem: Problem) -> bool:
-    """Return whether L-BFGS is faster than Newton's method: without L1, if the Hessian is not factorized.
+    """Return whether L-BFGS is faster than Newton's method: without L1, if the Hessian of a sample is expensive.
 
-    It takes dense rows, and sparse ones of few columns.
+    It is not, if it costs less than the steps of L-BFGS, or if a pass takes less than the overhead of a step. L-BFGS
+    takes dense rows, and sparse ones of few columns.
     """
-    if problem.l1_ratio or problem.data_source is not None:
+    if problem.l1_ratio or problem.data_source is not None or choose_curvature(problem).is_factorized:
         return False
     is_suitable = not sp.issparse(problem.data.X) or problem.n_features < _MIN_DUAL_COLUMNS
-    return is_suitable and not choose_curvature(problem).is_factorized
+    is_expensive = preconditioner_costs(problem).hessian > _MAX_HESSIAN_PASSES
+    return is_suitable and is_expensive and pass_time(problem) > STEP_OVERHEAD
 
 
 def plan_sgd_newton(case: Case) -> Plan:

@@ -149,6 +149,7 @@ def test_the_costs_of_preconditioners_grow_with_the_columns_and_fall_with_the_ro
 
     few, many = costs(1000, 20, 3), costs(1000, 200, 3)
     assert few.factor < few.gram < few.classes
+    assert few.hessian < many.hessian
     assert all(a < b for a, b in zip(few, many, strict=True))
     assert costs(100_000, 200, 3).gram < many.gram
 
