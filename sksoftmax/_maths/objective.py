@@ -54,8 +54,8 @@ _COPIED_ROWS = 4096
 #: Maximum number of rows from which the column medians are computed.
 _N_MEDIAN_ROWS = 255
 
-#: Maximum offset of a column, in units of the mean distance from it, that costs hardly any digits in float32.
-_MAX_OFFSET_RATIO = 4.0
+#: Maximum offset of a column, in units of the mean distance from it, that costs few digits in float32.
+_MAX_OFFSET_RATIO = 16.0
 
 #: Bound on |x| below which sums of squares stay finite in float64.
 _MAX_MAGNITUDE = 1e100

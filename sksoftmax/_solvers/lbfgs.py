@@ -76,7 +76,8 @@ _CURVATURE_RATIO = 2.0
 #: Passes since the last preconditioner, in units of the cost of the next one.
 _PATIENCE = 2.0
 
-#: Pairs by which two preconditioners are compared.
+#: Pairs by which two preconditioners are compared: with fewer than the first number, the better one is unknown.
+_MIN_COMPARED = 8
 _N_COMPARED = 20
 
 #: F - F* that the fall of F suggests, in units of the F - F* at which the fit may end, at which it is bounded.
@@ -86,8 +87,9 @@ _NEAR = 0.5
 _CG_RTOL = 0.5
 _MAX_REMAINDER = 0.4
 
-#: Products of a bound: the smallest number, also as a fraction of the passes so far, and the largest number. The more
-#: steps the fit has taken, the further CG has to look for directions along which F falls slowly.
+#: Products of a bound: the smallest number, unless the passes so far are fewer; its fraction of the passes so far; and
+#: the largest number. The more steps the fit has taken, the further CG has to look for directions along which F falls
+#: slowly.
 _MIN_PRODUCTS = 10
 _MIN_FRACTION = 0.25
 _MAX_PRODUCTS = 200
@@ -402,7 +404,7 @@ def _with_preconditioner(problem: Problem, state: LbfgsState) -> LbfgsState:
 def _with_better(state: LbfgsState, preconditioner: FlatPreconditioner) -> LbfgsState:
     """Return the state with ``preconditioner``, unless the one at hand describes the last pairs better."""
     changes, scales = state.pairs.changes[-_N_COMPARED:], state.pairs.scales[-_N_COMPARED:]
-    if len(changes) < 2:
+    if len(changes) < _MIN_COMPARED:
         return state._replace(preconditioner=preconditioner)
 
     def spread(candidate: FlatPreconditioner) -> float:
@@ -432,6 +434,11 @@ def _extrapolate_by(values: tuple[float, ...], h: int) -> float:
     return max(last, 0.0) * ratio / (1 - ratio)
 
 
+def _min_products(n_passes: float) -> int:
+    """Return the smallest number of products of a bound after so many passes."""
+    return int(min(max(min(_MIN_PRODUCTS, n_passes), _MIN_FRACTION * n_passes), _MAX_PRODUCTS))
+
+
 def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> LbfgsState:
     """Return the state with a bound of F - F*, at the end of a step along the direction that gave it."""
     value = state.evaluation.value
@@ -439,7 +446,7 @@ def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) ->
     newton = newton_step(
         *(problem, state.params, state.evaluation, _matrix(state), allowed, _CG_RTOL, _MAX_PRODUCTS),
         remainder_cap=_MAX_REMAINDER * absolute_suboptimality(value, settings.tol),
-        min_products=min(_MAX_PRODUCTS, max(_MIN_PRODUCTS, int(_MIN_FRACTION * state.n_total))),
+        min_products=_min_products(state.n_total),
         is_solved=False,
     )
     bound = (1 + _BOUND_ERROR) * (newton.decrease + newton.cg_remainder)
