@@ -42,7 +42,7 @@ _ROWS_PER_COLUMN = 8
 _MAX_FRACTION = 0.4
 
 #: Rows per unknown of a sample whose Hessian is factorized.
-_HESSIAN_ROWS_PER_UNKNOWN = 5
+HESSIAN_ROWS_PER_UNKNOWN = 5
 
 #: Normal vectors that estimate the leverage of the rows.
 _N_SKETCHED = 12
@@ -204,7 +204,7 @@ def preconditioner_costs(problem: Problem) -> Costs:
     rows = _n_class_rows(problem) * p**2 * unit
     overhead = _CLASS_OVERHEAD * unit / _FACTOR_TIME
     d = n_outputs * (p + 1)
-    hessian = 2 * d**2 * (min(n, _HESSIAN_ROWS_PER_UNKNOWN * d) / 2 + d / 3) * unit
+    hessian = 2 * d**2 * (min(n, HESSIAN_ROWS_PER_UNKNOWN * d) / 2 + d / 3) * unit
     return Costs(gram + factor, factor, n_outputs * (rows + factor + overhead) + _CURVATURE_PASSES, hessian)
 
 

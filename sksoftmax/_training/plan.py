@@ -17,7 +17,12 @@ import scipy.sparse as sp
 from sksoftmax._data.batches import draw_seed, row_order
 from sksoftmax._engines.device import DeviceArray, is_in_host_memory
 from sksoftmax._engines.registry import KERNELS
-from sksoftmax._maths.class_curvature import STEP_OVERHEAD, pass_time, preconditioner_costs
+from sksoftmax._maths.class_curvature import (
+    HESSIAN_ROWS_PER_UNKNOWN,
+    STEP_OVERHEAD,
+    pass_time,
+    preconditioner_costs,
+)
 from sksoftmax._maths.objective import has_finite_squares, has_hard_labels
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner, use_full_gram
 from sksoftmax._solvers import schedules
@@ -36,6 +41,7 @@ from sksoftmax._training.newton_stage import (
     data_bytes,
     memory_budget,
     newton_stage_solver,
+    sample_size_or_all,
 )
 from sksoftmax._training.settings import MIN_BATCH, Plan, Settings, Stage
 from sksoftmax._training.tolerance import center_or_widen, final_tol, is_small, stop_tol
@@ -323,13 +329,15 @@ def is_hessian_too_large(case: Case) -> bool:
 def _is_for_lbfgs(problem: Problem) -> bool:
     """Return whether L-BFGS is faster than Newton's method: without L1, if the Hessian of a sample is expensive.
 
-    It is not, if it costs less than the steps of L-BFGS, or if a pass takes less than the overhead of a step. L-BFGS
-    takes dense rows, and sparse ones of few columns.
+    It is not, if it costs less than the steps of L-BFGS and the sample is not all rows, or if a pass takes less than
+    the overhead of a step. L-BFGS takes dense rows, and sparse ones of few columns.
     """
     if problem.l1_ratio or problem.data_source is not None or choose_curvature(problem).is_factorized:
         return False
     is_suitable = not sp.issparse(problem.data.X) or problem.n_features < _MIN_DUAL_COLUMNS
-    is_expensive = preconditioner_costs(problem).hessian > _MAX_HESSIAN_PASSES
+    n_unknowns = problem.n_outputs * (problem.n_features + problem.fit_intercept)
+    needs_all_rows = sample_size_or_all(HESSIAN_ROWS_PER_UNKNOWN * n_unknowns, problem.n_samples) == problem.n_samples
+    is_expensive = needs_all_rows or preconditioner_costs(problem).hessian > _MAX_HESSIAN_PASSES
     return is_suitable and is_expensive and pass_time(problem) > STEP_OVERHEAD
 
 
