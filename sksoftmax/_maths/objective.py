@@ -386,14 +386,15 @@ def center_columns(problem: Problem) -> tuple[Problem, Array | None]:
     """Return the problem with an offset subtracted from each column of X, and the offset, (n_features,).
 
     In float32 a large common offset would hide the variation of a column. Returns the problem unchanged and None if X
-    is sparse or not float32, if no column has a large offset, or if there is no intercept to absorb the offset.
+    is sparse or not float32, or if there is no intercept to absorb the offset; and X in C order and None if no column
+    has a large offset.
     """
     X = problem.data.X
     if sp.issparse(X) or X.dtype != np.float32 or not problem.fit_intercept:
         return problem, None
     column_offset = compute_column_offset(X)
     if not _is_offset_large(X, column_offset):
-        return problem, None
+        return in_c_order(problem), None
     data_source = None if problem.data_source is None else problem.data_source.center_columns(column_offset)
     centered = _subtract(X, column_offset) if isinstance(X, np.ndarray) else X - column_offset
     return problem._replace(data=problem.data._replace(X=centered), data_source=data_source), column_offset
