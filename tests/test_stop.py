@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -90,6 +90,8 @@ def normal_rows(rng, n_classes, n, p):
     st.sampled_from([np.float32, np.float64]),
     st.sampled_from([1e-1, 1e-3, 1e-5]),
 )
+@example(3, 3, 12.0, False, False, np.float32, 1e-3)  # probabilities of 1e-28 count
+@example(35, 4, 12.0, False, True, np.float32, 1e-5)
 def test_outlying_cells(seed, n_classes, exponent, agrees, fit_intercept, dtype, alpha):
     rng = np.random.RandomState(seed)
     X, y = normal_rows(rng, n_classes, rng.randint(60, 600), rng.randint(1, 6))

@@ -53,7 +53,7 @@ template <class Real, class Index> struct Kernels {
     void (*multiply_hessian)(const Real *proba, Size proba_stride, Real *z, Size n_classes, Size n_samples,
                              const double *weight, double *sums);
     double (*linearize)(const Real *proba, const Real *change, const double *weight, Size n_classes, Size n_samples,
-                        Real *differences, double *sums);
+                        double *differences, double *sums);
     void (*summarize_columns)(const Real *X, const double *weight, Size n_samples, Size n_features, Real *low,
                               Real *high, double *sums);
     void (*add_column_squares)(const Real *X, const Real *mean, const Real *factor, const double *weight,

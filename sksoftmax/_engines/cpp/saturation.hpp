@@ -36,7 +36,7 @@ inline double divergence(double linearized, double p) {
 // others. Returns the sum of weight times the divergence less the first-order change of the loss.
 template <class Real>
 double linearize(const Real *proba, const Real *change, const double *weight, Size n_classes, Size n_samples,
-                 Real *differences, double *sums) {
+                 double *differences, double *sums) {
     const Size K = n_classes;
     const double rounding = CHANGE_ROUNDING * std::numeric_limits<Real>::epsilon();
     std::vector<double> memory(3 * K);
@@ -85,8 +85,8 @@ double linearize(const Real *proba, const Real *change, const double *weight, Si
             const double change_of_p = linearized - p[k], linear = change_of_p * c[k];
             row += divergence(linearized, p[k]) - (linear - rounding * std::abs(linear));
             const double first = weight[i] * change_of_p, second = weight[i] * (linearized - before);
-            differences[k * n_samples + i] = Real(first);
-            differences[(K + k) * n_samples + i] = Real(second);
+            differences[k * n_samples + i] = first;
+            differences[(K + k) * n_samples + i] = second;
             sums[k] += first;
             sums[K + k] += second;
             sums[2 * K + k] += weight[i] * q[k] * (k == largest_left ? others_left : 1 - q[k]);

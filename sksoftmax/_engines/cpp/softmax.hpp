@@ -38,9 +38,8 @@ SKSOFTMAX_INLINE Vec<double> log1p_positive(Vec<double> x) {
            ((half_square - (s * (half_square + polynomial * z) + n * all(1.90821492927058770002e-10) + rounding)) - f);
 }
 
-//: exp of less is 0. In float32 the products of the rest with weights and entries of X are then rarely subnormal, which
-//: would take several times as long; in float64 it is the logarithm of the smallest normal number, rounded up.
-template <class Real> constexpr Real MIN_EXPONENT = sizeof(Real) == 4 ? Real(-64) : Real(-708);
+//: exp of less is 0: the logarithm of the smallest normal number, rounded up.
+template <class Real> constexpr Real MIN_EXPONENT = sizeof(Real) == 4 ? Real(-87) : Real(-708);
 
 // The columns `start` to `start + N_ROWS` of a table of n_outputs x n_samples: its entries if there are as many
 // columns, or a copy, padded by 0.
