@@ -6,16 +6,26 @@ rows; their random numbers are fixed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn import datasets
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from benchmarks.problems import RaceProblem, Read, covertype, embeddings, flights, languages, mnist, newsgroups, table
+from benchmarks.problems import (
+    RaceProblem,
+    Read,
+    covertype,
+    embeddings,
+    flights,
+    languages,
+    mnist,
+    newsgroups,
+    read_bundled,
+    table,
+)
 from sksoftmax._types import Array
 
 #: The strengths of the penalty.
@@ -81,11 +91,6 @@ def two_classes(read: Read) -> tuple[Array, Array]:
     return X[rows], y[rows]
 
 
-def _bundled(load: Callable[..., Any]) -> tuple[Array, Array]:
-    X, y = load(return_X_y=True)
-    return X, y
-
-
 def _tables() -> Iterator[tuple[str, Read]]:
     """Yield the names of the tables, and what reads them."""
     for name in ("letter", "segment", "vehicle", "optdigits", "spam"):
@@ -94,8 +99,8 @@ def _tables() -> Iterator[tuple[str, Read]]:
         yield f"{name} std", partial(_standardized, read)
     for name, read in (("covertype", covertype), ("flights", flights)):
         yield f"{name} std", partial(_standardized, read)
-    for name, load in (("digits", datasets.load_digits), ("breast_cancer", datasets.load_breast_cancer)):
-        yield f"{name} degree 2", partial(_polynomial, partial(_bundled, load), 2)
+    for name in ("digits", "breast_cancer"):
+        yield f"{name} degree 2", partial(_polynomial, partial(read_bundled, name, False), 2)
     for name, degree in (("letter", 2), ("optdigits", 2), ("spam", 2), ("vehicle", 3), ("segment", 3)):
         yield f"{name} degree {degree}", partial(_polynomial, partial(table, name), degree)
     yield "covertype degree 2", partial(_polynomial, partial(_some, covertype, _MANY_ROWS), 2)

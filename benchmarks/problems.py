@@ -155,7 +155,7 @@ def embeddings(
     return (centres[y] + noise + rng.normal(size=n_features)) @ basis, y
 
 
-def _bundled(name: str, is_scaled: bool) -> tuple[Array, Array]:
+def read_bundled(name: str, is_scaled: bool) -> tuple[Array, Array]:
     X, y = BUNDLED[name](return_X_y=True)
     return (StandardScaler().fit_transform(X) if is_scaled else X), y
 
@@ -181,7 +181,7 @@ RACE: dict[str, RaceProblem] = {
     problem.name: problem
     for problem in (
         *(
-            RaceProblem(f"{name} {kind}", partial(_bundled, name, kind == "std"), 1e-3)
+            RaceProblem(f"{name} {kind}", partial(read_bundled, name, kind == "std"), 1e-3)
             for name in BUNDLED
             for kind in ("raw", "std")
         ),

@@ -20,10 +20,10 @@ import scipy.sparse as sp
 
 from sksoftmax._engines.device import match_device, to_host
 from sksoftmax._engines.moments import gram
-from sksoftmax._maths.curvature import class_variances
+from sksoftmax._maths.curvature import cholesky_of_unit_diagonal, class_variances
 from sksoftmax._maths.objective import block_slices, iter_blocks, params_to_device, probabilities
-from sksoftmax._maths.preconditioner import compute_moments
-from sksoftmax._maths.row_sampling import inclusion_probabilities
+from sksoftmax._maths.preconditioner import ROWS_PER_VARIANCE, compute_moments
+from sksoftmax._maths.row_sampling import draw_systematically
 from sksoftmax._types import Array, Batch, Moments, Params, Problem
 
 #: Times in nanoseconds: an entry of X in a pass, for all and for each output, and a multiplication of a factorization
@@ -153,14 +153,7 @@ def _factorize(matrix: Array, dtype: Any) -> tuple[Array, Array]:
     diagonal = np.diagonal(matrix).copy()
     unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     scaled = (matrix * unit * unit[:, None]).astype(dtype)
-    potrf = scipy.linalg.lapack.spotrf if dtype == np.float32 else scipy.linalg.lapack.dpotrf
-    jitter = 10 * float(np.finfo(dtype).eps)
-    while True:
-        np.einsum("ii->i", scaled)[...] = 1.0 + jitter
-        factor, info = potrf(scaled.T, lower=0, clean=0)  # .T: a Fortran-order view
-        if info == 0:
-            return factor, unit
-        jitter *= 10.0
+    return cholesky_of_unit_diagonal(scaled, 10 * float(np.finfo(dtype).eps)), unit
 
 
 def _solve(factor: Array, right: Array) -> Array:
@@ -200,7 +193,7 @@ def preconditioner_costs(problem: Problem) -> Costs:
     n, p, n_outputs = problem.n_samples, max(1, problem.n_features), problem.n_outputs
     unit = _FACTOR_TIME / (pass_time(problem) + STEP_OVERHEAD)
     factor = p**3 / 3 * unit
-    gram = min(n, 20 * p) * p**2 * unit
+    gram = min(n, ROWS_PER_VARIANCE * p) * p**2 * unit
     rows = _n_class_rows(problem) * p**2 * unit
     overhead = _CLASS_OVERHEAD * unit / _FACTOR_TIME
     d = n_outputs * (p + 1)
@@ -277,10 +270,8 @@ def class_preconditioner(
         weight = norm_weight * variance
         rows, root = X, weight
         if n_drawn < problem.n_samples:
-            inclusion = inclusion_probabilities(weight * leverage, n_drawn)
-            index = np.unique(np.searchsorted(np.cumsum(inclusion), np.arange(n_drawn) + 0.5))
-            index = index[index < problem.n_samples]
-            rows, root = X[index], weight[index] / inclusion[index]
+            index, inclusion = draw_systematically(weight * leverage, n_drawn)
+            rows, root = X[index], weight[index] / inclusion
         rows = rows.toarray() if sp.issparse(rows) else rows  # sparse rows could not be centred
         total = max(float(root.sum()), float(np.finfo(dtype).tiny))
         mean = np.zeros(p)

@@ -332,7 +332,12 @@ def factorize_hessian(
     unit = 1 / np.sqrt(np.where(matrix_diagonal > 0, matrix_diagonal, 1.0))
     matrix *= unit
     matrix *= unit[:, None]
-    return CholeskyPreconditioner(preconditioner.mean, preconditioner.scale, unit, _cholesky(matrix))
+    return CholeskyPreconditioner(
+        preconditioner.mean,
+        preconditioner.scale,
+        unit,
+        cholesky_of_unit_diagonal(matrix, float(np.finfo(np.float64).eps)),
+    )
 
 
 def factorize_subsample(
@@ -421,16 +426,17 @@ def _block_rows(n_columns: int) -> int:
     return max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns)
 
 
-def _cholesky(matrix: Array) -> Array:
-    """Return the upper Cholesky factor of a positive semi-definite matrix with unit diagonal.
+def cholesky_of_unit_diagonal(matrix: Array, jitter: float) -> Array:
+    """Return the upper Cholesky factor of a positive semi-definite matrix with unit diagonal, in its dtype.
 
-    Adds eps to the diagonal, and ten times more until the matrix is definite. Only the lower triangle of ``matrix`` is
-    read, and its diagonal is overwritten. Calls LAPACK directly: for small data SciPy's checks would take as long.
+    Adds ``jitter`` to the diagonal, and ten times more until the matrix is definite. Only the lower triangle of
+    ``matrix`` is read, and its diagonal is overwritten. Calls LAPACK directly: for small data SciPy's checks would take
+    as long.
     """
-    jitter = float(np.finfo(np.float64).eps)
+    potrf = scipy.linalg.lapack.spotrf if matrix.dtype == np.float32 else scipy.linalg.lapack.dpotrf
     while True:
         np.einsum("ii->i", matrix)[...] = 1.0 + jitter
-        factor, info = scipy.linalg.lapack.dpotrf(matrix.T, clean=False)  # .T: a Fortran-order view, upper triangle
+        factor, info = potrf(matrix.T, clean=False)  # .T: a Fortran-order view, upper triangle
         if info == 0:
             return np.asarray(factor)
         jitter *= 10.0

@@ -49,8 +49,8 @@ def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_d
     """Draw ``n_drawn`` rows without replacement for the Hessian, with weights that sum to about 1.
 
     The inclusion probability of a row is proportional to ``1 + leverage`` times its fraction of the curvature
-    ``p_c (1 - p_c)``, summed over the classes c, and at most 1. The sampling is systematic (Madow 1949, Ann. Math.
-    Statist. 20(3), 333-354), without random numbers. Returns all rows if there are no more than ``n_drawn``.
+    ``p_c (1 - p_c)``, summed over the classes c, and at most 1: see `draw_systematically`. Returns all rows if there
+    are no more than ``n_drawn``.
 
     Parameters
     ----------
@@ -77,11 +77,9 @@ def draw_rows(problem: Problem, params: Params, rows_leverage: Array | None, n_d
     parts = [
         (1 / np.maximum(totals, np.finfo(float).tiny)) @ (p * (1 - p)) for p in cached or probabilities(problem, params)
     ]
-    inclusion = inclusion_probabilities(norm_weight * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
+    index, inclusion = draw_systematically(norm_weight * to_host(np.concatenate(parts)) * (1 + rows_leverage), n_drawn)
     del cached, parts  # before the rows are copied
-    index = np.unique(np.searchsorted(np.cumsum(inclusion), np.arange(n_drawn) + 0.5))
-    index = index[index < problem.n_samples]
-    return Batch(X[index], y[index], norm_weight[index] / inclusion[index])
+    return Batch(X[index], y[index], norm_weight[index] / inclusion)
 
 
 def curvature_ratio(
@@ -113,7 +111,19 @@ def next_sample_size(problem: Problem, n_drawn: int) -> int:
     return problem.n_samples if problem.data_source is None and 2 * doubled > problem.n_samples else doubled
 
 
-def inclusion_probabilities(size: Array, n_drawn: int) -> Array:
+def draw_systematically(size: Array, n_drawn: int) -> tuple[Array, Array]:
+    """Draw about ``n_drawn`` rows with probabilities proportional to ``size``, and at most 1.
+
+    The sampling is systematic (Madow 1949, Ann. Math. Statist. 20(3), 333-354), without random numbers. Returns the
+    indices of the rows, and their inclusion probabilities.
+    """
+    inclusion = _inclusion_probabilities(size, n_drawn)
+    index = np.unique(np.searchsorted(np.cumsum(inclusion), np.arange(n_drawn) + 0.5))
+    index = index[index < len(size)]
+    return index, inclusion[index]
+
+
+def _inclusion_probabilities(size: Array, n_drawn: int) -> Array:
     """Return probabilities proportional to ``size``, clipped to 1, that sum to ``n_drawn``."""
     size = np.maximum(size, np.finfo(float).tiny)
     is_certain = np.zeros(len(size), dtype=bool)

@@ -58,6 +58,7 @@ from sksoftmax._types import (
     add_scaled,
     dot,
     normalize_weights,
+    scale_params,
 )
 
 #: Steps of an epoch.
@@ -295,7 +296,7 @@ def _step(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> Lbfgs
     if trial is None:
         return state._replace(at_precision=True)
     # 3.
-    state = _accept(settings, problem, state, *trial)
+    state = _accept(settings, state, *trial)
     # 4.
     state = _with_preconditioner(problem, state)
     # 5.
@@ -348,12 +349,12 @@ def _matrix(state: LbfgsState) -> LbfgsMatrix:
 
 def _direction(problem: Problem, state: LbfgsState) -> Params:
     """Return the direction; the first one has the length that is exact for the curvature along it of the sample."""
-    direction = Params(*(-part for part in _matrix(state).apply(state.evaluation.grads)))
+    direction = scale_params(-1.0, _matrix(state).apply(state.evaluation.grads))
     if state.pairs.steps:
         return direction
     curvature = dot(direction, hessian_products(problem, state.params, state.rows)(direction))
     slope = -dot(direction, state.evaluation.grads)
-    return Params(*(slope / curvature * part for part in direction)) if curvature > 0 else direction
+    return scale_params(slope / curvature, direction) if curvature > 0 else direction
 
 
 def _with_pair(settings: LbfgsSettings, state: LbfgsState, params: Params, evaluation: Evaluation) -> FlatPairs:
@@ -364,9 +365,7 @@ def _with_pair(settings: LbfgsSettings, state: LbfgsState, params: Params, evalu
     return state.pairs.add(step.astype(dtype), change.astype(dtype), settings.n_pairs)
 
 
-def _accept(
-    settings: LbfgsSettings, problem: Problem, state: LbfgsState, params: Params, evaluation: Evaluation
-) -> LbfgsState:
+def _accept(settings: LbfgsSettings, state: LbfgsState, params: Params, evaluation: Evaluation) -> LbfgsState:
     """Return the state at the end of a step."""
     state = state._replace(pairs=_with_pair(settings, state, params, evaluation))
     excess = relative_excess(evaluation.value, evaluation.value - state.lower_bound)
@@ -459,7 +458,7 @@ def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) ->
             surprise = max(0.0, value - trial[1].value - newton.decrease)
             suboptimality = max(newton.cg_remainder + surprise, _BOUND_ERROR * bound)
             lower_bound = min(lower_bound, trial[1].value - suboptimality)
-            state = _accept(settings, problem, state, *trial)
+            state = _accept(settings, state, *trial)
         minimum = value - newton.decrease - newton.cg_remainder
         state = state._replace(lower_bound=lower_bound, minimum=minimum)
     excess = relative_excess(state.evaluation.value, state.evaluation.value - state.lower_bound)

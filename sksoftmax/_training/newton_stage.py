@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._engines.device import is_in_host_memory
+from sksoftmax._maths.class_curvature import HESSIAN_ROWS_PER_UNKNOWN
 from sksoftmax._maths.curvature import class_block_preconditioner, factorize_subsample
 from sksoftmax._maths.preconditioner import GramPreconditioner, PreconditionerCandidate
 from sksoftmax._solvers.newton import PreconditionerCache, newton
@@ -39,9 +40,6 @@ _FACTOR_PER_PRODUCT = 4.0
 
 #: Cost of the curvature weights of the rows of each class, in CG products: added to the flops of a preconditioner.
 _CLASS_PRODUCTS = 10
-
-#: First sample size for a factorization, per unknown.
-_ROWS_PER_UNKNOWN = 5
 
 #: First sample size for CG products, per column.
 _ROWS_PER_COLUMN = 5
@@ -94,7 +92,7 @@ def choose_curvature(problem: Problem) -> Curvature:
     n, p = problem.n_total_samples, problem.n_features
     d = problem.n_outputs * (p + problem.fit_intercept)
     rows_of_a_pass = int(min(_FACTOR_PER_PASS / d, MAX_SAMPLE_FRACTION) * n)  # their factorization costs a pass
-    n_drawn = max(_ROWS_PER_UNKNOWN * d, rows_of_a_pass, _MIN_WORK // (d * d))
+    n_drawn = max(HESSIAN_ROWS_PER_UNKNOWN * d, rows_of_a_pass, _MIN_WORK // (d * d))
     n_drawn = problem.n_samples if problem.data_source is not None else sample_size_or_all(n_drawn, problem.n_samples)
     work = d * d * (n_drawn + d / 3)
     n_steps = round((work + _OVERHEAD) / (_FACTOR_PER_PASS * n * d + _OVERHEAD))
@@ -175,7 +173,7 @@ def _candidates(
         n_products = p * (n_drawn + 2 * p) / (_FACTOR_PER_PASS * n_drawn) + _CLASS_PRODUCTS
         candidates.append(PreconditionerCandidate(class_block_preconditioner, n_products))
     if 8 * d * d <= memory_budget(X) and not is_factorized:
-        n_samples = min(n_drawn, _ROWS_PER_UNKNOWN * d)
+        n_samples = min(n_drawn, HESSIAN_ROWS_PER_UNKNOWN * d)
         n_products = d * (n_samples + d / 3) / (_FACTOR_PER_PRODUCT * n_drawn) + _CLASS_PRODUCTS
         make = functools.partial(factorize_subsample, n_samples=n_samples)
         candidates.append(PreconditionerCandidate(make, n_products, is_factor=True))
