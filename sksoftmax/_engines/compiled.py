@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import cython_blas
-from scipy.special import expit
 
 from sksoftmax._engines import vectorized
 from sksoftmax._engines.threads import COPY_WORK, count_threads, map_in_order
@@ -34,7 +33,7 @@ from sksoftmax._types import Array, Params
 is_compiled = True
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 10
+_VERSION = 11
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -186,9 +185,18 @@ def proba(params: Params, X: Any) -> Array:
     """Do `vectorized.proba`."""
     z = raw_prediction(params, X)
     if len(z) == 1:
-        return expit(z, dtype=np.float64)
+        p = np.empty(z.shape)
+        kernels.expit(z.ravel(), p.ravel())
+        return p
     kernels.softmax_in_place(z)
     return z
+
+
+def proba_and_variances(proba: Array) -> tuple[Array, Array]:
+    """Do `curvature.proba_and_variances` for three or more classes."""
+    tables = np.empty(proba.shape), np.empty(proba.shape)
+    kernels.proba_and_variances(align(proba), *tables)
+    return tables
 
 
 def loss_grad(params: Params, X: Any, y: Array, weight: Array, total: float) -> tuple[float, Params]:
@@ -259,14 +267,18 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
 
 
 def linearize(proba: Array, change: Array, X: Any, weight: Array) -> tuple[float, Params]:
-    """Return the sums of `saturation._LinearizedSums` for three or more classes, whose step no row has saturated for.
+    """Return the sums of `saturation._LinearizedSums` for a step that no row has saturated for.
 
-    ``proba`` and ``change`` are (n_classes, n). ``weight`` is divided by the total. The products with X are in float64:
+    ``proba`` and ``change`` are (n_outputs, n). ``weight`` is divided by the total. The products with X are in float64:
     with an outlying row they hardly differ from 0.
     """
-    n_classes, n = proba.shape
-    differences, sums = np.empty((2 * n_classes, n)), np.zeros(3 * n_classes)
-    divergence: float = kernels.linearize(align(proba), align(change), weight, differences, sums)
+    n_outputs, n = proba.shape
+    differences, sums = np.empty((2 * n_outputs, n)), np.zeros(3 * n_outputs)
+    divergence: float
+    if n_outputs == 1:
+        divergence = kernels.linearize_binary(align(proba[0]), align(change[0]), weight, differences, sums)
+    else:
+        divergence = kernels.linearize(align(proba), align(change), weight, differences, sums)
     return divergence, Params(np.asarray(differences @ X), sums)
 
 

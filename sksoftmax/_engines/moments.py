@@ -7,7 +7,6 @@ and scaled on the way: ``u = (x - mean) * factor``. Sparse rows are not centred.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -82,14 +81,13 @@ def gram(kernel: Kernel, X: Any, mean: Array, factor: Array, root: Array, n_colu
     return np.asarray(syrk(1.0, u.T, lower=1))
 
 
-def class_hessians(
+def loss_hessian(
     kernel: Kernel, X: Any, mean: Array, factor: Array, weight: Any, proba: Any, variances: Any, n_columns: int
 ) -> Array:
-    """Return the Hessian of the loss, one block for each pair of classes: (n_pairs, n_columns, n_columns), in float64.
+    """Return the Hessian of the loss, (n_outputs * n_columns, n_outputs * n_columns), in float64.
 
-    The pairs (c, d), d <= c, are in the order of the rows of a lower triangle. The block of a pair is the sum of
-    ``weight_i (diag(p_i) - p_i p_i')_cd u_i u_i'``; only its lower triangle is valid. The rows have a column of ones if
-    ``n_columns`` = n_features + 1. In float32, rounding of the sums would exceed the penalty.
+    It is the sum of ``weight_i (diag(p_i) - p_i p_i') (x) u_i u_i'``; only its lower triangle is valid. The rows have a
+    column of ones if ``n_columns`` = n_features + 1. In float32, rounding of the sums would exceed the penalty.
 
     Parameters
     ----------
@@ -101,16 +99,20 @@ def class_hessians(
         Probabilities p, and p (1 - p) with the digits of a p near 1: ``curvature.proba_and_variances``.
     n_columns : int
     """
-    X = X.toarray() if sp.issparse(X) else X
-    n_pairs = len(proba) * (len(proba) + 1) // 2
+    X, n_outputs = X.toarray() if sp.issparse(X) else X, len(proba)
+    hessian = np.zeros((n_outputs * n_columns, n_outputs * n_columns))
     if _has_kernels(kernel, X):
-        blocks = np.empty((n_pairs, n_columns, n_columns))
-        p, v = (compiled.align(table.astype(np.float64, copy=False)) for table in (proba, variances))
-        compiled.kernels.class_hessians(compiled.align(X), mean, factor, np.sqrt(weight), p, v, blocks)
-        return blocks
-    root = match_device(np.sqrt(to_host(weight)), X)
-    u = _scale_rows(X, mean.astype(np.float64), factor.astype(np.float64), root, n_columns)
-    return np.stack([to_host((u.T * covariance) @ u) for covariance in _class_covariances(proba, variances)])
+        p, v, weight = (compiled.align(table.astype(np.float64, copy=False)) for table in (proba, variances, weight))
+        compiled.kernels.add_hessian(compiled.align(X), mean, factor, weight, p, v, hessian)
+        return hessian
+    weight, ones = (match_device(part, X) for part in (to_host(weight), np.ones(X.shape[0])))
+    u = _scale_rows(X, mean.astype(np.float64), factor.astype(np.float64), ones, n_columns)
+    blocks = hessian.reshape(n_outputs, n_columns, n_outputs, n_columns)
+    for c in range(n_outputs):
+        for d in range(c + 1):
+            covariance = variances[c] if d == c else -proba[c] * proba[d]
+            blocks[c, :, d] = to_host((u.T * (covariance * weight)) @ u)
+    return hessian
 
 
 def exact_loss(kernel: Kernel, params: Params, X: Any, offset: Array, y: Array, weight: Array) -> float:
@@ -134,14 +136,6 @@ def exact_loss(kernel: Kernel, params: Params, X: Any, offset: Array, y: Array, 
     X = X.astype(np.float64)
     loss, _ = kernel.loss_grad(params, X if sp.issparse(X) else X - offset, y, weight, 1.0)
     return float(loss)
-
-
-def _class_covariances(proba: Any, variances: Any) -> Iterator[Any]:
-    """Yield the entries of ``diag(p) - p p'`` for each pair of classes, (n,)."""
-    for c in range(len(proba)):
-        for d in range(c):
-            yield -proba[c] * proba[d]
-        yield variances[c]
 
 
 def _scale_rows(X: Any, mean: Array, factor: Array, root: Any, n_columns: int) -> Any:

@@ -33,6 +33,11 @@ _ENTRY_TIME, _OUTPUT_TIME, _FACTOR_TIME = 0.3, 0.05, 0.011
 #: Times in nanoseconds that a step, and the curvature of a class, take beside their multiplications. (Measured.)
 STEP_OVERHEAD, _CLASS_OVERHEAD = 2e5, 2e5
 
+#: Times in nanoseconds of each row that a sample is drawn from; and, for the Hessian, of a row and class, of an entry
+#: of a row, and, for each pair of classes, of an entry and of a product of two. (Measured.)
+DRAW_TIME = 50.0
+_CLASS_TIME, _SCALED_ENTRY_TIME, _PAIR_ENTRY_TIME, _PAIR_PRODUCT_TIME = 4.0, 1.0, 0.2, 0.045
+
 #: Passes that the curvatures of all rows take, with the leverage.
 _CURVATURE_PASSES = 2.0
 
@@ -186,6 +191,14 @@ class Costs(NamedTuple):
 def pass_time(problem: Problem) -> float:
     """Predict the nanoseconds of a pass over dense rows, without the overhead of a step."""
     return problem.n_samples * max(1, problem.n_features) * (_ENTRY_TIME + _OUTPUT_TIME * problem.n_outputs)
+
+
+def hessian_time(problem: Problem, n_rows: int) -> float:
+    """Predict the nanoseconds of the Hessian of ``n_rows`` dense rows in float64 and of its Cholesky factor."""
+    K, q = problem.n_outputs, problem.n_features + problem.fit_intercept
+    pair_time = q * _PAIR_ENTRY_TIME + q * q / 2 * _PAIR_PRODUCT_TIME
+    row_time = K * _CLASS_TIME + q * _SCALED_ENTRY_TIME + K * (K + 1) / 2 * pair_time
+    return n_rows * row_time + _FACTOR_TIME * (K * q) ** 3 / 3
 
 
 def preconditioner_costs(problem: Problem) -> Costs:

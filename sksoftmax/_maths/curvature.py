@@ -15,6 +15,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from sksoftmax._engines import compiled
 from sksoftmax._engines.device import (
     DeviceArray,
     block_factor,
@@ -22,15 +23,18 @@ from sksoftmax._engines.device import (
     to_device_of,
     to_host,
 )
-from sksoftmax._engines.moments import class_hessians, gram
+from sksoftmax._engines.moments import gram, loss_hessian
 from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
-from sksoftmax._maths.objective import has_finite_squares, iter_blocks, pass_work, probabilities
+from sksoftmax._maths.objective import block_length, has_finite_squares, iter_blocks, pass_work, probabilities
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal
 from sksoftmax._types import Array, Batch, Params, Problem, dot, normalize_weights
 
 #: Minimum entries of a block (rows x parameters) while a Hessian is accumulated. A large Hessian uses blocks of
 #: half of its own entries, because adding a block to it takes as long as computing the block.
 _MIN_BLOCK_ENTRIES = 2**16
+
+#: Entries of a table of probabilities that is kept whatever the size of X: 64 MiB with the variances.
+_CACHED_ENTRIES = 2**22
 
 #: Maximum distance of an entry from its column's center, in units of the geometric mean of the distances. Larger
 #: distances are clipped: none in a normal column, few in a column with heavier tails.
@@ -80,10 +84,12 @@ def class_variances(proba: Any, largest: Any = None) -> Any:
     return variances
 
 
-def proba_and_variances(proba: Any) -> tuple[Any, Any]:
-    """Return ``exact_proba(proba)`` and ``class_variances(proba)``."""
+def proba_and_variances(proba: Any, *, is_compiled: bool = False) -> tuple[Any, Any]:
+    """Return ``exact_proba(proba)`` and ``class_variances(proba)``; ``is_compiled``: by a kernel."""
     if len(proba) == 1 or isinstance(proba, DeviceArray):
         return proba, class_variances(proba)
+    if is_compiled:
+        return compiled.proba_and_variances(proba)
     largest = _argmax_index(proba)
     proba = exact_proba(proba, largest)
     return proba, class_variances(proba, largest)
@@ -203,16 +209,19 @@ class HessianBlock(NamedTuple):
 def hessian_blocks(problem: Problem, params: Params, rows: Batch) -> list[Callable[[], HessianBlock]]:
     """Return functions that each make a block of the rows, in their order.
 
-    Caches the probabilities if n_outputs <= n_features, so that they take no more memory than a dense X.
+    Caches the probabilities if n_outputs <= n_features, so that they take no more memory than a dense X, or if they
+    take little anyway.
     """
-    size = _block_rows(problem.n_outputs * (problem.n_features + problem.fit_intercept)) * block_factor(rows.X)
+    size = _block_rows(problem) * block_factor(rows.X)
     spans = [slice(start, start + size) for start in range(0, len(rows.y), size)]
 
     def table(span: slice) -> tuple[Any, Any]:
-        return proba_and_variances(problem.kernel.proba(params, rows.X[span]))
+        proba = problem.kernel.proba(params, rows.X[span])
+        return proba_and_variances(proba, is_compiled=problem.kernel.is_compiled)
 
     work = 0.5 * pass_work(problem._replace(data=rows))
-    cached = list(map_in_order(table, spans, work)) if problem.n_outputs <= problem.n_features else None
+    is_cached = problem.n_outputs <= problem.n_features or problem.n_outputs * len(rows.y) <= _CACHED_ENTRIES
+    cached = list(map_in_order(table, spans, work)) if is_cached else None
 
     def make(i: int) -> HessianBlock:
         span = spans[i]
@@ -360,22 +369,20 @@ def hessian_matrix(
     """
     K, p = problem.n_outputs, problem.n_features
     q = p + problem.fit_intercept
-    blocks_of_pairs = np.zeros((K * (K + 1) // 2, q, q))
     mean, factor = preconditioner.mean, 1 / preconditioner.scale
 
-    def curvature(make: Callable[[], HessianBlock]) -> Any:
+    def block_hessian(make: Callable[[], HessianBlock]) -> Array:
         X, weight, proba, variances = make()
-        return class_hessians(problem.kernel, X, mean, factor, weight, proba, variances, q)
+        return loss_hessian(problem.kernel, X, mean, factor, weight, proba, variances, q)
 
-    n_samples = len(blocks) * _block_rows(K * q)
+    n_samples = len(blocks) * _block_rows(problem)
     work = 0.5 / GRAM_PER_PASS * n_samples * (K * q) ** 2 * (not isinstance(problem.data.X, DeviceArray))
-    for block_curvature in map_in_order(curvature, blocks, work):
-        blocks_of_pairs += block_curvature
-    table = np.zeros((K, q, K, q))
-    for (c, d), block in zip(zip(*np.tril_indices(K), strict=True), blocks_of_pairs, strict=True):
-        table[c, :, d] = np.tril(block) + np.tril(block, -1).T
-    np.einsum("cjcj->cj", table)[:, :p] += _ridge(problem, preconditioner)
-    return table.reshape(K * q, K * q)
+    parts = map_in_order(block_hessian, blocks, work)
+    matrix = next(parts)
+    for part in parts:
+        matrix += part
+    np.einsum("cjcj->cj", matrix.reshape(K, q, K, q))[:, :p] += _ridge(problem, preconditioner)
+    return matrix
 
 
 def _ridge(problem: Problem, preconditioner: GramPreconditioner) -> Array:
@@ -421,9 +428,15 @@ def _invert(matrix: Array) -> Array:
     return inverse
 
 
-def _block_rows(n_columns: int) -> int:
-    """Return the number of rows per block for a Hessian of ``n_columns`` columns."""
-    return max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns)
+def _block_rows(problem: Problem) -> int:
+    """Return the number of rows per block of a Hessian: adding up the blocks costs little next to their products.
+
+    The compiled engine divides dense blocks itself.
+    """
+    n_columns = problem.n_outputs * (problem.n_features + problem.fit_intercept)
+    n_rows = max(1, _MIN_BLOCK_ENTRIES // n_columns, n_columns)
+    is_divided = problem.kernel.is_compiled and isinstance(problem.data.X, np.ndarray)
+    return max(n_rows, block_length(problem)) if is_divided else n_rows
 
 
 def cholesky_of_unit_diagonal(matrix: Array, jitter: float) -> Array:

@@ -118,8 +118,8 @@ def draw_systematically(size: Array, n_drawn: int) -> tuple[Array, Array]:
     indices of the rows, and their inclusion probabilities.
     """
     inclusion = _inclusion_probabilities(size, n_drawn)
-    index = np.unique(np.searchsorted(np.cumsum(inclusion), np.arange(n_drawn) + 0.5))
-    index = index[index < len(size)]
+    n_up_to_row = np.floor(np.cumsum(inclusion) + 0.5)  # draws at 1/2, 3/2, ... of the sum of the probabilities
+    index = np.flatnonzero(np.diff(n_up_to_row, prepend=0.0))
     return index, inclusion[index]
 
 

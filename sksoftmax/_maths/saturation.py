@@ -78,6 +78,9 @@ _UNKNOWNS_PER_PRODUCT = 4
 #: as F.
 _ROUNDING = 4
 
+#: Rounding error of the duality gap, a difference of terms as large as F, in units of machine epsilon times F.
+_GAP_ROUNDING = 8
+
 #: Relative change of a probability below which the divergence is computed by its series. In float32 the difference of
 #: its terms would have no digits left.
 _SERIES_BELOW = 1e-2
@@ -153,7 +156,7 @@ class _LinearizedSums(NamedTuple):
         The intercept part has a third block, the curvature along each intercept.
         """
         params, step = _split_halves(params)
-        if self.kernel is compiled and self.step_kernel is compiled and len(params.coef) > 1:
+        if self.kernel is compiled and self.step_kernel is compiled:
             proba, change = compiled.proba(params, X), compiled.raw_prediction(step, X)
             return compiled.linearize(proba, change, X, weight / total)
         proba, norm_weight = exact_proba(to_host(self.kernel.proba(params, X))), to_host(weight) / total
@@ -408,13 +411,14 @@ def saturate_step(
     is_exact = is_solved and (rows is None or len(rows.y) == problem.n_total_samples)
     trial, kernel, trials = newton, problem.kernel, [newton]
     previous: SaturationCheck | None = None
+    rounding = _GAP_ROUNDING * float(np.finfo(np.float64).eps) * abs(evaluation.value)
     for _ in range(MAX_ROUNDS):
         # 1.
         check = check_saturation(
             *(problem, params, evaluation, rows, trial.direction, kernel, allowed), is_exact=is_exact, previous=previous
         )
         # 2.
-        gap_decrease = max(check.gap, newton.decrease)
+        gap_decrease = max(check.gap - rounding, newton.decrease)
         trial = trial._replace(decrease=gap_decrease, cg_remainder=max(trial.cg_remainder, check.missed_decrease))
         if check.is_negligible(allowed):
             # a factor leaves no gradient of the model, but CG leaves some by its accuracy: count only the new part

@@ -12,11 +12,12 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import entr, logsumexp
+from scipy.special import entr, expit, logsumexp
 from scipy.special import softmax as scipy_softmax
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines import compiled, moments, vectorized
+from sksoftmax._maths.curvature import proba_and_variances
 from sksoftmax._maths.saturation import _LinearizedSums
 from sksoftmax._types import Params
 
@@ -96,6 +97,26 @@ def test_a_far_smaller_raw_prediction_has_probability_0_or_a_normal_number(dtype
     assert (p[1, 2:] > np.finfo(dtype).tiny).all()
 
 
+@DTYPE
+@pytest.mark.parametrize("n_rows", [1, 8, 13])
+def test_the_probability_of_the_second_class_is_that_of_scipy(n_rows, dtype, variant):
+    z = np.concatenate([[0.0, 40, -40, 700, -700, 1e30, -1e30], np.linspace(-9, 9, n_rows)]).astype(dtype)
+    p = np.empty(len(z))
+    kernels.expit(z, p)
+    assert_allclose(p, expit(z.astype(np.float64)), rtol=1e-14, atol=1e-300)
+
+
+@DTYPE
+@pytest.mark.parametrize("n_rows", [1, 16, 100])
+def test_probabilities_and_their_variances_are_those_of_numpy(n_rows, dtype, variant):
+    z = np.random.default_rng(0).normal(0, 9, (5, n_rows)).astype(dtype)
+    z[:, 0] = 0  # all classes tie
+    proba = np.exp(z - z.max(axis=0))
+    proba /= proba.sum(axis=0)
+    for got, want in zip(compiled.proba_and_variances(proba), proba_and_variances(proba), strict=True):
+        assert_allclose(got, want, rtol=1e-14, atol=0)
+
+
 def test_a_pass_leaves_subnormal_numbers_to_others_as_they_are():
     X, columns = np.ones((4, 3), np.float32), np.ones((3, 5), np.float32)
     kernels.raw_predictions_dense(X, columns, np.zeros(5, np.float32), np.empty((5, 4), np.float32))
@@ -130,7 +151,7 @@ def test_products_of_any_shape_are_those_of_numpy(n_rows, n_features, n_outputs,
 
 @DTYPE
 @pytest.mark.parametrize("size", [0.0, 0.01, 1.5, 40.0])  # of the step: none, some and most rows saturate
-@pytest.mark.parametrize("n_classes", [3, 11])
+@pytest.mark.parametrize("n_classes", [1, 3, 11])
 def test_linearised_probabilities_are_those_of_numpy(n_classes, size, dtype, variant):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 7)).astype(dtype)
@@ -182,7 +203,7 @@ def test_sparse_products_are_those_of_scipy(n_classes, index, dtype, variant):
 
 
 @DTYPE
-@pytest.mark.parametrize(("p", "n_classes"), [(5, 12), (40, 1), (70, 3)])  # by products of columns; by Gram matrices
+@pytest.mark.parametrize(("p", "n_classes"), [(5, 12), (40, 1), (70, 3), (530, 2)])  # by tiles; by the BLAS
 def test_moments_and_hessians_are_those_of_numpy_in_each_variant(p, n_classes, dtype, variant):
     rng = np.random.default_rng(0)
     X, weight = rng.standard_normal((2 * p, 300)).T.astype(dtype)[:, :p], rng.uniform(size=300)  # not contiguous
@@ -193,7 +214,7 @@ def test_moments_and_hessians_are_those_of_numpy_in_each_variant(p, n_classes, d
         lambda engine: moments.column_squares(engine, X, mean, factor, weight),
         lambda engine: moments.row_squares(engine, X, mean, factor),
         lambda engine: np.tril(moments.gram(engine, X, mean, factor, weight, p + 1)),
-        lambda engine: np.tril(moments.class_hessians(engine, X, mean, factor, weight, proba, proba**2, p + 1)),
+        lambda engine: np.tril(moments.loss_hessian(engine, X, mean, factor, weight, proba, proba**2, p + 1)),
     ):
         assert_allclose(sums(compiled), sums(vectorized), **tolerance)
 
@@ -773,10 +794,16 @@ def test_dense_arrays_of_other_sizes_are_refused(name, value, message):
         ("add_gram", [(9, 5), 5, 5, 8, (5, 5)], "root must have an entry for each row of X"),
         ("add_gram", [(9, 5), 5, 5, 9, (5, 6)], "gram must be square"),
         ("add_gram", [(9, 5), 5, 5, 9, (7, 7)], "there is at most one column of ones"),
-        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (5, 6, 6)], "blocks must be"),
-        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (6, 6)], "blocks must be"),
-        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 8), (6, 6, 6)], "proba and variances must be"),
-        ("class_hessians", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (6, 4, 4)], "there is at most one column of ones"),
+        ("add_hessian", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (17, 17)], "hessian must be square, with n_classes blocks"),
+        ("add_hessian", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (18, 15)], "hessian must be square, with n_classes blocks"),
+        ("add_hessian", [(9, 5), 5, 5, 9, (3, 9), (3, 9), (12, 12)], "there is at most one column of ones"),
+        ("add_hessian", [(9, 5), 4, 5, 9, (3, 9), (3, 9), (18, 18)], "mean and factor must have an entry for each"),
+        ("add_hessian", [(9, 5), 5, 5, 9, (3, 9), (3, 8), (18, 18)], "proba and variances must be"),
+        ("add_hessian", [(9, 5), 5, 5, 8, (3, 9), (3, 9), (18, 18)], "weight must have an entry for each row of X"),
+        ("proba_and_variances", [(3, 9), (3, 9), (3, 8)], "the tables must have the same shape"),
+        ("expit", [9, 8], "proba must have an entry for each one of z"),
+        ("linearize_binary", [9, 8, 9, (2, 9), 3], "change and weight must have an entry for each one of proba"),
+        ("linearize_binary", [9, 9, 9, (2, 9), 2], r"differences must be \(2, n_samples\), and sums \(3,\)"),
     ],
 )
 def test_moments_of_other_sizes_are_refused(name, shapes, message):

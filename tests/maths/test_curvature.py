@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from sksoftmax._maths.curvature import (
@@ -14,7 +16,7 @@ from sksoftmax._maths.curvature import (
 )
 from sksoftmax._maths.objective import hessian_products, prior_params, probabilities
 from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
-from sksoftmax._maths.row_sampling import draw_rows, leverage
+from sksoftmax._maths.row_sampling import _inclusion_probabilities, draw_rows, draw_systematically, leverage
 from sksoftmax._types import Params
 from tests.problems import CONTAINERS, problem, random_data, random_params, random_problem
 
@@ -241,3 +243,20 @@ def test_without_curvature_the_diagonals_inverse_is_0():
     case = problem(np.zeros((4, 2)), [0, 1, 0, 1], alpha=0.0)
     flat = hessian_diagonal(case, prior_params(case), case.data._replace(weight=case.data.weight / 4))
     assert_allclose(flat.apply(Params(np.ones((1, 2)), np.ones(1))).coef, 0)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
+def test_a_systematic_draw_takes_the_rows_at_one_half_three_halves_and_so_on(n_samples, n_drawn, seed):
+    size = np.random.default_rng(seed).exponential(size=n_samples) ** 3
+    n_drawn = min(n_drawn, n_samples)
+    index, inclusion = draw_systematically(size, n_drawn)
+    probability = _inclusion_probabilities(size, n_drawn)
+    want, total = [], 0.0
+    for i, one in enumerate(probability):
+        if any(total < k + 0.5 <= total + one for k in range(n_drawn)):
+            want.append(i)
+        total += one
+    assert index.tolist() == want
+    assert_allclose(inclusion, probability[want])
+    assert probability.sum() == pytest.approx(n_drawn)
+    assert (probability <= 1).all()

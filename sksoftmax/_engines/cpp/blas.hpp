@@ -52,15 +52,13 @@ template <class Real> void add_gram(const Real *u, Size n_samples, Size n_column
         Blas<Real>::syrk(&upper, &plain, &q, &n, &factor, const_cast<Real *>(u), &q, &one, gram, &q);
 }
 
-// Add a' b to `sums`, (n_left, n_right); a is (n_samples, n_left), and b (n_samples, n_right).
-template <class Real>
-void add_inner_products(const Real *a, const Real *b, Size n_samples, Size n_left, Size n_right, Real *sums) {
-    int left = int(n_left), right = int(n_right), n = int(n_samples);
+// Do `add_gram` for u one column after the other: (n_columns, stride), with zeros beyond the last row.
+template <class Real> void add_gram_of_columns(const Real *u, Size stride, Size n_columns, Real factor, Real *gram) {
+    int q = int(n_columns), n = int(stride);
     Real one = 1;
-    char plain = 'N', transposed = 'T';
-    if (n_left > 0 && n_right > 0)
-        Blas<Real>::gemm(&plain, &transposed, &right, &left, &n, &one, const_cast<Real *>(b), &right,
-                         const_cast<Real *>(a), &left, &one, sums, &right);
+    char upper = 'U', transposed = 'T';
+    if (n_columns > 0)
+        Blas<Real>::syrk(&upper, &transposed, &q, &n, &factor, const_cast<Real *>(u), &n, &one, gram, &q);
 }
 
 // Compute the inner products of n_left with n_right rows of n_features entries; out is a tile of a table of `width`

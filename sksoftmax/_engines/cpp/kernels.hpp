@@ -49,11 +49,14 @@ template <class Real, class Index> struct Kernels {
                                 double *sums);
     void (*multiply_table)(const Real *x, Size n_rows, Size row_step, Size term_step, const Real *table, Size width,
                            Size n_lanes, Size n_terms, bool add, Real *out);
+    void (*expit)(const Real *z, Size n_samples, double *proba);
     void (*softmax_in_place)(Real *z, Size n_classes, Size n_samples);
     void (*multiply_hessian)(const Real *proba, Size proba_stride, Real *z, Size n_classes, Size n_samples,
                              const double *weight, double *sums);
     double (*linearize)(const Real *proba, const Real *change, const double *weight, Size n_classes, Size n_samples,
                         double *differences, double *sums);
+    double (*linearize_binary)(const double *proba, const Real *change, const double *weight, Size n_samples,
+                               double *differences, double *sums);
     void (*summarize_columns)(const Real *X, const double *weight, Size n_samples, Size n_features, Real *low,
                               Real *high, double *sums);
     void (*add_column_squares)(const Real *X, const Real *mean, const Real *factor, const double *weight,
@@ -64,11 +67,13 @@ template <class Real, class Index> struct Kernels {
                        Size n_features, Size n_columns, Real *u);
     void (*scale_rows_double)(const Real *X, const double *mean, const double *factor, const double *root,
                               Size n_samples, Size n_features, Size n_columns, double *u);
-    void (*pair_products)(const double *u, Size n_samples, Size n_columns, double *products);
-    void (*multiply_by_roots)(const double *u, const double *weights, Size stride, Size n_samples, Size n_columns,
-                              double *out);
-    void (*class_covariances)(const double *proba, const double *variances, Size n_classes, Size n_samples, Size start,
-                              Size end, double *out);
+    void (*scale_columns)(const Real *X, const double *mean, const double *factor, Size n_samples, Size n_features,
+                          Size n_columns, Size width, Size stride, double *u);
+    void (*proba_and_variances)(const Real *proba, Size n_classes, Size n_samples, double *p, double *variances);
+    void (*class_covariance)(const double *weight, const double *p, const double *other, Size n_samples, double *out);
+    void (*multiply_by_roots)(const double *u, const double *weight, Size n_columns, Size stride, double *out);
+    void (*add_weighted_gram)(const double *u, const double *weight, Size n_columns, Size stride, double *weighted,
+                              double *gram);
 };
 
 #define SKSOFTMAX_DECLARE(variant)                                                                                     \

@@ -523,6 +523,12 @@ double loss_and_residual(Matrix<Real> z, Array<const Size> y, Array<const double
                                                            sums.data());
 }
 
+template <class Real> void expit(Array<const Real> z, Array<double> proba) {
+    check(z.size() == proba.size(), "proba must have an entry for each one of z");
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>().expit(z.data(), z.size(), proba.data());
+}
+
 template <class Real> void softmax_in_place(Matrix<Real> z) {
     nb::gil_scoped_release unlocked;
     kernels<Real, std::int32_t>().softmax_in_place(z.data(), z.shape(0), z.shape(1));
@@ -824,6 +830,20 @@ double linearize(Matrix<const Real> proba, Matrix<const Real> change, Array<cons
                                                    differences.data(), sums.data());
 }
 
+// Do `linearize` for two classes; `proba` and `change` are those of the second one.
+template <class Real>
+double linearize_binary(Array<const double> proba, Array<const Real> change, Array<const double> weight,
+                        Matrix<double> differences, Array<double> sums) {
+    const Size n_samples = proba.size();
+    check(Size(change.size()) == n_samples && Size(weight.size()) == n_samples,
+          "change and weight must have an entry for each one of proba");
+    check(differences.shape(0) == 2 && Size(differences.shape(1)) == n_samples && sums.size() == 3,
+          "differences must be (2, n_samples), and sums (3,)");
+    nb::gil_scoped_release unlocked;
+    return kernels<Real, std::int32_t>().linearize_binary(proba.data(), change.data(), weight.data(), n_samples,
+                                                          differences.data(), sums.data());
+}
+
 // --- moments and curvatures of dense rows ---
 
 template <class Real>
@@ -903,58 +923,87 @@ void add_gram_of_scaled(Matrix<const Real> X, Array<const Real> mean, Array<cons
         [&](Size start, Size end, const Real *u) { add_gram(u, end - start, n_columns, Real(1), gram.data()); });
 }
 
-//: Times of an entry of scaled rows, of a product of columns, and of a multiplication with one, in that of a
-//: multiplication of a Gram matrix of many columns (measured: 1.6, .2, .038 and .026 ns).
-constexpr double SCALED_ENTRY_WORK = 60, PAIR_PRODUCT_WORK = 10, GEMM_WORK = 1.5;
+template <class Real> void proba_and_variances(Matrix<const Real> proba, Matrix<double> p, Matrix<double> variances) {
+    const Size n_classes = proba.shape(0), n_samples = proba.shape(1);
+    check_table(p, n_classes, n_samples);
+    check_table(variances, n_classes, n_samples);
+    nb::gil_scoped_release unlocked;
+    kernels<Real, std::int32_t>().proba_and_variances(proba.data(), n_classes, n_samples, p.data(), variances.data());
+}
 
-//: Entries of a table of products of columns: less than a cache of the second level.
-constexpr Size PAIR_PRODUCTS = Size(1) << 16;
+// Memory for numbers that begins where a cache line does: loads of vectors then read one line each.
+class LineAligned {
+  public:
+    explicit LineAligned(Size n_entries) : memory_(n_entries + LINE - 1) {}
 
-// Compute the blocks of the Hessian of the loss: for each pair of classes (c, d), d <= c, the Gram matrix of the scaled
-// rows with their `class_covariances` as weights. Only the lower triangles of `blocks`, (n_pairs, n_columns,
-// n_columns), are valid.
-//
-// Either by a Gram matrix of each pair, or by one product of the covariances of the classes with the products of the
-// columns, whichever takes less time: the first for many columns, the second for many classes.
+    double *data() {
+        const auto address = reinterpret_cast<std::uintptr_t>(memory_.data()) / sizeof(double);
+        return memory_.data() + (LINE - address % LINE) % LINE;
+    }
+
+  private:
+    static constexpr std::size_t LINE = 64 / sizeof(double);
+    std::vector<double> memory_;
+};
+
+//: Entries of a span of scaled columns, which fit in a cache of the second level, and rows of a span.
+constexpr Size SCALED_ENTRIES = Size(1) << 18, SCALED_ROWS = 512;
+
+// The rows of a span of scaled columns: a multiple of 8, and not one of a page, so that entries of a row do not share a
+// place in the cache.
+Size count_padded_rows(Size n_samples) { return (n_samples + 7) / 8 * 8 + 8; }
+
+// Add the Hessian of the loss to `hessian`, a matrix of n_classes x n_columns rows: the sum over the rows of X of
+// weight (diag(p) - p p') (x) u u', u the scaled row. Only its lower triangle is valid.
 template <class Real>
-void class_hessians(Matrix<const Real> X, Array<const double> mean, Array<const double> factor,
-                    Array<const double> root, Matrix<const double> proba, Matrix<const double> variances,
-                    Array<double> blocks) {
-    const Size n_samples = X.shape(0), n_classes = proba.shape(0), n_pairs = n_classes * (n_classes + 1) / 2;
-    check(blocks.ndim() == 3 && Size(blocks.shape(0)) == n_pairs && blocks.shape(1) == blocks.shape(2),
-          "blocks must be (n_pairs, n_columns, n_columns)");
+void add_hessian(Matrix<const Real> X, Array<const double> mean, Array<const double> factor, Array<const double> weight,
+                 Matrix<const double> proba, Matrix<const double> variances, Matrix<double> hessian) {
+    const Size n_samples = X.shape(0), n_features = X.shape(1), n_classes = proba.shape(0), d = hessian.shape(0),
+               n_columns = d / n_classes;
+    check(d == n_classes * n_columns && Size(hessian.shape(1)) == d, "hessian must be square, with n_classes blocks");
+    check(n_columns == n_features || n_columns == n_features + 1, "there is at most one column of ones");
+    check(Size(mean.size()) == n_features && Size(factor.size()) == n_features,
+          "mean and factor must have an entry for each column of X");
     check(Size(proba.shape(1)) == n_samples && variances.shape(0) == proba.shape(0) &&
               Size(variances.shape(1)) == n_samples,
           "proba and variances must be (n_classes, n_samples)");
-    check(Size(root.size()) == n_samples, "root must have an entry for each row of X");
-    const Scaling<Real, double> scaling(X, mean, factor, root.data());
-    const Kernels<Real, std::int32_t> kernel = kernels<Real, std::int32_t>();
-    const Size n_columns = blocks.shape(1), n_products = n_columns * (n_columns + 1) / 2;
-    const double gram_work = double(n_pairs) * (n_products + SCALED_ENTRY_WORK * n_columns),
-                 product_work = double(n_products) * (PAIR_PRODUCT_WORK + GEMM_WORK * n_pairs);
-    const bool by_grams = gram_work < product_work;
-    const Size n_rows = by_grams ? std::max(n_columns, MIN_SCALED_ROWS)
-                                 : std::max(PAIR_PRODUCTS / std::max(n_products, Size(1)), Size(16));
-    std::vector<double> products(n_rows * (by_grams ? n_columns : n_products)), covariances(n_rows * n_pairs),
-        sums(by_grams ? 0 : n_pairs * n_products);
-    std::fill_n(blocks.data(), blocks.size(), 0.0);
-    scaling.for_spans(n_columns, n_rows, kernel.scale_rows_double, [&](Size start, Size end, const double *u) {
-        kernel.class_covariances(proba.data(), variances.data(), n_classes, n_samples, start, end, covariances.data());
-        if (!by_grams) {
-            kernel.pair_products(u, end - start, n_columns, products.data());
-            add_inner_products(covariances.data(), products.data(), end - start, n_pairs, n_products, sums.data());
-            return;
-        }
-        for (Size c = 0, pair = 0; c < n_classes; ++c)
-            for (Size d = 0; d <= c; ++d, ++pair) {
-                kernel.multiply_by_roots(u, &covariances[pair], n_pairs, end - start, n_columns, products.data());
-                add_gram(products.data(), end - start, n_columns, d == c ? 1.0 : -1.0,
-                         blocks.data() + pair * n_columns * n_columns);
+    check(Size(weight.size()) == n_samples, "weight must have an entry for each row of X");
+    const auto kernel = kernels<Real, std::int32_t>();
+    nb::gil_scoped_release unlocked;
+    Interrupts interrupts;
+    // with many columns a span is out of the cache, which is for the BLAS
+    const Size width = (n_columns + 3) / 4 * 4, block = n_columns * n_columns;
+    const bool by_blas = width * SCALED_ROWS > SCALED_ENTRIES;
+    const Size longest = count_padded_rows(std::min(SCALED_ROWS, n_samples));
+    LineAligned u(longest * width), weighted(longest * (by_blas ? width : 4)), covariance(longest);
+    std::vector<double> sums(n_classes * (n_classes + 1) / 2 * block);
+    for (Size start = 0; start < n_samples; start += SCALED_ROWS) {
+        const Size n = std::min(SCALED_ROWS, n_samples - start), stride = count_padded_rows(n);
+        kernel.scale_columns(X.data() + start * n_features, mean.data(), factor.data(), n, n_features, n_columns, width,
+                             stride, u.data());
+        std::fill(covariance.data() + n, covariance.data() + stride, 0.0);
+        double *gram = sums.data();
+        for (Size c = 0; c < n_classes; ++c)
+            for (Size e = 0; e <= c; ++e, gram += block) {
+                const double *p = (e < c ? proba : variances).data() + c * n_samples + start,
+                             *other = e < c ? proba.data() + e * n_samples + start : nullptr;
+                kernel.class_covariance(weight.data() + start, p, other, n, covariance.data());
+                if (by_blas) {
+                    kernel.multiply_by_roots(u.data(), covariance.data(), n_columns, stride, weighted.data());
+                    add_gram_of_columns(weighted.data(), stride, n_columns, e < c ? -1.0 : 1.0, gram);
+                } else {
+                    kernel.add_weighted_gram(u.data(), covariance.data(), n_columns, stride, weighted.data(), gram);
+                }
             }
-    });
-    for (Size pair = 0, k = 0; !by_grams && pair < n_pairs; ++pair)
-        for (Size j = 0; j < n_columns; ++j, k += j)
-            std::copy_n(&sums[k], j + 1, blocks.data() + (pair * n_columns + j) * n_columns);
+        interrupts.look();
+    }
+    const double *gram = sums.data();
+    for (Size c = 0; c < n_classes; ++c)
+        for (Size e = 0; e <= c; ++e, gram += block)
+            for (Size j = 0; j < n_columns; ++j)
+                for (Size k = 0; k < (e < c ? n_columns : j + 1); ++k)
+                    hessian.data()[(c * n_columns + j) * d + e * n_columns + k] +=
+                        gram[std::max(j, k) * n_columns + std::min(j, k)];
 }
 
 // Return the loss in float64 of the rows (x - mean) * factor: the sum of weight * loss. `columns` is coef',
@@ -1016,18 +1065,21 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "extrapolate_rows", extrapolate_rows<Real>);
     define(m, "add_moves", add_moves<Real>);
     define(m, "loss_and_residual", loss_and_residual<Real>);
+    define(m, "expit", expit<Real>);
     define(m, "softmax_in_place", softmax_in_place<Real>);
     define(m, "multiply_hessian", multiply_hessian<Real>);
     define(m, "raw_predictions_dense", raw_predictions_dense<Real>);
     define(m, "add_loss_gradient", add_loss_gradient<Real>);
     define(m, "add_hessian_product_dense", add_hessian_product_dense<Real>);
     define(m, "linearize", linearize<Real>);
+    define(m, "linearize_binary", linearize_binary<Real>);
     define(m, "summarize_columns", summarize_columns<Real>);
     define(m, "add_column_squares", add_column_squares<Real>);
     define(m, "row_squares", row_squares<Real>);
     define(m, "exact_loss", exact_loss<Real>);
     define(m, "add_gram", add_gram_of_scaled<Real>);
-    define(m, "class_hessians", class_hessians<Real>);
+    define(m, "proba_and_variances", proba_and_variances<Real>);
+    define(m, "add_hessian", add_hessian<Real>);
 }
 
 } // namespace

@@ -96,5 +96,27 @@ double linearize(const Real *proba, const Real *change, const double *weight, Si
     return total;
 }
 
+// Do `linearize` for two classes: the tables have one row, of the second class.
+template <class Real>
+double linearize_binary(const double *proba, const Real *change, const double *weight, Size n_samples,
+                        double *differences, double *sums) {
+    const double rounding = CHANGE_ROUNDING * std::numeric_limits<Real>::epsilon();
+    double total = 0;
+    for (Size i = 0; i < n_samples; ++i) {
+        const double p = proba[i], c = change[i];
+        const double q = 1 + (1 - p) * c < 0 ? 0 : 1 - p * c < 0 ? 1 : p;
+        const double linearized = q + q * (1 - q) * c, change_of_p = linearized - p, linear = change_of_p * c;
+        const double first = weight[i] * change_of_p, second = weight[i] * (linearized - (p + p * (1 - p) * c));
+        differences[i] = first;
+        differences[n_samples + i] = second;
+        sums[0] += first;
+        sums[1] += second;
+        sums[2] += weight[i] * q * (1 - q);
+        total += weight[i] * (divergence(linearized, p) + divergence(1 - linearized, 1 - p) -
+                              (linear - rounding * std::abs(linear)));
+    }
+    return total;
+}
+
 } // namespace SKSOFTMAX_VARIANT
 } // namespace sksoftmax

@@ -171,6 +171,26 @@ double loss_and_residual(Real *z, Size n_outputs, Size n_samples, const Size *y,
     return loss;
 }
 
+// Compute the probabilities 1 / (1 + exp(-z)) of the second one of two classes.
+template <class Real> void expit(const Real *z, Size n_samples, double *proba) {
+    constexpr double lowest = -708; // the exponential of less is no normal number
+    constexpr int W = WIDTH<double>;
+    const auto compute = [](const double *x, double *out) {
+        const Vec<double> v = load(x), e = exp_negative(-absolute<double>(v), lowest);
+        store(out, select(v >= all(0.0), all(1.0), e) / (all(1.0) + e));
+    };
+    double entries[W] = {};
+    Size i = 0;
+    for (; i + W <= n_samples; i += W) {
+        for (int k = 0; k < W; ++k)
+            entries[k] = z[i + k];
+        compute(entries, proba + i);
+    }
+    std::copy(z + i, z + n_samples, entries);
+    compute(entries, entries);
+    std::copy_n(entries, n_samples - i, proba + i);
+}
+
 // Replace the raw predictions z, (n_classes, n_samples), by probabilities.
 template <class Real> void softmax_in_place(Real *z, Size n_classes, Size n_samples) {
     for (Size start = 0; start < n_samples; start += N_ROWS) {

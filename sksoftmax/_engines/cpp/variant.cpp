@@ -37,17 +37,21 @@ template <class Real, class Index> Kernels<Real, Index> kernels() {
         add_moves<Real>,
         loss_and_residual<Real>,
         multiply_table<Real>,
+        expit<Real>,
         softmax_in_place<Real>,
         multiply_hessian<Real>,
         linearize<Real>,
+        linearize_binary<Real>,
         summarize_columns<Real>,
         add_column_squares<Real>,
         row_squares<Real>,
         scale_rows<Real, Real>,
         scale_rows<Real, double>,
-        pair_products,
+        scale_columns<Real>,
+        proba_and_variances<Real>,
+        class_covariance,
         multiply_by_roots,
-        class_covariances,
+        add_weighted_gram,
     };
 }
 
