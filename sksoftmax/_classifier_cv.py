@@ -257,7 +257,7 @@ class SoftmaxClassifierCV(
         """
         # 1.
         _arrays.check_numpy_or_scipy(rows.X, "SoftmaxClassifierCV", "GridSearchCV over SoftmaxClassifier")
-        classes, codes = np.unique(rows.y, return_inverse=True)
+        classes, codes = _labels.classes_and_codes(rows.y)
         _labels.check_two_classes(classes)
         data = _validation.check_and_drop_zero_weight(rows._replace(y=codes))
         alphas, l1_ratios = self._grid(float(data.weight.sum()))

@@ -67,6 +67,24 @@ def check_labels(y: Any, name: str = "y", *, place: str = "row", warn: bool = Tr
     return values
 
 
+def classes_and_codes(labels: Array) -> tuple[Array, Array]:
+    """Return the sorted classes, and the code of each label: ``classes[codes]`` are the labels."""
+    if not are_compact(labels):
+        return np.unique(labels, return_inverse=True)
+    numbers = labels if labels.dtype.itemsize == 8 else labels.astype(np.int64)  # differences may exceed a small dtype
+    offsets = (numbers - numbers.min()).astype(np.intp)
+    is_present = np.bincount(offsets) > 0
+    classes = np.flatnonzero(is_present).astype(numbers.dtype) + numbers.min()
+    return classes.astype(labels.dtype), (np.cumsum(is_present) - 1)[offsets]
+
+
+def are_compact(labels: Array) -> bool:
+    """Return whether the labels are integers in a range of at most half their number: no sorting is needed."""
+    if labels.dtype.kind not in "biu" or len(labels) == 0:
+        return False
+    return 2 * (int(labels.max()) - int(labels.min()) + 1) <= len(labels)
+
+
 def _check_one_kind(values: Array, name: str, place: str) -> Array:
     """Return labels as an array of numbers, or of objects if they are strings.
 

@@ -38,7 +38,7 @@ def fit_data(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Batch,
         _labels.check_two_classes(classes[rows.y.any(axis=0)])
     else:
         rows = _validation.check_rows(estimator, X, y, sample_weight, reset=True)
-        classes, codes = np.unique(rows.y, return_inverse=True)
+        classes, codes = _labels.classes_and_codes(rows.y)
         _labels.check_two_classes(classes)
         rows = rows._replace(y=codes)
     return _validation.check_and_drop_zero_weight(rows), classes

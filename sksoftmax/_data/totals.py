@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sksoftmax._data.arrays import drop_zero_weight
+from sksoftmax._data.labels import classes_and_codes
 from sksoftmax._maths.preconditioner import diagonal_moments, merge_moments
 from sksoftmax._types import Array, Batch, Moments
 
@@ -38,7 +39,7 @@ class Statistics(NamedTuple):
 
 def summarize(rows: Batch, *, fit_intercept: bool) -> tuple[Batch, Statistics]:
     """Return the rows of positive weight, with y as positions in ``labels``, and the statistics of all rows."""
-    labels, codes = np.unique(rows.y, return_inverse=True)
+    labels, codes = classes_and_codes(rows.y)
     rows = drop_zero_weight(rows._replace(y=codes))
     weights, counts = (np.bincount(rows.y, weight, len(labels)) for weight in (rows.weight, None))
     moments = diagonal_moments(rows, fit_intercept=fit_intercept) if len(rows.y) else None

@@ -33,7 +33,7 @@ from sksoftmax._data.arrays import (
     too_large_error,
     wrap_array,
 )
-from sksoftmax._data.labels import check_labels, check_two_classes
+from sksoftmax._data.labels import are_compact, check_labels, check_two_classes, classes_and_codes
 from sksoftmax._engines import compiled
 from sksoftmax._engines.device import DeviceArray
 from sksoftmax._engines.registry import KERNELS, has_compiled
@@ -253,10 +253,11 @@ def check_rows(
     _check_engine_accepts(estimator, X)
     y = None if y is None else check_labels(y, f"y{suffix}")
     X, y = _validate(estimator, X, y=y, order=_memory_order(estimator, X, is_stream=is_stream), reset=reset)
-    with warnings.catch_warnings():
-        if is_stream:
-            warnings.simplefilter("ignore", UserWarning)
-        check_classification_targets(y)
+    if not are_compact(y):  # compact labels are neither continuous nor too many
+        with warnings.catch_warnings():
+            if is_stream:
+                warnings.simplefilter("ignore", UserWarning)
+            check_classification_targets(y)
     weight = check_sample_weight(as_host_array(sample_weight), y, f"sample_weight{suffix}")
     return Batch(canonicalize(X), y, weight)
 
@@ -350,6 +351,6 @@ def check_data_without_estimator(X: Any, y: Any, sample_weight: Any) -> tuple[Ba
     check_classification_targets(y)
     weight = check_sample_weight(sample_weight, X)
     check_any_weight(int(np.count_nonzero(weight)))
-    classes, codes = np.unique(y, return_inverse=True)
+    classes, codes = classes_and_codes(y)
     check_two_classes(classes)
     return Batch(X, codes, weight), classes
