@@ -71,7 +71,8 @@ class SoftmaxClassifier(
     The default ``solver="auto"`` needs no tuning and no scaling. Its minibatch steps are preconditioned by a bound on
     the curvature of F (Boehning, 1992), which makes them independent of the scales and correlations of the columns.
     Newton steps then finish the fit, with gradients over all rows and a curvature estimated from a subsample; or L-BFGS
-    with a preconditioner does, on dense rows whose Hessian is large.
+    with a preconditioner does, on dense rows whose Hessian is large. Where Newton steps are cheap, the fit consists of
+    them alone, and may start from the fit of a sample.
 
     Parameters
     ----------

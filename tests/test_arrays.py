@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sksoftmax import SoftmaxClassifier, check_gradient
 from sksoftmax._engines import array_api
 from sksoftmax._engines import device as _device
-from sksoftmax._training import plan
+from sksoftmax._training.start import auto_batch_size
 from sksoftmax._types import Batch, Problem
 from tests import libraries
 
@@ -43,14 +43,14 @@ def rows_of(n_samples, n_features, n_classes, seed=0):
 #: name -> (rows, columns, classes), parameters, what runs.
 FITS = {
     "factorised": ((3000, 5, 3), {}, "newton"),
-    "two classes": ((20000, 12, 2), {"tol": 1e-6}, "preconditioned_sgd+newton"),
+    "two classes": ((20000, 12, 2), {"tol": 1e-6}, "newton"),
     "minibatches": ((6000, 40, 4), {"batch_size": 100}, "preconditioned_sgd+newton"),
     "each class's curvature": ((6000, 60, 20), {"tol": 1e-8}, "preconditioned_sgd+lbfgs"),
     "L-BFGS": ((4200, 80, 100), {"tol": 1e-2}, "preconditioned_sgd+lbfgs"),
     "many columns": ((400, 600, 3), {}, "newton"),
-    "no intercept": ((6000, 10, 3), {"fit_intercept": False}, "preconditioned_sgd+newton"),
-    "class weights": ((6000, 10, 3), {"class_weight": {0: 1.0, 1: 3.0, 2: 0.5}}, "preconditioned_sgd+newton"),
-    "L1": ((6000, 10, 3), {"l1_ratio": 1.0, "alpha": 0.02}, "preconditioned_sgd+proximal_newton"),
+    "no intercept": ((6000, 10, 3), {"fit_intercept": False}, "newton"),
+    "class weights": ((6000, 10, 3), {"class_weight": {0: 1.0, 1: 3.0, 2: 0.5}}, "newton"),
+    "L1": ((6000, 10, 3), {"l1_ratio": 1.0, "alpha": 0.02}, "proximal_newton"),
     "elastic net by products": ((3000, 60, 20), {"l1_ratio": 0.5, "alpha": 1e-3}, "proximal_newton"),
     "early stopping": ((6000, 20, 3), {"early_stopping": True, "tol": 0.0, "n_iter_no_change": 2}, None),
     "sgd": ((1000, 8, 3), {"solver": "sgd", "max_iter": 3}, "sgd"),
@@ -173,7 +173,7 @@ def test_an_epoch_elsewhere_has_half_as_many_batches(library):
     X, y = library.array(np.zeros((140_000, 2), np.float32)), np.zeros(140_000, int)
     problem = Problem(Batch(libraries.wrapped(X), y, np.ones(len(y))), 3, 1e-4, True, array_api, 1.0)
     is_here = "cpu" in str(library.device).lower()
-    assert plan._auto_batch_size(problem) == (140_000 // 512 if is_here else 140_000 // 256)
+    assert auto_batch_size(problem) == (140_000 // 512 if is_here else 140_000 // 256)
 
 
 def test_a_device_without_float64_is_fitted_in_float32(monkeypatch):

@@ -614,10 +614,11 @@ def test_warm_start_goes_on_from_the_last_coefficients():
     assert objective_of(clf, X, y, 2e-4) <= objective_of(best, X, y, 2e-4) * (1 + 1e-3)
 
 
-def test_warm_start_keeps_what_minibatches_would_leave():
-    X, y = random_data(n_samples=6000)
-    clf = SoftmaxClassifier(warm_start=True, tol=1e-10, random_state=0).fit(X, y)
-    assert "sgd" in clf.solver_info_["solver"]
+@pytest.mark.parametrize(("batch_size", "solver"), [(100, "preconditioned_sgd+newton"), ("auto", "newton")])
+def test_warm_start_keeps_what_a_cold_start_would_leave(batch_size, solver):
+    X, y = random_data(n_samples=20_000)
+    clf = SoftmaxClassifier(warm_start=True, tol=1e-10, batch_size=batch_size, random_state=0).fit(X, y)
+    assert clf.solver_info_["solver"] == solver
     best = clf.loss_curve_[-1]
     clf.set_params(tol=1e-3).fit(X, y)
     assert clf.n_iter_ == 1

@@ -67,6 +67,7 @@ LAYERS = {
         "settings",
         "newton_stage",
         "tolerance",
+        "start",
         "named_solvers",
         "lazy_solver",
         "plan",

@@ -8,8 +8,8 @@ repeat, up to ``n_steps`` times, with the Cholesky factor at hand. Steps 5 to 8 
    if it is that of a sample, which may have misled the step. Otherwise F is at its limit of precision: stop.
 3. Accept the step. If it achieved much less than its predicted reduction because the sample misses curvature, mark
    the sample as stale: the next one is larger.
-4. If the round began close to the minimum, estimate F - F* by the factor at hand, the first time only. If the
-   estimate ends the fit, return without a new factor.
+4. If the round began close to the minimum, estimate F - F* by CG that is preconditioned by the factor at hand, the
+   first time only. If the estimate ends the fit, return without a new factor.
 5. Draw a new sample if it is stale, or if F has decreased much since the last draw.
 6. Factorise the Hessian of the sample; or build a better preconditioner for conjugate gradients (CG) once it pays.
 7. Solve ``H d = -g`` by the factor or by CG, with g the gradient of F over all rows and H the Hessian of the sample.
@@ -90,8 +90,9 @@ _MIN_SAMPLED_CG_RTOL = 0.1
 #: Relative CG accuracy of the direction that ends the fit. The first iterations hardly see the small eigenvalues.
 _FINAL_CG_RTOL = 0.03
 
-#: Safety factor on an excess by the factor of the previous step: the curvature falls where classes separate.
-_STALE_FACTOR_SAFETY = 4.0
+#: Relative CG accuracy of a direction that is preconditioned by the Cholesky factor of the last step: what it leaves of
+#: the gradient has to be small against the penalty alone.
+_STALE_FACTOR_CG_RTOL = 1e-3
 
 #: F - F* where F decays exponentially, in units of the predicted reduction.
 _EXPONENTIAL_FACTOR = 2.0
@@ -306,11 +307,12 @@ def _step(settings: NewtonSettings, problem: Problem, state: NewtonState, batch:
             break
         # 4.
         if i == 0 and is_near and state.factor is not None:  # a new factor would hardly differ
-            renewed = _with_direction(problem, state, _direction(problem, state), same_sample=True)
-            if _STALE_FACTOR_SAFETY * renewed.excess <= settings.tol:
+            direction = _direction(problem, state, _STALE_FACTOR_CG_RTOL, is_stale=True)
+            renewed = _with_direction(problem, state, direction, same_sample=True)
+            if renewed.excess <= settings.tol:
                 renewed = _with_saturation_check(settings, problem, state, renewed, same_sample=True)
-            if _STALE_FACTOR_SAFETY * renewed.excess <= settings.tol:
-                return renewed._replace(excess=_STALE_FACTOR_SAFETY * renewed.excess)
+            if renewed.excess <= settings.tol:
+                return renewed
     return _refresh_curvature(settings, problem, state)
 
 
@@ -456,19 +458,23 @@ def _with_direction(
     )
 
 
-def _direction(problem: Problem, state: NewtonState, accuracy: float | None = None) -> NewtonStep:
+def _direction(
+    problem: Problem, state: NewtonState, accuracy: float | None = None, *, is_stale: bool = False
+) -> NewtonStep:
     """Return the Newton direction, corrected by the L-BFGS pairs.
 
-    ``accuracy`` is that of CG; None chooses it by the predicted decrease.
+    ``accuracy`` is that of CG; None chooses it by the predicted decrease. ``is_stale``: whether the factor is that of
+    earlier parameters, so that it is a preconditioner of CG only.
     """
-    grads, factor, preconditioner = state.evaluation.grads, state.factor, state.preconditioner
-    if factor is not None:
+    grads, factor, pairs = state.evaluation.grads, state.factor, state.pairs
+    if factor is not None and not is_stale:
 
         def solve(gradient: Params) -> NewtonStep:
             direction = scale_params(-1.0, factor.apply(gradient))
             return NewtonStep(direction, -0.5 * dot(direction, gradient), 0.0, 0)
     else:
         hessian = hessian_products(problem, state.params, state.rows)
+        preconditioner = state.preconditioner if factor is None else factor
         if accuracy is None:
             # 1/2 g' P g is about F - F*; relative to F, its root is the accuracy that pays
             expected = 0.5 * dot(grads, preconditioner.apply(grads)) / max(state.evaluation.value, 1e-300)
@@ -478,7 +484,8 @@ def _direction(problem: Problem, state: NewtonState, accuracy: float | None = No
         def solve(gradient: Params) -> NewtonStep:
             return conjugate_gradients(hessian, gradient, preconditioner, accuracy, MAX_PRODUCTS)
 
-    return lbfgs_correct(state.pairs, grads, solve)
+    # of the Hessian of all rows, CG leaves nothing to correct
+    return solve(grads) if is_stale and not is_subsampled(problem, state.rows) else lbfgs_correct(pairs, grads, solve)
 
 
 def _accept_step(problem: Problem, state: NewtonState, params: Params, evaluation: Evaluation) -> NewtonState:

@@ -35,6 +35,7 @@ from sksoftmax._solvers._dual_data import is_mostly_zeros
 from sksoftmax._training.loop import Epoch, Monitor, Result, StoppingCriteria, train
 from sksoftmax._training.plan import make_plan, plan_moments, use_dual
 from sksoftmax._training.settings import Settings
+from sksoftmax._training.start import first_sample
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._training.tolerance import center_or_widen
 from sksoftmax._types import Array, Moments, Params, Problem, is_finite
@@ -91,7 +92,8 @@ def minimize(
 
     1. Leave out the classes without rows.
     2. Replace a warm start by the class priors, if F is higher there.
-    3. For out-of-core data and ``solver="auto"``, fit the sample in memory and start from its parameters.
+    3. For out-of-core data and ``solver="auto"``, fit the sample in memory and start from its parameters; for other
+       data, a sample of the rows, if that is the fastest start (see `start`).
     4. Fit all rows.
     5. Center the parameters and round them to X's dtype.
 
@@ -122,18 +124,12 @@ def minimize(
     if is_warm and not is_start(problem, params):
         params, is_warm = prior_params(problem), False
     # 3.
-    sample_info: dict[str, object] = {}
     tol = max(criteria.tol, float(np.finfo(problem.data.X.dtype).eps))
-    if problem.data_source is not None and not is_warm and settings.solver == "auto":
-        sample_tol = max(_SAMPLE_TOL, tol)
-        sample_result, _ = _minimize_reduced(
-            *(_sample_problem(problem), params, settings._replace(tol=sample_tol), criteria._replace(tol=sample_tol)),
-            is_warm=False,
-            rng=rng,
-            monitor=NO_MONITOR,
-        )
+    sample_info: dict[str, object] = {}
+    if not is_warm and (sample_result := _fit_sample(problem, params, settings, criteria, rng)) is not None:
         params, is_warm = sample_result.params, True
-        sample_info = {"sample": f"{problem.n_samples} rows, {sample_result.solver}"}
+        if problem.data_source is not None:
+            sample_info = {"sample": f"{problem.n_samples} rows, {sample_result.solver}"}
     # 4.
     result, info = _minimize_reduced(problem, params, settings, criteria, is_warm=is_warm, rng=rng, monitor=monitor)
     # 5.
@@ -158,9 +154,28 @@ def is_start(problem: Problem, params: Params) -> bool:
     return value_and_grad(sample, params).value <= prior_objective(sample)
 
 
-def _sample_problem(problem: Problem) -> Problem:
-    """Return the problem of the rows in memory alone."""
-    return problem._replace(data_source=None, mean_weight=float(problem.data.weight.mean()))
+def _fit_sample(
+    problem: Problem,
+    params: Params,
+    settings: Settings,
+    criteria: StoppingCriteria,
+    rng: np.random.RandomState,
+) -> Result | None:
+    """Return the fit of a sample of the rows, whose start may be a sample itself; None if the fit needs none."""
+    if problem.data_source is None:
+        sample = first_sample(problem, settings)
+    elif settings.solver == "auto":
+        sample = problem._replace(data_source=None, mean_weight=float(problem.data.weight.mean()))
+    else:
+        sample = None
+    if sample is None:
+        return None
+    tol, is_warm = max(_SAMPLE_TOL, criteria.tol), False
+    settings, criteria = settings._replace(tol=tol), criteria._replace(tol=tol)
+    if (smaller := _fit_sample(sample, params, settings, criteria, rng)) is not None:
+        params, is_warm = smaller.params, True
+    result, _ = _minimize_reduced(sample, params, settings, criteria, is_warm=is_warm, rng=rng, monitor=NO_MONITOR)
+    return result
 
 
 def _minimize_reduced(

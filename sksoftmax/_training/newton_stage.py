@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._engines.device import is_in_host_memory
-from sksoftmax._maths.class_curvature import HESSIAN_ROWS_PER_UNKNOWN
+from sksoftmax._maths.class_curvature import DRAW_TIME, HESSIAN_ROWS_PER_UNKNOWN, hessian_time, pass_time
 from sksoftmax._maths.curvature import class_block_preconditioner, factorize_subsample
 from sksoftmax._maths.preconditioner import GramPreconditioner, PreconditionerCandidate
 from sksoftmax._solvers.newton import PreconditionerCache, newton
@@ -87,11 +87,14 @@ def choose_curvature(problem: Problem) -> Curvature:
     - if that takes about a millisecond at most, or
     - if d is at most 1000 and the cost is at most 12 passes.
 
-    The number of steps with the same factor is its cost in passes.
+    The number of steps with the same factor is its cost in passes. Without L1 the Hessian is that of all rows if it
+    takes less time than a pass and the draw of a sample; proximal steps need more of the rows than their Hessian.
     """
     n, p = problem.n_total_samples, problem.n_features
     d = problem.n_outputs * (p + problem.fit_intercept)
     rows_of_a_pass = int(min(_FACTOR_PER_PASS / d, MAX_SAMPLE_FRACTION) * n)  # their factorization costs a pass
+    if not problem.l1_ratio and hessian_time(problem, n) <= pass_time(problem) + DRAW_TIME * n:
+        rows_of_a_pass = n
     n_drawn = max(HESSIAN_ROWS_PER_UNKNOWN * d, rows_of_a_pass, _MIN_WORK // (d * d))
     n_drawn = problem.n_samples if problem.data_source is not None else sample_size_or_all(n_drawn, problem.n_samples)
     work = d * d * (n_drawn + d / 3)

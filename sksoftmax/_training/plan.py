@@ -1,7 +1,7 @@
 """Choose the engine and the solvers of a fit or a stream from the shape of the problem.
 
-The choices of "auto" are made here, except the curvature of Newton steps (`newton_stage`) and the learning rates of
-named solvers (`named_solvers`). `fit`, `path`
+The choices of "auto" are made here, except the curvature of Newton steps (`newton_stage`), the learning rates of
+named solvers (`named_solvers`) and the start of a fit whose Hessian is factorized (`start`). `fit`, `path`
 and `stream` call `make_plan`, `use_dual` and `make_stream_plan`. To read the choices, start at the table `RULES`.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sksoftmax._data.batches import draw_seed, row_order
-from sksoftmax._engines.device import DeviceArray, is_in_host_memory
+from sksoftmax._engines.device import DeviceArray
 from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.class_curvature import (
     HESSIAN_ROWS_PER_UNKNOWN,
@@ -43,7 +43,8 @@ from sksoftmax._training.newton_stage import (
     newton_stage_solver,
     sample_size_or_all,
 )
-from sksoftmax._training.settings import MIN_BATCH, Plan, Settings, Stage
+from sksoftmax._training.settings import Plan, Settings, Stage
+from sksoftmax._training.start import MAX_SGD_EPOCHS, Start, auto_batch_size, choose_start, count_epochs
 from sksoftmax._training.tolerance import center_or_widen, final_tol, is_small, stop_tol
 from sksoftmax._types import Moments, Problem, Solver
 
@@ -282,21 +283,6 @@ def plan_sag(case: Case) -> Plan:
 
 # --- rules 4 and 5: minibatches first -----------------------------------------------------------------------
 
-#: Maximum rows of an "auto" batch.
-_MAX_BATCH = 4096
-
-#: Maximum number of "auto" batches in an epoch.
-_MAX_BATCHES = 512
-
-#: Minimum number of batches in an epoch for minibatches to come first.
-_MIN_BATCHES = 16
-
-#: Target number of minibatch steps; it is rounded to full epochs, at least one.
-_SGD_STEPS = 256
-
-#: Maximum number of epochs of minibatch steps.
-_MAX_SGD_EPOCHS = 5
-
 #: Rows per class from which L-BFGS estimates the mean curvature, at least, and as a fraction of all rows.
 _ROWS_PER_CLASS = 20
 _DRAWN_FRACTION = 0.03
@@ -312,13 +298,12 @@ _MIN_PAIRS = 10
 _MAX_PAIRS = 50
 
 
-def has_many_batches(case: Case) -> bool:
-    """Return whether minibatches come first: a cold start, and 16 batches in an epoch or a setting for minibatches.
+def has_minibatches_first(case: Case) -> bool:
+    """Return whether minibatches come first: see `start`.
 
-    An epoch of minibatch steps costs about 1.3 passes and covers most of the distance to the minimum; the Newton steps
-    are for the rest. A warm start is excluded, because the first minibatch steps would lead away from it.
+    An epoch of minibatch steps covers most of the distance to the minimum; the Newton steps are for the rest.
     """
-    return _use_minibatches(case.problem, case.settings, is_warm=case.is_warm)
+    return choose_start(case.problem, case.settings, is_warm=case.is_warm) is Start.MINIBATCHES
 
 
 def is_hessian_too_large(case: Case) -> bool:
@@ -355,8 +340,8 @@ def plan_lbfgs(case: Case) -> Plan:
     """
     problem, settings, stages, rate, batch_size = case.problem, case.settings, [], None, case.problem.n_total_samples
     is_requested = settings.batch_size is not None or settings.learning_rate is not None
-    if has_many_batches(case) and (is_requested or preconditioner_costs(problem).gram <= 1):
-        sgd, rate, batch_size = _sgd_stage(case, max_epochs=_MAX_SGD_EPOCHS if is_requested else 1)
+    if has_minibatches_first(case) and (is_requested or preconditioner_costs(problem).gram <= 1):
+        sgd, rate, batch_size = _sgd_stage(case, max_epochs=MAX_SGD_EPOCHS if is_requested else 1)
         stages, moments = [sgd], case.get_moments()
     else:
         moments = case.known_moments or compute_moments(problem, full_gram=False)
@@ -378,32 +363,15 @@ def plan_lbfgs(case: Case) -> Plan:
     return Plan(stages, gram_preconditioner(problem, moments), tol, info)
 
 
-def _use_minibatches(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
-    """Return whether minibatches come first; see `has_many_batches`."""
-    n_batches = -(-problem.n_total_samples // (settings.batch_size or _auto_batch_size(problem)))
-    is_requested = settings.batch_size is not None or settings.learning_rate is not None
-    return not is_warm and (n_batches >= _MIN_BATCHES or (is_requested and n_batches > 1))
-
-
-def _auto_batch_size(problem: Problem) -> int:
-    """Return a batch size for which the preconditioner (n_features^2 flops) costs little next to the batch itself.
-
-    If X is not in host memory, a step takes its time on few rows too, so the number of batches is at most the number of
-    minibatch steps.
-    """
-    n_batches = _MAX_BATCHES if is_in_host_memory(problem.data.X) else _SGD_STEPS
-    return int(np.clip(max(problem.n_features, problem.n_total_samples // n_batches), MIN_BATCH, _MAX_BATCH))
-
-
-def _sgd_stage(case: Case, max_epochs: int = _MAX_SGD_EPOCHS) -> tuple[Stage, float, int]:
+def _sgd_stage(case: Case, max_epochs: int = MAX_SGD_EPOCHS) -> tuple[Stage, float, int]:
     """Return the stage of minibatch steps with a preconditioner, its rate and its batch size.
 
     The rate is half the step that the curvature of a batch allows on average.
     """
     problem, settings = case.problem, case.settings
-    batch_size = settings.batch_size or _auto_batch_size(problem)
+    batch_size = settings.batch_size or auto_batch_size(problem)
     n_batches = -(-problem.n_total_samples // batch_size)
-    n_epochs = min(int(np.clip(round(_SGD_STEPS / n_batches), 1, max_epochs)), settings.max_iter)
+    n_epochs = min(count_epochs(problem, batch_size, max_epochs), settings.max_iter)
     preconditioner = gram_preconditioner(problem, case.get_moments(), batch_size)
     rate = settings.learning_rate or 0.5 / (1.0 + preconditioner.dimension / batch_size)
     solver = preconditioned_sgd(
@@ -440,7 +408,7 @@ def always(case: Case) -> bool:
 
 
 def plan_newton(case: Case) -> Plan:
-    """Plan Newton steps from the start: for a warm start, and for fewer than 16 batches in an epoch."""
+    """Plan Newton steps from the start: for a warm start, such as that by a sample, and where they are cheap."""
     return _plan_with_newton(case, [], None, case.problem.n_total_samples)
 
 
@@ -471,7 +439,8 @@ def _newton_tol(case: Case) -> float:
 
 def _needs_no_preconditioner(problem: Problem, settings: Settings, *, is_warm: bool) -> bool:
     """Return whether the plan consists of Newton steps with the factorized Hessian of all rows."""
-    is_newton_alone = settings.solver == "auto" and not _use_minibatches(problem, settings, is_warm=is_warm)
+    start = choose_start(problem, settings, is_warm=is_warm)
+    is_newton_alone = settings.solver == "auto" and start is not Start.MINIBATCHES
     return is_newton_alone and choose_curvature(problem).is_exact
 
 
@@ -483,8 +452,8 @@ RULES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Plan]], ...] = (
     (is_dual_first, plan_dual),  # many columns: the dual solver, then Newton steps
     (is_sag_first, plan_sag),  # sparse rows of many columns, without kernels: scikit-learn's SAG, then Newton steps
     (is_hessian_too_large, plan_lbfgs),  # dense rows, a Hessian too large for each step: minibatches, L-BFGS
-    (has_many_batches, plan_sgd_newton),  # many rows: minibatches, then Newton steps
-    (always, plan_newton),  # few rows, or a warm start: Newton steps alone
+    (has_minibatches_first, plan_sgd_newton),  # where that is faster: minibatches, then Newton steps
+    (always, plan_newton),  # a warm start, or cheap Newton steps: Newton steps alone
 )
 
 
@@ -534,7 +503,7 @@ def make_stream_plan(problem: Problem, settings: Settings, moments: Moments | No
     if settings.solver != "auto":
         moments = compute_moments(problem, full_gram=use_full_gram(problem)) if settings.learning_rate is None else None
         return plan_by_name(problem, settings, moments, is_stream=True)
-    batch_size = min(settings.batch_size or _auto_batch_size(problem), problem.n_samples)
+    batch_size = min(settings.batch_size or auto_batch_size(problem), problem.n_samples)
     full_gram = not problem.l1_ratio and use_full_gram(problem, is_stream=True)
     if moments is not None:
         full_gram = moments.second_moment.ndim == 2
@@ -552,5 +521,5 @@ def rows_of_a_step(problem: Problem, settings: Settings, n_before: int) -> int:
 
     The cost of a step is then small compared with that of its rows.
     """
-    batch_size = settings.batch_size or _auto_batch_size(problem)
+    batch_size = settings.batch_size or auto_batch_size(problem)
     return int(min(batch_size, _WAIT_FRACTION * n_before, _WAIT_FRACTION * settings.half_life))

@@ -10,11 +10,12 @@ from sklearn.linear_model import LogisticRegression
 
 from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines import vectorized
-from sksoftmax._maths.objective import prior_objective, prior_params, value_and_grad
+from sksoftmax._maths.objective import objective_value, prior_objective, prior_params, value_and_grad
 from sksoftmax._maths.reduction import reduce_columns
 from sksoftmax._training.fit import NO_MONITOR, finalize, may_rotate, minimize
 from sksoftmax._training.loop import Result, StoppingCriteria
 from sksoftmax._training.settings import Settings
+from sksoftmax._training.start import first_sample
 from sksoftmax._training.stopping import StopReason
 from sksoftmax._types import Batch, Params, Problem
 from tests.problems import problem as problem_by_rows
@@ -314,3 +315,37 @@ def test_a_small_float32_fit_is_the_float64_one_and_ends_by_its_tol():
     assert single.coef_.dtype == np.float32
     assert single.n_iter_ < SoftmaxClassifier(1e-3, random_state=0).fit(X, y).n_iter_
     assert 0 < single.excess_ <= 1e-3
+
+
+# --- the start by a sample of the rows -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_a_fit_that_starts_from_a_sample_ends_within_tol_of_the_minimum(n_classes, dtype):
+    X, y = random_data(60_000, n_classes=n_classes)
+    data = problem_by_rows(X.astype(dtype), y)
+    settings = Settings(**dict.fromkeys(Settings._fields))._replace(solver="auto", max_iter=100, tol=1e-3)
+    sample = first_sample(data, settings)
+    assert sample is not None
+    assert 16 * sample.n_samples < data.n_samples
+    clf = SoftmaxClassifier(data.alpha, random_state=0).fit(X.astype(dtype), y)
+    best = SoftmaxClassifier(data.alpha, tol=1e-10).fit(X, y)
+    assert clf.solver_info_["solver"] == "newton"
+    assert clf.n_iter_ < best.n_iter_ or clf.n_iter_ == 1
+    value = objective_value(data, Params(clf.coef_[-data.n_outputs :].astype(float), clf.intercept_[-data.n_outputs :]))
+    assert value <= best.loss_curve_[-1] * (1 + 1e-3)
+    assert clf.excess_ <= 1e-3
+
+
+def test_no_sample_is_fitted_that_misses_a_class_or_whose_size_the_user_decides():
+    X, y = random_data(60_000, n_classes=3)
+    settings = Settings(**dict.fromkeys(Settings._fields))._replace(solver="auto", max_iter=100, tol=1e-3)
+    assert first_sample(problem_by_rows(X, y), settings) is not None
+    for change in ({"batch_size": 500}, {"learning_rate": 0.1}, {"solver": "sgd"}):
+        assert first_sample(problem_by_rows(X, y), settings._replace(**change)) is None
+    y = np.where(y == 2, 0, y)
+    y[1] = 2  # a row that the sample leaves out
+    assert first_sample(problem_by_rows(X, y), settings) is None
+    clf = SoftmaxClassifier(1e-3, random_state=0).fit(X, y)
+    assert clf.excess_ <= 1e-3
