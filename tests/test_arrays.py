@@ -208,7 +208,9 @@ def test_a_warm_start_goes_on_from_numpys_coefficients_and_the_other_way_round(l
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_a_stream_is_learned_as_of_numpys_arrays(library, parameters, n_classes):
     X, y = rows_of(3000, 10, n_classes)
-    streams = [SoftmaxClassifier(random_state=0, **parameters) for _ in range(2)]
+    streams = [
+        SoftmaxClassifier(random_state=0, **{"engine": engine, **parameters}) for engine in ("vectorized", "auto")
+    ]
     for start in range(0, len(X), 500):
         rows = slice(start, start + 500)
         streams[0].partial_fit(X[rows], y[rows], classes=range(n_classes))

@@ -49,6 +49,7 @@ LAYERS = {
         "_line_search",
         "lbfgs",
         "_hessian_sample",
+        "first_steps",
         "newton",
         "proximal_newton",
         "sag",

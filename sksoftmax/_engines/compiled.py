@@ -3,7 +3,8 @@
 The kernels are the module ``_sksoftmax_kernels``, which is compiled when the package is installed. Its files in
 ``cpp/`` explain them: `sparse.hpp` (CSR rows), `dense.hpp` (dual steps of dense rows), `products.hpp` (dense rows times
 a table), `softmax.hpp` (tables of raw predictions), `saturation.hpp` (linearised probabilities), `columns.hpp` (X
-alone), `moments.hpp` (moments and curvatures of dense rows: see `moments`), `center.hpp` (coefficients between epochs).
+alone), `moments.hpp` (moments and curvatures of dense rows: see `moments`), `newton.hpp` (Newton steps on few dense rows),
+`center.hpp` (coefficients between epochs).
 Without a C++ compiler the module is missing: ``kernels`` is then None, and ``missing`` says why. `registry` then does
 not list this engine, and nothing calls the functions below.
 
@@ -23,17 +24,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg import cython_blas
+from scipy.linalg import cython_blas, cython_lapack
 
 from sksoftmax._engines import vectorized
 from sksoftmax._engines.threads import COPY_WORK, count_threads, map_in_order
-from sksoftmax._types import Array, Params
+from sksoftmax._types import Array, Params, Problem
 
 #: Whether the kernels below compute this engine's sums.
 is_compiled = True
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 11
+_VERSION = 12
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -47,6 +48,7 @@ def _import_kernels() -> tuple[ModuleType | None, str | None]:
     _sksoftmax_kernels.set_blas(
         *(cython_blas.__pyx_capi__[name] for name in ("sgemm", "sgemv", "ssyrk", "dgemm", "dgemv", "dsyrk"))
     )
+    _sksoftmax_kernels.set_lapack(*(cython_lapack.__pyx_capi__[name] for name in ("dpotrf", "dpotrs")))
     return _sksoftmax_kernels, None
 
 
@@ -264,6 +266,22 @@ def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, tota
     product = np.zeros(direction.coef.shape)
     kernels.add_hessian_product_dense(*_cast(direction, X), proba, weight, product, sums)
     return Params(product, sums)
+
+
+def newton_steps(
+    problem: Problem, params: Params, scale: Array, tol: float, max_steps: int
+) -> tuple[Params, list[float]]:
+    """Take Newton steps with the exact Hessian of dense rows with class codes; return their end, and F after each.
+
+    The steps end when their predicted decrease is at most ``tol`` F, when none decreases F, or after ``max_steps``. The
+    coordinates are those of `curvature.factorize_hessian`, with ``scale`` for its preconditioner's.
+    """
+    X, y, weight = problem.data
+    coef, intercept = params.coef.astype(np.float64, order="C"), params.intercept.astype(np.float64)
+    values = np.empty(max_steps)
+    arrays = align(X), align(y), weight / weight.sum(), scale.astype(np.float64)
+    n_steps = kernels.newton_steps(*arrays, problem.alpha, problem.fit_intercept, tol, coef, intercept, values)
+    return Params(coef, intercept), values[:n_steps].tolist()
 
 
 def linearize(proba: Array, change: Array, X: Any, weight: Array) -> tuple[float, Params]:

@@ -75,7 +75,7 @@ class PreparedProblem(NamedTuple):
 _ROWS_OF_NORMS = 2**16
 
 #: A monitor that does nothing.
-NO_MONITOR = Monitor(lambda: None, lambda epoch: False)
+NO_MONITOR = Monitor(lambda: None, lambda epoch: False, is_idle=True)
 
 
 def minimize(
@@ -253,6 +253,7 @@ def minimize_prepared(
         path_cache=path_cache,
         allow_estimate=allow_estimate,
         is_widened=is_widened,
+        is_watched=not monitor.is_idle or criteria.score is not None,
     )
     criteria, monitor = _map_callbacks(criteria, monitor, lambda params: shift_intercept(params, column_offset, -1.0))
     start = shift_intercept(params, column_offset, 1.0)

@@ -119,10 +119,13 @@ class Monitor(NamedTuple):
         ``() -> None``, called before each epoch.
     on_epoch_end : callable
         ``Epoch -> bool``, called after each epoch; True ends the fit.
+    is_idle : bool, default=False
+        Whether they do nothing. Several epochs may then be one call.
     """
 
     on_epoch_begin: Callable[[], None]
     on_epoch_end: Callable[[Epoch], bool]
+    is_idle: bool = False
 
 
 class _Fit:
@@ -167,7 +170,8 @@ class _Fit:
         if self.state is not None and not _stopping.is_diverged(self.progress.value, self.start_value):
             self.params = center_state_params(self.problem, self.state)
         self.state = solver.init(self.problem, self.params)
-        self.solver_names.append(solver.name)
+        if self.solver_names[-1:] != [solver.name]:
+            self.solver_names.append(solver.name)
 
     def record(self, report: Report, score: float | None) -> None:
         """Append the values of an epoch."""
@@ -232,12 +236,15 @@ def train(
     reason: StopReason | None = None
     stages, n_epochs = plan.stages, 0
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        for _ in range(criteria.max_iter):
-            stage, is_last = stages[0], len(stages) == 1
+        while fit.progress.epoch < criteria.max_iter:
             monitor.on_epoch_begin()
             # 1.
             if n_epochs == 0:
-                fit.start_stage(stage.solver)
+                fit.start_stage(stages[0].solver)
+                if getattr(fit.state, "is_over", False):  # it has no step to take
+                    stages = stages[1:]
+                    fit.start_stage(stages[0].solver)
+            stage, is_last = stages[0], len(stages) == 1
             # 2.
             fit.state = one_pass(problem, stage.solver, fit.state, shuffle, rng)
             # 3.
@@ -249,6 +256,8 @@ def train(
             if stage.solver.evaluate is None or criteria.score is not None:  # otherwise they are not needed
                 fit.params = fit.state.params
             score = None if criteria.score is None else criteria.score(fit.params)
+            for value in getattr(fit.state, "earlier_values", ()):  # of epochs that were one call
+                fit.record(Report(value, np.inf, False), None)
             fit.record(report, score)
             # 6.
             reason = _decide(fit, criteria, report, plan.tol)

@@ -28,6 +28,7 @@ from sksoftmax._maths.preconditioner import compute_moments, gram_preconditioner
 from sksoftmax._solvers import schedules
 from sksoftmax._solvers._dual_data import is_mostly_zeros
 from sksoftmax._solvers.dual import dual
+from sksoftmax._solvers.first_steps import first_steps, has_first_steps
 from sksoftmax._solvers.lbfgs import lbfgs
 from sksoftmax._solvers.preconditioned_sgd import preconditioned_sgd
 from sksoftmax._solvers.sag import sag
@@ -70,6 +71,8 @@ class Case(NamedTuple):
         Whether the dual solver may stop at an uncertified estimate of the excess.
     is_widened : bool
         Whether X was converted to float64.
+    is_watched : bool
+        Whether a callback or early stopping looks at each epoch.
     """
 
     problem: Problem
@@ -81,6 +84,7 @@ class Case(NamedTuple):
     path_cache: Any
     allow_estimate: bool
     is_widened: bool
+    is_watched: bool
 
 
 def choose_engine(engine: str, X: Any = None) -> str:
@@ -408,8 +412,15 @@ def always(case: Case) -> bool:
 
 
 def plan_newton(case: Case) -> Plan:
-    """Plan Newton steps from the start: for a warm start, such as that by a sample, and where they are cheap."""
-    return _plan_with_newton(case, [], None, case.problem.n_total_samples)
+    """Plan Newton steps from the start: for a warm start, such as that by a sample, and where they are cheap.
+
+    Kernels take the first ones if that is faster.
+    """
+    problem, max_steps, stages = case.problem, case.settings.max_iter - 1, []
+    if max_steps > 0 and choose_curvature(problem).is_exact and not problem.l1_ratio and has_first_steps(problem):
+        base = gram_preconditioner(problem, case.get_moments())
+        stages = [Stage(first_steps(base, _newton_tol(case), max_steps, is_watched=case.is_watched), None)]
+    return _plan_with_newton(case, stages, None, problem.n_total_samples)
 
 
 def _plan_with_newton(case: Case, stages: list[Stage], rate: float | None, batch_size: int) -> Plan:
@@ -467,6 +478,7 @@ def make_plan(
     path_cache: Any = None,
     allow_estimate: bool = False,
     is_widened: bool = False,
+    is_watched: bool = True,
 ) -> Plan:
     """Return the plan of a fit, by the first of `RULES` that applies.
 
@@ -477,7 +489,9 @@ def make_plan(
     def get_moments() -> Moments:
         return plan_moments(problem, settings, is_warm=is_warm) if moments is None else moments
 
-    case = Case(problem, settings, is_warm, rng, get_moments, moments, path_cache, allow_estimate, is_widened)
+    case = Case(
+        problem, settings, is_warm, rng, get_moments, moments, path_cache, allow_estimate, is_widened, is_watched
+    )
     return next(plan(case) for applies, plan in RULES if applies(case))
 
 

@@ -332,7 +332,7 @@ def test_a_fit_that_starts_from_a_sample_ends_within_tol_of_the_minimum(n_classe
     clf = SoftmaxClassifier(data.alpha, random_state=0).fit(X.astype(dtype), y)
     best = SoftmaxClassifier(data.alpha, tol=1e-10).fit(X, y)
     assert clf.solver_info_["solver"] == "newton"
-    assert clf.n_iter_ < best.n_iter_ or clf.n_iter_ == 1
+    assert clf.n_iter_ <= 2
     value = objective_value(data, Params(clf.coef_[-data.n_outputs :].astype(float), clf.intercept_[-data.n_outputs :]))
     assert value <= best.loss_curve_[-1] * (1 + 1e-3)
     assert clf.excess_ <= 1e-3

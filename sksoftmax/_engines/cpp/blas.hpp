@@ -1,5 +1,5 @@
 // Products with vectors, Gram matrices and inner products of dense rows, by the BLAS that SciPy brings
-// (`scipy.linalg.cython_blas`).
+// (`scipy.linalg.cython_blas`), and Cholesky factors by its LAPACK.
 
 #pragma once
 
@@ -71,6 +71,30 @@ void inner_products(const Real *left, const Real *right, Size n_features, Size n
     char plain = 'N', transposed = 'T';
     Blas<Real>::gemm(&transposed, &plain, &n, &m, &p, &one, const_cast<Real *>(right), &p, const_cast<Real *>(left), &p,
                      &zero, out, &ld);
+}
+
+// Cholesky factors in float64.
+struct Lapack {
+    using Potrf = void(char *, int *, double *, int *, int *);
+    using Potrs = void(char *, int *, int *, double *, int *, double *, int *, int *);
+
+    static inline Potrf *factorize = nullptr;
+    static inline Potrs *solve = nullptr;
+};
+
+// Overwrite the lower triangle of a matrix, (d, d), by its Cholesky factor. Returns whether it is positive definite.
+inline bool factorize(double *matrix, Size d) {
+    int n = int(d), info = 0;
+    char upper = 'U'; // LAPACK reads the columns first
+    Lapack::factorize(&upper, &n, matrix, &n, &info);
+    return info == 0;
+}
+
+// Overwrite the right-hand side by the solution of the system with this Cholesky factor.
+inline void solve(const double *factor, Size d, double *right) {
+    int n = int(d), one = 1, info = 0;
+    char upper = 'U';
+    Lapack::solve(&upper, &n, &one, const_cast<double *>(factor), &n, right, &n, &info);
 }
 
 } // namespace sksoftmax

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -638,6 +639,12 @@ void set_blas(nb::capsule sgemm, nb::capsule sgemv, nb::capsule ssyrk, nb::capsu
     set_blas_of<double>(dgemm, dgemv, dsyrk);
 }
 
+// Take the functions of SciPy's LAPACK from their capsules.
+void set_lapack(nb::capsule potrf, nb::capsule potrs) {
+    Lapack::factorize = reinterpret_cast<Lapack::Potrf *>(potrf.data());
+    Lapack::solve = reinterpret_cast<Lapack::Potrs *>(potrs.data());
+}
+
 //: Entries of the rows and raw predictions of a span, and its rows at least: they fit in a cache of the second level.
 constexpr Size SPAN_ENTRIES = Size(1) << 18, MIN_SPAN_ROWS = 64;
 
@@ -649,14 +656,13 @@ template <class Real> class TableProduct {
   public:
     Size n_features, n_outputs;
 
-    TableProduct(const Matrix<const Real> &columns, const Array<const Real> &intercept)
-        : n_features(columns.shape(0)), n_outputs(columns.shape(1)), kernel_(kernels<Real, std::int32_t>()),
-          intercept_(intercept.data()), width_(n_outputs == 1 ? 1 : (n_outputs + 7) / 8 * 8),
-          table_(n_features * width_), product_(n_features * width_), gradient_(n_features * width_) {
-        check(Blas<Real>::gemm, "set_blas must come first");
-        check(Size(intercept.size()) == n_outputs, "intercept must be (n_outputs,)");
+    // `columns` is coef', (n_features, n_outputs).
+    TableProduct(const Real *columns, const Real *intercept, Size features, Size outputs)
+        : n_features(features), n_outputs(outputs), kernel_(kernels<Real, std::int32_t>()), intercept_(intercept),
+          width_(n_outputs == 1 ? 1 : (n_outputs + 7) / 8 * 8), table_(n_features * width_),
+          product_(n_features * width_), gradient_(n_features * width_) {
         for (Size j = 0; j < n_features; ++j)
-            std::copy_n(columns.data() + j * n_outputs, n_outputs, &table_[j * width_]);
+            std::copy_n(columns + j * n_outputs, n_outputs, &table_[j * width_]);
     }
 
     // The number of rows of a span.
@@ -727,6 +733,24 @@ class FlushSubnormals {
 #endif
 };
 
+// Call visit(start, end, z) for spans of rows, with their raw predictions z, (n_outputs, end - start). If `gradient` is
+// not null, add to it the products of the rows with what `visit` makes of z.
+template <class Real, class Visit>
+void visit_products(const Real *X, Size n_samples, TableProduct<Real> &product, double *gradient, Visit visit) {
+    const Size size = std::min(product.span_rows(), n_samples);
+    std::vector<Real> z(size * product.n_outputs);
+    for (Size start = 0; start < n_samples; start += size) {
+        const Size end = std::min(start + size, n_samples);
+        const Real *rows = X + start * product.n_features;
+        product.multiply(rows, end - start, z.data());
+        visit(start, end, z.data());
+        if (gradient)
+            product.add_gradient(rows, z.data(), end - start);
+    }
+    if (gradient)
+        product.write_gradient(gradient);
+}
+
 // The rows of a block, and the coefficients of a model or of a direction.
 template <class Real> struct DenseProduct {
     const Real *X;
@@ -734,8 +758,10 @@ template <class Real> struct DenseProduct {
 
     DenseProduct(const Matrix<const Real> &rows, const Matrix<const Real> &columns, const Array<const Real> &intercept)
         : X(rows.data()), n_samples(rows.shape(0)), n_features(rows.shape(1)), n_outputs(columns.shape(1)),
-          columns_(columns), intercept_(intercept) {
+          columns_(columns.data()), intercept_(intercept.data()) {
+        check(Blas<Real>::gemm, "set_blas must come first");
         check(Size(columns.shape(0)) == n_features, "coef' must be (n_features, n_outputs)");
+        check(Size(intercept.size()) == n_outputs, "intercept must be (n_outputs,)");
     }
 
     void check_gradient(const Matrix<double> &gradient, const Array<double> &sums) const {
@@ -744,28 +770,16 @@ template <class Real> struct DenseProduct {
               "the gradient must have the shapes of coef and intercept");
     }
 
-    // Call visit(start, end, z) for spans of rows, with their raw predictions z, (n_outputs, end - start). If
-    // `gradient` is not null, add to it the products of the rows with what `visit` makes of z.
+    // Do `visit_products`.
     template <class Visit> void for_spans(double *gradient, Visit visit) const {
-        TableProduct<Real> product(columns_, intercept_);
         nb::gil_scoped_release unlocked;
         [[maybe_unused]] const FlushSubnormals flush;
-        const Size size = std::min(product.span_rows(), n_samples);
-        std::vector<Real> z(size * n_outputs);
-        for (Size start = 0; start < n_samples; start += size) {
-            const Size end = std::min(start + size, n_samples);
-            product.multiply(X + start * n_features, end - start, z.data());
-            visit(start, end, z.data());
-            if (gradient)
-                product.add_gradient(X + start * n_features, z.data(), end - start);
-        }
-        if (gradient)
-            product.write_gradient(gradient);
+        TableProduct<Real> product(columns_, intercept_, n_features, n_outputs);
+        visit_products(X, n_samples, product, gradient, visit);
     }
 
   private:
-    const Matrix<const Real> &columns_;
-    const Array<const Real> &intercept_;
+    const Real *columns_, *intercept_;
 };
 
 template <class Real>
@@ -956,38 +970,26 @@ Size count_padded_rows(Size n_samples) { return (n_samples + 7) / 8 * 8 + 8; }
 // Add the Hessian of the loss to `hessian`, a matrix of n_classes x n_columns rows: the sum over the rows of X of
 // weight (diag(p) - p p') (x) u u', u the scaled row. Only its lower triangle is valid.
 template <class Real>
-void add_hessian(Matrix<const Real> X, Array<const double> mean, Array<const double> factor, Array<const double> weight,
-                 Matrix<const double> proba, Matrix<const double> variances, Matrix<double> hessian) {
-    const Size n_samples = X.shape(0), n_features = X.shape(1), n_classes = proba.shape(0), d = hessian.shape(0),
-               n_columns = d / n_classes;
-    check(d == n_classes * n_columns && Size(hessian.shape(1)) == d, "hessian must be square, with n_classes blocks");
-    check(n_columns == n_features || n_columns == n_features + 1, "there is at most one column of ones");
-    check(Size(mean.size()) == n_features && Size(factor.size()) == n_features,
-          "mean and factor must have an entry for each column of X");
-    check(Size(proba.shape(1)) == n_samples && variances.shape(0) == proba.shape(0) &&
-              Size(variances.shape(1)) == n_samples,
-          "proba and variances must be (n_classes, n_samples)");
-    check(Size(weight.size()) == n_samples, "weight must have an entry for each row of X");
+void sum_hessian(const Real *X, Size n_samples, Size n_features, const double *mean, const double *factor,
+                 const double *weight, const double *proba, const double *variances, Size n_classes, Size n_columns,
+                 double *hessian, Interrupts &interrupts) {
     const auto kernel = kernels<Real, std::int32_t>();
-    nb::gil_scoped_release unlocked;
-    Interrupts interrupts;
     // with many columns a span is out of the cache, which is for the BLAS
-    const Size width = (n_columns + 3) / 4 * 4, block = n_columns * n_columns;
+    const Size width = (n_columns + 3) / 4 * 4, block = n_columns * n_columns, d = n_classes * n_columns;
     const bool by_blas = width * SCALED_ROWS > SCALED_ENTRIES;
     const Size longest = count_padded_rows(std::min(SCALED_ROWS, n_samples));
     LineAligned u(longest * width), weighted(longest * (by_blas ? width : 4)), covariance(longest);
     std::vector<double> sums(n_classes * (n_classes + 1) / 2 * block);
     for (Size start = 0; start < n_samples; start += SCALED_ROWS) {
         const Size n = std::min(SCALED_ROWS, n_samples - start), stride = count_padded_rows(n);
-        kernel.scale_columns(X.data() + start * n_features, mean.data(), factor.data(), n, n_features, n_columns, width,
-                             stride, u.data());
+        kernel.scale_columns(X + start * n_features, mean, factor, n, n_features, n_columns, width, stride, u.data());
         std::fill(covariance.data() + n, covariance.data() + stride, 0.0);
         double *gram = sums.data();
         for (Size c = 0; c < n_classes; ++c)
             for (Size e = 0; e <= c; ++e, gram += block) {
-                const double *p = (e < c ? proba : variances).data() + c * n_samples + start,
-                             *other = e < c ? proba.data() + e * n_samples + start : nullptr;
-                kernel.class_covariance(weight.data() + start, p, other, n, covariance.data());
+                const double *p = (e < c ? proba : variances) + c * n_samples + start,
+                             *other = e < c ? proba + e * n_samples + start : nullptr;
+                kernel.class_covariance(weight + start, p, other, n, covariance.data());
                 if (by_blas) {
                     kernel.multiply_by_roots(u.data(), covariance.data(), n_columns, stride, weighted.data());
                     add_gram_of_columns(weighted.data(), stride, n_columns, e < c ? -1.0 : 1.0, gram);
@@ -1002,8 +1004,49 @@ void add_hessian(Matrix<const Real> X, Array<const double> mean, Array<const dou
         for (Size e = 0; e <= c; ++e, gram += block)
             for (Size j = 0; j < n_columns; ++j)
                 for (Size k = 0; k < (e < c ? n_columns : j + 1); ++k)
-                    hessian.data()[(c * n_columns + j) * d + e * n_columns + k] +=
+                    hessian[(c * n_columns + j) * d + e * n_columns + k] +=
                         gram[std::max(j, k) * n_columns + std::min(j, k)];
+}
+
+// Do `sum_hessian`.
+template <class Real>
+void add_hessian(Matrix<const Real> X, Array<const double> mean, Array<const double> factor, Array<const double> weight,
+                 Matrix<const double> proba, Matrix<const double> variances, Matrix<double> hessian) {
+    const Size n_samples = X.shape(0), n_features = X.shape(1), n_classes = proba.shape(0), d = hessian.shape(0),
+               n_columns = d / n_classes;
+    check(d == n_classes * n_columns && Size(hessian.shape(1)) == d, "hessian must be square, with n_classes blocks");
+    check(n_columns == n_features || n_columns == n_features + 1, "there is at most one column of ones");
+    check(Size(mean.size()) == n_features && Size(factor.size()) == n_features,
+          "mean and factor must have an entry for each column of X");
+    check(Size(proba.shape(1)) == n_samples && variances.shape(0) == proba.shape(0) &&
+              Size(variances.shape(1)) == n_samples,
+          "proba and variances must be (n_classes, n_samples)");
+    check(Size(weight.size()) == n_samples, "weight must have an entry for each row of X");
+    nb::gil_scoped_release unlocked;
+    Interrupts interrupts;
+    sum_hessian(X.data(), n_samples, n_features, mean.data(), factor.data(), weight.data(), proba.data(),
+                variances.data(), n_classes, n_columns, hessian.data(), interrupts);
+}
+
+#include "newton.hpp"
+
+// Take at most as many Newton steps as `values` has entries from coef and intercept, which are overwritten: see
+// `compiled.newton_steps`. Returns their number; `values` becomes F after each.
+template <class Real>
+Size newton_steps(Matrix<const Real> X, Array<const Size> y, Array<const double> weight, Array<const double> scale,
+                  double alpha, bool fit_intercept, double tol, Matrix<double> coef, Array<double> intercept,
+                  Array<double> values) {
+    const Size n_samples = X.shape(0), n_features = X.shape(1), n_outputs = coef.shape(0);
+    check(Lapack::factorize, "set_lapack must come first");
+    check(Size(y.size()) == n_samples && Size(weight.size()) == n_samples,
+          "y and weight must have an entry for each row of X");
+    check(Size(scale.size()) == n_features && Size(coef.shape(1)) == n_features,
+          "scale and coef must have an entry for each column of X");
+    check(Size(intercept.size()) == n_outputs, "intercept must be (n_outputs,)");
+    nb::gil_scoped_release unlocked;
+    NewtonSteps<Real> steps(X.data(), y.data(), weight.data(), scale.data(), n_samples, n_features, n_outputs, alpha,
+                            fit_intercept);
+    return steps.run(coef.data(), intercept.data(), tol, values.size(), values.data());
 }
 
 // Return the loss in float64 of the rows (x - mean) * factor: the sum of weight * loss. `columns` is coef',
@@ -1021,7 +1064,7 @@ double exact_loss(Matrix<const Real> X, Array<const double> mean, Array<const do
     const Scaling<Real, double> scaling(X, mean, factor, ones.data());
     const Kernels<Real, std::int32_t> kernel = kernels<Real, std::int32_t>();
     const auto losses = kernels<double, std::int32_t>().loss_and_residual;
-    TableProduct<double> product(columns, intercept);
+    TableProduct<double> product(columns.data(), intercept.data(), n_features, n_outputs);
     const Size n_rows = std::max(std::min(product.span_rows(), n_samples), Size(1));
     std::vector<double> z(n_rows * n_outputs), sums(n_outputs);
     double loss = 0;
@@ -1079,6 +1122,7 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "exact_loss", exact_loss<Real>);
     define(m, "add_gram", add_gram_of_scaled<Real>);
     define(m, "proba_and_variances", proba_and_variances<Real>);
+    define(m, "newton_steps", newton_steps<Real>);
     define(m, "add_hessian", add_hessian<Real>);
 }
 
@@ -1089,6 +1133,7 @@ NB_MODULE(_sksoftmax_kernels, m) {
     using namespace sksoftmax;
     m.attr("VERSION") = SKSOFTMAX_KERNELS_VERSION;
     m.def("set_blas", set_blas);
+    m.def("set_lapack", set_lapack);
     m.def("variants", variants);
     m.def("use_variant", [](const std::string &name) { variant = find_variant(name); });
     define(m, "split_rows", split_rows<std::int32_t>);
