@@ -28,12 +28,12 @@ _MAX_HALVINGS = 40
 _MAX_RISKY_HALVINGS = 4
 
 #: Rounding error of F, in units of machine epsilon times F.
-_ROUNDING_EPS = 8
+ROUNDING_EPS = 8
 
 
 def rounding_error(problem: Problem, value: float) -> float:
     """Return the rounding error of F where it is ``value``."""
-    return _ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(value)
+    return ROUNDING_EPS * float(np.finfo(problem.data.X.dtype).eps) * abs(value)
 
 
 def search_direction(

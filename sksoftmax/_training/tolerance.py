@@ -9,7 +9,8 @@ import numpy as np
 
 from sksoftmax._engines.device import DeviceArray
 from sksoftmax._maths.objective import center_columns
-from sksoftmax._training.newton_stage import choose_curvature, data_bytes
+from sksoftmax._solvers._line_search import ROUNDING_EPS
+from sksoftmax._training.newton_stage import SMALL_TABLE, choose_curvature, data_bytes
 from sksoftmax._training.settings import MIN_BATCH, Settings
 from sksoftmax._types import Array, Problem
 
@@ -44,11 +45,14 @@ def center_or_widen(problem: Problem, settings: Settings, *, max_bytes: int = 0)
     """Return an equivalent problem that loses less to float32, and the offset subtracted from its columns or None.
 
     - For ``solver="auto"``, a small float32 problem is converted to float64. The fit takes as long, because its calls
-      cost more than its operations. So is any problem whose X takes at most ``max_bytes`` in float64.
+      cost more than its operations. So is any problem whose X takes at most ``max_bytes`` in float64; or 64 MiB if
+      ``tol`` is less than the rounding error of F in float32.
     - Other float32 problems are centered, see `center_columns`.
     """
     data = problem.data
     is_single = data.X.dtype == np.float32 and not isinstance(data.X, DeviceArray) and problem.data_source is None
+    if settings.tol < ROUNDING_EPS * float(np.finfo(np.float32).eps):
+        max_bytes = max(max_bytes, SMALL_TABLE)
     if is_single and settings.solver == "auto" and (is_small(problem) or 2 * data_bytes(data.X) <= max_bytes):
         return problem._replace(data=data._replace(X=data.X.astype(np.float64))), None
     return center_columns(problem)
