@@ -6,7 +6,6 @@ and fits or averages the best models. Models are held and scored by ``SoftmaxCla
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
@@ -37,7 +36,7 @@ from sksoftmax._maths.reduction import (
     reduce_columns,
     restrict_classes,
 )
-from sksoftmax._model.predictions import PredictionsMixin
+from sksoftmax._model.predictions import PredictionsMixin, most_probable, raw_predictions
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, may_rotate, minimize, prepare
 from sksoftmax._training.loop import StoppingCriteria
 from sksoftmax._training.path import PathPoint, path
@@ -271,7 +270,9 @@ class SoftmaxClassifierCV(
         settings = model._settings()
         criteria = StoppingCriteria(self.max_iter, self.tol, None, 1)
         problem = model._problem(data, len(classes), float(data.weight.mean()))
-        scorer = _HeldOutScorer(model, self._scorer(classes), scorer_params)
+        scorer = _HeldOutScorer(
+            model, self._scorer(classes), scorer_params, self.scoring is None or self.scoring == "accuracy"
+        )
         weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
         reduced = identity_reduction(weakest)
         if classes_with_rows(weakest) is None:  # otherwise each fold leaves out the classes without rows
@@ -514,15 +515,22 @@ def _mean_of_folds(models: Sequence[Params], has_rows: Array, *, has_l1: bool) -
 
 
 class _HeldOutScorer(NamedTuple):
-    """Scorer of parameters on held-out rows: a copy of ``model`` holds them; ``params`` are keywords of ``scorer``."""
+    """Scorer of parameters on held-out rows: a copy of ``model`` holds them; ``params`` are keywords of ``scorer``.
+
+    ``is_accuracy``: whether it is scikit-learn's accuracy, whose checks take longer than the fit of few rows.
+    """
 
     model: SoftmaxClassifier
     scorer: Any
     params: dict[str, Any]
+    is_accuracy: bool
 
     def __call__(self, params: Params, rows: Batch) -> float:
-        model = copy.copy(self.model)  # paths may run in threads
-        model.__dict__ |= model._centered_coef_attributes(params, rows.X)
+        model = object.__new__(type(self.model))  # a copy, as paths may run in threads, but without its checks
+        model.__dict__ |= self.model.__dict__ | self.model._centered_coef_attributes(params, rows.X)
+        if self.is_accuracy and self.params.keys() <= {"sample_weight"}:
+            is_right = most_probable(raw_predictions(model, rows.X)) == rows.y
+            return float(np.average(is_right, weights=self.params.get("sample_weight")))
         return float(self.scorer(model, rows.X, model.classes_[rows.y], **self.params))
 
 

@@ -3,8 +3,8 @@
 The kernels are the module ``_sksoftmax_kernels``, which is compiled when the package is installed. Its files in
 ``cpp/`` explain them: `sparse.hpp` (CSR rows), `dense.hpp` (dual steps of dense rows), `products.hpp` (dense rows times
 a table), `softmax.hpp` (tables of raw predictions), `saturation.hpp` (linearised probabilities), `columns.hpp` (X
-alone), `moments.hpp` (moments and curvatures of dense rows: see `moments`), `newton.hpp` (Newton steps on few dense rows),
-`center.hpp` (coefficients between epochs).
+alone), `moments.hpp` (moments and curvatures of dense rows: see `moments`), `newton.hpp` (Newton steps on few dense
+rows), `center.hpp` (coefficients between epochs).
 Without a C++ compiler the module is missing: ``kernels`` is then None, and ``missing`` says why. `registry` then does
 not list this engine, and nothing calls the functions below.
 

@@ -65,18 +65,7 @@ class PredictionsMixin:
             raw = X @ coef.T + intercept
             _arrays.check_finite_predictions(raw)
             return (raw[:, 0] if raw.shape[1] == 1 else raw).array
-        if self._has_more_digits and X.dtype == np.float32:
-            parts = [
-                _raw_prediction(X[rows].astype(self.coef_.dtype), self.coef_, self.intercept_)
-                for rows in out_of_core.chunk_slices(X)
-            ]
-            raw = np.concatenate(parts)
-        else:
-            raw = _raw_prediction(
-                X, self.coef_.astype(X.dtype, copy=False), self.intercept_.astype(X.dtype, copy=False)
-            )
-        _arrays.check_finite_predictions(raw)
-        return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
+        return raw_predictions(self, X)
 
     @out_of_core.by_chunks
     def predict(self, X: Any) -> Array:
@@ -100,9 +89,7 @@ class PredictionsMixin:
             If X has NaN or infinite values, or differs from the X of the fit in its number of columns, array library or
             device; or if a raw prediction overflows X's dtype.
         """
-        raw = _arrays.wrap_array(self.decision_function(X))
-        codes = (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
-        return labels_of(codes, self.classes_)
+        return labels_of(most_probable(_arrays.wrap_array(self.decision_function(X))), self.classes_)
 
     @out_of_core.by_chunks
     def predict_proba(self, X: Any) -> Array:
@@ -161,6 +148,26 @@ class PredictionsMixin:
         else:
             proba, logs = softmax(raw), np.maximum(log_softmax(raw, axis=1), np.finfo(raw.dtype).min)
         return np.log(proba, where=proba > 0.5, out=logs)  # above 0.5, the logarithm of predict_proba's value
+
+
+def raw_predictions(model: PredictionsMixin, X: Any) -> Array:
+    """Return the ``decision_function`` of rows of NumPy or SciPy that have been checked."""
+    if model._has_more_digits and X.dtype == np.float32:
+        parts = [
+            _raw_prediction(X[rows].astype(model.coef_.dtype), model.coef_, model.intercept_)
+            for rows in out_of_core.chunk_slices(X)
+        ]
+        raw = np.concatenate(parts)
+    else:
+        coef, intercept = (part.astype(X.dtype, copy=False) for part in (model.coef_, model.intercept_))
+        raw = _raw_prediction(X, coef, intercept)
+    _arrays.check_finite_predictions(raw)
+    return np.asarray(raw[:, 0] if raw.shape[1] == 1 else raw)
+
+
+def most_probable(raw: Any) -> Any:
+    """Return the position of the most probable class of each row, from the ``decision_function``."""
+    return (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
 
 
 def _raw_prediction(X: Any, coef: Any, intercept: Array) -> Array:

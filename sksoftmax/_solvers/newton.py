@@ -9,7 +9,7 @@ repeat, up to ``n_steps`` times, with the Cholesky factor at hand. Steps 5 to 8 
 3. Accept the step. If it achieved much less than its predicted reduction because the sample misses curvature, mark
    the sample as stale: the next one is larger.
 4. If the round began close to the minimum, estimate F - F* by CG that is preconditioned by the factor at hand, the
-   first time only. If the estimate ends the fit, return without a new factor.
+   first time only, and unless a new factor takes less time. If the estimate ends the fit, return without a new factor.
 5. Draw a new sample if it is stale, or if F has decreased much since the last draw.
 6. Factorise the Hessian of the sample; or build a better preconditioner for conjugate gradients (CG) once it pays.
 7. Solve ``H d = -g`` by the factor or by CG, with g the gradient of F over all rows and H the Hessian of the sample.
@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sksoftmax._maths.class_curvature import hessian_time, pass_time
 from sksoftmax._maths.curvature import CholeskyPreconditioner, factorize_hessian
 from sksoftmax._maths.newton_direction import (
     MAX_INNER_PRODUCTS,
@@ -93,6 +94,10 @@ _FINAL_CG_RTOL = 0.03
 #: Relative CG accuracy of a direction that is preconditioned by the Cholesky factor of the last step: what it leaves of
 #: the gradient has to be small against the penalty alone.
 _STALE_FACTOR_CG_RTOL = 1e-3
+
+#: Products of CG with that preconditioner, and the time in nanoseconds that a product takes beside its multiplications,
+#: less a third of that of a factor. (Measured.)
+_STALE_PRODUCTS, _PRODUCT_OVERHEAD = 3, 4e4
 
 #: F - F* where F decays exponentially, in units of the predicted reduction.
 _EXPONENTIAL_FACTOR = 2.0
@@ -306,7 +311,7 @@ def _step(settings: NewtonSettings, problem: Problem, state: NewtonState, batch:
         if state.sample_is_stale:
             break
         # 4.
-        if i == 0 and is_near and state.factor is not None:  # a new factor would hardly differ
+        if i == 0 and is_near and _prefers_stale_factor(problem, state):  # a new factor would hardly differ
             direction = _direction(problem, state, _STALE_FACTOR_CG_RTOL, is_stale=True)
             renewed = _with_direction(problem, state, direction, same_sample=True)
             if renewed.excess <= settings.tol:
@@ -314,6 +319,15 @@ def _step(settings: NewtonSettings, problem: Problem, state: NewtonState, batch:
             if renewed.excess <= settings.tol:
                 return renewed
     return _refresh_curvature(settings, problem, state)
+
+
+def _prefers_stale_factor(problem: Problem, state: NewtonState) -> bool:
+    """Return whether CG that is preconditioned by the factor at hand is predicted to be faster than a new factor."""
+    if state.factor is None:
+        return False
+    assert state.rows is not None
+    rows = problem._replace(data=state.rows)
+    return _STALE_PRODUCTS * (pass_time(rows) + _PRODUCT_OVERHEAD) < hessian_time(rows, rows.n_samples)
 
 
 def _evaluate(problem: Problem, state: NewtonState) -> Report:

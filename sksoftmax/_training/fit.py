@@ -297,7 +297,8 @@ def finalize(problem: Problem, result: Result, tol: float) -> Result:
         return result._replace(params=rounded)
     has_center = problem.fit_intercept and not sp.issparse(problem.data.X)
     column_offset = compute_column_offset(problem.data.X) if has_center else None
-    value = exact_value(problem, params, column_offset)  # in float32, rounding of F may exceed what is lost
+    # in float32, rounding of F may exceed what is lost
+    value = min(result.loss_curve[-1], exact_value(problem, params, column_offset))
 
     def excess_of(candidate: Params) -> float:
         rise = exact_value(problem, candidate, column_offset) - value

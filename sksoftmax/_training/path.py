@@ -12,6 +12,7 @@ import numpy as np
 
 from sksoftmax._data.batches import row_order
 from sksoftmax._maths.objective import loss, objective_value, penalty, prior_params, shift_intercept
+from sksoftmax._solvers.first_steps import has_first_steps
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, minimize_prepared, prepare
 from sksoftmax._training.loop import Result, StoppingCriteria
 from sksoftmax._training.plan import use_dual
@@ -129,15 +130,15 @@ def _without_dual(settings: Settings) -> Settings:
 def _start(prepared: PreparedProblem, points: Sequence[PathPoint], alphas: Array, rng: np.random.RandomState) -> Params:
     """Return the start of the fit for the last of ``alphas``.
 
-    It is the class priors for the first model, and the last model for the second model and for L1 penalties.
-    Otherwise it is a linear extrapolation of the last two models over log(alpha), if F is lower there than at the last
-    model. F is compared on a random subsample.
+    It is the class priors for the first model. It is the last model for the second one, for L1 penalties, and where the
+    first Newton steps take less time than a comparison. Otherwise it is a linear extrapolation of the last two models
+    over log(alpha), if F is lower there than at the last model. F is compared on a random subsample.
     """
     problem, column_offset = prepared.problem, prepared.column_offset
     if not points:
         return shift_intercept(prior_params(problem), column_offset, -1.0)
     last = points[-1].params
-    if len(points) == 1 or problem.l1_ratio:  # an extrapolation would not keep zeros
+    if len(points) == 1 or problem.l1_ratio or has_first_steps(problem):  # an extrapolation would not keep zeros
         return last
     step = np.log(alphas[-1] / alphas[-3]) / np.log(alphas[-2] / alphas[-3]) if alphas[-1] else 1.0
     extrapolated = interpolate(points[-2].params, float(step), last)

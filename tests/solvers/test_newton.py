@@ -259,11 +259,11 @@ def test_a_factor_that_tells_the_end_is_the_last(monkeypatch):
         return factors[-1]
 
     monkeypatch.setattr("sksoftmax._solvers.newton.factorize_hessian", counted)
-    X, y = random_data(n_samples=400, n_classes=3)
+    X, y = random_data(n_samples=8000, n_classes=3)
     case = problem(X, y, alpha=1e-2)
     moments = compute_moments(case, full_gram=False)
     solver = newton(
-        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=400, is_factorized=True, n_steps=1, candidates=[]
+        gram_preconditioner(case, moments), moments, 1e-3, n_drawn=8000, is_factorized=True, n_steps=1, candidates=[]
     )
     states = [solver.init(case, prior_params(case))]
     while states[-1].excess > 1e-3:

@@ -349,3 +349,15 @@ def test_no_sample_is_fitted_that_misses_a_class_or_whose_size_the_user_decides(
     assert first_sample(problem_by_rows(X, y), settings) is None
     clf = SoftmaxClassifier(1e-3, random_state=0).fit(X, y)
     assert clf.excess_ <= 1e-3
+
+
+def test_a_tolerance_below_the_rounding_of_float32_is_reached_in_float64():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(1500)
+    X = np.outer(x, 10.0 ** rng.integers(-3, 4, 21)).astype(np.float32)  # one column, in many units
+    y = (x + rng.logistic(size=1500) > 0).astype(int)
+    clf = SoftmaxClassifier(1e-5, tol=1e-7).fit(X, y)
+    best = SoftmaxClassifier(1e-5, tol=1e-12).fit(X.astype(float), y)
+    case = problem_by_rows(X.astype(float), y, alpha=1e-5)
+    value = value_and_grad(case, Params(clf.coef_.astype(float), clf.intercept_.astype(float))).value
+    assert value / best.loss_curve_[-1] - 1 <= max(clf.excess_, 1e-12) * 1.01 <= 1.3e-7
