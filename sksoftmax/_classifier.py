@@ -120,12 +120,14 @@ class SoftmaxClassifier(
         Rows per minibatch, >= 1. For ``solver="auto"``, "auto" is the larger of n_features and n_samples / 512, but at
         least 256 and at most 4096. (On a device other than the CPU it is n_samples / 256.) If these are fewer than 16
         batches, the fit consists of Newton steps alone, unless ``batch_size`` or ``learning_rate`` is given. For the
-        other solvers "auto" is 256.
+        other solvers "auto" is n_samples / 64 (for "sgd" n_features if that is larger), but at least 16, and at most
+        256 and n_samples / 8; in ``partial_fit`` it is 256.
     learning_rate : float or "auto", default="auto"
         Base step length, > 0. "auto" derives it from the data:
 
         - for "sgd", 1 / L, where L is the curvature of a batch;
-        - for "adagrad" and "adam", the change of all parameters that changes a raw prediction by 1;
+        - for "adam", the change of all parameters that changes a raw prediction by 2 on average;
+        - for "adagrad", the change of one parameter that does;
         - for "auto", a factor below 1 on the preconditioned minibatch steps. Newton steps do not use it.
 
         ``solver_info_`` reports the value used.

@@ -7,7 +7,7 @@ and fits or averages the best models. Models are held and scored by ``SoftmaxCla
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -36,7 +36,7 @@ from sksoftmax._maths.reduction import (
     reduce_columns,
     restrict_classes,
 )
-from sksoftmax._model.predictions import PredictionsMixin, most_probable, raw_predictions
+from sksoftmax._model.predictions import PredictionsMixin, most_probable, raw_predictions, to_proba
 from sksoftmax._training.fit import NO_MONITOR, PreparedProblem, may_rotate, minimize, prepare
 from sksoftmax._training.loop import StoppingCriteria
 from sksoftmax._training.path import PathPoint, path
@@ -270,9 +270,8 @@ class SoftmaxClassifierCV(
         settings = model._settings()
         criteria = StoppingCriteria(self.max_iter, self.tol, None, 1)
         problem = model._problem(data, len(classes), float(data.weight.mean()))
-        scorer = _HeldOutScorer(
-            model, self._scorer(classes), scorer_params, self.scoring is None or self.scoring == "accuracy"
-        )
+        score_rows = _ROW_SCORES.get(self.scoring or "accuracy") if not callable(self.scoring) else None
+        scorer = _HeldOutScorer(model, self._scorer(classes), scorer_params, score_rows)
         weakest = problem._replace(alpha=float(alphas.min()), l1_ratio=float(l1_ratios.max()))
         reduced = identity_reduction(weakest)
         if classes_with_rows(weakest) is None:  # otherwise each fold leaves out the classes without rows
@@ -514,23 +513,43 @@ def _mean_of_folds(models: Sequence[Params], has_rows: Array, *, has_l1: bool) -
     return Params(mean(stacks[0], shift=not has_l1), mean(stacks[1], shift=True))
 
 
+def _is_right(raw: Array, y: Array) -> Array:
+    """Return whether each row is predicted right, as in scikit-learn's "accuracy"."""
+    return np.asarray(most_probable(raw) == y)
+
+
+def _log_probability(raw: Array, y: Array) -> Array:
+    """Return the logarithm of the probability of each row's class, clipped as in scikit-learn's "neg_log_loss"."""
+    proba = to_proba(raw)
+    eps = np.finfo(proba.dtype).eps
+    return np.log(np.clip(proba[np.arange(len(y)), y], eps, 1 - eps))
+
+
+#: Scores of scikit-learn that are means over the rows: ``(decision_function, codes of the classes) -> scores``.
+_ROW_SCORES: dict[str, Callable[[Array, Array], Array]] = {
+    "accuracy": _is_right,
+    "neg_log_loss": _log_probability,
+}
+
+
 class _HeldOutScorer(NamedTuple):
     """Scorer of parameters on held-out rows: a copy of ``model`` holds them; ``params`` are keywords of ``scorer``.
 
-    ``is_accuracy``: whether it is scikit-learn's accuracy, whose checks take longer than the fit of few rows.
+    ``score_rows`` is the score of each row, if ``scorer`` is one of scikit-learn's in `_ROW_SCORES`: its checks take
+    longer than the fit of few rows.
     """
 
     model: SoftmaxClassifier
     scorer: Any
     params: dict[str, Any]
-    is_accuracy: bool
+    score_rows: Callable[[Array, Array], Array] | None
 
     def __call__(self, params: Params, rows: Batch) -> float:
         model = object.__new__(type(self.model))  # a copy, as paths may run in threads, but without its checks
         model.__dict__ |= self.model.__dict__ | self.model._centered_coef_attributes(params, rows.X)
-        if self.is_accuracy and self.params.keys() <= {"sample_weight"}:
-            is_right = most_probable(raw_predictions(model, rows.X)) == rows.y
-            return float(np.average(is_right, weights=self.params.get("sample_weight")))
+        if self.score_rows is not None and self.params.keys() <= {"sample_weight"}:
+            scores = self.score_rows(raw_predictions(model, rows.X), rows.y)
+            return float(np.average(scores, weights=self.params.get("sample_weight")))
         return float(self.scorer(model, rows.X, model.classes_[rows.y], **self.params))
 
 

@@ -1157,3 +1157,27 @@ def test_hyperparameters_are_kept_as_given():
     with pytest.raises(TypeError):
         SoftmaxClassifier(0.5, True)
     assert SoftmaxClassifier().get_params()["alpha"] == 1e-4
+
+
+@pytest.mark.parametrize(("solver", "limit"), [("sgd", 1e-2), ("adam", 2e-2), ("adagrad", 1e-1)])
+@pytest.mark.parametrize("name", ["load_iris", "load_wine", "load_breast_cancer", "load_digits"])
+def test_a_named_solver_comes_near_the_minimum_untuned_in_100_epochs(solver, limit, name):
+    X, y = bundled(name, "standardised")
+    clf = SoftmaxClassifier(1e-3, solver=solver, tol=0.0, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        clf.fit(X, y)
+    best = SoftmaxClassifier(1e-3, tol=1e-9).fit(X, y)
+    assert objective_of(clf, X, y, 1e-3) <= best.loss_curve_[-1] * (1 + limit)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "n_features", "sgd", "adam"),
+    [(5, 2, 1, 1), (100, 2, 12, 12), (150, 4, 16, 16), (1000, 200, 125, 16), (5000, 20, 78, 78), (10**5, 9, 256, 256)],
+)
+def test_an_auto_batch_is_a_64th_of_the_rows_within_limits(n_samples, n_features, sgd, adam):
+    X, y = np.random.default_rng(0).standard_normal((n_samples, n_features)), np.arange(n_samples) % 2
+    for solver, size in (("sgd", sgd), ("adam", adam), ("adagrad", adam)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            clf = SoftmaxClassifier(solver=solver, max_iter=1, random_state=0).fit(X, y)
+        assert clf.solver_info_["batch_size"] == size

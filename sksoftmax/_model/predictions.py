@@ -115,9 +115,7 @@ class PredictionsMixin:
         raw = _arrays.wrap_array(self.decision_function(X))
         if isinstance(raw, DeviceArray):
             return array_api.predicted_proba(raw).array
-        if raw.ndim == 1:
-            return np.column_stack([expit(-raw), expit(raw)])
-        return np.asarray(softmax(raw, copy=False))
+        return to_proba(raw)
 
     @out_of_core.by_chunks
     def predict_log_proba(self, X: Any) -> Array:
@@ -168,6 +166,11 @@ def raw_predictions(model: PredictionsMixin, X: Any) -> Array:
 def most_probable(raw: Any) -> Any:
     """Return the position of the most probable class of each row, from the ``decision_function``."""
     return (raw > 0).astype(np.intp) if raw.ndim == 1 else raw.argmax(axis=1)
+
+
+def to_proba(raw: Array) -> Array:
+    """Return the probabilities of the classes, from the ``decision_function``, which may be overwritten."""
+    return np.column_stack([expit(-raw), expit(raw)]) if raw.ndim == 1 else np.asarray(softmax(raw, copy=False))
 
 
 def _raw_prediction(X: Any, coef: Any, intercept: Array) -> Array:

@@ -15,7 +15,13 @@ from sksoftmax._solvers.adam import adam_rule, init_means
 from sksoftmax._solvers.sgd import init_velocity, sgd_rule
 from sksoftmax._training.settings import MIN_BATCH, Plan, Settings, Stage
 from sksoftmax._training.tolerance import stop_tol
-from sksoftmax._types import Moments, Problem
+from sksoftmax._types import Array, Moments, Problem
+
+#: Rows of an "auto" batch, at least, and batches of an epoch, at least and about.
+_LEAST_ROWS, _LEAST_BATCHES, _N_BATCHES = 16, 8, 64
+
+#: Change of a raw prediction by a step of the "auto" rate.
+_MAX_CHANGE = 2.0
 
 
 def plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, *, is_stream: bool) -> Plan:
@@ -30,10 +36,11 @@ def plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, 
     is_stream : bool
         Whether the solver runs for one pass, with no known end.
     """
-    batch_size = min(settings.batch_size or MIN_BATCH, problem.n_samples)
+    auto_size = MIN_BATCH if is_stream else auto_batch_size(problem, settings.solver)
+    batch_size = min(settings.batch_size or auto_size, problem.n_samples)
     update_rule, init_memory, auto_rate = {
         "sgd": (sgd_rule(settings.momentum, settings.nesterov), init_velocity, _gradient_rate),
-        "adagrad": (adagrad_rule(settings.epsilon), init_squares, _coordinate_rate),
+        "adagrad": (adagrad_rule(settings.epsilon), init_squares, _column_rate),
         "adam": (adam_rule(settings.beta_1, settings.beta_2, settings.epsilon), init_means, _coordinate_rate),
     }[settings.solver]
     rate = settings.learning_rate
@@ -55,6 +62,17 @@ def plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, 
     stages = [Stage(solver, 1 if is_stream else None)]
     preconditioner = None if is_stream or moments is None else gram_preconditioner(problem, moments)
     return Plan(stages, preconditioner, stop_tol(problem, settings), info)
+
+
+def auto_batch_size(problem: Problem, solver: str) -> int:
+    """Return the rows of a batch: about 1/64 of the rows; for "sgd" not fewer than columns.
+
+    The rate of "sgd" falls with the size of a batch that has fewer rows than columns. The batch has 16 to 256 rows, and
+    at most an eighth of all: few updates do not reach the minimum.
+    """
+    most = max(1, min(MIN_BATCH, problem.n_total_samples // _LEAST_BATCHES))
+    least = problem.n_features if solver == "sgd" else 1
+    return min(max(least, problem.n_total_samples // _N_BATCHES, _LEAST_ROWS), most)
 
 
 def _gradient_rate(problem: Problem, moments: Moments, batch_size: int) -> float:
@@ -81,11 +99,25 @@ def _gradient_rate(problem: Problem, moments: Moments, batch_size: int) -> float
 
 
 def _coordinate_rate(problem: Problem, moments: Moments, batch_size: int) -> float:
-    """Return the rate for which a step of this length in every parameter changes a raw prediction by at most 1.
+    """Return the rate for which a step of this length in every parameter changes a raw prediction by at most 2.
 
     This holds on average over the rows. The change is ``||x||_1`` (plus 1 for the intercept), on average at most the
     sum of the root mean squares of the columns (Jensen).
     """
+    return _MAX_CHANGE / (float(_sizes(problem, moments).sum()) + np.finfo(float).tiny)
+
+
+def _column_rate(problem: Problem, moments: Moments, batch_size: int) -> float:
+    """Return the rate for which a step of this length in one parameter changes a raw prediction by 2, on average.
+
+    The average is over the columns. AdaGrad's regret is least for a rate about the size of the coefficients: Duchi,
+    Hazan & Singer (2011), corollary 6.
+    """
+    return _MAX_CHANGE / (float(_sizes(problem, moments).mean()) + np.finfo(float).tiny)
+
+
+def _sizes(problem: Problem, moments: Moments) -> Array:
+    """Return the root mean square of each column, and 1 for the intercept if there is one."""
     spread = np.diagonal(moments.second_moment) if moments.second_moment.ndim == 2 else moments.second_moment
     rms = np.hypot(moments.max_deviation * np.sqrt(np.maximum(spread, 0)), moments.mean)
-    return 1.0 / (float(rms.sum()) + float(problem.fit_intercept) + np.finfo(float).tiny)
+    return np.append(rms, np.ones(int(problem.fit_intercept)))

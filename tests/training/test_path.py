@@ -548,3 +548,29 @@ def test_the_warning_of_the_last_fit_points_to_whoever_called_fit():
     with pytest.warns(ConvergenceWarning) as caught:
         clf.fit(X, y)
     assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_are_those_of_scikit_learn(scoring, n_classes, dtype):
+    X, y = random_data(200, n_classes=n_classes, dtype=dtype)
+    weight = np.random.default_rng(0).uniform(0, 2, 200)
+    settings = {"alphas": [1e-5, 1e-2], "cv": 3}
+    clf = SoftmaxClassifierCV(**settings, scoring=scoring).fit(X, y, sample_weight=weight)
+    by_scorer = SoftmaxClassifierCV(**settings, scoring=get_scorer(scoring)).fit(X, y, sample_weight=weight)
+    assert_allclose(clf.scores_, by_scorer.scores_, rtol=1e-12 if dtype == np.float64 else 1e-6)
+    assert_array_equal(clf.coef_, by_scorer.coef_)
+
+
+def test_a_score_clips_probabilities_as_scikit_learn_does():
+    X = np.repeat([[-1.0], [1.0]], 50, axis=0) * 1e3
+    y = (X[:, 0] > 0).astype(int)
+    y[[0, 1, 2, 99, 98, 97]] = [1, 1, 1, 0, 0, 0]  # sure and wrong
+    folds = [(np.r_[3:97], np.r_[:3, 97:100])]
+    scores = [
+        SoftmaxClassifierCV([1e-9], cv=folds, scoring=scoring).fit(X, y).scores_
+        for scoring in ("neg_log_loss", get_scorer("neg_log_loss"))
+    ]
+    assert_allclose(scores[0], scores[1], rtol=1e-4)  # scikit-learn has 1 - p for the first class
+    assert scores[0] < -5
