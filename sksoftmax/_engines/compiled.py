@@ -34,7 +34,7 @@ from sksoftmax._types import Array, Params, Problem
 is_compiled = True
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 12
+_VERSION = 13
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -297,7 +297,11 @@ def linearize(proba: Array, change: Array, X: Any, weight: Array) -> tuple[float
         divergence = kernels.linearize_binary(align(proba[0]), align(change[0]), weight, differences, sums)
     else:
         divergence = kernels.linearize(align(proba), align(change), weight, differences, sums)
-    return divergence, Params(np.asarray(differences @ X), sums)
+    if sp.issparse(X):
+        return divergence, Params(np.asarray(differences @ X), sums)
+    gradients = np.zeros((len(differences), X.shape[1]))
+    kernels.add_exact_product(differences, align(X), gradients)
+    return divergence, Params(gradients, sums)
 
 
 def _accumulate_coef(residual: Array, X: Any) -> Array:

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 
 from sksoftmax._maths.class_curvature import (
+    ClassPreconditioner,
     ColumnUnits,
     DiagonalPreconditioner,
     FlatPreconditioner,
@@ -90,7 +91,8 @@ _MAX_REMAINDER = 0.4
 
 #: Products of a bound: the smallest number, unless the passes so far are fewer; its fraction of the passes so far; and
 #: the largest number. The more steps the fit has taken, the further CG has to look for directions along which F falls
-#: slowly.
+#: slowly. It takes no more products than there were passes, or twice the smallest number, as F may seem to be near its
+#: minimum too early.
 _MIN_PRODUCTS = 10
 _MIN_FRACTION = 0.25
 _MAX_PRODUCTS = 200
@@ -388,7 +390,7 @@ def _with_preconditioner(problem: Problem, state: LbfgsState) -> LbfgsState:
         state = state._replace(n_passes=0.0, leverage=built.leverage)
         if built.preconditioner is not None:
             state = _with_better(state, built.preconditioner)._replace(certainty=built.certainty)
-    if state.certainty is None:
+    if not isinstance(state.preconditioner, ClassPreconditioner):
         curvature = mean_curvature(problem, state.params, state.rows)
         ratio = max(curvature / state.curvature, state.curvature / curvature)
         is_diagonal = isinstance(state.preconditioner, DiagonalPreconditioner)
@@ -411,8 +413,10 @@ def _with_better(state: LbfgsState, preconditioner: FlatPreconditioner) -> Lbfgs
         products = [float(np.vdot(change, candidate.apply(change.reshape(shape)).ravel())) for change in changes]
         return float(np.std(np.log(np.maximum(products, 1e-300) * np.array(scales))))
 
-    is_better = spread(preconditioner) <= spread(state.preconditioner)
-    return state._replace(preconditioner=preconditioner, values=state.values[-1:]) if is_better else state
+    if spread(preconditioner) > spread(state.preconditioner):
+        return state
+    # the next bound takes fewer products than the last one did
+    return state._replace(preconditioner=preconditioner, values=state.values[-1:], minimum=-np.inf, n_passes_bound=0.0)
 
 
 def _extrapolate(values: tuple[float, ...]) -> float:
@@ -442,10 +446,12 @@ def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) ->
     """Return the state with a bound of F - F*, at the end of a step along the direction that gave it."""
     value = state.evaluation.value
     allowed = absolute_suboptimality(value, settings.final_tol)
+    min_products = _min_products(state.n_total)
+    max_products = min(max(2 * min_products, int(state.n_total)), _MAX_PRODUCTS)
     newton = newton_step(
-        *(problem, state.params, state.evaluation, _matrix(state), allowed, _CG_RTOL, _MAX_PRODUCTS),
+        *(problem, state.params, state.evaluation, _matrix(state), allowed, _CG_RTOL, max_products),
         remainder_cap=_MAX_REMAINDER * absolute_suboptimality(value, settings.tol),
-        min_products=_min_products(state.n_total),
+        min_products=min_products,
         is_solved=False,
     )
     bound = (1 + _BOUND_ERROR) * (newton.decrease + newton.cg_remainder)

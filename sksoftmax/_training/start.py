@@ -115,7 +115,13 @@ def first_sample(problem: Problem, settings: Settings) -> Problem | None:
 
 
 def _sample_size(problem: Problem) -> int | None:
-    """Return the number of rows of a sample, or None if that is more than a quarter of the rows."""
+    """Return the number of rows of a sample; None if that is more than a quarter, or if the Hessian is that of a sample.
+
+    Coefficients of rare features are too large for the rows that the sample misses. Steps with the Hessian of all rows
+    bring them back, but a sampled Hessian may miss these rows as well.
+    """
+    if not choose_curvature(problem).is_exact:
+        return None
     n_unknowns = problem.n_outputs * (problem.n_features + problem.fit_intercept)
     n_drawn = max(_SAMPLE_ROWS_PER_UNKNOWN * n_unknowns, int(_SAMPLE_FRACTION * problem.n_samples))
     return n_drawn if 4 * n_drawn <= problem.n_samples else None

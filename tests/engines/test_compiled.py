@@ -150,6 +150,17 @@ def test_products_of_any_shape_are_those_of_numpy(n_rows, n_features, n_outputs,
 
 
 @DTYPE
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(n_rows=st.integers(1, 300), n_features=st.integers(1, 900), n_left=st.integers(1, 40), seed=st.integers(0, 99))
+def test_an_exact_product_is_that_of_float64(n_rows, n_features, n_left, seed, dtype, variant):
+    rng = np.random.default_rng(seed)
+    left, X = rng.standard_normal((n_left, n_rows)), rng.standard_normal((n_rows, n_features)).astype(dtype)
+    sums = np.ones((n_left, n_features))
+    kernels.add_exact_product(left, X, sums)
+    assert_allclose(sums - 1, left @ X.astype(float), rtol=0, atol=1e-14 * (2 + n_rows))
+
+
+@DTYPE
 @pytest.mark.parametrize("size", [0.0, 0.01, 1.5, 40.0])  # of the step: none, some and most rows saturate
 @pytest.mark.parametrize("n_classes", [1, 3, 11])
 def test_linearised_probabilities_are_those_of_numpy(n_classes, size, dtype, variant):
@@ -800,6 +811,8 @@ def test_dense_arrays_of_other_sizes_are_refused(name, value, message):
         ("add_hessian", [(9, 5), 4, 5, 9, (3, 9), (3, 9), (18, 18)], "mean and factor must have an entry for each"),
         ("add_hessian", [(9, 5), 5, 5, 9, (3, 9), (3, 8), (18, 18)], "proba and variances must be"),
         ("add_hessian", [(9, 5), 5, 5, 8, (3, 9), (3, 9), (18, 18)], "weight must have an entry for each row of X"),
+        ("add_exact_product", [(2, 8), (9, 5), (2, 5)], "left must have a column for each row of X"),
+        ("add_exact_product", [(2, 9), (9, 5), (2, 4)], "the tables must have the same shape"),
         ("proba_and_variances", [(3, 9), (3, 9), (3, 8)], "the tables must have the same shape"),
         ("expit", [9, 8], "proba must have an entry for each one of z"),
         ("linearize_binary", [9, 8, 9, (2, 9), 3], "change and weight must have an entry for each one of proba"),

@@ -1075,6 +1075,26 @@ double exact_loss(Matrix<const Real> X, Array<const double> mean, Array<const do
     return loss;
 }
 
+// Add left X, computed in float64, to `sums`; left is (n_left, n_samples).
+template <class Real> void add_exact_product(Matrix<const double> left, Matrix<const Real> X, Matrix<double> sums) {
+    const Size n_left = left.shape(0), n_samples = X.shape(0), n_features = X.shape(1);
+    check(Size(left.shape(1)) == n_samples, "left must have a column for each row of X");
+    check_table(sums, n_left, n_features);
+    nb::gil_scoped_release unlocked;
+    const std::vector<double> zeros((n_features + 1) * n_left);
+    TableProduct<double> product(zeros.data(), zeros.data(), n_features, n_left);
+    const Size size = std::max(std::min(product.span_rows(), n_samples), Size(1));
+    std::vector<double> rows(size * n_features), part(size * n_left);
+    for (Size start = 0; start < n_samples; start += size) {
+        const Size n = std::min(size, n_samples - start);
+        std::copy_n(X.data() + start * n_features, n * n_features, rows.data());
+        for (Size k = 0; k < n_left; ++k)
+            std::copy_n(left.data() + k * n_samples + start, n, part.data() + k * n);
+        product.add_gradient(rows.data(), part.data(), n);
+    }
+    product.write_gradient(sums.data());
+}
+
 // --- the module ---
 
 // Define a function that converts no argument: a copy of an array would take the results.
@@ -1119,6 +1139,7 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "summarize_columns", summarize_columns<Real>);
     define(m, "add_column_squares", add_column_squares<Real>);
     define(m, "row_squares", row_squares<Real>);
+    define(m, "add_exact_product", add_exact_product<Real>);
     define(m, "exact_loss", exact_loss<Real>);
     define(m, "add_gram", add_gram_of_scaled<Real>);
     define(m, "proba_and_variances", proba_and_variances<Real>);
