@@ -115,7 +115,7 @@ def first_sample(problem: Problem, settings: Settings) -> Problem | None:
 
 
 def _sample_size(problem: Problem) -> int | None:
-    """Return the number of rows of a sample; None if that is more than a quarter, or if the Hessian is that of a sample.
+    """Return the number of rows of a sample; None if they are more than a quarter, or the Hessian is a sample's.
 
     Coefficients of rare features are too large for the rows that the sample misses. Steps with the Hessian of all rows
     bring them back, but a sampled Hessian may miss these rows as well.
