@@ -300,13 +300,19 @@ def _step(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> Lbfgs
     # 3.
     state = _accept(settings, state, *trial)
     # 4.
-    state = _with_preconditioner(problem, state)
+    n_ahead = _min_products(state.n_total) if _is_near(settings, state) else 0
+    state = _with_preconditioner(problem, state, n_ahead)
     # 5.
+    return _with_bound(settings, problem, state) if _is_near(settings, state) else state
+
+
+def _is_near(settings: LbfgsSettings, state: LbfgsState) -> bool:
+    """Return whether F seems to be so near its minimum that it is time for a bound."""
     value = state.evaluation.value
     is_near = _extrapolate(state.values) <= _NEAR * settings.tol * value
     if np.isfinite(state.minimum):  # until it has taken as many passes as the last bound, its estimate decides
-        is_near = value - state.minimum <= _NEAR * settings.tol * value or (is_near and state.n_passes_bound <= 0)
-    return _with_bound(settings, problem, state) if is_near else state
+        return value - state.minimum <= _NEAR * settings.tol * value or (is_near and state.n_passes_bound <= 0)
+    return is_near
 
 
 def _search(
@@ -374,14 +380,16 @@ def _accept(settings: LbfgsSettings, state: LbfgsState, params: Params, evaluati
     return state._replace(params=params, evaluation=evaluation, values=(*state.values, evaluation.value), excess=excess)
 
 
-def _with_preconditioner(problem: Problem, state: LbfgsState) -> LbfgsState:
+def _with_preconditioner(problem: Problem, state: LbfgsState, n_ahead: int = 0) -> LbfgsState:
     """Return the state with a better preconditioner, if it is due: X'X, then the curvature of each class.
+
+    X'X is due as well if it would be after the ``n_ahead`` products of a bound, which then takes fewer.
 
     The shared ones follow the mean curvature of the rows, which falls as the classes separate.
     """
     costs = preconditioner_costs(problem)
     if state.gram is None and _PATIENCE * costs.gram < costs.classes:
-        if state.n_passes >= costs.gram:
+        if state.n_passes + n_ahead >= costs.gram:
             gram = gram_of_units(compute_moments(problem, full_gram=True), state.units)
             preconditioner = shared_preconditioner(problem, state.units, gram, state.curvature)
             state = _with_better(state._replace(gram=gram, n_passes=0.0), preconditioner)
@@ -405,17 +413,15 @@ def _with_preconditioner(problem: Problem, state: LbfgsState) -> LbfgsState:
 def _with_better(state: LbfgsState, preconditioner: FlatPreconditioner) -> LbfgsState:
     """Return the state with ``preconditioner``, unless the one at hand describes the last pairs better."""
     changes, scales = state.pairs.changes[-_N_COMPARED:], state.pairs.scales[-_N_COMPARED:]
-    if len(changes) < _MIN_COMPARED:
-        return state._replace(preconditioner=preconditioner)
 
     def spread(candidate: FlatPreconditioner) -> float:
         shape = state.units.shape(state.params)
         products = [float(np.vdot(change, candidate.apply(change.reshape(shape)).ravel())) for change in changes]
         return float(np.std(np.log(np.maximum(products, 1e-300) * np.array(scales))))
 
-    if spread(preconditioner) > spread(state.preconditioner):
+    if len(changes) >= _MIN_COMPARED and spread(preconditioner) > spread(state.preconditioner):
         return state
-    # the next bound takes fewer products than the last one did
+    # F falls faster from here, and the next bound takes fewer products than the last one did
     return state._replace(preconditioner=preconditioner, values=state.values[-1:], minimum=-np.inf, n_passes_bound=0.0)
 
 
