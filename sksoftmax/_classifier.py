@@ -121,7 +121,7 @@ class SoftmaxClassifier(
         least 256 and at most 4096. (On a device other than the CPU it is n_samples / 256.) If these are fewer than 16
         batches, the fit consists of Newton steps alone, unless ``batch_size`` or ``learning_rate`` is given. For the
         other solvers "auto" is n_samples / 64 (for "sgd" n_features if that is larger), but at least 16, and at most
-        256 and n_samples / 8; in ``partial_fit`` it is 256.
+        256 and n_samples / 8; all rows if they are fewer than 128; and 256 in ``partial_fit``.
     learning_rate : float or "auto", default="auto"
         Base step length, > 0. "auto" derives it from the data:
 

@@ -68,9 +68,12 @@ def auto_batch_size(problem: Problem, solver: str) -> int:
     """Return the rows of a batch: about 1/64 of the rows; for "sgd" not fewer than columns.
 
     The rate of "sgd" falls with the size of a batch that has fewer rows than columns. The batch has 16 to 256 rows, and
-    at most an eighth of all: few updates do not reach the minimum.
+    at most an eighth of all: few updates do not reach the minimum. Fewer than 8 batches of 16 rows are one batch, whose
+    gradient does not depend on the order of the rows.
     """
-    most = max(1, min(MIN_BATCH, problem.n_total_samples // _LEAST_BATCHES))
+    most = min(MIN_BATCH, problem.n_total_samples // _LEAST_BATCHES)
+    if most < _LEAST_ROWS:
+        return problem.n_total_samples
     least = problem.n_features if solver == "sgd" else 1
     return min(max(least, problem.n_total_samples // _N_BATCHES, _LEAST_ROWS), most)
 
