@@ -36,7 +36,7 @@ def plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, 
     is_stream : bool
         Whether the solver runs for one pass, with no known end.
     """
-    auto_size = MIN_BATCH if is_stream else auto_batch_size(problem, settings.solver)
+    auto_size = MIN_BATCH if is_stream else _auto_batch_size(problem, settings.solver)
     batch_size = min(settings.batch_size or auto_size, problem.n_samples)
     update_rule, init_memory, auto_rate = {
         "sgd": (sgd_rule(settings.momentum, settings.nesterov), init_velocity, _gradient_rate),
@@ -64,7 +64,7 @@ def plan_by_name(problem: Problem, settings: Settings, moments: Moments | None, 
     return Plan(stages, preconditioner, stop_tol(problem, settings), info)
 
 
-def auto_batch_size(problem: Problem, solver: str) -> int:
+def _auto_batch_size(problem: Problem, solver: str) -> int:
     """Return the rows of a batch: about 1/64 of the rows; for "sgd" not fewer than columns.
 
     The rate of "sgd" falls with the size of a batch that has fewer rows than columns. The batch has 16 to 256 rows, and

@@ -5,8 +5,10 @@
 #pragma once
 
 //: Sufficient decrease, as a fraction of the slope; fraction of the slope at the end of a step from which twice the
-//: length is tried; lengths that are tried; and the rounding error of F in units of epsilon F: as in `_line_search.py`.
+//: length is tried; and the rounding error of F in units of epsilon F: as in `_line_search.py`.
 constexpr double ARMIJO = 1e-4, STEEP_SLOPE = 0.25, ROUNDING_EPS = 8;
+
+//: Lengths that are tried, fewer than there: the stage that follows searches on.
 constexpr int MAX_HALVINGS = 20, MAX_DOUBLINGS = 10;
 
 // F = sum of weight * loss + alpha / 2 ||coef||^2 of dense rows with class codes. The parameters are coef, (n_outputs,
