@@ -509,6 +509,7 @@ def newton_step(
     accuracy: float,
     max_products: int,
     *,
+    max_remainder: float = 0.0,
     remainder_cap: float = np.inf,
     min_products: int = 0,
     is_solved: bool = True,
@@ -520,6 +521,7 @@ def newton_step(
     hessian = hessian_products(problem, params)
     newton = conjugate_gradients(
         *(hessian, evaluation.grads, preconditioner, accuracy, max_products),
+        max_remainder=max_remainder,
         remainder_cap=remainder_cap,
         min_products=min_products,
     )

@@ -89,6 +89,9 @@ _NEAR = 0.5
 _CG_RTOL = 0.5
 _MAX_REMAINDER = 0.4
 
+#: What CG has left unsolved is negligible up to this fraction of the F - F* at which the fit may end.
+_NEGLIGIBLE_REMAINDER = 0.05
+
 #: Products of a bound: the smallest number, unless the passes so far are fewer; its fraction of the passes so far; and
 #: the largest number. The more steps the fit has taken, the further CG has to look for directions along which F falls
 #: slowly. It takes no more products than there were passes, or twice the smallest number, as F may seem to be near its
@@ -454,9 +457,11 @@ def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) ->
     allowed = absolute_suboptimality(value, settings.final_tol)
     min_products = _min_products(state.n_total)
     max_products = min(max(2 * min_products, int(state.n_total)), _MAX_PRODUCTS)
+    wanted = absolute_suboptimality(value, settings.tol)
     newton = newton_step(
         *(problem, state.params, state.evaluation, _matrix(state), allowed, _CG_RTOL, max_products),
-        remainder_cap=_MAX_REMAINDER * absolute_suboptimality(value, settings.tol),
+        max_remainder=_NEGLIGIBLE_REMAINDER * wanted,
+        remainder_cap=_MAX_REMAINDER * wanted,
         min_products=min_products,
         is_solved=False,
     )

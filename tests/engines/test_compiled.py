@@ -242,7 +242,9 @@ def test_moments_and_hessians_are_those_of_numpy_in_each_variant(p, n_classes, d
         (5, 1, 3),
         (300, 0, 3),
         (0, 4, 3),
-    ],  # one span, and many
+        (700, 30, 130),
+        (5, 0, 200),
+    ],  # one span, and many; the last two by the BLAS
 )
 def test_sums_over_dense_rows_are_those_of_numpy(n, p, n_classes, order, dtype, variant):
     rng = np.random.default_rng(0)

@@ -43,6 +43,32 @@ void multiply_transposed(const Real *X, const Real *z, Size n_samples, Size n_fe
                          &one_int);
 }
 
+// Compute z = columns' X', (n_columns, n_samples), for columns of (n_features, n_columns).
+template <class Real>
+void multiply_columns(const Real *X, const Real *columns, Size n_samples, Size n_features, Size n_columns, Real *z) {
+    if (n_columns == 1)
+        return multiply_vector(X, columns, n_samples, n_features, z);
+    int p = int(n_features), m = int(n_samples), n = int(n_columns);
+    int ld = std::max(1, p); // of X without columns
+    Real one = 1, zero = 0;
+    char transposed = 'T';
+    Blas<Real>::gemm(&transposed, &transposed, &m, &n, &p, &one, const_cast<Real *>(X), &ld,
+                     const_cast<Real *>(columns), &n, &zero, z, &m);
+}
+
+// Compute out = rows X, (n_rows, n_features), for rows of (n_rows, n_samples).
+template <class Real>
+void multiply_rows(const Real *X, const Real *rows, Size n_samples, Size n_features, Size n_rows, Real *out) {
+    if (n_rows == 1)
+        return multiply_transposed(X, rows, n_samples, n_features, n_features, false, out);
+    int p = int(n_features), m = int(n_samples), n = int(n_rows);
+    Real one = 1, zero = 0;
+    char plain = 'N';
+    if (n_features > 0)
+        Blas<Real>::gemm(&plain, &plain, &p, &n, &m, &one, const_cast<Real *>(X), &p, const_cast<Real *>(rows), &m,
+                         &zero, out, &p);
+}
+
 // Add factor * u' u to the lower triangle of `gram`, (n_columns, n_columns); u is (n_samples, n_columns).
 template <class Real> void add_gram(const Real *u, Size n_samples, Size n_columns, Real factor, Real *gram) {
     int q = int(n_columns), n = int(n_samples);

@@ -651,15 +651,23 @@ constexpr Size SPAN_ENTRIES = Size(1) << 18, MIN_SPAN_ROWS = 64;
 //: Rows of a table that are transposed at once: they fit in a cache of the first level.
 constexpr Size TRANSPOSED_ROWS = 64;
 
+//: Outputs from which the BLAS computes products of dense rows with a table. It first copies the rows into its own
+//: order, which takes as long as the products of about so many outputs take longer in `multiply_table`.
+constexpr Size BLAS_OUTPUTS = 128;
+
 // Products of dense rows with coef', (n_features, n_outputs), of a model or of a direction, and with their residuals.
+//
+// The BLAS, which computes them for one output and for many, takes tables of (n_outputs, n_features). `multiply_table`
+// takes tables of (n_features, width), whose rows are padded with 0.
 template <class Real> class TableProduct {
   public:
     Size n_features, n_outputs;
 
     // `columns` is coef', (n_features, n_outputs).
     TableProduct(const Real *columns, const Real *intercept, Size features, Size outputs)
-        : n_features(features), n_outputs(outputs), kernel_(kernels<Real, std::int32_t>()), intercept_(intercept),
-          width_(n_outputs == 1 ? 1 : (n_outputs + 7) / 8 * 8), table_(n_features * width_),
+        : n_features(features), n_outputs(outputs), by_blas_(n_outputs == 1 || n_outputs >= BLAS_OUTPUTS),
+          kernel_(kernels<Real, std::int32_t>()), intercept_(intercept),
+          width_(by_blas_ ? n_outputs : (n_outputs + 7) / 8 * 8), table_(n_features * width_),
           product_(n_features * width_), gradient_(n_features * width_) {
         for (Size j = 0; j < n_features; ++j)
             std::copy_n(columns + j * n_outputs, n_outputs, &table_[j * width_]);
@@ -670,10 +678,11 @@ template <class Real> class TableProduct {
 
     // Compute z = coef X' + intercept, (n_outputs, n_rows).
     void multiply(const Real *X, Size n_rows, Real *z) {
-        if (n_outputs == 1) {
-            multiply_vector(X, table_.data(), n_rows, n_features, z);
-            for (Size i = 0; i < n_rows; ++i)
-                z[i] += intercept_[0];
+        if (by_blas_) {
+            multiply_columns(X, table_.data(), n_rows, n_features, n_outputs, z);
+            for (Size k = 0; k < n_outputs; ++k)
+                for (Size i = 0; i < n_rows; ++i)
+                    z[k * n_rows + i] += intercept_[k];
             return;
         }
         rows_.resize(n_rows * width_);
@@ -687,8 +696,8 @@ template <class Real> class TableProduct {
 
     // Add residual X to the gradient; `residual` is as z.
     void add_gradient(const Real *X, const Real *residual, Size n_rows) {
-        if (n_outputs == 1) {
-            multiply_transposed(X, residual, n_rows, n_features, n_features, false, product_.data());
+        if (by_blas_) {
+            multiply_rows(X, residual, n_rows, n_features, n_outputs, product_.data());
         } else {
             rows_.assign(n_rows * width_, Real(0));
             for (Size start = 0; start < n_rows; start += TRANSPOSED_ROWS)
@@ -704,15 +713,17 @@ template <class Real> class TableProduct {
 
     // Add the sums of `add_gradient` to `gradient`, (n_outputs, n_features).
     void write_gradient(double *gradient) const {
+        const Size row_step = by_blas_ ? n_features : 1, column_step = by_blas_ ? 1 : width_;
         for (Size k = 0; k < n_outputs; ++k)
             for (Size j = 0; j < n_features; ++j)
-                gradient[k * n_features + j] += gradient_[j * width_ + k];
+                gradient[k * n_features + j] += gradient_[k * row_step + j * column_step];
     }
 
   private:
+    bool by_blas_;
     Kernels<Real, std::int32_t> kernel_;
     const Real *intercept_;
-    Size width_; // of the tables: n_outputs, padded to a multiple of 8
+    Size width_; // of the tables: n_outputs, padded to a multiple of 8 for `multiply_table`
     std::vector<Real> table_, product_, rows_;
     std::vector<double> gradient_;
 };
