@@ -40,8 +40,8 @@ _BLOCK = 2**16
 #: A relative bound that we are after; one above a hundredth of the least target is no minimum to race to.
 _WANTED, _SURE = 1e-9, 1e-6
 
-#: Coefficients up to which newton-cholesky, which forms the Hessian, is the method.
-_MOST_COEF = 2500
+#: Multiplications of a Hessian up to which newton-cholesky, which forms it, is the method.
+_MOST_OF_HESSIAN = 2e11
 
 #: Our ``tol`` for them, until one brings a bound as it is wanted.
 _TOLS = (1e-9, 1e-11, 1e-13)
@@ -78,7 +78,7 @@ def _newton(problem: RaceProblem, X: Any, y: Array) -> tuple[Params, int, str]:
     """scikit-learn's Newton steps where its Hessian is small enough; else ours, until the bound is small."""
     n_coef = (1 if y.max() == 1 else int(y.max()) + 1) * (X.shape[1] + 1)
     tries: list[tuple[Rival, dict[str, float]]] = [(OURS, {"tol": tol}) for tol in _TOLS]
-    if n_coef <= _MOST_COEF:
+    if len(y) * n_coef**2 <= _MOST_OF_HESSIAN:
         tries = [(CHOLESKY, {"tol": 1e-12}), *tries]
     for rival, settings in tries:
         estimator = rival.make(problem.alpha, len(y), max_iter=1000, **settings)

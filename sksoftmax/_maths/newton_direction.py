@@ -23,6 +23,9 @@ _MAX_RATIO = 0.9
 #: Largest relative difference between actual and predicted reduction at which the prediction counts as right.
 _REDUCTION_RTOL = 0.2
 
+#: How much the largest remainder shrinks with the number of products, if these are few.
+_FEW_PRODUCTS_POWER = 4
+
 #: CG accuracy of a preconditioner that is itself a CG solve. High, because the preconditioner has to be nearly linear.
 _INNER_CG_RTOL = 1e-2
 
@@ -76,12 +79,14 @@ def conjugate_gradients(
     min_eigenvalue: float = 0.0,
     max_remainder: float = 0.0,
     remainder_cap: float = np.inf,
+    max_decrease: float = np.inf,
     min_products: int = 0,
 ) -> NewtonStep:
     """Solve ``H d = -g`` by preconditioned conjugate gradients.
 
     1. Compute the product of H with the search direction. Return if the curvature along it is not positive.
-    2. Take the step that minimises the model along the search direction.
+    2. Take the step that minimises the model along the search direction. Return, with a remainder of inf, if the
+       decrease so far is above ``max_decrease``.
     3. If ``min_eigenvalue`` is 0, estimate the remainder from the decrease of this iteration. Return if it is small.
     4. Apply the preconditioner to the residual. Return if the result shows that it is not positive definite.
     5. If ``min_eigenvalue`` is positive, bound the remainder. Return if it is small.
@@ -95,11 +100,12 @@ def conjugate_gradients(
     eigenvalues of the preconditioned H; 0 if none is known. It is that of Gauss-Radau quadrature: Meurant & Tichy
     (2013), Numer. Algorithms 62(2), 163-191.
 
-    With ``min_products`` the remainder is not looked at before so many products, and its estimate is the geometric mean
-    of that estimate and of ``1/2 r' M^-1 r / theta``, if that is larger: r is the residual, M^-1 the preconditioner and
-    theta the least Ritz value, which approaches the least eigenvalue from above: Meurant & Tichy (2019), Numer.
-    Algorithms 82(3), 937-968. Where CG decreases the model slowly but for long, the estimate by the last decrease is
-    far too small, until the products are many; the other one is then too large.
+    With ``min_products`` the estimate is the geometric mean of that estimate and of ``1/2 r' M^-1 r / theta``, if that
+    is larger: r is the residual, M^-1 the preconditioner and theta the least Ritz value, which approaches the least
+    eigenvalue from above: Meurant & Tichy (2019), Numer. Algorithms 82(3), 937-968. Where CG decreases the model slowly
+    but for long, the estimate by the last decrease is far too small, until the products are many; the other one is then
+    too large. After k products, fewer than ``min_products``, the remainder is small only if it is
+    ``(k / min_products)^4`` times as small.
     """
     direction = zeros_like(grads)
     residual = grads
@@ -122,8 +128,11 @@ def conjugate_gradients(
         residual = add_scaled(residual, length, product)
         gain = 0.5 * length * slope
         decrease += gain
+        if decrease > max_decrease:
+            return NewtonStep(direction, decrease, np.inf, k)
         # 3.
         cg_remainder, tolerance = k * gain, max(min(accuracy * decrease, remainder_cap), max_remainder)
+        tolerance *= min(1.0, (k / max(min_products, 1)) ** _FEW_PRODUCTS_POWER)
         lengths.append(length)
         if not min_eigenvalue and not min_products and cg_remainder <= tolerance:  # before 4., which may be expensive
             return NewtonStep(direction, decrease, cg_remainder, k)
@@ -139,7 +148,7 @@ def conjugate_gradients(
             cg_remainder = 0.5 * radau_length * new_slope
             if cg_remainder <= tolerance:
                 return NewtonStep(direction, decrease, cg_remainder, k)
-        elif min_products <= k < max_products and cg_remainder <= tolerance:
+        elif min_products and k < max_products and cg_remainder <= tolerance:
             by_ritz_value = 0.5 * new_slope / _least_ritz_value(lengths, ratios)
             cg_remainder = max(cg_remainder, float(np.sqrt(cg_remainder * by_ritz_value)))
             if cg_remainder <= tolerance:

@@ -511,10 +511,11 @@ def newton_step(
     *,
     max_remainder: float = 0.0,
     remainder_cap: float = np.inf,
+    max_decrease: float = np.inf,
     min_products: int = 0,
     is_solved: bool = True,
 ) -> NewtonStep:
-    """Return the Newton direction by all rows, corrected for saturation.
+    """Return the Newton direction by all rows, corrected for saturation unless its decrease is above ``max_decrease``.
 
     ``is_solved`` is that of `saturate_step`, the other parameters are those of `conjugate_gradients`.
     """
@@ -523,6 +524,9 @@ def newton_step(
         *(hessian, evaluation.grads, preconditioner, accuracy, max_products),
         max_remainder=max_remainder,
         remainder_cap=remainder_cap,
+        max_decrease=max_decrease,
         min_products=min_products,
     )
+    if newton.decrease > max_decrease:
+        return newton
     return saturate_step(problem, params, evaluation, None, newton, preconditioner, allowed, is_solved=is_solved)

@@ -8,11 +8,12 @@ step:
 2. Try the whole step. If F does not decrease enough, add the pair of the trial, whose curvature was unknown, and
    compute the direction anew; after some trials, shorten it.
 3. Accept the step, and add its pair.
-4. Build a better preconditioner (see `class_preconditioner`) as soon as the passes so far have cost as much. Keep it if
-   it describes the curvature along the last steps better.
+4. Build a better preconditioner (see `class_preconditioner`) as soon as the passes so far have cost as much, if the
+   fall of F suggests that the passes to come will. Keep it if it describes the curvature along the last steps better.
 5. If the fall of F suggests that the minimum is near, bound F - F* by conjugate gradients (CG) with the Hessian of all
    rows, preconditioned by the L-BFGS matrix, and by the duality gap of the resulting direction (see `saturation`). The
-   direction is the next step, so that the products with the Hessian are no loss.
+   direction is the next step, so that the products with the Hessian are no loss. End CG as soon as its decrease shows
+   that the minimum is not near.
 
 The bound gives a lower bound of F*, which holds for all later steps. A step costs one pass over the data.
 """
@@ -84,6 +85,9 @@ _N_COMPARED = 20
 
 #: F - F* that the fall of F suggests, in units of the F - F* at which the fit may end, at which it is bounded.
 _NEAR = 0.5
+
+#: Largest ratio of the geometric series that predicts the fall of F.
+_MAX_RATIO = 0.95
 
 #: Relative CG accuracy of the bound, and its accuracy in units of the F - F* at which the fit may end.
 _CG_RTOL = 0.5
@@ -269,7 +273,7 @@ def lbfgs(moments: Moments, n_drawn: int, n_pairs: int, tol: float, final_tol: f
             at_precision=False,
             rows=rows,
         )
-        return _with_preconditioner(problem, state)
+        return _with_preconditioner(settings, problem, state)
 
     def step(problem: Problem, state: LbfgsState, batch: Batch) -> LbfgsState:
         for _ in range(_STEPS):
@@ -303,8 +307,7 @@ def _step(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> Lbfgs
     # 3.
     state = _accept(settings, state, *trial)
     # 4.
-    n_ahead = _min_products(state.n_total) if _is_near(settings, state) else 0
-    state = _with_preconditioner(problem, state, n_ahead)
+    state = _with_preconditioner(settings, problem, state)
     # 5.
     return _with_bound(settings, problem, state) if _is_near(settings, state) else state
 
@@ -312,7 +315,8 @@ def _step(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> Lbfgs
 def _is_near(settings: LbfgsSettings, state: LbfgsState) -> bool:
     """Return whether F seems to be so near its minimum that it is time for a bound."""
     value = state.evaluation.value
-    is_near = _extrapolate(state.values) <= _NEAR * settings.tol * value
+    _, most_steps = _steps_left(state.values, _NEAR * settings.tol * value)
+    is_near = most_steps == 0
     if np.isfinite(state.minimum):  # until it has taken as many passes as the last bound, its estimate decides
         return value - state.minimum <= _NEAR * settings.tol * value or (is_near and state.n_passes_bound <= 0)
     return is_near
@@ -383,20 +387,23 @@ def _accept(settings: LbfgsSettings, state: LbfgsState, params: Params, evaluati
     return state._replace(params=params, evaluation=evaluation, values=(*state.values, evaluation.value), excess=excess)
 
 
-def _with_preconditioner(problem: Problem, state: LbfgsState, n_ahead: int = 0) -> LbfgsState:
+def _with_preconditioner(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> LbfgsState:
     """Return the state with a better preconditioner, if it is due: X'X, then the curvature of each class.
 
-    X'X is due as well if it would be after the ``n_ahead`` products of a bound, which then takes fewer.
+    It is due if the passes so far have cost as much, and the steps that are left with the one at hand, and the products
+    of a bound, would.
 
     The shared ones follow the mean curvature of the rows, which falls as the classes separate.
     """
     costs = preconditioner_costs(problem)
+    least_steps, _ = _steps_left(state.values, _NEAR * settings.tol * state.evaluation.value)
+    passes_left = least_steps + _min_products(state.n_total)
     if state.gram is None and _PATIENCE * costs.gram < costs.classes:
-        if state.n_passes + n_ahead >= costs.gram:
+        if min(state.n_passes, passes_left) >= costs.gram:
             gram = gram_of_units(compute_moments(problem, full_gram=True), state.units)
             preconditioner = shared_preconditioner(problem, state.units, gram, state.curvature)
             state = _with_better(state._replace(gram=gram, n_passes=0.0), preconditioner)
-    elif state.n_passes >= _PATIENCE * costs.classes:
+    elif state.n_passes >= _PATIENCE * costs.classes and passes_left >= costs.classes:
         built = class_preconditioner(problem, state.params, state.units, state.gram, state.certainty, state.leverage)
         state = state._replace(n_passes=0.0, leverage=built.leverage)
         if built.preconditioner is not None:
@@ -428,22 +435,24 @@ def _with_better(state: LbfgsState, preconditioner: FlatPreconditioner) -> Lbfgs
     return state._replace(preconditioner=preconditioner, values=state.values[-1:], minimum=-np.inf, n_passes_bound=0.0)
 
 
-def _extrapolate(values: tuple[float, ...]) -> float:
-    """Return the F - F* that the last values suggest, if F falls by a geometric series; inf for few values.
+def _steps_left(values: tuple[float, ...], wanted: float) -> tuple[float, float]:
+    """Return the least and the largest number of steps after which F - F* is ``wanted``; inf for few values.
 
-    It is the larger one of those of the last sixth and of the last third of the values.
+    They assume that F falls by a geometric series, by the last sixth and by the last third of the values.
     """
     n = len(values)
-    return max(_extrapolate_by(values, max(2, n // 6)), _extrapolate_by(values, max(2, n // 3)))
+    least, most = sorted(_steps_left_by(values, wanted, max(2, n // part)) for part in (6, 3))
+    return least, most
 
 
-def _extrapolate_by(values: tuple[float, ...], h: int) -> float:
-    """Return the F - F* that the values suggest whose distance is ``h``."""
+def _steps_left_by(values: tuple[float, ...], wanted: float, h: int) -> float:
+    """Return the number of steps that the values suggest whose distance is ``h``."""
     if len(values) <= 2 * h:
         return float("inf")
     last, before = values[-1 - h] - values[-1], values[-1 - 2 * h] - values[-1 - h]
-    ratio = min(last / before, 0.95) if before > 0 else 0.95
-    return max(last, 0.0) * ratio / (1 - ratio)
+    ratio = min(last / before, _MAX_RATIO) if before > 0 else _MAX_RATIO
+    suboptimality = max(last, 0.0) * ratio / (1 - ratio)
+    return h * float(np.log(suboptimality / wanted) / -np.log(ratio)) if suboptimality > wanted else 0.0
 
 
 def _min_products(n_passes: float) -> int:
@@ -461,22 +470,22 @@ def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) ->
     newton = newton_step(
         *(problem, state.params, state.evaluation, _matrix(state), allowed, _CG_RTOL, max_products),
         max_remainder=_NEGLIGIBLE_REMAINDER * wanted,
+        max_decrease=wanted / _BOUND_ERROR,
         remainder_cap=_MAX_REMAINDER * wanted,
         min_products=min_products,
         is_solved=False,
     )
     bound = (1 + _BOUND_ERROR) * (newton.decrease + newton.cg_remainder)
-    state = state._replace(lower_bound=-np.inf, minimum=-np.inf)
-    if np.isfinite(bound):
-        lower_bound = value - bound
-        trial = search_direction(problem, state.params, value, newton, is_risky=True)
-        if trial is not None:
-            # where F decreases by more than the model says, its minimum may be less by as much
-            surprise = max(0.0, value - trial[1].value - newton.decrease)
-            suboptimality = max(newton.cg_remainder + surprise, _BOUND_ERROR * bound)
-            lower_bound = min(lower_bound, trial[1].value - suboptimality)
-            state = _accept(settings, state, *trial)
-        minimum = value - newton.decrease - newton.cg_remainder
-        state = state._replace(lower_bound=lower_bound, minimum=minimum)
+    lower_bound = value - bound
+    state = state._replace(lower_bound=-np.inf)
+    trial = search_direction(problem, state.params, value, newton, is_risky=True) if newton.decrease > 0 else None
+    if trial is not None:
+        # where F decreases by more than the model says, its minimum may be less by as much
+        surprise = max(0.0, value - trial[1].value - newton.decrease)
+        suboptimality = max(newton.cg_remainder + surprise, _BOUND_ERROR * bound)
+        lower_bound = min(lower_bound, trial[1].value - suboptimality)
+        state = _accept(settings, state, *trial)
+    minimum = value - newton.decrease - newton.cg_remainder
+    state = state._replace(lower_bound=lower_bound, minimum=minimum)
     excess = relative_excess(state.evaluation.value, state.evaluation.value - state.lower_bound)
     return state._replace(excess=excess, n_passes_bound=newton.n_products + 1)
