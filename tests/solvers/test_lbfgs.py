@@ -117,6 +117,38 @@ def test_the_preconditioners_are_bought_in_their_order(monkeypatch):
     assert offered[0] > ranks.index(1)
 
 
+@pytest.mark.parametrize("ratio", [0.3, 0.8, 0.9])
+@pytest.mark.parametrize("wanted", [1e-3, 1e-2, 10.0])
+def test_the_steps_left_are_those_of_a_geometric_series(ratio, wanted):
+    values = tuple(7 + 5 * ratio**k for k in range(19))
+    left = max(0.0, float(np.log(5 * ratio**18 / wanted) / -np.log(ratio)))
+    assert_allclose(lbfgs_module._steps_left(values, wanted), left, rtol=1e-6, atol=1e-6)
+
+
+def test_the_steps_left_are_unknown_after_few_and_none_where_the_function_no_longer_falls():
+    assert lbfgs_module._steps_left((3.0, 2.0), 1e-3) == (np.inf, np.inf)
+    assert lbfgs_module._steps_left((3.0, *[2.0] * 20), 1e-3) == (0, 0)
+
+
+@pytest.mark.parametrize(("tol", "is_bought"), [(1e-3, False), (1e-9, True)])
+def test_no_preconditioner_is_bought_for_the_last_steps(tol, is_bought, monkeypatch):
+    X, y = random_data(n_samples=2000, n_features=30, n_classes=5, seed=3)
+    X = X * np.geomspace(1, 10, 30) @ np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0]
+    case, cost = problem(X, y, alpha=1e-3), 22.0
+    costs = class_curvature.Costs(cost, 1.0, 1000.0, 1000.0)
+    monkeypatch.setattr(lbfgs_module, "preconditioner_costs", lambda problem: costs)
+    bought = []
+    monkeypatch.setattr(
+        lbfgs_module,
+        "compute_moments",
+        lambda *args, **kwargs: bought.append(1) or compute_moments(*args, **kwargs),
+    )
+    state, report = solve(case, tol)
+    assert report.excess <= tol
+    assert state.n_total > cost  # passes, which would have paid for it
+    assert bool(bought) == is_bought
+
+
 def test_a_worse_preconditioner_is_not_kept():
     rng = np.random.default_rng(0)
     hessian = np.diag(np.geomspace(1, 1000, 6))

@@ -152,6 +152,29 @@ def test_conjugate_gradients_end_where_what_they_leave_is_bounded_by_what_may_be
     assert aim.decrease >= 0.99 * decrease
 
 
+def test_conjugate_gradients_end_where_their_decrease_exceeds_the_largest():
+    product, grads, decrease = quadratic(np.logspace(0, 2, 40))
+    free = [conjugate_gradients(product, grads, Identity(), 0.0, k).decrease for k in (1, 2, 3, 4)]
+    step = conjugate_gradients(product, grads, Identity(), 0.0, 200, max_decrease=0.5 * (free[2] + free[3]))
+    assert (step.n_products, step.cg_remainder) == (4, np.inf)
+    assert step.decrease == free[3] < decrease
+
+
+@pytest.mark.parametrize("max_remainder", [1e-2, 1e-4, 1e-6])
+def test_after_few_products_conjugate_gradients_may_leave_less(max_remainder):
+    product, grads, decrease = quadratic(np.logspace(0, 1, 40))
+    limit = max_remainder * decrease
+    ends = [
+        conjugate_gradients(product, grads, Identity(), 0.0, 200, max_remainder=limit, min_products=n)
+        for n in (1, 10, 20)
+    ]
+    n_products = [step.n_products for step in ends]
+    assert n_products == sorted(n_products)
+    for step, n in zip(ends, (1, 10, 20), strict=True):
+        assert step.cg_remainder <= limit * min(1, step.n_products / n) ** 4
+        assert decrease - step.decrease <= limit
+
+
 def test_eigenvalues_below_the_least_are_found_out():
     product, grads, _ = quadratic(np.logspace(0, 2, 20))
     aim = conjugate_gradients(product, grads, Identity(), 0.0, 19, min_eigenvalue=2.0)
