@@ -6,7 +6,8 @@ oracle (``race/oracle.py``). Two phases, each fit in a process of its own (``rac
 
 - the search finds each rival's best settings and budget for each target, in float32 on one thread. It goes as far as
   the comparison needs: scikit-learn's solvers may take 12 times our time (lbfgs 21), others 4 times; and none much
-  longer than the soonest of its kind so far. Who has not arrived by then is "> so much". It may share the machine.
+  longer than the soonest of its kind so far. Who has not arrived by then is "> so much". It may share the machine. The
+  column "passes" has the cost of our fit in passes over the rows, by stage (``race/stages.py``).
 - ``--final`` times ours and the contenders that the search found side by side, in rounds (``race/final.py``). Its rows
   are what the summary is of.
 

@@ -38,7 +38,7 @@ _BELOW = 1e-9
 COLUMNS = (
     *("phase", "commit", "machine", "load", "threads", "versions", "problem", "n_samples", "dtype", "rival"),
     *("settings", "setting", "budget", "target", "seconds", "seconds_min", "seconds_max", "cpu_seconds", "repeats"),
-    *("gap", "ratio", "peak_MiB", "limit", "status", "note"),
+    *("gap", "ratio", "peak_MiB", "limit", "status", "note", "passes"),
 )
 POINTS = ("phase", "commit", "problem", "dtype", "threads", "rival", "settings", "seconds", "cpu_seconds", "gap")
 

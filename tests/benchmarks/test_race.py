@@ -24,10 +24,13 @@ from benchmarks.race import jobs as race_jobs
 from benchmarks.race import readme_table
 from benchmarks.race import report as race_report
 from benchmarks.race.oracle import Fit, search
+from benchmarks.race.stages import STAGES, described, pass_equivalents
 from benchmarks.race.worker import Job, excuse
 from benchmarks.rivals import OURS, RIVALS, objective
+from sksoftmax import SoftmaxClassifier
 from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.objective import value_and_grad
+from sksoftmax._solvers import lbfgs
 from sksoftmax._types import Batch, Params, Problem
 
 TARGETS = (1e-2, 1e-3, 1e-4)
@@ -511,3 +514,21 @@ def test_a_table_of_two_classes_has_the_rows_of_the_largest():
     X2, y2 = dense_problems.two_classes(lambda: (X, y))
     assert sorted(y2) == list("aaacccccc")
     assert_array_equal(X2[:, 0], [0, 1, 2, 5, 6, 7, 8, 9, 10])
+
+
+@pytest.mark.parametrize(
+    ("make", "stage"),
+    [
+        (lambda: (StandardScaler().fit_transform(load_digits().data), load_digits().target, {}), "line searches"),
+        (lambda: (load_digits().data, load_digits().target, {"solver": "dual"}), "dual"),
+        (lambda: (load_iris().data, load_iris().target, {}), "factors"),
+    ],
+)
+def test_the_cost_of_a_fit_is_told_by_stage(make, stage):
+    X, y, kwargs = make()
+    estimator, before = SoftmaxClassifier(random_state=0, **kwargs), lbfgs._with_bound
+    passes = pass_equivalents(lambda: estimator.fit(X, y), X, y, estimator.alpha)
+    assert passes[stage] > 0
+    assert set(passes) <= {*STAGES, "other"}
+    assert lbfgs._with_bound is before  # the clock is gone
+    assert described({stage: 2.0, "other": 0.01}) == f"2.0: {stage} 2.0"
