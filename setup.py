@@ -19,7 +19,7 @@ from setuptools.command.build_py import build_py
 FOLDER = Path("sksoftmax", "_engines", "cpp")
 
 #: The version that `sksoftmax._engines.compiled` asks for.
-VERSION = 13
+VERSION = 14
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 

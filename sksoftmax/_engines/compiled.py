@@ -34,7 +34,7 @@ from sksoftmax._types import Array, Params, Problem
 is_compiled = True
 
 #: Version of the kernels that this file needs; setup.py writes it into them.
-_VERSION = 13
+_VERSION = 14
 
 
 def _import_kernels() -> tuple[ModuleType | None, str | None]:
@@ -255,8 +255,13 @@ def split_rows(X: Any, n_ranges: int) -> Array:
 
 def hessian_product(proba: Array, direction: Params, X: Any, weight: Array, total: float) -> Params:
     """Do `vectorized.hessian_product`."""
-    weight, sums = weight / total, np.zeros(len(direction.coef))
-    if len(proba) == 1 or proba.dtype != X.dtype:
+    weight, sums, is_binary = weight / total, np.zeros(len(direction.coef)), len(proba) == 1
+    if is_binary and isinstance(X, np.ndarray):
+        product = np.zeros(direction.coef.shape)
+        second = proba.ravel().astype(np.float64, copy=False)
+        kernels.add_hessian_product_binary(*_cast(direction, X), align(second), weight, product, sums)
+        return Params(product, sums)
+    if is_binary or proba.dtype != X.dtype:
         return _accumulate_gradient(vectorized.multiply_hessian(proba, raw_prediction(direction, X), weight), X)
     proba = align(proba)
     if sp.issparse(X):

@@ -25,7 +25,14 @@ from sksoftmax._engines.device import (
 )
 from sksoftmax._engines.moments import gram, loss_hessian
 from sksoftmax._engines.threads import GRAM_PER_PASS, map_in_order
-from sksoftmax._maths.objective import block_length, has_finite_squares, iter_blocks, pass_work, probabilities
+from sksoftmax._maths.objective import (
+    block_length,
+    column_medians,
+    has_finite_squares,
+    iter_blocks,
+    pass_work,
+    probabilities,
+)
 from sksoftmax._maths.preconditioner import GramPreconditioner, inverse_of_unit_diagonal
 from sksoftmax._types import Array, Batch, Params, Problem, dot, normalize_weights
 
@@ -312,7 +319,7 @@ def _make_clip(X: Any) -> Callable[[Any], Any]:
 
         return clip_sparse
     sample = to_host(X[:: -(-X.shape[0] // _N_SUBSAMPLE)]).astype(np.float64)
-    median = np.median(sample, axis=0)
+    median = column_medians(sample)
     distance = np.abs(sample - median)
     is_off = distance > 0
     logs = np.log(distance, where=is_off, out=np.zeros_like(distance)).sum(axis=0)

@@ -147,7 +147,7 @@ def block_length(problem: Problem) -> int:
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
     n_rows = max(_MIN_BLOCK_ROWS, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
-    if problem.kernel.is_compiled and isinstance(X, np.ndarray) and problem.n_outputs > 1 and has_hard_labels(problem):
+    if problem.kernel.is_compiled and isinstance(X, np.ndarray) and has_hard_labels(problem):
         n_rows_of_work = int(_BLOCK_WORK / (2 * problem.n_outputs * (problem.n_features + 1)))
         n_rows = max(n_rows, min(n_rows_of_work, _TABLE_ENTRIES // problem.n_outputs))
     if sp.issparse(X):
@@ -426,7 +426,13 @@ def compute_column_offset(X: Any) -> Array:
 
     The median is close to most entries of a column, however large the others are.
     """
-    return np.asarray(np.median(to_host(_median_rows(X)), axis=0), dtype=np.float32)
+    return column_medians(to_host(_median_rows(X))).astype(np.float32)
+
+
+def column_medians(X: Array) -> Array:
+    """Return the median of each column of a NumPy array, (n_features,) in float64: many times faster than NumPy's."""
+    rows = np.sort(X, axis=0)
+    return np.asarray(rows[(len(rows) - 1) // 2 : len(rows) // 2 + 1].mean(axis=0, dtype=np.float64))
 
 
 def _median_rows(X: Any) -> Any:

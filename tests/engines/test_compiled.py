@@ -236,6 +236,7 @@ def test_moments_and_hessians_are_those_of_numpy_in_each_variant(p, n_classes, d
     ("n", "p", "n_classes"),
     [
         (200, 30, 2),
+        (4000, 100, 2),
         (200, 30, 5),
         (3000, 200, 7),
         (40, 700, 30),

@@ -839,6 +839,25 @@ void add_hessian_product_dense(Matrix<const Real> X, Matrix<const Real> columns,
     });
 }
 
+// Do `add_hessian_product_dense` for two classes; `proba` is that of the second one.
+template <class Real>
+void add_hessian_product_binary(Matrix<const Real> X, Matrix<const Real> columns, Array<const Real> intercept,
+                                Array<const double> proba, Array<const double> weight, Matrix<double> result,
+                                Array<double> sums) {
+    const DenseProduct<Real> product(X, columns, intercept);
+    product.check_gradient(result, sums);
+    check(product.n_outputs == 1 && Size(proba.size()) == product.n_samples && Size(weight.size()) == product.n_samples,
+          "proba and weight must be (n_samples,), of two classes");
+    const double *p = proba.data(), *w = weight.data();
+    product.for_spans(result.data(), [&](Size start, Size end, Real *z) {
+        for (Size i = start; i < end; ++i) {
+            const double change = p[i] * (1 - p[i]) * w[i] * z[i - start];
+            z[i - start] = Real(change);
+            sums.data()[0] += change;
+        }
+    });
+}
+
 // Linearise probabilities along a step: see `linearize` of the kernels.
 template <class Real>
 double linearize(Matrix<const Real> proba, Matrix<const Real> change, Array<const double> weight,
@@ -1145,6 +1164,7 @@ template <class Real> void define_for_dtype(nb::module_ &m) {
     define(m, "raw_predictions_dense", raw_predictions_dense<Real>);
     define(m, "add_loss_gradient", add_loss_gradient<Real>);
     define(m, "add_hessian_product_dense", add_hessian_product_dense<Real>);
+    define(m, "add_hessian_product_binary", add_hessian_product_binary<Real>);
     define(m, "linearize", linearize<Real>);
     define(m, "linearize_binary", linearize_binary<Real>);
     define(m, "summarize_columns", summarize_columns<Real>);
