@@ -123,7 +123,7 @@ def test_examples_of_the_docstrings(name):
 
 
 def test_the_readmes_tables_are_those_that_their_csv_files_give():
-    from benchmarks.race.readme_table import filled
+    from benchmarks.race.page_tables import filled
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "<!-- table: benchmarks/results/bundled.csv -->" in text

@@ -21,7 +21,7 @@ from benchmarks.newton_l1 import Smooth, newton
 from benchmarks.problem_sets import SETS
 from benchmarks.race import final as race_final
 from benchmarks.race import jobs as race_jobs
-from benchmarks.race import readme_table
+from benchmarks.race import page_tables
 from benchmarks.race import report as race_report
 from benchmarks.race.oracle import Fit, search
 from benchmarks.race.stages import STAGES, described, pass_equivalents
@@ -467,14 +467,14 @@ def test_a_fit_that_does_not_end_is_ended(monkeypatch, tmp_path):
 
 
 def test_the_readmes_tables_are_filled_between_their_own_markers(monkeypatch):
-    monkeypatch.setattr(readme_table, "TABLES", {"bundled.csv": lambda: "A", "race.csv": lambda: "B"})
+    monkeypatch.setattr(page_tables, "TABLES", {"bundled.csv": lambda: "A", "race.csv": lambda: "B"})
     end = "<!-- end of table -->"
     first, second = (f"<!-- table: benchmarks/results/{name} -->" for name in ("bundled.csv", "race.csv"))
     text = f"0\n{first}\nold\n{end}\n1\n{second}\n{end}\n2"
-    full = readme_table.filled(text)
+    full = page_tables.filled(text)
     assert full.split() == f"0 {first} A {end} 1 {second} B {end} 2".split()
-    assert readme_table.filled(full) == full
-    assert readme_table.between_markers(full, "race.csv") == "B"
+    assert page_tables.filled(full) == full
+    assert page_tables.between_markers(full, "race.csv") == "B"
 
 
 def test_the_race_runs_in_benchopt(tmp_path):

@@ -1,6 +1,6 @@
 """The README's tables, from the CSV files that they name.
 
-``python -m benchmarks.race.readme_table`` writes them there.
+``python -m benchmarks.race.page_tables`` writes them there.
 """
 
 from __future__ import annotations
