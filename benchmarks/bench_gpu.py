@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         device_name(options.device)
     except ImportError as error:
-        raise SystemExit("the benchmark needs PyTorch: pip install 'sksoftmax[race]'") from error
+        raise SystemExit("the benchmark needs PyTorch: pip install torch") from error
     found: dict[str, list[dict[str, Any]]] = {}
     for name in list(RIVALS)[: 3 if options.quick else None]:
         least = min((fit["value"] for fits in found.values() for fit in fits), default=None)

@@ -85,9 +85,7 @@ def draw_gaps(
         from matplotlib.figure import Figure
         from matplotlib.ticker import NullFormatter
     except ImportError as error:
-        raise ImportError(
-            "The picture needs matplotlib: pip install 'sksoftmax[plot]', or read the CSV file."
-        ) from error
+        raise ImportError("The picture needs matplotlib: pip install matplotlib, or read the CSV file.") from error
     names = list(dict.fromkeys(solver for solvers in points.values() for solver in solvers))
     n_columns = min(4, len(points))
     n_lines = -(-len(points) // n_columns)

@@ -6,6 +6,7 @@ is 1 if it fails, otherwise 0.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import sys
@@ -29,6 +30,9 @@ REQUIRED = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")
 
 #: Packages of each extra that users can install.
 EXTRAS = {"dask": ("dask", "distributed"), "plot": ("matplotlib",), "onnx": ("skl2onnx",)}
+
+#: What to install for a package, where that is not its name.
+_REQUIREMENTS = {"dask": "'dask[array,dataframe]'"}
 
 #: Largest relative error of a correct gradient: the bound that check_gradient documents.
 _MAX_GRADIENT_ERROR = 1e-4
@@ -54,9 +58,8 @@ def _versions() -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} ({platform.platform()})"
     for name in REQUIRED:
         yield name, version(name)
-    for extra, names in EXTRAS.items():
-        for name in names:
-            yield name, _version_or_none(name) or f"not installed; pip install 'sksoftmax[{extra}]'"
+    for name in itertools.chain.from_iterable(EXTRAS.values()):
+        yield name, _version_or_none(name) or f"not installed; pip install {_REQUIREMENTS.get(name, name)}"
 
 
 def _version_or_none(name: str) -> str | None:

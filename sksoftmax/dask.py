@@ -22,8 +22,8 @@ try:
     from distributed import Client, get_client
 except ImportError as error:
     raise ImportError(
-        "sksoftmax.dask needs dask and distributed: pip install 'sksoftmax[dask]', or use SoftmaxClassifier, which "
-        "fits files larger than memory on one machine."
+        "sksoftmax.dask needs dask and distributed: pip install 'dask[array,dataframe]' distributed. Or use "
+        "SoftmaxClassifier, which fits files larger than memory on one machine."
     ) from error
 
 from sksoftmax import _sklearn

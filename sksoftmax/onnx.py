@@ -16,7 +16,7 @@ try:
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 except ImportError as error:
     raise ImportError(
-        "sksoftmax.onnx needs skl2onnx: pip install 'sksoftmax[onnx]', or convert to_sklearn() with another tool."
+        "sksoftmax.onnx needs skl2onnx: pip install skl2onnx. Or convert to_sklearn() with another tool."
     ) from error
 
 from sksoftmax._classifier import SoftmaxClassifier

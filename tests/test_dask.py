@@ -435,7 +435,7 @@ def test_only_the_default_solver_fits_a_cluster(settings, client):
 def test_without_dask_the_error_says_what_to_install(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; import sksoftmax; import sksoftmax.dask"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'sksoftmax[dask]'" in told.stderr
+    assert "pip install 'dask[array,dataframe]' distributed" in told.stderr
 
 
 def test_without_a_client_the_error_says_what_to_do(monkeypatch):

@@ -645,7 +645,7 @@ def test_calibration_of_wrong_models(wine):
 )
 def test_without_matplotlib_the_error_says_what_to_install(draw, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'sksoftmax\[plot\]'"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         draw()
 
 

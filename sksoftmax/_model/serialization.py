@@ -104,7 +104,7 @@ def _format_error(cls: type, version: str | None, number: int | None) -> str:
         writer, advice = "has no format, as none had at first", "Fit the model again."
     else:
         writer = f"was written by sksoftmax {version} in format {number}"
-        advice = f"Fit the model again, or read it by that version: pip install 'sksoftmax=={version}'."
+        advice = f"Fit the model again, or load it with sksoftmax {version}."
     reader = f"sksoftmax {__version__} reads a {cls.__name__} whose state has format {STATE_FORMAT}"
     return f"{reader}; this one {writer}. {advice}"
 

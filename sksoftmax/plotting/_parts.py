@@ -41,7 +41,7 @@ def import_pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise ImportError("sksoftmax.plotting needs matplotlib: pip install 'sksoftmax[plot]'.") from error
+        raise ImportError("sksoftmax.plotting needs matplotlib: pip install matplotlib.") from error
     return pyplot
 
 

@@ -144,7 +144,7 @@ def test_the_import_benchmark_writes_what_it_says(taken, verdict, tmp_path, caps
 
 def test_without_matplotlib_the_picture_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'sksoftmax\[plot\]'"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         report.draw_gaps(tmp_path / "x.png", {"p": {"s": [(1.0, 1.0)]}})
 
 
