@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from sksoftmax import _sklearn
 from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import labels as _labels
-from sksoftmax._data import out_of_core
+from sksoftmax._data import out_of_core, parameter_names
 from sksoftmax._data import targets as _targets
 from sksoftmax._data import validation as _validation
 from sksoftmax._data.placement import check_device_of_fit, labels_like, place_like
@@ -55,6 +55,7 @@ class SoftmaxClassifier(
     _sklearn.CallbackSupportMixin,  # type: ignore[misc]
     _sklearn.SparseCoefMixin,  # type: ignore[misc]
     _sklearn.DocumentationLinkMixin,
+    parameter_names.HintsMixin,
     PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -342,6 +343,7 @@ class SoftmaxClassifier(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = _validation.PARAMETER_CONSTRAINTS
 
+    @parameter_names.with_hints
     def __init__(
         self,
         alpha: float = 1e-4,
@@ -603,14 +605,18 @@ class SoftmaxClassifier(
                 **self._centered_coef_attributes(result.params, data.X),
             }
         )
+        print_end = None
         if self.verbose:
-            monitors = [verbose_monitor(problem.n_total_samples), *monitors]
+            monitor, print_end = verbose_monitor(problem.n_total_samples)
+            monitors = [monitor, *monitors]
         result, info = minimize(
             *(problem, params, self._settings(), criteria),
             is_warm=last_params is not None,
             rng=rng,
             monitor=combine_monitors(monitors),
         )
+        if print_end is not None:
+            print_end(result)
         self.__dict__ |= self._fit_attributes(result, classes, data.X)
         self.solver_info_ = {"engine": choose_engine(self.engine, data.X), "solver": result.solver, **info}
         self._stream = self._new_stream(problem.n_total_samples, problem.n_total_samples * problem.mean_weight)

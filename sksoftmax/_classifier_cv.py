@@ -25,6 +25,7 @@ from sksoftmax import _sklearn
 from sksoftmax._classifier import SoftmaxClassifier
 from sksoftmax._data import arrays as _arrays
 from sksoftmax._data import labels as _labels
+from sksoftmax._data import parameter_names
 from sksoftmax._data import validation as _validation
 from sksoftmax._engines import registry
 from sksoftmax._engines.threads import one_blas_thread
@@ -54,6 +55,7 @@ _MAX_LOG10_C = 4
 class SoftmaxClassifierCV(
     _sklearn.SparseCoefMixin,  # type: ignore[misc]
     _sklearn.DocumentationLinkMixin,
+    parameter_names.HintsMixin,
     PredictionsMixin,
     ClassifierMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -169,6 +171,7 @@ class SoftmaxClassifierCV(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = _validation.SWEEP_CONSTRAINTS
 
+    @parameter_names.with_hints
     def __init__(
         self,
         alphas: int | ArrayLike = 10,

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 from threadpoolctl import threadpool_limits
 
-from sksoftmax import SoftmaxClassifier
+from sksoftmax import SoftmaxClassifier, SoftmaxClassifierCV
 from sksoftmax._engines.registry import KERNELS, get_kernel, has_compiled
 from sksoftmax._maths.objective import alpha_from_C, value_and_grad
 from sksoftmax._training.loop import Result
@@ -1084,7 +1084,15 @@ LINE = re.compile(
 def test_verbose_prints_a_line_an_epoch(early_stopping, capsys):
     X, y = bundled("load_digits", "raw")
     clf = SoftmaxClassifier(verbose=1, batch_size=64, early_stopping=early_stopping, random_state=0).fit(X, y)
-    lines = [LINE.fullmatch(line) for line in capsys.readouterr().out.splitlines()]
+    header, *lines, end = capsys.readouterr().out.splitlines()
+    assert (
+        header
+        == "F after each epoch, excess (F - F*) / F* (-: not known yet), seconds since the start, rows per second:"
+    )
+    reason = re.fullmatch(r"ended by '(\w+)' after (\d+) epochs and \S+ s: F \S+, excess (\S+|not known)", end)
+    assert (reason[1], int(reason[2])) == (clf.stop_reason_, clf.n_iter_)
+    assert reason[3] == ("not known" if early_stopping else f"{clf.excess_:.1e}")
+    lines = [LINE.fullmatch(line) for line in lines]
     assert [int(line["number"]) for line in lines] == list(range(1, clf.n_iter_ + 1))
     assert_allclose([float(line["value"]) for line in lines], clf.loss_curve_, rtol=1e-6)
     known = [np.inf if line["excess"] == "-" else float(line["excess"]) for line in lines]
@@ -1119,7 +1127,7 @@ def test_verbose_prints_no_value_below_the_minimum_and_changes_nothing(load, set
         warnings.simplefilter("ignore", ConvergenceWarning)
         quiet = SoftmaxClassifier(1e-3, random_state=0, **settings).fit(X, y)
         told = SoftmaxClassifier(1e-3, random_state=0, verbose=1, **settings).fit(X, y)
-    printed = [float(line.split("F ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+    printed = [float(line.split("F ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()[1:-1]]
     assert_array_equal(told.coef_, quiet.coef_)
     assert_allclose(printed, told.loss_curve_, rtol=1e-6)
     if not settings.get("early_stopping"):  # of other rows
@@ -1181,3 +1189,29 @@ def test_an_auto_batch_is_a_64th_of_the_rows_within_limits(n_samples, n_features
             warnings.simplefilter("ignore", ConvergenceWarning)
             clf = SoftmaxClassifier(solver=solver, max_iter=1, random_state=0).fit(X, y)
         assert clf.solver_info_["batch_size"] == size
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "hint"),
+    [
+        (SoftmaxClassifier, "C", r"use alpha = 1 / \(C \* n_samples\)"),
+        (SoftmaxClassifier, "penalty", "use l1_ratio"),
+        (SoftmaxClassifier, "n_jobs", "the threads of the BLAS"),
+        (SoftmaxClassifierCV, "Cs", "use alphas"),
+        (SoftmaxClassifierCV, "alpha", "use alphas"),
+    ],
+)
+def test_a_parameter_of_another_estimator_is_answered_by_ours(cls, name, hint):
+    for error, call in ((TypeError, lambda: cls(**{name: 1})), (ValueError, lambda: cls().set_params(**{name: 1}))):
+        with pytest.raises(error, match=f"{cls.__name__} has no parameter '{name}': .*{hint}"):
+            call()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no_such'"):
+        cls(no_such=1)
+
+
+def test_a_solver_of_logistic_regression_and_a_negative_alpha_are_answered_in_plain_words():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=r"'auto' replaces the solvers of LogisticRegression\). Got 'lbfgs'"):
+        SoftmaxClassifier(solver="lbfgs").fit(X, y)
+    with pytest.raises(ValueError, match=r"a float in the range \[0.0, inf\). Got -1"):
+        SoftmaxClassifier(alpha=-1).fit(X, y)

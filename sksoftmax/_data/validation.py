@@ -51,12 +51,23 @@ class _Range(Interval):  # type: ignore[misc]
     def is_satisfied_by(self, val: Any) -> bool:
         return isinstance(val, int | float | np.integer | np.floating) and super().is_satisfied_by(as_float(val))
 
+    def __str__(self) -> str:
+        text: str = super().__str__()
+        return text.replace(f"{np.finfo(np.float64).max}]", "inf)")
+
+
+class _Solvers(StrOptions):  # type: ignore[misc]
+    """Names of solvers, for users who look for those of ``LogisticRegression``."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ('auto' replaces the solvers of LogisticRegression)"
+
 
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "alpha": [_Range(Real, 0, np.finfo(np.float64).max, closed="both")],
     "l1_ratio": [_Range(Real, 0, 1, closed="both")],
     "fit_intercept": ["boolean"],
-    "solver": [StrOptions({"auto", "dual", "sgd", "adagrad", "adam"})],
+    "solver": [_Solvers({"auto", "dual", "sgd", "adagrad", "adam"})],
     "engine": [StrOptions({"auto", "compiled", *KERNELS})],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({"auto"}), _Range(Real, 0, np.finfo(np.float64).max, closed="right")],

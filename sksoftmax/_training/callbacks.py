@@ -14,14 +14,18 @@ from sksoftmax import _sklearn
 from sksoftmax._training.fit import NO_MONITOR
 from sksoftmax._training.loop import Epoch, Monitor, Result
 
+#: What the columns of the lines per epoch are.
+_HEADER = "F after each epoch, excess (F - F*) / F* (-: not known yet), seconds since the start, rows per second:"
 
-def verbose_monitor(n_samples: int) -> Monitor:
-    """Return a monitor that prints one line per epoch.
+
+def verbose_monitor(n_samples: int) -> tuple[Monitor, Callable[[Result], None]]:
+    """Return a monitor that prints one line per epoch, and a function that prints how the fit ended.
 
     The line has the seconds since this call and the rows per second of the epoch. F is evaluated if the epoch has only
     the mean of F over its steps, because this mean may be below the minimum of F.
     """
     fit_start = epoch_start = time.perf_counter()
+    print(_HEADER)
 
     def on_epoch_begin() -> None:
         nonlocal epoch_start
@@ -39,7 +43,14 @@ def verbose_monitor(n_samples: int) -> Monitor:
         )
         return False
 
-    return Monitor(on_epoch_begin, on_epoch_end)
+    def on_fit_end(result: Result) -> None:
+        excess = f"{result.excess:.1e}" if math.isfinite(result.excess) else "not known"
+        print(
+            f"ended by {result.stop_reason.value!r} after {len(result.loss_curve)} epochs and "
+            f"{time.perf_counter() - fit_start:.2f} s: F {result.loss_curve[-1]:.6e}, excess {excess}"
+        )
+
+    return Monitor(on_epoch_begin, on_epoch_end), on_fit_end
 
 
 class Task(NamedTuple):

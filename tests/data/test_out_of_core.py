@@ -468,4 +468,4 @@ def test_a_model_of_a_file_pickles(tmp_path, small_sample):
 def test_verbose_tells_of_every_pass(verbose, small_sample, capsys):
     X, y = sorted_data()
     clf = SoftmaxClassifier(ALPHA, verbose=verbose, random_state=0).fit_batches(Batches(X, y))
-    assert len(capsys.readouterr().out.splitlines()) == verbose * clf.n_iter_
+    assert len(capsys.readouterr().out.splitlines()) == verbose * (clf.n_iter_ + 2)  # and the first and last line

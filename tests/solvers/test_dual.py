@@ -548,7 +548,7 @@ def test_no_number_of_the_loss_curve_is_below_the_minimum(alpha, dtype, capsys):
     y = (3 * X @ rng.standard_normal((400, 5)) + 0.3 * rng.gumbel(size=(1500, 5))).argmax(axis=1)
     clf = SoftmaxClassifier(alpha, solver="dual", random_state=0).fit(X.astype(dtype), y)
     told = SoftmaxClassifier(alpha, solver="dual", verbose=1, random_state=0).fit(X.astype(dtype), y)
-    printed = [float(line.split("F ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+    printed = [float(line.split("F ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()[1:-1]]
     assert clf.stop_reason_ == "tol"
     assert_array_equal(told.coef_, clf.coef_)
     best = SoftmaxClassifier(alpha, engine="vectorized", tol=1e-9, max_iter=500).fit(X, y)
