@@ -20,6 +20,7 @@ from sksoftmax._engines.registry import KERNELS
 from sksoftmax._maths.class_curvature import (
     HESSIAN_ROWS_PER_UNKNOWN,
     STEP_OVERHEAD,
+    hessian_time,
     pass_time,
     preconditioner_costs,
 )
@@ -291,9 +292,9 @@ def plan_sag(case: Case) -> Plan:
 _ROWS_PER_CLASS = 20
 _DRAWN_FRACTION = 0.03
 
-#: Cost of the factorized Hessian of a sample, in passes, up to which Newton steps are faster than L-BFGS: that takes
-#: some 40 passes.
-_MAX_HESSIAN_PASSES = 40
+#: Passes that L-BFGS takes, and Hessians of a sample that Newton steps take instead, about.
+_LBFGS_PASSES = 40
+_N_HESSIANS = 2
 
 #: Minimum number of L-BFGS pairs.
 _MIN_PAIRS = 10
@@ -318,16 +319,21 @@ def is_hessian_too_large(case: Case) -> bool:
 def _is_for_lbfgs(problem: Problem) -> bool:
     """Return whether L-BFGS is faster than Newton's method: without L1, if the Hessian of a sample is expensive.
 
-    It is not, if it costs less than the steps of L-BFGS and the sample is not all rows, or if a pass takes less than
-    the overhead of a step. L-BFGS takes dense rows, and sparse ones of few columns.
+    It is not, if two Hessians cost less than the steps of L-BFGS and the sample is not all rows, or if a pass takes
+    less than the overhead of a step. L-BFGS takes dense rows, and sparse ones of few columns.
     """
-    if problem.l1_ratio or problem.data_source is not None or choose_curvature(problem).is_factorized:
+    curvature = choose_curvature(problem)
+    if problem.l1_ratio or problem.data_source is not None or curvature.is_exact:
         return False
+    if pass_time(problem) <= STEP_OVERHEAD:
+        return False
+    if curvature.is_factorized:
+        hessian = hessian_time(problem, curvature.n_drawn) / (pass_time(problem) + STEP_OVERHEAD)
+        return not sp.issparse(problem.data.X) and _N_HESSIANS * hessian > _LBFGS_PASSES
     is_suitable = not sp.issparse(problem.data.X) or problem.n_features < _MIN_DUAL_COLUMNS
     n_unknowns = problem.n_outputs * (problem.n_features + problem.fit_intercept)
     needs_all_rows = sample_size_or_all(HESSIAN_ROWS_PER_UNKNOWN * n_unknowns, problem.n_samples) == problem.n_samples
-    is_expensive = needs_all_rows or preconditioner_costs(problem).hessian > _MAX_HESSIAN_PASSES
-    return is_suitable and is_expensive and pass_time(problem) > STEP_OVERHEAD
+    return is_suitable and (needs_all_rows or preconditioner_costs(problem).hessian > _LBFGS_PASSES)
 
 
 def plan_sgd_newton(case: Case) -> Plan:
