@@ -5,7 +5,7 @@ ours by default, and scikit-learn's "lbfgs" with an oracle that stops it there. 
 `scale.csv` and `scale.png`, with the slopes on logarithmic axes, and prints by how much a doubling multiplies our time
 at most.
 
-``--quick`` takes small sizes. The figures are those of ``--output benchmarks/results``.
+``--quick`` takes small sizes, and ``--axes`` only some; rows of the others stay as they are. The figures are those of ``--output benchmarks/results``.
 """
 
 from __future__ import annotations
@@ -100,9 +100,11 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     axes = figure.subplots(1, len(SIZES), sharey=True)
     for ax, axis in zip(axes, SIZES, strict=True):
         here = [row for row in rows if row["axis"] == axis]
-        sizes = [row["size"] for row in here]
+        if not here:
+            continue
+        sizes = [float(row["size"]) for row in here]
         for column, label, style in (("seconds", "ours", "o-"), ("lbfgs_seconds", "lbfgs, with an oracle", "s--")):
-            seconds = [row[column] for row in here]
+            seconds = [float(row[column]) for row in here]
             ax.plot(sizes, seconds, style, label=f"{label}: slope {slope(sizes, seconds):.2f}", markersize=4)
         ax.set(xscale="log", yscale="log", xlabel=axis)
         ax.legend(frameon=False, fontsize=9)
@@ -116,11 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_scale", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes only")
     parser.add_argument("--output", type=Path, default=Path("benchmark_results"), help="folder of the results")
+    parser.add_argument("--axes", nargs="+", choices=list(SIZES), default=list(SIZES), help="which sizes grow")
     options = parser.parse_args(arguments)
     sizes, base = (QUICK, {"rows": 1000, "columns": 10, "classes": 3}) if options.quick else (SIZES, _BASE)
     print(f"{N_THREADS} thread(s)")
-    rows: list[dict[str, Any]] = []
+    path = options.output / "scale.csv"
+    rows: list[dict[str, Any]] = [row for row in report.read_csv(path) if row["axis"] not in options.axes]
     for axis, grown in sizes.items():
+        if axis not in options.axes:
+            continue
         for size in grown:
             row = time_sizes(axis, size, base)
             rows.append(row)
@@ -138,8 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f" lbfgs {slope(grown, [row['lbfgs_seconds'] for row in here]):.2f};"
             f" the greatest growth by a doubling is {growth[k]:.1f}, from {grown[k]} to {grown[k + 1]}"
         )
-    report.write_csv(options.output / "scale.csv", rows)
-    print(f"wrote {options.output / 'scale.csv'}")
+    report.write_csv(path, rows)
+    print(f"wrote {path}")
     try:
         draw(options.output / "scale.png", rows)
         print(f"wrote {options.output / 'scale.png'}")
