@@ -5,7 +5,8 @@ ours by default, and scikit-learn's "lbfgs" with an oracle that stops it there. 
 `scale.csv` and `scale.png`, with the slopes on logarithmic axes, and prints by how much a doubling multiplies our time
 at most.
 
-``--quick`` takes small sizes, and ``--axes`` only some; rows of the others stay as they are. The figures are those of ``--output benchmarks/results``.
+``--quick`` takes small sizes, and ``--axes`` only some; rows of the others stay as they are. The figures are those of
+``--output benchmarks/results``.
 """
 
 from __future__ import annotations

@@ -313,13 +313,14 @@ def _step(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> Lbfgs
 
 
 def _is_near(settings: LbfgsSettings, state: LbfgsState) -> bool:
-    """Return whether F seems to be so near its minimum that it is time for a bound."""
+    """Return whether F seems to be so near its minimum that it is time for a bound.
+
+    Until the steps have taken as many passes as the last bound, its estimate of the minimum decides.
+    """
     value = state.evaluation.value
-    _, most_steps = _steps_left(state.values, _NEAR * settings.tol * value)
-    is_near = most_steps == 0
-    if np.isfinite(state.minimum):  # until it has taken as many passes as the last bound, its estimate decides
-        return value - state.minimum <= _NEAR * settings.tol * value or (is_near and state.n_passes_bound <= 0)
-    return is_near
+    wanted = _NEAR * settings.tol * value
+    _, most_steps = _steps_left(state.values, wanted)
+    return value - state.minimum <= wanted or (most_steps == 0 and state.n_passes_bound <= 0)
 
 
 def _search(
