@@ -30,6 +30,10 @@ from sksoftmax._types import Array, Batch, Moments, Params, Problem
 #: or of a Gram matrix. (Measured; their ratios matter.)
 _ENTRY_TIME, _OUTPUT_TIME, _FACTOR_TIME = 0.3, 0.05, 0.011
 
+#: Times in nanoseconds of an entry of a factor in the solution of a system, and of each further right-hand side.
+#: (Measured.)
+_SOLVE_TIME, _RIGHT_TIME = 1.0, 0.06
+
 #: Times in nanoseconds that a step, and the curvature of a class, take beside their multiplications. (Measured.)
 STEP_OVERHEAD, _CLASS_OVERHEAD = 2e5, 2e5
 
@@ -177,15 +181,34 @@ def mean_curvature(problem: Problem, params: Params, rows: Batch) -> float:
 
 
 class Costs(NamedTuple):
-    """Costs in passes: of X'X and its factor, of the factor alone, of each class's curvature, and of the Hessian.
+    """Costs in passes.
 
-    The Hessian is that of a sample of the rows, with its Cholesky factor, in float64.
+    Attributes
+    ----------
+    gram : float
+        Of X'X and its factor.
+    factor : float
+        Of the factor alone.
+    classes : float
+        Of the curvature of each class.
+    hessian : float
+        Of the Hessian of a sample of the rows, with its Cholesky factor, in float64.
+    apply_shared, apply_classes : float
+        Of one application of the shared preconditioner, and of that of each class.
     """
 
     gram: float
     factor: float
     classes: float
     hessian: float
+    apply_shared: float
+    apply_classes: float
+
+    def apply(self, preconditioner: FlatPreconditioner) -> float:
+        """Return the cost of one application."""
+        if isinstance(preconditioner, ClassPreconditioner):
+            return self.apply_classes
+        return self.apply_shared if isinstance(preconditioner, SharedPreconditioner) else 0.0
 
 
 def pass_time(problem: Problem) -> float:
@@ -204,14 +227,22 @@ def hessian_time(problem: Problem, n_rows: int) -> float:
 def preconditioner_costs(problem: Problem) -> Costs:
     """Predict the costs of the preconditioners."""
     n, p, n_outputs = problem.n_samples, max(1, problem.n_features), problem.n_outputs
-    unit = _FACTOR_TIME / (pass_time(problem) + STEP_OVERHEAD)
+    one_pass = pass_time(problem) + STEP_OVERHEAD
+    unit, solve = _FACTOR_TIME / one_pass, _SOLVE_TIME * p**2 / one_pass
     factor = p**3 / 3 * unit
     gram = min(n, ROWS_PER_VARIANCE * p) * p**2 * unit
     rows = _n_class_rows(problem) * p**2 * unit
     overhead = _CLASS_OVERHEAD * unit / _FACTOR_TIME
     d = n_outputs * (p + 1)
     hessian = 2 * d**2 * (min(n, HESSIAN_ROWS_PER_UNKNOWN * d) / 2 + d / 3) * unit
-    return Costs(gram + factor, factor, n_outputs * (rows + factor + overhead) + _CURVATURE_PASSES, hessian)
+    return Costs(
+        gram=gram + factor,
+        factor=factor,
+        classes=n_outputs * (rows + factor + overhead) + _CURVATURE_PASSES,
+        hessian=hessian,
+        apply_shared=solve * (1 + _RIGHT_TIME * n_outputs),
+        apply_classes=solve * n_outputs,
+    )
 
 
 def _n_class_rows(problem: Problem) -> int:

@@ -79,6 +79,11 @@ _CURVATURE_RATIO = 2.0
 #: Passes since the last preconditioner, in units of the cost of the next one.
 _PATIENCE = 2.0
 
+#: Steps with a better preconditioner, in units of those with the one at hand, about; and the largest number of steps
+#: left that is expected.
+_STEPS_RATIO = 1 / 3
+_MAX_STEPS_LEFT = 1000.0
+
 #: Pairs by which two preconditioners are compared: with fewer than the first number, the better one is unknown.
 _MIN_COMPARED = 8
 _N_COMPARED = 20
@@ -391,20 +396,25 @@ def _accept(settings: LbfgsSettings, state: LbfgsState, params: Params, evaluati
 def _with_preconditioner(settings: LbfgsSettings, problem: Problem, state: LbfgsState) -> LbfgsState:
     """Return the state with a better preconditioner, if it is due: X'X, then the curvature of each class.
 
-    It is due if the passes so far have cost as much, and the steps that are left with the one at hand, and the products
-    of a bound, would.
+    It is due if the passes so far have cost as much, and if the steps that are left with the one at hand, and the
+    products of a bound, would cost more than it does and than `_STEPS_RATIO` times as many steps do with it.
 
     The shared ones follow the mean curvature of the rows, which falls as the classes separate.
     """
     costs = preconditioner_costs(problem)
     least_steps, _ = _steps_left(state.values, _NEAR * settings.tol * state.evaluation.value)
-    passes_left = least_steps + _min_products(state.n_total)
+    n_left = min(least_steps + _min_products(state.n_total), _MAX_STEPS_LEFT)
+    left = n_left * (1 + costs.apply(state.preconditioner))
+
+    def saves(cost: float, apply_cost: float) -> bool:
+        return left - _STEPS_RATIO * n_left * apply_cost >= cost
+
     if state.gram is None and _PATIENCE * costs.gram < costs.classes:
-        if min(state.n_passes, passes_left) >= costs.gram:
+        if state.n_passes >= costs.gram and saves(costs.gram, costs.apply_shared):
             gram = gram_of_units(compute_moments(problem, full_gram=True), state.units)
             preconditioner = shared_preconditioner(problem, state.units, gram, state.curvature)
             state = _with_better(state._replace(gram=gram, n_passes=0.0), preconditioner)
-    elif state.n_passes >= _PATIENCE * costs.classes and passes_left >= costs.classes:
+    elif state.n_passes >= _PATIENCE * costs.classes and saves(costs.classes, costs.apply_classes):
         built = class_preconditioner(problem, state.params, state.units, state.gram, state.certainty, state.leverage)
         state = state._replace(n_passes=0.0, leverage=built.leverage)
         if built.preconditioner is not None:

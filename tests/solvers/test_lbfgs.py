@@ -135,7 +135,7 @@ def test_no_preconditioner_is_bought_for_the_last_steps(tol, is_bought, monkeypa
     X, y = random_data(n_samples=2000, n_features=30, n_classes=5, seed=3)
     X = X * np.geomspace(1, 10, 30) @ np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0]
     case, cost = problem(X, y, alpha=1e-3), 22.0
-    costs = class_curvature.Costs(cost, 1.0, 1000.0, 1000.0)
+    costs = class_curvature.Costs(cost, 1.0, 1000.0, 1000.0, 0.0, 0.0)
     monkeypatch.setattr(lbfgs_module, "preconditioner_costs", lambda problem: costs)
     bought = []
     monkeypatch.setattr(
