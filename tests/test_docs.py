@@ -25,11 +25,14 @@ FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 PAGES_THAT_RUN = [
     "README.md",
+    "docs/choosing_alpha.md",
     "docs/deployment.md",
     "docs/derivation.md",
     "docs/from_logistic_regression.md",
     "docs/from_sgd_classifier.md",
     "docs/index.md",
+    "docs/larger_than_memory.md",
+    "docs/streams.md",
     "docs/watching.md",
     "docs/which_solver.md",
 ]
@@ -122,12 +125,33 @@ def test_examples_of_the_docstrings(name):
     assert results.attempted > 0
 
 
-def test_the_readmes_tables_are_those_that_their_csv_files_give():
-    from benchmarks.race.page_tables import filled
+def test_the_tables_of_the_page_on_benchmarks_are_those_that_their_csv_files_give():
+    from benchmarks.race.page_tables import PAGE, TABLES, filled
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "<!-- table: benchmarks/results/bundled.csv -->" in text
+    text = PAGE.read_text(encoding="utf-8")
+    assert all(f"<!-- table: benchmarks/results/{name} -->" in text for name in TABLES)
     assert filled(text) == text
+
+
+def test_the_readmes_figures_are_those_of_the_races():
+    from benchmarks.race.page_tables import groups
+    from benchmarks.race.report import geometric_mean
+
+    means, behind = [], []
+    race, _, dense, few, _ = groups().values()
+    for here in (race, dense, few):
+        means.append(geometric_mean((s.sklearn, s.ours) for s in here)[0])
+        ratios = [s.sklearn.seconds / s.ours.seconds for s in here]
+        behind.append((sum(ratio < 1 for ratio in ratios), len(ratios), 1 / min(ratios)))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"**{means[1]:.1f} times sooner** than scikit-learn's best solver on dense" in text
+    assert f"and {means[0]:.0f} times sooner on text" in text
+    assert means[1] < means[0]  # the first number is the lower one
+    assert f"best solver takes {means[2]:.1f} times our time on average" in text
+    for number, n, by in behind[1:]:
+        assert f"ahead on {number} of {n}" in text
+        assert f"by up to {by:.1f} times" in text
+    assert behind[0][0] == 0
 
 
 # --- the reference: every public name, parameter, attribute and error --------------------------------------------

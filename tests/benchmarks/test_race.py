@@ -222,10 +222,7 @@ def test_the_summary_by_hand():
     assert [s.group for s in (a, b, small, l1)] == ["large", "large", "small", "L1"]
     large, of_l1, small = race_report.summary(ROWS, "float32", "1", "0.001").split("\n\n")
     # sqrt(16/2 * 12/3), sqrt(50/2 * 12/3), sqrt(1/2 * 12/3)
-    assert large.splitlines()[-1] == (
-        "| **geometric mean**; ahead of all on 1 of 2 | | **5.7** (5, goal 10: least met) | **10.0** (20: not met) | "
-        "**1.4** (2: not met) |"
-    )
+    assert large.splitlines()[-1] == ("| **geometric mean**; ahead of all on 1 of 2 | | **5.7** | **10.0** | **1.4** |")
     assert of_l1.splitlines()[2:] == [
         "| mnist l1 | 2 s | 3.0 (saga) |  | 3.0 (saga) |",
         "| **geometric mean**; ahead of all on 1 of 1 | | **3.0** | none | **3.0** |",
@@ -244,7 +241,7 @@ def test_nobody_arrived_is_a_bound():
     assert a.lbfgs == race_report.Time(80.0, True, LBFGS)
     text = race_report.summary(rows, "float32", "1", "0.01").splitlines()
     assert text[-2] == "| a | 2 s | > 30.0 | > 40.0 | > 30.0 |"
-    assert "> 30.0** (5, goal 10: met)" in text[-1]
+    assert "| **> 30.0** |" in text[-1]
 
 
 def test_who_arrived_is_not_the_best_if_another_had_less_time():
@@ -371,7 +368,7 @@ def test_a_race_goes_on_where_it_was(options, tmp_path, capsys, monkeypatch):
     assert asked[2:] == ["LogisticRegression(newton-cg)"]
     bench_race.main([*options, "--fresh", "--rivals", LBFGS])
     assert asked[3:] == [OURS.name, LBFGS]  # whose limits are multiples of our time
-    assert "; of the search" in (tmp_path / "out" / "race.md").read_text(encoding="utf-8")
+    assert "; times of the search" in (tmp_path / "out" / "race.md").read_text(encoding="utf-8")
     bench_race.main([*options, "--final"])
     final = [r for r in report.read_csv(tmp_path / "out" / "race.csv") if r["phase"] == "final"]
     assert {r["target"] for r in final if r["rival"] == OURS.name} == {"0.01", "0.001", "0.0001"}
