@@ -147,7 +147,7 @@ def block_length(problem: Problem) -> int:
     X = problem.data.X
     stored = X.nnz / max(1, problem.n_samples) if sp.issparse(X) else problem.n_features
     n_rows = max(_MIN_BLOCK_ROWS, int(block_size(X) / X.dtype.itemsize / (stored + problem.n_outputs)))
-    if problem.kernel.is_compiled and isinstance(X, np.ndarray) and has_hard_labels(problem):
+    if problem.kernel.is_compiled and isinstance(X, np.ndarray) and problem.n_outputs > 1 and has_hard_labels(problem):
         n_rows_of_work = int(_BLOCK_WORK / (2 * problem.n_outputs * (problem.n_features + 1)))
         n_rows = max(n_rows, min(n_rows_of_work, _TABLE_ENTRIES // problem.n_outputs))
     if sp.issparse(X):
