@@ -38,11 +38,16 @@ class HintsMixin:
         return super().set_params(**params)  # type: ignore[misc]
 
 
+@functools.cache
+def _parameters(estimator_class: type) -> frozenset[str]:
+    """Return the names of the parameters; cached, because a search makes many clones."""
+    return frozenset(inspect.signature(estimator_class.__init__).parameters)  # type: ignore[misc]
+
+
 def _check_names(estimator_class: type, names: Iterable[str], error: type[Exception]) -> None:
     """Raise ``error`` for a name that is no parameter of the estimator, but one of another estimator."""
-    parameters = inspect.signature(estimator_class.__init__).parameters  # type: ignore[misc]
     for name in names:
-        if name in HINTS and name not in parameters:
+        if name in HINTS and name not in _parameters(estimator_class):
             raise error(f"{estimator_class.__name__} has no parameter {name!r}: {HINTS[name]}.")
 
 

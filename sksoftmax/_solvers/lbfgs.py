@@ -488,7 +488,6 @@ def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) ->
     )
     bound = (1 + _BOUND_ERROR) * (newton.decrease + newton.cg_remainder)
     lower_bound = value - bound
-    state = state._replace(lower_bound=-np.inf)
     trial = search_direction(problem, state.params, value, newton, is_risky=True) if newton.decrease > 0 else None
     if trial is not None:
         # where F decreases by more than the model says, its minimum may be less by as much
@@ -496,7 +495,9 @@ def _with_bound(settings: LbfgsSettings, problem: Problem, state: LbfgsState) ->
         suboptimality = max(newton.cg_remainder + surprise, _BOUND_ERROR * bound)
         lower_bound = min(lower_bound, trial[1].value - suboptimality)
         state = _accept(settings, state, *trial)
-    minimum = value - newton.decrease - newton.cg_remainder
-    state = state._replace(lower_bound=lower_bound, minimum=minimum)
-    excess = relative_excess(state.evaluation.value, state.evaluation.value - state.lower_bound)
-    return state._replace(excess=excess, n_passes_bound=newton.n_products + 1)
+    return state._replace(
+        lower_bound=lower_bound,
+        minimum=value - newton.decrease - newton.cg_remainder,
+        excess=relative_excess(state.evaluation.value, state.evaluation.value - lower_bound),
+        n_passes_bound=newton.n_products + 1,
+    )
